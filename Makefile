@@ -1,0 +1,52 @@
+# Everything on a fresh machine with git, make and Python 3.10 or newer.
+#
+#   make report                          all lessons, one HTML report (profile quick, about 15 minutes on 2 cores)
+#   make report PROFILE=smoke OUT=runs/x another size, another place
+#   make test                            lint, unit tests, all notebooks in profile smoke
+#
+# Corpora are kept in $KDKIT_CACHE (default: ~/.cache/kdkit). Another Python: make test PYTHON=python3.12
+
+PROFILE ?= quick
+OUT ?= runs/$(PROFILE)
+VENV ?= .venv
+PYTHON ?=
+WORKERS ?= 2
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help report test lint format notebooks install clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+report: $(STAMP)  ## run the notebooks, write one HTML report (PROFILE=quick OUT=runs/quick)
+	$(BIN)/kdkit report --profile $(PROFILE) --out $(OUT)
+
+# Notebooks first: they take longest, and the other worker does the rest meanwhile. One thread a worker.
+test: $(STAMP) lint  ## lint, unit tests and all notebooks in profile smoke
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests/test_notebooks.py tests
+
+lint: $(STAMP)  ## ruff, and do the notebooks agree with their sources?
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python notebooks/pair.py check
+
+format: $(STAMP)  ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+notebooks: $(STAMP)  ## make notebooks/*.ipynb from notebooks/src/*.py
+	$(BIN)/python notebooks/pair.py sync
+
+install: $(STAMP)  ## only the environment
+
+clean:  ## remove the environment and what tools left; reports in runs/ stay
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+# The stamp is written last, so that an install that was stopped is done again.
+$(STAMP): pyproject.toml constraints.txt
+	@sh .ci/environment $(VENV) $(PYTHON)
+	$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev]' -c constraints.txt
+	@touch $@

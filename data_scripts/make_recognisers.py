@@ -1,0 +1,122 @@
+"""Fine-tunes teacher and students on labelled minutes and scores them: the table that ships with kdkit.
+
+    python data_scripts/make_recognisers.py --out runs/recognisers                # every system and label budget
+    python data_scripts/make_recognisers.py --out runs/recognisers --only teacher --minutes 10 --steps 800
+
+Every run is kept in OUT and skipped when it is there; OUT/metrics.json grows row by row. Recognisers are written in
+float16 as OUT/recogniser_<system>_<start>_<minutes>.safetensors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+
+from kdkit.batches import Batches
+from kdkit.checkpoints import half
+from kdkit.corpora.synthetic import build_synthetic, subset
+from kdkit.ctc import CTCTask, MaskConfig, Recogniser, save_recogniser, trainable
+from kdkit.distill import fbank_statistics
+from kdkit.files import write_text
+from kdkit.models import parameter_count
+from kdkit.score import score
+from kdkit.students import load_student, new_student
+from kdkit.teachers import load_model, load_teacher
+from kdkit.training import TrainConfig, train
+
+SYSTEMS = ("teacher", "tiny-sw-fbank", "tiny-dt-fbank", "tiny-sw-waveform", "tiny-dt-waveform")
+
+
+def starting_point(system: str, start: str, args: argparse.Namespace, speech):
+    """The model before fine-tuning. "scratch" is the same structure with random weights."""
+    if system == "teacher":
+        if start == "pretrained":
+            return load_model(args.teacher)[0] if args.teacher else load_teacher().model
+        return new_student("tiny-teacher", seed=args.seed)
+    if start == "distilled":
+        return load_student(
+            args.students / f"{system.replace('-', '_')}.safetensors" if args.students else system
+        )[0]
+    model = new_student(system, seed=args.seed)
+    if model.config.front_end == "fbank":
+        model.front_end.set_statistics(*fbank_statistics(speech))
+    return model
+
+
+def fine_tune(system: str, start: str, minutes: float, steps: int, args: argparse.Namespace) -> list[dict]:
+    corpus = build_synthetic(minutes={"train": max(args.minutes), "test-clean": 10, "test-other": 10})
+    speech = trainable(subset(corpus["train"], minutes))
+    model = starting_point(system, start, args, speech).requires_grad_(True)
+    torch.manual_seed(args.seed)
+    recogniser = Recogniser(model)
+    name = f"recogniser_{system.replace('-', '_')}_{start}_{minutes:g}"
+    recipe = TrainConfig(
+        steps=steps,
+        lr=args.lr,
+        warmup=0.1,
+        schedule="tri-stage",
+        weight_decay=0.01,
+        seed=args.seed,
+        log_every=25,
+    )
+    batches = Batches(speech, args.batch_seconds, args.seed, cache=True)
+    train(CTCTask(recogniser, MaskConfig()), batches, recipe, args.out / name, title=name)
+    common = {
+        "system": system,
+        "start": start,
+        "minutes": minutes,
+        "steps": steps,
+        "lr": args.lr,
+        "batch_seconds": args.batch_seconds,
+        "seed": args.seed,
+        "parameters": parameter_count(model),
+    }
+    rows = []
+    for split in ("test-clean", "test-other"):
+        texts = recogniser.transcribe(corpus[split])
+        heard = [u for u in corpus[split] if u.id in texts]
+        result = score([u.text for u in heard], [texts[u.id] for u in heard])
+        rows.append(common | {"split": split} | result.to_dict())
+        print(f"{name} on {split}: {result}", flush=True)
+    save_recogniser(args.out / f"{name}.safetensors", recogniser, common | {"metrics": rows}, pack=half)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/recognisers"))
+    parser.add_argument("--only", nargs="+", choices=SYSTEMS, default=SYSTEMS)
+    parser.add_argument(
+        "--minutes", type=float, nargs="+", default=(10, 30, 60), help="minutes of labelled speech"
+    )
+    parser.add_argument("--starts", nargs="+", choices=("first", "scratch"), default=("first", "scratch"))
+    parser.add_argument("--teacher", type=Path, help="checkpoint (default: the shipped teacher)")
+    parser.add_argument(
+        "--students", type=Path, help="folder of distilled students (default: the shipped ones)"
+    )
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--batch-seconds", type=float, default=16)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    table = args.out / "metrics.json"
+    rows = json.loads(table.read_text()) if table.exists() else []
+    done = {(r["system"], r["start"], r["minutes"], r["seed"]) for r in rows}
+    for minutes in sorted(args.minutes):
+        for system in args.only:
+            first = "pretrained" if system == "teacher" else "distilled"
+            for start in (first if s == "first" else s for s in args.starts):
+                if (system, start, minutes, args.seed) not in done:
+                    rows += fine_tune(system, start, minutes, args.steps, args)
+                    write_text(table, json.dumps(rows, indent=1) + "\n")
+    print(f"table: {table}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""Distils the tiny students that ship with kdkit, longer than a lesson can wait.
+
+    python data_scripts/make_students.py --out runs/students                      # all four, one after the other
+    python data_scripts/make_students.py --out runs/students --only tiny-sw-fbank --steps 3000
+
+Stopped runs go on where they were; finished ones are left alone. The result is OUT/<name>.safetensors in float16.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from kdkit.batches import Batches
+from kdkit.checkpoints import half
+from kdkit.corpora.synthetic import build_synthetic
+from kdkit.distill import DistillConfig, DistillTask, default_pairs, fbank_statistics
+from kdkit.models import parameter_count
+from kdkit.students import new_student
+from kdkit.teachers import load_teacher, save_model
+from kdkit.training import TrainConfig, train
+
+STUDENTS = ("tiny-sw-fbank", "tiny-dt-fbank", "tiny-sw-waveform", "tiny-dt-waveform")
+
+
+def distil(name: str, args: argparse.Namespace) -> None:
+    path = args.out / f"{name.replace('-', '_')}.safetensors"
+    if path.exists():
+        return
+    speech = build_synthetic(minutes={"unlabelled": args.minutes})["unlabelled"]
+    teacher = load_teacher(args.teacher)
+    student = new_student(name, teacher.model, args.seed)
+    if student.config.front_end == "fbank":
+        student.front_end.set_statistics(*fbank_statistics(speech[:500]))
+    config = DistillConfig(default_pairs(student.config, teacher.config))
+    task = DistillTask(student, teacher, config)
+    batches = Batches(speech, args.batch_seconds, args.seed, cache=True)
+    recipe = TrainConfig(steps=args.steps, lr=args.lr, seed=args.seed, weight_decay=0.01, log_every=25)
+    began = time.time()
+    log = train(task, batches, recipe, args.out / name, title=name)
+    meta = {
+        "preset": name,
+        "teacher": teacher.source,
+        "pairs": config.pairs,
+        "steps": args.steps,
+        "batch_seconds": args.batch_seconds,
+        "lr": args.lr,
+        "seed": args.seed,
+        "unlabelled_minutes": args.minutes,
+        "parameters": parameter_count(student),
+        "seconds": round(time.time() - began),
+        "regression_loss": log[-1]["loss"],
+    }
+    save_model(path, student, meta, pack=half)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/students"))
+    parser.add_argument("--only", nargs="+", choices=STUDENTS, default=STUDENTS)
+    parser.add_argument("--teacher", default="tiny", help='"tiny" (shipped) or a checkpoint')
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--minutes", type=float, default=600, help="minutes of unlabelled synthetic speech")
+    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--batch-seconds", type=float, default=16)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    for name in args.only:
+        distil(name, args)
+    print(f"students: {args.out}/*.safetensors")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""One Transformer for the teacher and every student: positional convolution, then layers of attention and FFN.
+
+Post-norm (HuBERT Base) and pre-norm (HuBERT Large) are the same modules in another order, as in
+"HuBERT: Self-Supervised Speech Representation Learning" (arXiv 2106.07447) and wav2vec 2.0.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class PositionalConv(nn.Module):
+    """Convolutional relative position embedding: one grouped, weight-normed convolution, GELU (wav2vec 2.0)."""
+
+    def __init__(self, dim: int, kernel: int = 128, groups: int = 16):
+        super().__init__()
+        conv = nn.Conv1d(dim, dim, kernel, padding=kernel // 2, groups=groups)
+        nn.init.normal_(conv.weight, std=(4.0 / (kernel * dim)) ** 0.5)
+        nn.init.zeros_(conv.bias)
+        self.conv = nn.utils.parametrizations.weight_norm(conv, dim=2)
+        self.trim = 1 - kernel % 2  # an even kernel gives one frame too many
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, T, D)
+        y = self.conv(x.transpose(1, 2))
+        return F.gelu(y[..., : y.shape[-1] - self.trim]).transpose(1, 2)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention; ``mask`` (B, 1, 1, T) is True where a key may be looked at, None without padding."""
+
+    def __init__(self, dim: int, heads: int, dropout: float):
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.out = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        q, k, v = (
+            self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        )  # each (B, heads, T, d)
+        dropout = self.dropout if self.training else 0.0
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+        return self.out(y.transpose(1, 2).flatten(2))
+
+
+class Layer(nn.Module):
+    """Attention and FFN, each with a residual; the norms after the sums (post-norm) or before the branches (pre-norm).
+
+    ``residual_scale`` multiplies the residual of a post-norm layer: 1 is HuBERT Base. A deep post-norm network learns
+    much sooner with DeepNorm's (2 * layers) ** 0.25 and its smaller initial branches (arXiv 2203.00555).
+    """
+
+    def __init__(
+        self, dim: int, ffn: int, heads: int, dropout: float, pre_norm: bool, residual_scale: float = 1.0
+    ):
+        super().__init__()
+        self.pre_norm, self.residual_scale = pre_norm, residual_scale
+        self.attention = Attention(dim, heads, dropout)
+        self.norm1 = nn.LayerNorm(dim)
+        self.ffn_in = nn.Linear(dim, ffn)
+        self.ffn_out = nn.Linear(ffn, dim)
+        self.norm2 = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.ffn_out(self.dropout(F.gelu(self.ffn_in(x)))))
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        if self.pre_norm:
+            x = x + self.dropout(self.attention(self.norm1(x), mask))
+            return x + self.feed_forward(self.norm2(x))
+        x = self.norm1(self.residual_scale * x + self.dropout(self.attention(x, mask)))
+        return self.norm2(self.residual_scale * x + self.feed_forward(x))
+
+
+class Encoder(nn.Module):
+    """Positional convolution, LayerNorm (its place depends on ``pre_norm``), ``layers`` layers.
+
+    ``forward(x (B, T, D), mask (B, T) or None)`` gives the list of ``layers + 1`` hidden states, each (B, T, D): the
+    input of layer 1, then the output of every layer after its residual. In a pre-norm encoder the last one has gone
+    through the final LayerNorm (the convention of torchaudio and transformers), since nothing else is fit to use.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        layers: int,
+        ffn: int,
+        heads: int,
+        dropout: float = 0.1,
+        pre_norm: bool = False,
+        pos_kernel: int = 128,
+        pos_groups: int = 16,
+        residual_scale: float = 1.0,
+    ):
+        super().__init__()
+        self.pre_norm = pre_norm
+        self.positions = PositionalConv(dim, pos_kernel, pos_groups)
+        self.norm = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
+        self.layers = nn.ModuleList(
+            Layer(dim, ffn, heads, dropout, pre_norm, residual_scale) for _ in range(layers)
+        )
+        self.apply(_init_bert)
+        if residual_scale != 1.0:
+            self._init_deepnorm()
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> list[Tensor]:
+        keys = None
+        if mask is not None:
+            x = x * mask[..., None]  # the positional convolution must see zeros where an utterance has ended
+            keys = mask[:, None, None]
+        x = x + self.positions(x)
+        x = self.dropout(x if self.pre_norm else self.norm(x))
+        hidden = [x]
+        for layer in self.layers:
+            hidden.append(layer(hidden[-1], keys))
+        if self.pre_norm:
+            hidden[-1] = self.norm(hidden[-1])
+        return hidden
+
+    def _init_deepnorm(self) -> None:
+        gain = (8 * len(self.layers)) ** -0.25
+        for layer in self.layers:
+            query, key, value = layer.attention.qkv.weight.chunk(3)
+            nn.init.xavier_normal_(query)
+            nn.init.xavier_normal_(key)
+            for weight in (value, layer.attention.out.weight, layer.ffn_in.weight, layer.ffn_out.weight):
+                nn.init.xavier_normal_(weight, gain)
+
+
+def _init_bert(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):  # BERT's initialisation, as in fairseq
+        nn.init.normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)

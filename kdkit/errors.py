@@ -1,0 +1,32 @@
+"""Errors for people: the message says what is wrong, where (file and line) and what to do about it.
+
+Code that meets bad input raises one of these instead of letting a traceback come from deep inside torch.
+"""
+
+
+class KdkitError(Exception):
+    """Anything that kdkit can explain. The command line prints the message without a traceback."""
+
+
+class AudioError(KdkitError):
+    """An audio file that is missing, empty, truncated, not audio, not finite or too short."""
+
+
+class ManifestError(KdkitError):
+    """A manifest that cannot be read: the message names file, line and field."""
+
+
+class TextError(KdkitError):
+    """A transcript with characters outside the vocabulary, or longer than its frames allow."""
+
+
+class CheckpointError(KdkitError):
+    """A checkpoint that is missing, damaged or made for another model."""
+
+
+class ConfigError(KdkitError):
+    """Settings that contradict each other or have impossible values."""
+
+
+class TrainingError(KdkitError):
+    """Training that cannot go on, for instance because the loss is not finite."""

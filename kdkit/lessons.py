@@ -1,0 +1,207 @@
+"""What only the notebooks need: their opening, what they show and keep, and where they take models from.
+
+A lesson is a :class:`kdkit.results.Results` that also shows: ``lesson.figure(...)`` puts the figure under the cell and
+into the run folder. Every model that a lesson takes is announced with its origin, because a notebook can be started
+alone: what an earlier one left in the run folder is used where it is, what ships with the kit otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+import torchaudio
+from IPython.display import Audio, Markdown, display
+from torch import Tensor
+
+from kdkit import teachers
+from kdkit.batches import Batch
+from kdkit.corpora.synthetic import build_synthetic
+from kdkit.ctc import Recogniser, load_recogniser
+from kdkit.errors import CheckpointError
+from kdkit.frontends import Fbank, frame_mask
+from kdkit.manifest import Utterance
+from kdkit.models import SpeechModel, parameter_count
+from kdkit.profiles import get_profile
+from kdkit.results import Results
+from kdkit.teachers import Teacher, load_model, load_teacher, save_model
+from kdkit.training import best_device, use_bf16
+
+
+class Lesson(Results):
+    """Opening of a notebook: prints versions, device, seed and run folder, and seeds torch.
+
+    Attributes: ``size`` (:class:`kdkit.profiles.Profile`), ``seed``, ``device``, ``out`` (absolute run folder).
+    """
+
+    def __init__(self, notebook: str, title: str, profile: str, seed: int, out: str | Path):
+        self.size = get_profile(profile)  # an unknown name must be refused before anything is written
+        super().__init__(Path(out).resolve(), notebook, title, profile, seed)
+        self.seed, self.device, self._started = seed, best_device(), time.perf_counter()
+        torch.manual_seed(seed)
+        bf16 = "bf16" if use_bf16("auto", self.device) else "fp32"
+        where = torch.cuda.get_device_name() if self.device.type == "cuda" else f"{os.cpu_count()} cores"
+        print(
+            f"Python {platform.python_version()}, torch {torch.__version__}, torchaudio {torchaudio.__version__}"
+        )
+        print(f"device {self.device} ({where}, {torch.get_num_threads()} threads), trains in {bf16}")
+        print(f"profile {profile} ({self.size.purpose}), seed {seed}")
+        print(f"run folder {self.out}")
+
+    # --- speech and models ------------------------------------------------------------------------------------
+
+    def corpus(self, *splits: str) -> tuple[list[Utterance], ...]:
+        """Splits of the synthetic corpus at the profile's length, made on first use."""
+        minutes = {split: self.size.corpus_minutes[split] for split in splits}
+        speech = build_synthetic(minutes=minutes)
+        for split, utterances in speech.items():
+            total, voices = sum(u.duration for u in utterances) / 60, len({u.speaker for u in utterances})
+            print(f"{split}: {len(utterances)} utterances, {total:.1f} minutes, {voices} voices")
+        return tuple(speech[split] for split in splits)
+
+    def teacher(self) -> Teacher:
+        """The shipped tiny teacher, on this run's device."""
+        teacher = load_teacher("tiny")
+        teacher.model.to(self.device)
+        if teacher.codebook is not None:
+            teacher.codebook.to(self.device)
+        self._say_origin("teacher", "shipped", teacher.meta)
+        return teacher
+
+    def student_path(self, preset: str) -> Path:
+        """Where this run keeps the student of that structure which it distilled itself."""
+        return self.out / "training" / "students" / f"{preset.replace('-', '_')}.safetensors"
+
+    def keep_student(self, preset: str, student: SpeechModel, meta: dict) -> None:
+        """Saves a student that was distilled live, for the notebooks that follow."""
+        save_model(self.student_path(preset), student, meta)
+        print(f"kept {preset} in {self.student_path(preset)}")
+
+    def student(self, preset: str) -> tuple[SpeechModel, str]:
+        """A distilled student, and where it is from: "shipped" or "run".
+
+        Shipped students were distilled far longer than a lesson can wait, so they come first; a profile that makes
+        everything from nothing takes its own first. Raises :class:`CheckpointError` when there is neither.
+        """
+        places = {"shipped": _asset(preset), "run": self.student_path(preset)}
+        if self.size.from_nothing:
+            places = dict(reversed(places.items()))
+        for origin, path in places.items():
+            if path.is_file():
+                model, _, meta = load_model(path)
+                self._say_origin(preset, origin, meta)
+                return model.to(self.device), origin
+        raise CheckpointError(
+            f"no distilled {preset}: neither {places['shipped']} nor {places['run']} is there; "
+            "run notebook 02 with this run folder, or make the shipped students with data_scripts"
+        )
+
+    def recognisers(self) -> dict[str, tuple[Recogniser, dict]]:
+        """Every fine-tuned recogniser that ships with the kit, by file name: (recogniser, description)."""
+        paths = sorted(teachers.ASSETS.glob("recogniser_*.safetensors"))
+        if not paths:
+            raise CheckpointError(
+                f"{teachers.ASSETS}: no recogniser_*.safetensors; make them with data_scripts"
+            )
+        return {path.stem.removeprefix("recogniser_"): load_recogniser(path) for path in paths}
+
+    # --- what is shown is kept --------------------------------------------------------------------------------
+
+    def figure(self, name: str, figure, caption: str, **options) -> None:
+        """Shows a matplotlib figure under the cell and keeps it for the report."""
+        super().figure(name, figure, caption, **options)
+        _close(figure)
+        display(figure)
+
+    def audio(self, name: str, wave: Tensor, caption: str) -> None:
+        """A player under the cell, and the sound for the report. ``wave`` (samples,) at 16 kHz."""
+        super().audio(name, wave, caption)
+        display(Markdown(caption), Audio(wave.numpy(), rate=16_000))
+
+    def table(self, name: str, rows: Sequence[Mapping[str, object]], caption: str) -> None:
+        """A table under the cell and in the report: one mapping per row, the first one's keys are the columns."""
+        super().table(name, rows, caption)
+        lines = [
+            list(rows[0]),
+            ["---"] * len(rows[0]),
+            *([row.get(key, "") for key in rows[0]] for row in rows),
+        ]
+        text = "\n".join(
+            "| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines
+        )
+        display(Markdown(f"{caption}\n\n{text}"))
+
+    def verdict(self, name: str, outcome: str, text: str) -> None:
+        """A conclusion that a cell computed: shown, and kept for the report."""
+        super().verdict(name, outcome, text)
+        display(Markdown(f"**{name}: {outcome}.** {text}"))
+
+    def text(self, name: str, text: str) -> None:
+        super().text(name, text)
+        display(Markdown(text))
+
+    def finish(self) -> None:
+        """Last cell: how long it took, and where the findings are."""
+        seconds = time.perf_counter() - self._started
+        self.metric("seconds", seconds, unit="s", timing=True)
+        print(f"{seconds / 60:.1f} minutes; figures, sound and numbers are in {self.out}")
+
+    def _say_origin(self, what: str, origin: str, meta: dict) -> None:
+        steps = f" ({meta['steps']} training steps)" if "steps" in meta else ""
+        shipped = "shipped with the kit, not trained in this run"
+        if os.environ.get("KDKIT_ASSETS"):
+            shipped = "from the folder that KDKIT_ASSETS names, not trained in this run"
+        words = shipped if origin == "shipped" else "distilled by notebook 02 in this run folder"
+        super().text(f"origin of {what}", f"{what}: {words}{steps}.")
+        print(f"{what}: {words}{steps}")
+
+
+def shipped_scores() -> list[dict]:
+    """Rows of the shipped ``metrics.json``: system, start, minutes, split, wer, wer_interval, cer, steps, seed, ...
+
+    They were measured when the shipped models were made, not in this run: say so wherever they are shown.
+    """
+    path = teachers.ASSETS / "metrics.json"
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; it is made with the shipped models by data_scripts")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@torch.no_grad()
+def fbank_statistics(batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (80,), (80,) of every log-mel bin over the real frames of some batches."""
+    fbank, frames = Fbank(), []
+    for batch in batches:
+        features = fbank(batch.waves.cpu())  # (B, T', 80)
+        counts = (batch.lengths.cpu() - Fbank.WINDOW) // Fbank.SHIFT + 1
+        frames.append(features[frame_mask(counts, features.shape[1])])
+    stacked = torch.cat(frames).double()
+    return stacked.mean(0).float(), stacked.std(0).float()
+
+
+def millions(model: torch.nn.Module) -> str:
+    """Parameter count for a table: "22.94 M"."""
+    return f"{parameter_count(model) / 1e6:.2f} M"
+
+
+def percent(share: float, interval: Sequence[float] | None = None) -> str:
+    """A share as it is read: "23.1 %", with its 95 % interval "23.1 % (21.5 to 24.8)"."""
+    return f"{100 * share:.1f} %" + (
+        f" ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})" if interval else ""
+    )
+
+
+def _asset(preset: str) -> Path:
+    return teachers.ASSETS / f"{preset.replace('-', '_')}.safetensors"
+
+
+def _close(figure) -> None:
+    """Takes the figure out of pyplot's hands, which would show it a second time."""
+    import matplotlib.pyplot as plt
+
+    plt.close(figure)

@@ -1,0 +1,147 @@
+"""A speech model = front-end + encoder, described by one frozen config; presets of DESIGN 1.1 and tiny ones."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+
+from torch import Tensor, nn
+
+from kdkit.encoder import Encoder
+from kdkit.errors import ConfigError
+from kdkit.frontends import FbankFrontEnd, WaveformFrontEnd, frame_mask, num_frames
+
+TINY_CNN = (16, 32, 64, 96, 128, 160, 160)  # narrow where a channel costs most: at the 16 kHz end
+DEEPNORM = (2 * 12) ** 0.25  # residual scale that lets a 12-layer post-norm network learn in minutes
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that decides the shape of a model. ``conv_channels`` is used by the waveform front-end only."""
+
+    front_end: str = "waveform"  # "waveform" | "fbank"
+    layers: int = 12
+    dim: int = 768
+    ffn: int = 3072
+    heads: int = 12
+    conv_channels: tuple[int, ...] = (512,) * 7
+    pre_norm: bool = False
+    pos_kernel: int = 128
+    pos_groups: int = 16
+    residual_scale: float = 1.0
+    dropout: float = 0.1
+
+    def __post_init__(self):
+        object.__setattr__(self, "conv_channels", tuple(self.conv_channels))  # JSON gives lists
+        if self.front_end not in ("waveform", "fbank"):
+            raise ConfigError(f"front_end is {self.front_end!r}: choose 'waveform' or 'fbank'")
+        if len(self.conv_channels) != 7:
+            raise ConfigError(
+                f"conv_channels needs 7 numbers, one per convolution; got {len(self.conv_channels)}"
+            )
+        for divisor in ("heads", "pos_groups"):
+            if self.dim % getattr(self, divisor):
+                raise ConfigError(f"dim {self.dim} is not a multiple of {divisor} {getattr(self, divisor)}")
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> ModelConfig:
+        unknown = set(values) - {f.name for f in fields(cls)}
+        if unknown:
+            raise ConfigError(
+                f"unknown model settings {sorted(unknown)}; known: {[f.name for f in fields(cls)]}"
+            )
+        return cls(**values)
+
+
+_TINY = (
+    ModelConfig(  # no dropout: it costs a third of the time on a CPU, and networks this small do not over-fit
+        layers=12,
+        dim=160,
+        ffn=640,
+        heads=5,
+        conv_channels=TINY_CNN,
+        pos_kernel=64,
+        residual_scale=DEEPNORM,
+        dropout=0.0,
+    )
+)
+_TINY_DT = replace(_TINY, dim=96, ffn=96, heads=6)
+_TINY_SW = replace(_TINY, layers=2)
+_BASE = ModelConfig()
+_DT = ModelConfig(layers=12, dim=480, ffn=480, heads=12)
+_SW = ModelConfig(layers=2, dim=768, ffn=3072, heads=12)
+
+PRESETS: dict[str, ModelConfig] = {
+    "hubert-base": _BASE,
+    "dt-waveform": _DT,
+    "dt-fbank": replace(_DT, front_end="fbank"),
+    "sw-waveform": _SW,
+    "sw-fbank": replace(_SW, front_end="fbank"),
+    "tiny-teacher": _TINY,
+    "tiny-dt-waveform": _TINY_DT,
+    "tiny-dt-fbank": replace(_TINY_DT, front_end="fbank"),
+    "tiny-sw-waveform": _TINY_SW,
+    "tiny-sw-fbank": replace(_TINY_SW, front_end="fbank"),
+}
+
+
+def preset(name: str) -> ModelConfig:
+    """The named structure; :class:`ConfigError` lists the names when there is none."""
+    if name not in PRESETS:
+        raise ConfigError(f"unknown preset {name!r}; known: {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+@dataclass
+class Output:
+    """``hidden``: layers + 1 tensors (B, T, D), H^0 first (input of layer 1). ``frames``: (B,) real frames."""
+
+    hidden: list[Tensor]
+    frames: Tensor
+
+    @property
+    def last(self) -> Tensor:
+        return self.hidden[-1]
+
+    @property
+    def mask(self) -> Tensor:
+        """(B, T) True on real frames."""
+        return frame_mask(self.frames, self.last.shape[1])
+
+
+class SpeechModel(nn.Module):
+    """Waveform in, hidden states of every layer out. Padding does not change the output of an utterance."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        if config.front_end == "waveform":
+            self.front_end = WaveformFrontEnd(config.dim, config.conv_channels, config.dropout)
+        else:
+            self.front_end = FbankFrontEnd(config.dim, dropout=config.dropout)
+        self.encoder = Encoder(
+            config.dim,
+            config.layers,
+            config.ffn,
+            config.heads,
+            config.dropout,
+            config.pre_norm,
+            config.pos_kernel,
+            config.pos_groups,
+            config.residual_scale,
+        )
+
+    def forward(self, waves: Tensor, lengths: Tensor, padded: bool = True) -> Output:
+        """``waves`` (B, S), ``lengths`` (B,) samples; ``padded=False`` promises that all lengths equal S (faster)."""
+        return self.encode(self.front_end(waves, lengths, padded), num_frames(lengths), padded)
+
+    def encode(self, features: Tensor, frames: Tensor, padded: bool = True) -> Output:
+        """The encoder alone, from front-end features (B, T, dim): where masking for training goes in between."""
+        mask = frame_mask(frames, features.shape[1]) if padded else None
+        return Output(self.encoder(features, mask), frames)
+
+
+def parameter_count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())

@@ -1,0 +1,157 @@
+"""HuBERT pre-training: cluster frames, hide spans of them, predict the cluster ids of what is hidden.
+
+The recipe of arXiv 2106.07447 at the size of a laptop: the first iteration predicts k-means clusters of MFCCs, the
+second clusters of a middle layer of the first network. ``data_scripts/make_teacher.py`` runs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import torchaudio
+from sklearn.cluster import MiniBatchKMeans
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from kdkit.checkpoints import load_checkpoint, save_checkpoint
+from kdkit.codebook import Codebook
+from kdkit.errors import TrainingError
+from kdkit.frontends import HOP, Fbank, num_frames
+from kdkit.manifest import Utterance
+from kdkit.models import SpeechModel
+
+
+class MFCC(nn.Module):
+    """13 MFCCs with first and second differences at 50 Hz, normalised per utterance: (samples,) -> (frames, 39).
+
+    Mean and variance are taken out over the utterance, so that k-means finds sounds before it finds voices.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.fbank = Fbank()
+        self.register_buffer("dct", torchaudio.functional.create_dct(13, 80, norm="ortho"))
+
+    @torch.no_grad()
+    def forward(self, wave: Tensor) -> Tensor:
+        cepstra = (self.fbank(wave[None])[0] @ self.dct).T  # (13, T')
+        first = torchaudio.functional.compute_deltas(cepstra)
+        features = torch.cat([cepstra, first, torchaudio.functional.compute_deltas(first)]).T  # (T', 39)
+        features = (features - features.mean(0)) / (features.std(0) + 1e-5)
+        return features[::2][: num_frames(len(wave))]  # 100 Hz -> 50 Hz
+
+
+@dataclass
+class Labels:
+    """Cluster ids of a corpus: ``ids[name]`` is (frames,) int16 for utterance ``name``, out of ``clusters``."""
+
+    ids: dict[str, Tensor]
+    clusters: int
+    source: str
+
+    def save(self, path: Path) -> None:
+        names = list(self.ids)
+        tensors = {
+            "ids": torch.cat(list(self.ids.values())),
+            "sizes": torch.tensor([len(self.ids[n]) for n in names]),
+        }
+        save_checkpoint(path, tensors, {"names": names, "clusters": self.clusters, "source": self.source})
+
+    @classmethod
+    def load(cls, path: Path) -> Labels:
+        tensors, meta = load_checkpoint(path)
+        parts = tensors["ids"].split(tensors["sizes"].tolist())
+        return cls(dict(zip(meta["names"], parts, strict=True)), meta["clusters"], meta["source"])
+
+
+def cluster(
+    features: Callable[[list[Utterance]], Iterable[tuple[str, Tensor]]],
+    utterances: list[Utterance],
+    clusters: int,
+    source: str,
+    seed: int = 0,
+    sample: int = 200_000,
+) -> tuple[Labels, np.ndarray]:
+    """k-means ids of every frame, and the centroids (clusters, D).
+
+    ``features(utterances)`` gives (utterance id, (frames, D)) pairs. It is called for some utterances first, whose
+    frames (about ``sample`` of them) the centroids are fit to, then for all, to label: nothing large stays in memory.
+    """
+    rng = np.random.default_rng(seed)
+    total = sum(num_frames(round(u.duration * 16_000)) for u in utterances)
+    some = rng.permutation(len(utterances))[: max(1, round(len(utterances) * min(1.0, sample / total)))]
+    chosen = [utterances[i] for i in sorted(some)]
+    bar = tqdm(features(chosen), total=len(chosen), desc="frames for k-means", mininterval=1.0)
+    data = np.concatenate([frames.float().numpy() for _, frames in bar])
+    kmeans = MiniBatchKMeans(clusters, batch_size=10_000, n_init=3, max_iter=100, random_state=seed).fit(data)
+    centres = torch.from_numpy(kmeans.cluster_centers_).float()
+    bar = tqdm(features(utterances), total=len(utterances), desc="labelling frames", mininterval=1.0)
+    ids = {name: nearest(frames.float(), centres).to(torch.int16) for name, frames in bar}
+    return Labels(ids, clusters, source), kmeans.cluster_centers_
+
+
+def nearest(frames: Tensor, centres: Tensor) -> Tensor:
+    """Index of the nearest centre: (T, D), (K, D) -> (T,)."""
+    return (centres.square().sum(1) - 2 * frames @ centres.T).argmin(1)
+
+
+def span_mask(batch: int, frames: int, probability: float = 0.65, span: int = 10) -> Tensor:
+    """(batch, frames) bool, True where hidden: spans of ``span`` frames, enough of them to cover ``probability`` of the
+    frames if none overlapped (HuBERT: 0.65 and 10, which hides about half). Every row gets the same number of spans.
+    """
+    span = min(span, frames)
+    starts = max(1, round(probability * frames / span))
+    first = torch.rand(batch, frames - span + 1).argsort(1)[:, :starts]  # (B, starts), without repetition
+    mask = torch.zeros(batch, frames, dtype=torch.bool)
+    return mask.scatter_(1, (first[:, :, None] + torch.arange(span)).flatten(1), True)
+
+
+class PretrainTask(nn.Module):
+    """Masked prediction: utterances cropped to the shortest of the batch, spans replaced by one learned vector, cross-
+    entropy of the cluster ids over hidden frames only.
+
+    ``noise`` is the share of utterances that get white noise (5 to 30 dB SNR) while their targets stay those of
+    the clean speech.
+    """
+
+    grain = 3200  # samples; crops are whole multiples, because a CPU sets up its convolutions anew for every new shape
+
+    def __init__(self, model: SpeechModel, codebook: Codebook, labels: Labels, noise: float = 0.25):
+        super().__init__()
+        self.model, self.codebook, self.noise = model, codebook, noise
+        self.mask_embedding = nn.Parameter(torch.empty(model.config.dim).uniform_())
+        self._labels = labels.ids
+
+    def forward(self, batch) -> tuple[Tensor, dict[str, Tensor]]:
+        waves, targets = self.crop(batch)  # (B, S), (B, T)
+        loud = torch.rand(len(waves), 1) < self.noise
+        snr = torch.empty(len(waves), 1).uniform_(5, 30)
+        level = waves.square().mean(1, keepdim=True).sqrt() * 10 ** (-snr / 20) * loud
+        waves = waves + level * torch.randn(waves.shape)
+        lengths = torch.full((len(waves),), waves.shape[1])
+        features = self.model.front_end(waves, lengths, padded=False)  # (B, T, D)
+        hidden = span_mask(*features.shape[:2]).to(features.device)
+        features = torch.where(hidden[..., None], self.mask_embedding.to(features.dtype), features)
+        output = self.model.encode(features, num_frames(lengths), padded=False)
+        logits, wanted = self.codebook(output.last[hidden]), targets[hidden]
+        loss = F.cross_entropy(logits, wanted)
+        return loss, {"accuracy": (logits.argmax(-1) == wanted).float().mean()}
+
+    def crop(self, batch) -> tuple[Tensor, Tensor]:
+        size = int(batch.lengths.min())
+        size -= size % self.grain if size > self.grain else 0
+        waves, targets = [], []
+        for wave, length, utterance in zip(
+            batch.waves, batch.lengths.tolist(), batch.utterances, strict=True
+        ):
+            if utterance.id not in self._labels:
+                raise TrainingError(f"utterance {utterance.id} has no cluster ids: cluster this corpus again")
+            first = int(torch.randint((length - size) // HOP + 1, ()))  # in frames
+            waves.append(wave[first * HOP : first * HOP + size])
+            targets.append(self._labels[utterance.id][first : first + num_frames(size)])
+        return torch.stack(waves), torch.stack(targets).long().to(batch.waves.device)

@@ -1,0 +1,257 @@
+"""What does each layer know? Linear phone probes, clusters against phones (PNMI), CKA between layers.
+
+The measures run on two samples of frames (:mod:`kdkit.activations`), one of training voices and one of
+unseen voices; :func:`phone_probe` does it all for a model. Notebook 01 derives the probe. A probe answers
+"how much of this is *linearly* there", not "does the model use it".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.cluster import MiniBatchKMeans
+from sklearn.metrics import confusion_matrix
+from torch import nn
+from tqdm import tqdm
+
+from kdkit.activations import Frames, ModelLayers, collect
+from kdkit.manifest import Utterance
+from kdkit.score import ratio_interval
+
+# --- linear probe -------------------------------------------------------------------------------------------
+
+
+def linear_probe(
+    train_x: np.ndarray,
+    train_y: np.ndarray,
+    test_x: np.ndarray,
+    test_y: np.ndarray,
+    classes: int,
+    weight_decay: float = 2e-3,
+    iterations: int = 50,
+) -> tuple[float, np.ndarray]:
+    """Multinomial logistic regression: (accuracy on the test frames, predicted class of each).
+
+    ``*_x`` (n, D) float, ``*_y`` (n,) int below ``classes``; a test label of -1 (a phone not in training) is
+    always an error. Features are standardised with the training frames' statistics. Minimises the mean
+    cross-entropy + weight_decay / 2 |W|^2 by L-BFGS from zero: the optimum is unique, so there is no seed.
+
+    The penalty matters: frames of one voice are alike, so without it the probe learns voices and loses points
+    on unseen ones, most of all on Fbank + deltas; and a weak baseline would flatter every model.
+    """
+    x, y = torch.as_tensor(train_x, dtype=torch.float32), torch.as_tensor(train_y)
+    mean, std = x.mean(0), x.std(0).clamp_min(1e-6)
+    x = (x - mean) / std
+    # The same problem in coordinates where its curvature is about equal in all directions: tens of steps, not
+    # hundreds. In them the weights of standardised features are axes @ (scale * weight).
+    variances, axes = torch.linalg.eigh((x.T @ x / len(x)).double())
+    scale = (0.2 * variances.clamp_min(0) + weight_decay + 1e-6).rsqrt()
+    to_axes, scale = (axes * scale).float(), scale.float()[:, None]
+    x = x @ to_axes
+    weight = torch.zeros(x.shape[1] + 1, classes, requires_grad=True)  # the last row is the bias
+    lbfgs = torch.optim.LBFGS(
+        [weight], max_iter=iterations, tolerance_grad=1e-5, line_search_fn="strong_wolfe"
+    )
+
+    def closure():
+        lbfgs.zero_grad()
+        loss = F.cross_entropy(torch.addmm(weight[-1], x, weight[:-1]), y)
+        loss = loss + weight_decay / 2 * (scale * weight[:-1]).square().sum()
+        loss.backward()
+        return loss
+
+    lbfgs.step(closure)
+    test = (torch.as_tensor(test_x, dtype=torch.float32) - mean) / std @ to_axes
+    predicted = torch.addmm(weight[-1], test, weight[:-1]).argmax(1).numpy()
+    return float((predicted == np.asarray(test_y)).mean()), predicted
+
+
+@dataclass(frozen=True)
+class LayerScore:
+    """Frame accuracy (0..1) of one layer's phone probe; 95 % bootstrap interval over test utterances."""
+
+    name: str
+    accuracy: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class PhoneProbe:
+    """Result of :func:`phone_probe`; ``confusion`` (true, predicted) counts frames of the best layer."""
+
+    layers: tuple[LayerScore, ...]  # H^0 .. H^L
+    front_end: LayerScore
+    fbank: LayerScore
+    phones: tuple[str, ...]
+    confusion: np.ndarray
+    gain_interval: tuple[float, float]  # of best layer minus Fbank + deltas, paired over utterances
+    train_frames: int
+    test_frames: int
+    test_utterances: int
+
+    @property
+    def best(self) -> int:
+        """Number of the best layer, 0 .. L."""
+        return int(np.argmax([layer.accuracy for layer in self.layers]))
+
+    @property
+    def gain(self) -> float:
+        """Accuracy of the best layer minus that of Fbank + deltas."""
+        return self.layers[self.best].accuracy - self.fbank.accuracy
+
+    def to_dict(self) -> dict:
+        """What goes into metrics.json: plain numbers."""
+        scores = (self.fbank, self.front_end, *self.layers)
+        return {
+            "accuracy": {score.name: score.accuracy for score in scores},
+            "interval": {score.name: [score.low, score.high] for score in scores},
+            "best_layer": self.best,
+            "gain_over_fbank": self.gain,
+            "gain_interval": list(self.gain_interval),
+            "train_frames": self.train_frames,
+            "test_frames": self.test_frames,
+            "test_utterances": self.test_utterances,
+        }
+
+    def __str__(self) -> str:
+        rows = [f"{s.name:15} {100 * s.accuracy:5.1f} %  ({100 * s.low:.1f} to {100 * s.high:.1f})"
+                for s in (self.fbank, self.front_end, *self.layers)]  # fmt: skip
+        return "\n".join([*rows, f"best: H{self.best}, {100 * self.gain:+.1f} points over Fbank + deltas"])
+
+
+def phone_probe(
+    model: nn.Module,
+    train_utterances: Sequence[Utterance],
+    test_utterances: Sequence[Utterance],
+    frames: int = 20_000,
+    test_frames: int = 10_000,
+    seed: int = 0,
+    **collecting,
+) -> PhoneProbe:
+    """Linear phone probe on every layer of a teacher or a student, and on Fbank + deltas, on the same frames.
+
+    It is trained on ``train_utterances`` and judged on ``test_utterances``, which should be of other voices.
+    ``collecting`` goes to :func:`collect`. To ask several things of the same activations, call
+    ``collect(ModelLayers(model), ...)`` twice, then :func:`probe_layers`, :func:`layer_pnmi` and the others.
+    """
+    extract = ModelLayers(model)
+    train = collect(extract, train_utterances, frames, seed, **collecting)
+    return probe_layers(train, collect(extract, test_utterances, test_frames, seed, **collecting), seed)
+
+
+def probe_layers(train: Frames, test: Frames, seed: int = 0) -> PhoneProbe:
+    """:func:`phone_probe` on frames that were collected with ``ModelLayers(model)``."""
+    phones, train_y = np.unique(train.phones, return_inverse=True)
+    number = {phone: i for i, phone in enumerate(phones)}
+    test_y = np.array([number.get(phone, -1) for phone in test.phones])
+    _, owner = np.unique(test.utterances, return_inverse=True)
+    totals = np.bincount(owner)
+    scores, predictions, correct = [], [], []
+    layers = zip(train.names, train.features, test.features, strict=True)
+    for name, x, test_x in tqdm(layers, total=len(train.names), desc="probes", leave=False):
+        accuracy, predicted = linear_probe(x, train_y, test_x, test_y, len(phones))
+        hits = np.bincount(owner, weights=predicted == test_y)
+        scores.append(LayerScore(name, accuracy, *ratio_interval(hits, totals, seed=seed)))
+        predictions.append(predicted)
+        correct.append(hits)
+    best = 2 + int(np.argmax([score.accuracy for score in scores[2:]]))
+    return PhoneProbe(
+        layers=tuple(scores[2:]),
+        front_end=scores[1],
+        fbank=scores[0],
+        phones=tuple(phones.tolist()),
+        confusion=confusion_matrix(test_y, predictions[best], labels=range(len(phones))),
+        gain_interval=ratio_interval(correct[best] - correct[0], totals, seed=seed),
+        train_frames=len(train),
+        test_frames=len(test),
+        test_utterances=len(totals),
+    )
+
+
+# --- clusters and phones ------------------------------------------------------------------------------------
+
+
+def joint_table(ids: Sequence, phones: Sequence) -> np.ndarray:
+    """Joint probabilities (phones, cluster ids) of two labelings of the same frames."""
+    _, i = np.unique(np.asarray(ids), return_inverse=True)
+    _, p = np.unique(np.asarray(phones), return_inverse=True)
+    table = np.zeros((p.max() + 1, i.max() + 1))
+    np.add.at(table, (p, i), 1.0)
+    return table / table.sum()
+
+
+def pnmi(ids: Sequence, phones: Sequence) -> float:
+    """Phone-normalised mutual information I(phone; id) / H(phone), 0..1: how much of the phone an id tells.
+
+    From the HuBERT paper (arXiv 2106.07447). It grows with the number of clusters: compare at equal numbers
+    only.
+    """
+    joint = joint_table(ids, phones)
+    p_phone, p_id = joint.sum(1, keepdims=True), joint.sum(0, keepdims=True)
+    entropy = -(p_phone * np.log(p_phone)).sum()
+    seen = joint > 0
+    information = (joint[seen] * np.log((joint / (p_phone * p_id))[seen])).sum()
+    return float(information / entropy) if entropy > 0 else 0.0
+
+
+def phone_purity(ids: Sequence, phones: Sequence) -> float:
+    """Frame accuracy if every cluster is read as its most frequent phone."""
+    return float(joint_table(ids, phones).max(0).sum())
+
+
+def cluster_purity(ids: Sequence, phones: Sequence) -> float:
+    """Counterpart of :func:`phone_purity`: the share of frames in their phone's most frequent cluster."""
+    return float(joint_table(ids, phones).max(1).sum())
+
+
+@dataclass(frozen=True)
+class ClusterScore:
+    """How one layer's k-means ids agree with phones, and with speakers (``speaker_nmi``: I / H(speaker))."""
+
+    name: str
+    pnmi: float
+    phone_purity: float
+    cluster_purity: float
+    speaker_nmi: float
+
+
+def layer_pnmi(train: Frames, test: Frames, clusters: int = 100, seed: int = 0) -> list[ClusterScore]:
+    """k-means on every layer's training frames (raw activations, as in HuBERT), judged on the test frames."""
+    scores = []
+    layers = zip(train.names, train.features, test.features, strict=True)
+    for name, x, test_x in tqdm(layers, total=len(train.names), desc="k-means", leave=False):
+        kmeans = MiniBatchKMeans(clusters, batch_size=4096, n_init=3, max_iter=50, random_state=seed).fit(x)
+        ids = kmeans.predict(test_x)
+        measures = (pnmi(ids, test.phones), phone_purity(ids, test.phones), cluster_purity(ids, test.phones))
+        scores.append(ClusterScore(name, *measures, speaker_nmi=pnmi(ids, test.speakers)))
+    return scores
+
+
+# --- layers against layers ----------------------------------------------------------------------------------
+
+
+def linear_cka(x: np.ndarray, y: np.ndarray) -> float:
+    """Linear centred kernel alignment of (n, D1) and (n, D2), 0..1 (arXiv 1905.00414).
+
+    It is 1 for features that are equal up to a rotation, a shift and a scale.
+    """
+    x, y = x - x.mean(0), y - y.mean(0)
+    x, y = x / np.linalg.norm(x), y / np.linalg.norm(y)  # scale does not matter; keeps float32 in range
+    return float(np.linalg.norm(y.T @ x) ** 2 / (np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y)))
+
+
+def cka_map(a: Frames, b: Frames) -> np.ndarray:
+    """:func:`linear_cka` of each layer of ``a`` with each of ``b``, same frames: (layers a, layers b)."""
+    return np.array([[linear_cka(x, y) for y in b.features] for x in a.features])
+
+
+def layer_change(hidden: Sequence[np.ndarray]) -> np.ndarray:
+    """How much layers 1 .. L change their input: 1 - mean cos(H^(l-1), H^l) over frames. [(n, D)] -> (L,)."""
+    unit = [h / np.linalg.norm(h, axis=1, keepdims=True).clip(1e-12) for h in hidden]
+    return np.array([1 - (a * b).sum(1).mean() for a, b in pairwise(unit)])

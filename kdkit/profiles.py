@@ -1,0 +1,119 @@
+"""How big a run is: every notebook reads its sizes from here, so one word changes all of them.
+
+    profile = get_profile("quick")
+    corpus = build_synthetic(minutes=profile.corpus_minutes)
+
+``smoke`` proves that everything runs, ``quick`` is the default lesson on a laptop, ``full`` makes everything from
+nothing. Results of ``smoke`` are not meant to be good.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kdkit.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Sizes of one run. Minutes are minutes of speech; steps are optimiser steps; live = trained in the notebook."""
+
+    name: str
+    purpose: str  # one line, shown by the command line and the report
+    expected_minutes: float  # wall clock of all notebooks on 2 cores
+
+    # speech, minutes per split
+    unlabelled_minutes: float
+    train_minutes: float
+    dev_minutes: float
+    test_minutes: float  # of each of test-clean and test-other
+
+    # 01 probing
+    probe_train_minutes: float
+    probe_test_minutes: float
+
+    # 02 and 03 distillation, live
+    distill_steps: int
+    adaptation_steps: int  # of these: front-end adaptation of the Fbank student
+    seconds_per_batch: float
+
+    # 04 fine-tuning, live
+    finetune_steps: int
+    finetune_minutes: float  # labelled speech
+
+    seeds: tuple[int, ...] = (0,)  # comparisons are repeated for each of these
+    from_nothing: bool = False  # make the shipped models too instead of loading them
+
+    @property
+    def corpus_minutes(self) -> dict[str, float]:
+        """Argument ``minutes`` of :func:`kdkit.corpora.synthetic.build_synthetic`."""
+        return {
+            "unlabelled": self.unlabelled_minutes,
+            "train": self.train_minutes,
+            "dev": self.dev_minutes,
+            "test-clean": self.test_minutes,
+            "test-other": self.test_minutes,
+        }
+
+
+SMOKE = Profile(
+    name="smoke",
+    purpose="does everything run? minutes of speech, a few steps; the figures mean nothing",
+    expected_minutes=3,
+    unlabelled_minutes=2,
+    train_minutes=1,
+    dev_minutes=0.5,
+    test_minutes=1,
+    probe_train_minutes=1,
+    probe_test_minutes=0.5,
+    distill_steps=4,
+    adaptation_steps=2,
+    seconds_per_batch=16,
+    finetune_steps=4,
+    finetune_minutes=1,
+)
+
+QUICK = Profile(
+    name="quick",
+    purpose="the lesson on a laptop: trains live for minutes, then goes on with the shipped models",
+    expected_minutes=15,
+    unlabelled_minutes=60,
+    train_minutes=10,
+    dev_minutes=2,
+    test_minutes=10,
+    probe_train_minutes=6,
+    probe_test_minutes=3,
+    distill_steps=150,
+    adaptation_steps=30,
+    seconds_per_batch=32,
+    finetune_steps=150,
+    finetune_minutes=10,
+)
+
+FULL = Profile(
+    name="full",
+    purpose="everything made from nothing, with several seeds: a night on a CPU, or one GPU",
+    expected_minutes=12 * 60,
+    unlabelled_minutes=20 * 60,
+    train_minutes=60,
+    dev_minutes=5,
+    test_minutes=20,
+    probe_train_minutes=20,
+    probe_test_minutes=10,
+    distill_steps=5_000,
+    adaptation_steps=500,
+    seconds_per_batch=64,
+    finetune_steps=3_000,
+    finetune_minutes=60,
+    seeds=(0, 1, 2, 3),
+    from_nothing=True,
+)
+
+PROFILES: dict[str, Profile] = {profile.name: profile for profile in (SMOKE, QUICK, FULL)}
+
+
+def get_profile(name: str) -> Profile:
+    """The profile of that name; :class:`ConfigError` lists the names there are."""
+    if name not in PROFILES:
+        raise ConfigError(f"no profile {name!r}: choose one of {', '.join(PROFILES)}")
+    return PROFILES[name]

@@ -1,0 +1,57 @@
+"""Students: new ones that start from parts of the teacher, and the tiny distilled ones that ship with the kit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from kdkit.models import ModelConfig, SpeechModel, preset
+from kdkit.teachers import ASSETS, load_model
+
+
+def new_student(
+    structure: str | ModelConfig, teacher: SpeechModel | None = None, seed: int = 0
+) -> SpeechModel:
+    """A student of a preset or config; with ``teacher``, it starts from every part of the teacher that has its shape.
+
+    A waveform student takes the teacher's CNN; one of the teacher's width also takes the projection, the positional
+    convolution and the first layers (shallow & wide; DESIGN 1.1). Which parts were taken: ``student.from_teacher``.
+    """
+    config = preset(structure) if isinstance(structure, str) else structure
+    torch.manual_seed(seed)
+    student = SpeechModel(config)
+    student.from_teacher = []
+    if teacher is not None:
+        if config.front_end == teacher.config.front_end == "waveform":
+            student.from_teacher += _copy("waveform CNN", teacher.front_end.cnn, student.front_end.cnn)
+            student.from_teacher += _copy("CNN's LayerNorm", teacher.front_end.norm, student.front_end.norm)
+            student.from_teacher += _copy(
+                "projection", teacher.front_end.projection, student.front_end.projection
+            )
+        pairs = [("positions", "positional convolution"), ("norm", "encoder's LayerNorm")]
+        for name, words in pairs:
+            student.from_teacher += _copy(
+                words, getattr(teacher.encoder, name), getattr(student.encoder, name)
+            )
+        for i, (own, theirs) in enumerate(
+            zip(student.encoder.layers, teacher.encoder.layers, strict=False), 1
+        ):
+            student.from_teacher += _copy(f"layer {i}", theirs, own)
+    return student
+
+
+def _copy(words: str, source: nn.Module, target: nn.Module) -> list[str]:
+    theirs, own = source.state_dict(), target.state_dict()
+    if {n: t.shape for n, t in theirs.items()} != {n: t.shape for n, t in own.items()}:
+        return []
+    target.load_state_dict(theirs)
+    return [words]
+
+
+def load_student(name_or_path: str | Path) -> tuple[SpeechModel, dict]:
+    """A distilled student and its description: a shipped one by its preset's name, or a kdkit checkpoint."""
+    shipped = ASSETS / f"{str(name_or_path).replace('-', '_')}.safetensors"
+    model, _, meta = load_model(shipped if shipped.exists() else Path(name_or_path))
+    return model, meta

@@ -1,0 +1,71 @@
+"""A teacher: a frozen model, its codebook, and where it came from."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from kdkit.checkpoints import load_checkpoint, load_into, save_checkpoint
+from kdkit.codebook import Codebook
+from kdkit.errors import CheckpointError
+from kdkit.models import ModelConfig, Output, SpeechModel
+
+ASSETS = Path(os.environ.get("KDKIT_ASSETS") or str(files("kdkit") / "assets"))
+
+
+@dataclass
+class Teacher:
+    """``model`` is in eval mode and needs no gradient; ``codebook`` may be None; ``meta`` is the model card's data."""
+
+    model: SpeechModel
+    codebook: Codebook | None
+    source: str
+    meta: dict
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.model.config
+
+    @torch.no_grad()
+    def hidden(self, waves: Tensor, lengths: Tensor) -> Output:
+        """Hidden states H^0 .. H^L of a padded batch, without gradient."""
+        return self.model(waves, lengths)
+
+
+def save_model(
+    path: Path, model: SpeechModel, meta: dict, codebook: Codebook | None = None, pack=None
+) -> None:
+    """Writes a model (and codebook) to one file; ``pack`` may shrink the tensors (``checkpoints.half``)."""
+    tensors = {f"model.{n}": t for n, t in model.state_dict().items()}
+    if codebook is not None:
+        tensors |= {f"codebook.{n}": t for n, t in codebook.state_dict().items()}
+        meta = meta | {"tau": codebook.tau}
+    save_checkpoint(path, pack(tensors) if pack else tensors, meta | {"model": model.config.to_dict()})
+
+
+def load_model(path: Path) -> tuple[SpeechModel, Codebook | None, dict]:
+    """What :func:`save_model` wrote: model, codebook or None, description. In eval mode, float32."""
+    tensors, meta = load_checkpoint(path)
+    if "model" not in meta:
+        raise CheckpointError(f"{path}: holds no model description; a file of save_model is needed")
+    model = SpeechModel(ModelConfig.from_dict(meta["model"]))
+    load_into(model, tensors, path, "model.")
+    codebook = None
+    if "codebook.label_embeddings" in tensors:
+        clusters, proj = tensors["codebook.label_embeddings"].shape
+        codebook = Codebook(model.config.dim, clusters, proj, meta["tau"])
+        load_into(codebook, tensors, path, "codebook.")
+        codebook.requires_grad_(False).eval()
+    return model.eval(), codebook, meta
+
+
+def load_teacher(name_or_path: str | Path = "tiny") -> Teacher:
+    """The frozen teacher "tiny" (shipped with the kit) or one from a kdkit checkpoint file."""
+    path = ASSETS / "tiny_teacher.safetensors" if str(name_or_path) == "tiny" else Path(name_or_path)
+    model, codebook, meta = load_model(path)
+    return Teacher(model.requires_grad_(False), codebook, str(name_or_path), meta)

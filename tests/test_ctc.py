@@ -1,0 +1,91 @@
+"""The recogniser: characters, what CTC can be trained on, that it learns, that it comes back from a file."""
+
+import warnings
+
+import pytest
+import torch
+import torchaudio
+
+from kdkit.batches import collate
+from kdkit.ctc import CTCTask, MaskConfig, Recogniser, load_recogniser, save_recogniser, trainable
+from kdkit.errors import TextError, TrainingError
+from kdkit.manifest import Utterance
+from kdkit.models import ModelConfig, SpeechModel
+from kdkit.text import VOCABULARY, decode, encode
+
+TINY = ModelConfig(
+    front_end="fbank", layers=2, dim=32, ffn=64, heads=2, pos_kernel=16, pos_groups=4, dropout=0.0
+)  # fmt: skip
+
+
+def utterance(name: str, text: str, seconds: float = 1.0) -> Utterance:
+    return Utterance(id=name, audio=f"{name}.wav", duration=seconds, text=text)
+
+
+def test_vocabulary_is_that_of_torchaudios_bundles():
+    labels = torchaudio.pipelines.WAV2VEC2_ASR_BASE_960H.get_labels()
+    assert tuple(label.lower() for label in labels) == VOCABULARY
+
+
+def test_text_there_and_back():
+    assert decode(encode("  The  Cat's hat ")) == "the cat's hat"
+    with pytest.raises(TextError, match=r"u7.*'7'.*'é'"):
+        encode("caf\u00e9 7", "u7")
+    with pytest.raises(TextError, match="-"):
+        encode("well-known")  # the hyphen is the blank's symbol, not a letter
+
+
+def test_what_cannot_be_learned_is_left_out_and_named():
+    utterances = [
+        utterance("good", "hello"),
+        utterance("digits", "room 7"),
+        utterance("empty", ""),
+        utterance("long", "x" * 60),
+        utterance("double", "ee" * 13),  # 26 letters, 25 blanks between: 51 frames, but there are 49
+        utterance("fits", "ee" * 12),  # 24 + 23 = 47
+    ]
+    with pytest.warns(UserWarning, match=r"left out 4 of 6.*digits"):
+        assert [u.id for u in trainable(utterances)] == ["good", "fits"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trainable(utterances[:1])
+    with pytest.warns(UserWarning, match="no text"), pytest.raises(TrainingError, match="no utterance"):
+        trainable([utterance("empty", "")])
+
+
+def test_ctc_loss_is_per_character_and_ignores_padding():
+    torch.manual_seed(0)
+    task = CTCTask(Recogniser(SpeechModel(TINY)), mask=None).eval()
+    waves = [torch.randn(16_000) * 0.1, torch.randn(9_000) * 0.1]
+    utterances = [utterance("a", "abc"), utterance("b", "no")]
+    with torch.no_grad():
+        together, parts = task(collate(waves, utterances))
+        alone = [task(collate([w], [u]))[0] for w, u in zip(waves, utterances)]
+    torch.testing.assert_close(together, (alone[0] * 3 + alone[1] * 2) / 5, atol=1e-4, rtol=1e-4)
+    assert 0 <= parts["blanks"] <= 1
+
+
+def test_it_learns_two_words_and_comes_back_from_a_file(tmp_path):
+    torch.manual_seed(0)
+    time = torch.arange(12_000) / 16_000
+    waves = [torch.sin(2 * torch.pi * hertz * time) * 0.3 for hertz in (250, 2000)]
+    batch = collate(waves, [utterance("low", "lo"), utterance("high", "hi")])
+    recogniser = Recogniser(SpeechModel(TINY))
+    recogniser.model.front_end.set_statistics(torch.full((80,), 8.0), torch.full((80,), 4.0))
+    task = CTCTask(recogniser, MaskConfig(time=0.1, channel=0.0))
+    optimiser = torch.optim.Adam(task.parameters(), 3e-3)
+    for _ in range(150):
+        loss, _ = task(batch)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    from kdkit.decode import greedy
+
+    with torch.no_grad():
+        assert greedy(*recogniser.eval()(batch.waves, batch.lengths)) == ["lo", "hi"]
+        save_recogniser(tmp_path / "r.safetensors", recogniser, {"minutes": 10})
+        again, meta = load_recogniser(tmp_path / "r.safetensors")
+        torch.testing.assert_close(
+            again(batch.waves, batch.lengths)[0], recogniser(batch.waves, batch.lengths)[0]
+        )
+    assert meta["minutes"] == 10 and meta["vocabulary"] == list(VOCABULARY)

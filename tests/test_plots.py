@@ -1,0 +1,120 @@
+"""Figures: every axis is named, what is drawn is what was given, nothing is left behind in pyplot."""
+
+import sys
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from kdkit import plots
+from kdkit.probing import ClusterScore, LayerScore, PhoneProbe
+from kdkit.text import VOCABULARY
+
+RNG = np.random.default_rng(0)
+PHONES = ((0.0, ""), (0.1, "h"), (0.2, "aɪ"), (0.4, ""))
+WAVE = RNG.normal(size=8000)
+LOG = [{"step": s, "loss": 1 / s, "l1": 2 / s} for s in range(10, 110, 10)] + [{"step": 100, "wer": 0.4}]
+SYSTEMS = [
+    {"name": "teacher", "wer": {"test-clean": (0.1, 0.08, 0.12), "test-other": (0.3,)}, "source": "shipped"},
+    {"name": "scratch", "wer": {"test-clean": (1.1, 1.0, 1.2)}},
+]
+
+
+def probe(layers: int = 4) -> PhoneProbe:
+    scores = [LayerScore(f"H{i}", 0.6 + 0.02 * i, 0.58 + 0.02 * i, 0.62 + 0.02 * i) for i in range(layers)]
+    front, fbank = LayerScore("front-end", 0.5, 0.4, 0.6), LayerScore("Fbank + deltas", 0.55, 0.5, 0.6)
+    return PhoneProbe(tuple(scores), front, fbank, ("a", "b"), np.eye(2), (0.0, 0.1), 10, 5, 2)
+
+
+CLUSTERS = [ClusterScore(name, 0.4, 0.5, 0.2, 0.1) for name in ("Fbank + deltas", "front-end", "H0", "H1")]
+FIGURES = {
+    "waveform": lambda: plots.waveform(WAVE, PHONES, "hi"),
+    "spectrogram": lambda: plots.spectrogram(RNG.normal(size=(48, 80)), PHONES),
+    "aligned_features": lambda: plots.aligned_features(
+        WAVE, RNG.normal(size=(24, 8)), RNG.normal(size=(48, 80)), PHONES
+    ),
+    "emissions": lambda: plots.emissions(RNG.random((24, len(VOCABULARY))), VOCABULARY, PHONES),
+    "layer_curve": lambda: plots.layer_curve(probe()),
+    "layer_curve of two": lambda: plots.layer_curve({"teacher": probe(), "student": probe(3)}),
+    "cluster_curve": lambda: plots.cluster_curve(CLUSTERS),
+    "layer_change": lambda: plots.layer_change([0.1, 0.3]),
+    "cka_map": lambda: plots.cka_map(RNG.random((3, 2)), ["H0", "H1", "H2"], ["S0", "S1"]),
+    "confusion": lambda: plots.confusion([[8, 2], [0, 0]], ["a", "ʃ"]),
+    "training_curves": lambda: plots.training_curves(LOG, ("loss", "wer")),
+    "training_curves of two": lambda: plots.training_curves({"a": LOG, "b": LOG[:3]}, ("loss", "l1")),
+    "wer_bars": lambda: plots.wer_bars(SYSTEMS),
+    "hidden_states": lambda: plots.hidden_states(
+        {"H0": RNG.normal(size=(24, 8)), "H1": RNG.normal(size=(24, 8))}
+    ),
+    "mel_filters": lambda: plots.mel_filters(RNG.random((257, 20))),
+    "wer_over_minutes": lambda: plots.wer_over_minutes({"x": [(10, 0.5, 0.4, 0.6), (1, 0.9, 0.8, 1.0)]}),
+    "size_and_speed": lambda: plots.size_and_speed([{"name": "x", "parameters": 1e6, "speed": None}]),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_axes_are_named_and_the_picture_can_be_drawn(name):
+    figure = FIGURES[name]()
+    assert isinstance(figure, Figure)
+    png = figure._repr_png_()  # raises on a glyph or layout that does not work
+    assert png.startswith(b"\x89PNG")
+    assert len(png) > 5000
+    panels = [axes for axes in figure.axes if axes.get_subplotspec() is not None]
+    for axes in panels:
+        below = any(other.get_xlabel() for other in panels)
+        beside = any(other.get_ylabel() or other.get_yticklabels() for other in panels)
+        assert axes.get_xlabel() or below
+        assert axes.get_ylabel() or beside
+    if "matplotlib.pyplot" in sys.modules:
+        assert not sys.modules["matplotlib.pyplot"].get_fignums(), "nothing is registered in pyplot"
+
+
+def test_layer_curve_draws_accuracies_in_per_cent_and_the_baseline():
+    axes = plots.layer_curve(probe()).axes[0]
+    drawn = {line.get_label(): line.get_ydata() for line in axes.get_lines()}
+    assert drawn["hidden states"] == pytest.approx([60, 62, 64, 66])
+    assert drawn["Fbank + deltas"] == pytest.approx([55, 55])
+    assert "layer" in axes.get_xlabel()
+    assert "%" in axes.get_ylabel()
+    assert "relative depth" in FIGURES["layer_curve of two"]().axes[0].get_xlabel()
+
+
+def test_shipped_systems_are_hatched_and_the_legend_says_so():
+    axes = plots.wer_bars(SYSTEMS).axes[0]
+    assert [bool(bar.get_hatch()) for bar in axes.patches] == [True, True, False]
+    assert [bar.get_width() for bar in axes.patches] == pytest.approx([10, 30, 110])
+    words = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert words == ["test-clean", "test-other", "trained in this run", "shipped with the kit"]
+
+
+def test_frames_of_50_and_100_hz_line_up():
+    figure = FIGURES["aligned_features"]()
+    cnn, fbank = (axes.images[0] for axes in figure.axes[1:3])
+    # 24 frames at 50 Hz, the first centred at 12.5 ms; 48 at 100 Hz, the first centred there too
+    assert cnn.get_extent()[:2] == pytest.approx((0.0025, 0.4825))
+    assert fbank.get_extent()[:2] == pytest.approx((0.0075, 0.4875))
+
+
+def test_confusion_rows_are_shares_and_an_empty_row_is_zero():
+    image = FIGURES["confusion"]().axes[0].images[0].get_array()
+    assert image.tolist() == [[80, 20], [0, 0]]
+
+
+def test_training_curves_pass_over_rows_without_the_key():
+    figure = FIGURES["training_curves"]()
+    assert [len(axes.get_lines()[0].get_xdata()) for axes in figure.axes] == [10, 1]
+
+
+def test_speech_without_phone_times_is_drawn_too():
+    for figure in (
+        plots.waveform(WAVE),
+        plots.spectrogram(np.zeros((48, 80))),
+        plots.emissions(np.eye(4), "-abc"),
+    ):
+        assert figure.axes[0].get_xlim()[0] == 0
+        assert not figure.axes[0].texts
+
+
+def test_phone_names_are_written_once_and_silence_is_not():
+    axes = FIGURES["waveform"]().axes[0]
+    assert [text.get_text() for text in axes.texts] == ["h", "aɪ"]
