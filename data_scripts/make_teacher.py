@@ -67,7 +67,9 @@ def iteration(out: Path, utterances, labels: Labels, steps: int, args, start: Pa
         torch.manual_seed(args.seed)
         config = preset("tiny-teacher")
         model = load_model(start)[0] if start else SpeechModel(config)
-        task = PretrainTask(model, Codebook(config.dim, labels.clusters, proj=64), labels)
+        task = PretrainTask(
+            model, Codebook(config.dim, labels.clusters, proj=64), labels, visible_weight=args.visible_weight
+        )
         recipe = TrainConfig(
             steps=steps,
             lr=args.lr,
@@ -101,6 +103,9 @@ def main() -> None:
     parser.add_argument("--clusters", type=int, nargs=2, default=(100, 100), metavar=("FIRST", "SECOND"))
     parser.add_argument("--layer", type=int, default=7, help="layer whose k-means are the second targets")
     parser.add_argument("--lr", type=float, default=1.2e-3)
+    parser.add_argument(
+        "--visible-weight", type=float, default=1.0, help="weight of the loss on frames not hidden"
+    )
     parser.add_argument("--batch-seconds", type=float, default=16)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

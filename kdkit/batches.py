@@ -184,8 +184,8 @@ class Batches:
         return [plan[i] for i in rng.permutation(len(plan))]
 
     def _load_step(self, step: int) -> Batch:
-        # a batch whose files are all bad gives way to the next one
-        for candidate in range(step, step + self.steps_per_epoch):
+        # a batch whose files are all bad gives way to the next one; twice an epoch's steps hold a whole epoch
+        for candidate in range(step, step + 2 * self.steps_per_epoch):
             batch = self._load(self.indices(candidate), np.random.default_rng([self.seed, 1, step]))
             if len(batch):
                 return batch

@@ -11,7 +11,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -20,11 +20,9 @@ from IPython.display import Audio, Markdown, display
 from torch import Tensor
 
 from kdkit import teachers
-from kdkit.batches import Batch
 from kdkit.corpora.synthetic import build_synthetic
 from kdkit.ctc import Recogniser, load_recogniser
 from kdkit.errors import CheckpointError
-from kdkit.frontends import Fbank, frame_mask
 from kdkit.manifest import Utterance
 from kdkit.models import SpeechModel, parameter_count
 from kdkit.profiles import get_profile
@@ -170,18 +168,6 @@ def shipped_scores() -> list[dict]:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; it is made with the shipped models by data_scripts")
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-@torch.no_grad()
-def fbank_statistics(batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (80,), (80,) of every log-mel bin over the real frames of some batches."""
-    fbank, frames = Fbank(), []
-    for batch in batches:
-        features = fbank(batch.waves.cpu())  # (B, T', 80)
-        counts = (batch.lengths.cpu() - Fbank.WINDOW) // Fbank.SHIFT + 1
-        frames.append(features[frame_mask(counts, features.shape[1])])
-    stacked = torch.cat(frames).double()
-    return stacked.mean(0).float(), stacked.std(0).float()
 
 
 def millions(model: torch.nn.Module) -> str:

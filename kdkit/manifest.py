@@ -48,7 +48,7 @@ def read_manifest(path: str | Path) -> list[Utterance]:
     """
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # not splitlines: texts may hold U+2028
     except FileNotFoundError:
         raise ManifestError(f"{path}: no such manifest; check the path, or build the corpus first") from None
     except (OSError, UnicodeDecodeError) as error:

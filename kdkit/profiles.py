@@ -35,7 +35,10 @@ class Profile:
     # 02 and 03 distillation, live
     distill_steps: int
     adaptation_steps: int  # of these: front-end adaptation of the Fbank student
+    twin_steps: int  # notebook 03: Fbank student and waveform twin, each
     seconds_per_batch: float
+
+    speed_rounds: int  # notebook 03: interleaved repeats of the speed measurement
 
     # 04 fine-tuning, live
     finetune_steps: int
@@ -68,7 +71,9 @@ SMOKE = Profile(
     probe_test_minutes=0.5,
     distill_steps=4,
     adaptation_steps=2,
+    twin_steps=2,
     seconds_per_batch=16,
+    speed_rounds=2,
     finetune_steps=4,
     finetune_minutes=1,
 )
@@ -85,7 +90,9 @@ QUICK = Profile(
     probe_test_minutes=3,
     distill_steps=150,
     adaptation_steps=30,
+    twin_steps=60,
     seconds_per_batch=32,
+    speed_rounds=7,
     finetune_steps=150,
     finetune_minutes=10,
 )
@@ -102,7 +109,9 @@ FULL = Profile(
     probe_test_minutes=10,
     distill_steps=5_000,
     adaptation_steps=500,
+    twin_steps=3000,
     seconds_per_batch=64,
+    speed_rounds=15,
     finetune_steps=3_000,
     finetune_minutes=60,
     seeds=(0, 1, 2, 3),

@@ -245,15 +245,8 @@ def _own_kernel():
     before = os.environ.get("JUPYTER_PATH")
     with TemporaryDirectory(prefix="kdkit-kernel-") as folder:
         spec = {
-            # without the log level it warns about every local socket
-            "argv": [
-                sys.executable,
-                "-m",
-                "ipykernel_launcher",
-                "--log-level=ERROR",
-                "-f",
-                "{connection_file}",
-            ],
+            # quiet: else it warns about local sockets, and reports the closing of its own when it is stopped
+            "argv": [sys.executable, "-m", "ipykernel_launcher", "--quiet", "-f", "{connection_file}"],
             "display_name": "Python 3",
             "language": "python",
             "env": {

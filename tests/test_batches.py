@@ -1,4 +1,4 @@
-"""Batches: a pure function of seed and step, within the limit, all utterances once an epoch, bad files skipped."""
+"""Batches: a pure function of seed and step, within the limit, all once an epoch, bad files skipped."""
 
 import threading
 import warnings

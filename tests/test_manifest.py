@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kdkit.errors import ManifestError
@@ -29,6 +29,8 @@ def write_lines(path, *lines):
     return path
 
 
+@settings(deadline=None, max_examples=25)
+@example([("line\u2028separator\x85", "\n", "\x1c", [], 1.0)])
 @given(
     fields=st.lists(st.tuples(texts, texts, texts, phones, st.floats(0.01, 1e4)), min_size=1, max_size=5),
 )
@@ -125,6 +127,7 @@ def test_missing_empty_and_binary_manifests(tmp_path):
         read_manifest(tmp_path)
 
 
+@settings(deadline=None)
 @given(phones, st.integers(0, 60))
 def test_frame_phones_against_a_slow_search(starts, frames):
     utterance = Utterance("a", Path("a.wav"), 1.0, phones=tuple(sorted(starts)))

@@ -32,11 +32,15 @@ results = Results(out, {name!r}, title={title!r}, profile=profile, seed=seed)
 """
 
 
-def write_notebook(folder: Path, name: str, *code: str, title: str = "A lesson", parameters: str = PARAMETERS):
+def write_notebook(
+    folder: Path, name: str, *code: str, title: str = "A lesson", parameters: str = PARAMETERS
+):
     cells = [new_markdown_cell(f"# {title}"), new_code_cell(parameters, metadata={"tags": ["parameters"]})]
     cells.append(new_code_cell(OPEN.format(name=name, title=title)))
     for text in code:
-        cells.append(new_markdown_cell(text) if text.startswith("#") else new_code_cell(textwrap.dedent(text)))
+        cells.append(
+            new_markdown_cell(text) if text.startswith("#") else new_code_cell(textwrap.dedent(text))
+        )
     folder.mkdir(exist_ok=True)
     metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(new_notebook(cells=cells, metadata=metadata), folder / f"{name}.ipynb")
@@ -44,7 +48,9 @@ def write_notebook(folder: Path, name: str, *code: str, title: str = "A lesson",
 
 def network_references(page: str) -> list[str]:
     """What a browser would load or follow outside the folder (names of XML vocabularies are not loaded)."""
-    return re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?(?:https?:)?//[^"'\s)>]+""", page) + re.findall(r"<script", page)
+    return re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?(?:https?:)?//[^"'\s)>]+""", page) + re.findall(
+        r"<script", page
+    )
 
 
 # ----------------------------------------------------------------------------------------------- what is handed over
@@ -56,7 +62,12 @@ def test_results_are_on_disk_at_once_and_read_back(tmp_path):
     results.metric("wer", np.float32(0.25), interval=(0.2, 0.3), unit="share", source="shipped")
     results.metric("seconds", 3.5, unit="s", timing=True)
     record = read_results(tmp_path, "02_x")
-    assert record["metrics"]["wer"] == {"value": 0.25, "source": "shipped", "interval": [0.2, 0.3], "unit": "share"}
+    assert record["metrics"]["wer"] == {
+        "value": 0.25,
+        "source": "shipped",
+        "interval": [0.2, 0.3],
+        "unit": "share",
+    }
     assert record["metrics"]["seconds"]["timing"] is True
     assert (record["profile"], record["seed"]) == ("smoke", 3)
     assert read_results(tmp_path, "03_y") is None
@@ -70,7 +81,9 @@ def test_figures_audio_and_systems(tmp_path):
     figure.subplots().plot([1, 2])
     results.figure("by layer", figure, "Rises.", alt="a line that rises")
     results.audio("hello", np.zeros(800, dtype=np.float32), "Silence")
-    results.system("S", "distilled", {"test-clean": (0.2, 0.1, 0.3), "test-other": (0.5,)}, parameters=10, speed=3.0)
+    results.system(
+        "S", "distilled", {"test-clean": (0.2, 0.1, 0.3), "test-other": (0.5,)}, parameters=10, speed=3.0
+    )
     results.table("t", [{"a": 1, "b": "x"}, {"a": 2}], "A table")
     record = read_results(tmp_path, "01_x")
     by_kind = {item["kind"]: item for item in record["items"]}
@@ -119,7 +132,10 @@ def test_a_new_collector_forgets_the_last_run(tmp_path):
         (lambda r: r.metric("m", 0.5, source="guess"), "'guess'.*run, shipped"),
         (lambda r: r.metric("", 1), "no good name"),
         (lambda r: r.system("s", "pupil", {}), "role is 'pupil'"),
-        (lambda r: r.system("s", "teacher", {"test-clean": (0.1, 0.2)}), r"s: wer on test-clean: give \(value,\)"),
+        (
+            lambda r: r.system("s", "teacher", {"test-clean": (0.1, 0.2)}),
+            r"s: wer on test-clean: give \(value,\)",
+        ),
         (lambda r: r.verdict("v", "great", ""), "outcome is 'great'"),
     ],
 )
@@ -165,7 +181,9 @@ def test_the_story_is_computed_from_the_table():
         system("thin", "scratch", 0.5, 0.45, 0.55),
     ]
     text = " ".join(story(rows, "quick"))
-    assert "student, thin (1.00 M parameters, 25 % of the teacher's, 2.5 times its speed), gets 20.0 %" in text
+    assert (
+        "student, thin (1.00 M parameters, 25 % of the teacher's, 2.5 times its speed), gets 20.0 %" in text
+    )
     assert "50.0 % (45.0 to 55.0)" in text
     assert "saves 30.0 points; the intervals do not overlap" in text
     assert "means nothing" in " ".join(story(rows, "smoke"))
@@ -181,7 +199,10 @@ def test_the_story_does_not_flatter(scratch, words):
 
 
 def test_only_the_twin_with_the_same_labels_is_compared():
-    rows = [system("thin", "distilled", 0.2, 0.1, 0.3), system("thin", "scratch", 0.9, 0.8, 1.0, labels="1 min")]
+    rows = [
+        system("thin", "distilled", 0.2, 0.1, 0.3),
+        system("thin", "scratch", 0.9, 0.8, 1.0, labels="1 min"),
+    ]
     assert "not distilled" not in " ".join(story(rows, "quick"))
     assert story([], "quick") == []
 
@@ -200,7 +221,9 @@ def test_progress_bars_collapse_to_their_last_state():
 
 
 def test_notebook_page_needs_no_network(tmp_path):
-    notebook = new_notebook(metadata={"widgets": {"application/vnd.jupyter.widget-state+json": {"state": {}}}})
+    notebook = new_notebook(
+        metadata={"widgets": {"application/vnd.jupyter.widget-state+json": {"state": {}}}}
+    )
     source = "# Title\n\n$$\\frac{a}{b}$$\nand $x_1$, code `$y$`, [next](02_next.ipynb#part)\n\n## A section"
     widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "Slider(value=3)"}
     outputs = [
@@ -209,18 +232,27 @@ def test_notebook_page_needs_no_network(tmp_path):
         new_output("display_data", data=widget),
         new_output("display_data", data={"image/png": "QUJD", "text/plain": "<Figure>"}),
         new_output("display_data", data={"text/latex": "$\\sqrt{2}$", "text/plain": "sqrt"}),
-        new_output("error", ename="ValueError", evalue="bad <thing>", traceback=["\x1b[0;31mValueError\x1b[0m: bad <thing>"]),
+        new_output(
+            "error",
+            ename="ValueError",
+            evalue="bad <thing>",
+            traceback=["\x1b[0;31mValueError\x1b[0m: bad <thing>"],
+        ),
     ]
     notebook.cells = [new_markdown_cell(source), new_code_cell("1 < 2", outputs=outputs, execution_count=1)]
     path = tmp_path / "01_x.ipynb"
     nbformat.write(notebook, path)
-    html = write_notebook_html(path, "Title", [("01_x", "Title"), ("02_next", "Next")]).read_text(encoding="utf-8")
+    html = write_notebook_html(path, "Title", [("01_x", "Title"), ("02_next", "Next")]).read_text(
+        encoding="utf-8"
+    )
     assert network_references(html) == []
     assert html.count("<math") == 3 and "<mfrac>" in html and "$y$" in html
     assert 'href="02_next.html#part"' in html
     assert "bar: 99%" in html and "bar: 1%" not in html
     assert "Slider(value=3)" in html and "widget-view" not in html
-    assert re.search(r'<img[^>]*alt="Figure in the section “A section”"[^>]*src="data:image/png;base64,QUJD"', html) or re.search(
+    assert re.search(
+        r'<img[^>]*alt="Figure in the section “A section”"[^>]*src="data:image/png;base64,QUJD"', html
+    ) or re.search(
         r'<img[^>]*src="data:image/png;base64,QUJD"[^>]*alt="Figure in the section “A section”"', html
     )
     assert "bad &lt;thing&gt;" in html and "ansi-red-fg" in html
@@ -242,18 +274,22 @@ GOOD = """
 def run(tmp_path, **options) -> tuple[int, dict, str]:
     out = tmp_path / "out"
     status = run_report("smoke", out, notebooks=tmp_path / "notebooks", **options)
-    return status, json.loads((out / "metrics.json").read_text()), (out / "index.html").read_text(encoding="utf-8")
+    return (
+        status,
+        json.loads((out / "metrics.json").read_text()),
+        (out / "index.html").read_text(encoding="utf-8"),
+    )
 
 
 def test_a_good_run(tmp_path, capfd, monkeypatch):
     # a kernel "python3" that the user registered from another, broken environment must not be taken
-    spec = tmp_path / "home/.local/share/jupyter/kernels/python3/kernel.json"
+    spec = tmp_path / "jupyter/kernels/python3/kernel.json"
     spec.parent.mkdir(parents=True)
-    spec.write_text(json.dumps({"argv": ["/bin/false", "{connection_file}"], "display_name": "x", "language": "python"}))
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    spec.write_text(
+        json.dumps({"argv": ["/bin/false", "{connection_file}"], "display_name": "x", "language": "python"})
+    )
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "jupyter"))
     monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "0")
-    from matplotlib.figure import Figure  # noqa: F401  the fonts are looked up once, not in the kernel's first seconds
-
     write_notebook(tmp_path / "notebooks", "01_first", GOOD, title="What layers know")
     figure = """
         from matplotlib.figure import Figure
@@ -279,7 +315,10 @@ def test_a_good_run(tmp_path, capfd, monkeypatch):
     assert re.search(r'<img src="data:image/png;base64,[A-Za-z0-9+/=]+" alt="a rising line"', page)
     for name in ("01_first", "02_second"):
         assert f'href="notebooks/{name}.html"' in page
-        assert network_references((tmp_path / "out/notebooks" / f"{name}.html").read_text(encoding="utf-8")) == []
+        assert (
+            network_references((tmp_path / "out/notebooks" / f"{name}.html").read_text(encoding="utf-8"))
+            == []
+        )
     said = capfd.readouterr().err
     assert "[1/2] 01_first: done" in said and "[2/2] 02_second: done" in said
     assert "JUPYTER_PATH" not in os.environ
@@ -298,7 +337,12 @@ def test_a_good_run(tmp_path, capfd, monkeypatch):
 
 def test_a_failing_cell_keeps_what_was_done_and_is_named(tmp_path):
     write_notebook(tmp_path / "notebooks", "01_first", GOOD)
-    bad = ['results.metric("before", 1)', "## The hard part", 'raise ValueError("no such <layer>")', 'results.metric("after", 1)']
+    bad = [
+        'results.metric("before", 1)',
+        "## The hard part",
+        'raise ValueError("no such <layer>")',
+        'results.metric("after", 1)',
+    ]
     write_notebook(tmp_path / "notebooks", "02_second", *bad)
     write_notebook(tmp_path / "notebooks", "03_third", GOOD)
     status, metrics, page = run(tmp_path)
@@ -314,7 +358,12 @@ def test_a_failing_cell_keeps_what_was_done_and_is_named(tmp_path):
 
 
 def test_a_dead_kernel_is_a_failure(tmp_path):
-    write_notebook(tmp_path / "notebooks", "01_first", 'results.metric("before", 1)', "import os; os.kill(os.getpid(), 9)")
+    write_notebook(
+        tmp_path / "notebooks",
+        "01_first",
+        'results.metric("before", 1)',
+        "import os; os.kill(os.getpid(), 9)",
+    )
     status, metrics, page = run(tmp_path)
     assert status == 1
     assert "DeadKernelError" in metrics["notebooks"][0]["error"]["message"]
@@ -324,11 +373,16 @@ def test_a_dead_kernel_is_a_failure(tmp_path):
 
 
 def test_ctrl_c_keeps_what_was_done(tmp_path):
-    write_notebook(tmp_path / "notebooks", "01_first", 'results.metric("before", 1)', "import time; time.sleep(100)")
+    write_notebook(
+        tmp_path / "notebooks", "01_first", 'results.metric("before", 1)', "import time; time.sleep(100)"
+    )
     out = tmp_path / "out"
     command = [sys.executable, "-m", "kdkit", "report", "--profile", "smoke", "--out", str(out)]
     process = subprocess.Popen(
-        [*command, "--notebooks", str(tmp_path / "notebooks")], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [*command, "--notebooks", str(tmp_path / "notebooks")],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:

@@ -10,6 +10,7 @@ import _ctypes
 import ctypes
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 
@@ -59,11 +60,13 @@ class _Engine:
                 "synthetic speech needs the package espeakng-loader: pip install espeakng-loader"
             ) from error
         self._library = ctypes.CDLL(str(espeakng_loader.get_library_path()))
-        data = str(espeakng_loader.get_data_path()).encode()
-        rate = self._library.espeak_Initialize(_SYNCHRONOUS, 0, data, _PHONEME_EVENTS | _PHONEME_IPA)
+        self._data = Path(espeakng_loader.get_data_path())
+        rate = self._library.espeak_Initialize(
+            _SYNCHRONOUS, 0, str(self._data).encode(), _PHONEME_EVENTS | _PHONEME_IPA
+        )
         if rate != RATE_HZ:
             raise KdkitError(
-                f"eSpeak NG did not start with the data in {data.decode()}: reinstall espeakng-loader"
+                f"eSpeak NG did not start with the data in {self._data}: reinstall espeakng-loader"
             )
         self._c_library = ctypes.CDLL("ucrtbase") if sys.platform == "win32" else ctypes.CDLL(None)
         self._callback = _CALLBACK(self._collect)  # kept: ctypes does not own it
@@ -93,7 +96,10 @@ class _Engine:
         self, text: str, voice: str, rate: int, pitch: int, pitch_range: int
     ) -> tuple[np.ndarray, list[tuple[int, str]]]:
         # always set: eSpeak keeps the state of a voice, which would leak into the next utterance
-        if self._library.espeak_SetVoiceByName(voice.encode()) != 0:
+        # eSpeak ignores a variant it does not know, and would speak with the plain voice
+        variant = voice.partition("+")[2]
+        known = not variant or (self._data / "voices" / "!v" / variant).is_file()
+        if not known or self._library.espeak_SetVoiceByName(voice.encode()) != 0:
             raise KdkitError(f"eSpeak NG has no voice {voice!r}")
         for name, value in (("rate", rate), ("volume", _VOLUME), ("pitch", pitch), ("range", pitch_range)):
             self._library.espeak_SetParameter(_PARAMETERS[name], int(value), 0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.fft import irfft, next_fast_len, rfft, rfftfreq
-from scipy.signal import fftconvolve
 
 _RATE = 16_000
 _MIXING_TIME = 0.003  # s: the first echo comes after about a metre
@@ -37,4 +36,6 @@ def reverberate(wave: np.ndarray, seconds: float, rng: np.random.Generator) -> n
     response[time < _MIXING_TIME] = 0.0
     response *= np.sqrt(10 ** (-6 / 10) / np.sum(response**2))
     response[0] = 1.0
-    return fftconvolve(wave, response)[: len(wave)].astype(np.float32)
+    length = next_fast_len(len(wave) + len(response) - 1, real=True)
+    wet = irfft(rfft(wave, length) * rfft(response, length), length)
+    return wet[: len(wave)].astype(np.float32)

@@ -9,25 +9,27 @@
 # %% [markdown]
 # # 1. Teacher probing: what does each layer know?
 #
-# **Claim to test.** HuBERT is trained on sound alone: nobody ever tells it what a phone is. Yet its hidden states hold
-# phones, of voices it never heard, in a form that one matrix multiplication can read; and they do so better in some
-# layers than in others.
+# **Claim to test.** HuBERT is trained on sound alone: nobody ever tells it what a phone is. Yet its hidden
+# states hold phones, of voices it never heard, in a form that one matrix multiplication can read; and they do
+# so better in some layers than in others.
 #
 # **You will**
 #
 # - listen to an utterance and follow it from samples to hidden states, one vector every 20 ms;
 # - write a *linear probe* and put it on every layer, with plain Fbank features as the line to beat;
-# - measure how well the teacher's *cluster ids* agree with phones (PNMI), and compare layers with layers (CKA);
+# - measure how well the teacher's *cluster ids* agree with phones (PNMI), and compare layers with layers
+#   (CKA);
 # - decide which layers a student should learn from.
 #
-# **Device.** Any CPU; a GPU is used where there is one. **Minutes.** About two in profile `quick` on two cores,
-# seconds in `smoke`. **Needs** nothing from other notebooks: the tiny teacher ships with the kit, the speech is
-# made on first use.
+# **Device.** Any CPU; a GPU is used where there is one. **Minutes.** About two in profile `quick` on two
+# cores, seconds in `smoke`. **Needs** nothing from other notebooks: the tiny teacher ships with the kit, the
+# speech is made on first use.
 
 # %% [markdown]
 # ## Set-up
 #
-# The next cell does something only where kdkit is not installed: it installs the folder that this notebook lies in.
+# The next cell does something only where kdkit is not installed: it installs the folder that this notebook
+# lies in.
 
 # %%
 import importlib.util
@@ -67,18 +69,19 @@ lesson = Lesson("01_teacher_probing", "What does each layer of the teacher know?
 # %% [markdown]
 # ## The teacher
 #
-# HuBERT (arXiv 2106.07447) has two parts. A *waveform CNN* turns 16,000 samples a second into 50 frames a second.
-# A *Transformer* then lets every frame look at all others. We write
+# HuBERT (arXiv 2106.07447) has two parts. A *waveform CNN* turns 16,000 samples a second into 50 frames a
+# second. A *Transformer* then lets every frame look at all others. We write
 #
 # - $x$ for the waveform and $t = 1 \dots T$ for the frames;
 # - $H^0$ for the input of layer 1, and $H^l$ for the output of layer $l$, after its residual connection.
 #
-# It was trained by *masked prediction*: spans of frames are hidden, and at the hidden places the network must name
-# the *cluster id* of what was there. Clusters come from k-means, first of MFCCs, then of the network's own layers.
+# It was trained by *masked prediction*: spans of frames are hidden, and at the hidden places the network must
+# name the *cluster id* of what was there. Clusters come from k-means, first of MFCCs, then of the network's
+# own layers.
 
 # %% [markdown]
-# The teacher of the lessons has HuBERT's structure at a size that a laptop can handle. It was pre-trained by the
-# kit's own recipe (`data_scripts/make_teacher.py`) on synthetic speech, without any transcript.
+# The teacher of the lessons has HuBERT's structure at a size that a laptop can handle. It was pre-trained by
+# the kit's own recipe (`data_scripts/make_teacher.py`) on synthetic speech, without any transcript.
 
 # %%
 teacher = lesson.teacher()
@@ -97,7 +100,8 @@ lesson.table("teacher", [structure], "The tiny teacher.")
 # ## One utterance of an unseen voice
 #
 # The synthetic corpus is spoken by eSpeak NG: many voices, and the exact start time of every phone, which no
-# human corpus has. The voices of `test-clean` are never heard in training, not by the teacher and not by a probe.
+# human corpus has. The voices of `test-clean` are never heard in training, not by the teacher and not by a
+# probe.
 
 # %%
 train_speech, test_speech = lesson.corpus("train", "test-clean")
@@ -120,8 +124,9 @@ lesson.figure("fbank", plots.spectrogram(fbank, utterance.phones), "Fbank of the
 # %% [markdown]
 # ## From samples to hidden states
 #
-# Frame $t$ (counted from 0) of the CNN sees samples $320t$ to $320t + 400$: 25 ms of sound, a new frame every 20 ms.
-# An utterance of $n$ samples therefore has $T = \lfloor (n - 400) / 320 \rfloor + 1$ frames, in every layer.
+# Frame $t$ (counted from 0) of the CNN sees samples $320t$ to $320t + 400$: 25 ms of sound, a new frame every
+# 20 ms. An utterance of $n$ samples therefore has $T = \lfloor (n - 400) / 320 \rfloor + 1$ frames, in every
+# layer.
 
 # %%
 waves, lengths = wave[None].to(lesson.device), torch.tensor([len(wave)], device=lesson.device)
@@ -133,9 +138,9 @@ print("H^0 .. H^L  ", len(output.hidden), "times", tuple(output.last.shape))
 assert features.shape[1] == output.last.shape[1] == (len(wave) - 400) // 320 + 1 == num_frames(len(wave))
 
 # %% [markdown]
-# The figure shows the utterance on its way, frames from left to right, dimensions from bottom to top. Expect stripes:
-# neighbouring frames of one phone are alike, and the picture changes where the phone does. No dimension has a name;
-# what a layer knows lies in directions, and that is what the probe will look for.
+# The figure shows the utterance on its way, frames from left to right, dimensions from bottom to top. Expect
+# stripes: neighbouring frames of one phone are alike, and the picture changes where the phone does. No
+# dimension has a name; what a layer knows lies in directions, and that is what the probe will look for.
 
 # %%
 shown = [0, config.layers // 3, 2 * config.layers // 3, config.layers]
@@ -146,8 +151,8 @@ lesson.figure("layers", figure, "The same utterance in the CNN and in four hidde
 # %% [markdown]
 # ## The codebook: one id every 20 ms
 #
-# HuBERT carries its own classifier: a projection `final_proj` and one embedding $e_k$ per cluster. The logits of
-# cluster $k$ at frame $t$ are cosines, sharpened by a temperature $\tau$:
+# HuBERT carries its own classifier: a projection `final_proj` and one embedding $e_k$ per cluster. The logits
+# of cluster $k$ at frame $t$ are cosines, sharpened by a temperature $\tau$:
 #
 # $$ z_k = \frac{\cos(\mathrm{final\_proj}(H^L_t),\, e_k)}{\tau}, \qquad q = \mathrm{softmax}(z) $$
 #
@@ -167,8 +172,8 @@ torch.testing.assert_close(logits, teacher.codebook(output.last[0]), rtol=1e-3, 
 ids = logits.argmax(-1).tolist()
 
 # %% [markdown]
-# Read the ids under the first phones. Expect ids that repeat within a phone and change with it; a long phone may have
-# one id for its beginning and one for its end. That is a phonetic alphabet that nobody wrote.
+# Read the ids under the first phones. Expect ids that repeat within a phone and change with it; a long phone
+# may have one id for its beginning and one for its end. That is a phonetic alphabet that nobody wrote.
 
 # %%
 labels = frame_phones(utterance, len(ids))
@@ -182,18 +187,19 @@ lesson.table("ids", rows, "Cluster ids of the first phones of the utterance.")
 # %% [markdown]
 # ## A linear probe, written out
 #
-# What does "layer $l$ knows phones" mean? That a *linear* classifier, trained on its frames, names the phones of
-# frames it never saw:
+# What does "layer $l$ knows phones" mean? That a *linear* classifier, trained on its frames, names the phones
+# of frames it never saw:
 #
 # $$ p(\text{phone} \mid h) = \mathrm{softmax}(W h + b) $$
 #
-# The classifier is kept weak on purpose. A deep network could work phones out of almost anything, the waveform
-# included; a linear one finds only what lies ready.
+# The classifier is kept weak on purpose. A deep network could work phones out of almost anything, the
+# waveform included; a linear one finds only what lies ready.
 
 # %% [markdown]
-# First the frames: a sample of every layer's activations, with the phone under each frame's centre. Speakers take
-# turns, silence is left out (every feature finds it, and it would lift all curves alike). The same frames are taken for
-# Fbank with its first and second differences ("deltas"), for the CNN features, and for every $H^l$.
+# First the frames: a sample of every layer's activations, with the phone under each frame's centre. Speakers
+# take turns, silence is left out (every feature finds it, and it would lift all curves alike). The same
+# frames are taken for Fbank with its first and second differences ("deltas"), for the CNN features, and for
+# every $H^l$.
 
 # %%
 size = lesson.size
@@ -204,8 +210,8 @@ print(f"{len(train)} frames to train on, {len(test)} of other voices to be judge
 print("layers:", ", ".join(train.names))
 
 # %% [markdown]
-# Dimensions of a layer differ in scale, so they are standardised, with mean and deviation of the *training* frames:
-# the probe must not peek at the test voices, not even for that.
+# Dimensions of a layer differ in scale, so they are standardised, with mean and deviation of the *training*
+# frames: the probe must not peek at the test voices, not even for that.
 
 # %%
 middle = train.names.index(f"H{config.layers // 2}")
@@ -218,8 +224,9 @@ x, test_x = (x - mean) / std, (test_x - mean) / std
 #
 # $$ \min_{W, b} \; -\frac{1}{N} \sum_{n} \log p(\text{phone}_n \mid h_n) + \frac{\lambda}{2} \lVert W \rVert^2 $$
 #
-# The problem is convex, so there is one best answer and no seed; L-BFGS finds it. The penalty matters more than it
-# seems: frames of one voice are alike, and a probe without it learns the voices instead of the phones.
+# The problem is convex, so there is one best answer and no seed; L-BFGS finds it. The penalty matters more
+# than it seems: frames of one voice are alike, and a probe without it learns the voices instead of the
+# phones.
 
 
 # %%
@@ -239,8 +246,8 @@ def fit_probe(x, y, classes, penalty=2e-3):
 
 
 # %% [markdown]
-# Try it on the middle layer, and check it against the package's probe. The accuracy should be far above that of always
-# guessing the most frequent phone.
+# Try it on the middle layer, and check it against the package's probe. The accuracy should be far above that
+# of always guessing the most frequent phone.
 
 # %%
 phones, train_y = np.unique(train.phones, return_inverse=True)
@@ -279,8 +286,8 @@ lesson.figure(
 )
 
 # %% [markdown]
-# Verdict: is the best layer better than Fbank + deltas on unseen voices? The interval of the gain comes from drawing
-# whole test utterances again and again (bootstrap), both features on the same ones.
+# Verdict: is the best layer better than Fbank + deltas on unseen voices? The interval of the gain comes from
+# drawing whole test utterances again and again (bootstrap), both features on the same ones.
 
 # %%
 low, high = probe.gain_interval
@@ -305,8 +312,9 @@ text += "neither the first nor the last." if inside else "at an end of the netwo
 lesson.verdict("The best layer is inside", "seen" if inside else "not seen", text)
 
 # %% [markdown]
-# Which phones are confused? Rows are true phones, columns what the best layer's probe said. Expect the mistakes that
-# people make on the telephone: voiced for voiceless stops, one nasal for another, neighbouring vowels.
+# Which phones are confused? Rows are true phones, columns what the best layer's probe said. Expect the
+# mistakes that people make on the telephone: voiced for voiceless stops, one nasal for another, neighbouring
+# vowels.
 
 # %%
 figure = plots.confusion(probe.confusion, probe.phones)
@@ -321,8 +329,8 @@ lesson.figure("confusion", figure, f"Phones said for each true phone, probe on {
 # $$ \mathrm{PNMI} = \frac{I(\text{phone};\, \text{id})}{H(\text{phone})}
 #    = \frac{\sum_{p,k} P(p, k) \log \frac{P(p, k)}{P(p) P(k)}}{-\sum_p P(p) \log P(p)} $$
 #
-# It is 0 when the id says nothing and 1 when it says all. It grows with the number of clusters, and a small sample
-# makes it look larger than it is: compare at equal numbers of clusters and frames only.
+# It is 0 when the id says nothing and 1 when it says all. It grows with the number of clusters, and a small
+# sample makes it look larger than it is: compare at equal numbers of clusters and frames only.
 
 
 # %%
@@ -346,9 +354,9 @@ lesson.metric("pnmi/codebook", codebook_pnmi, unit="share")
 print(f"codebook ids: PNMI {codebook_pnmi:.3f}, {len(set(test_ids.tolist()))} ids in use")
 
 # %% [markdown]
-# The same for every layer, with k-means ids of its own frames, the way HuBERT's targets are made: fitted on training
-# voices, judged on unseen ones. Expect a curve like that of the probe. Beside it runs the share of the *speaker's*
-# entropy that the id removes: features that hear the voice instead of the phone have it high.
+# The same for every layer, with k-means ids of its own frames, the way HuBERT's targets are made: fitted on
+# training voices, judged on unseen ones. Expect a curve like that of the probe. Beside it runs the share of
+# the *speaker's* entropy that the id removes: features that hear the voice instead of the phone have it high.
 
 # %%
 clusters = len(teacher.codebook.label_embeddings)
@@ -371,8 +379,9 @@ lesson.verdict("Clusters of the best layer against clusters of Fbank", outcome, 
 # %% [markdown]
 # ## Layers against layers: CKA
 #
-# Two layers may hold the same thing in different coordinates. *Linear centred kernel alignment* (arXiv 1905.00414)
-# compares them up to rotation, shift and scale. With $X$ and $Y$ the centred activations of the same frames:
+# Two layers may hold the same thing in different coordinates. *Linear centred kernel alignment* (arXiv
+# 1905.00414) compares them up to rotation, shift and scale. With $X$ and $Y$ the centred activations of the
+# same frames:
 #
 # $$ \mathrm{CKA}(X, Y) = \frac{\lVert Y^\top X \rVert_F^2}{\lVert X^\top X \rVert_F \, \lVert Y^\top Y \rVert_F} $$
 
@@ -389,8 +398,9 @@ assert abs(alignment(first, first) - 1) < 1e-6  # the same thing
 assert abs(alignment(first, last) - probing.linear_cka(first, last)) < 1e-6
 
 # %% [markdown]
-# The map of all pairs. Expect a bright diagonal that fades with distance: each layer changes its input a little.
-# A bright block is a group of layers that hold much the same, and one of them may stand for all in distillation.
+# The map of all pairs. Expect a bright diagonal that fades with distance: each layer changes its input a
+# little. A bright block is a group of layers that hold much the same, and one of them may stand for all in
+# distillation.
 
 # %%
 cka = probing.cka_map(test, test)
@@ -401,8 +411,8 @@ lesson.metric("cka/H0 to last", float(cka[2, -1]))
 # %% [markdown]
 # ## How much does a layer change its input?
 #
-# $1 - \cos(H^{l-1}_t, H^l_t)$, averaged over frames, is 0 for a layer that only passes on, and near 1 for one that
-# leaves nothing as it was. Layers that change much are costly to leave out.
+# $1 - \cos(H^{l-1}_t, H^l_t)$, averaged over frames, is 0 for a layer that only passes on, and near 1 for one
+# that leaves nothing as it was. Layers that change much are costly to leave out.
 
 # %%
 change = probing.layer_change(test.features[2:])
@@ -412,12 +422,13 @@ lesson.figure("change", figure, "How far each layer turns its input: one minus t
 # %% [markdown]
 # ## Which layers would you distil?
 #
-# The next lesson has two kinds of students. *Deep & thin* has as many layers as the teacher, and each of its layers
-# learns from the teacher's layer of the same number. *Shallow & wide* has two layers and three prediction heads, and
-# somebody must choose three teacher layers for them; DistilHuBERT (arXiv 2110.01900) took 4, 8 and 12.
+# The next lesson has two kinds of students. *Deep & thin* has as many layers as the teacher, and each of its
+# layers learns from the teacher's layer of the same number. *Shallow & wide* has two layers and three
+# prediction heads, and somebody must choose three teacher layers for them; DistilHuBERT (arXiv 2110.01900)
+# took 4, 8 and 12.
 #
-# Everything measured so far, side by side. Which three would you take? A good choice holds phones, and its members
-# hold *different* things.
+# Everything measured so far, side by side. Which three would you take? A good choice holds phones, and its
+# members hold *different* things.
 
 # %%
 rows = [
@@ -445,16 +456,16 @@ lesson.text("layers to distil", text)
 # %% [markdown]
 # ## What you have seen
 #
-# - A teacher that never saw a label, and a linear probe that reads phones of unseen voices from it; the verdict
-#   cells say how much better than from Fbank, and in which layer.
+# - A teacher that never saw a label, and a linear probe that reads phones of unseen voices from it; the
+#   verdict cells say how much better than from Fbank, and in which layer.
 # - Cluster ids that follow phones, and layers that resemble their neighbours.
 #
-# **Limits.** A probe says what *can* be read linearly, not what the model uses. Synthetic voices are cleaner and
-# more regular than people; absolute figures do not carry over to human speech, the way of measuring does. Intervals
-# speak for more utterances of this kind, not for another teacher.
+# **Limits.** A probe says what *can* be read linearly, not what the model uses. Synthetic voices are cleaner
+# and more regular than people; absolute figures do not carry over to human speech, the way of measuring does.
+# Intervals speak for more utterances of this kind, not for another teacher.
 #
-# **Readings.** HuBERT (arXiv 2106.07447); layer-wise analysis of self-supervised speech models (Pasad et al., arXiv
-# 2107.04734); CKA (arXiv 1905.00414); DistilHuBERT (arXiv 2110.01900).
+# **Readings.** HuBERT (arXiv 2106.07447); layer-wise analysis of self-supervised speech models (Pasad et al.,
+# arXiv 2107.04734); CKA (arXiv 1905.00414); DistilHuBERT (arXiv 2110.01900).
 #
 # **Next:** [2. Distillation](02_distillation.ipynb): a student learns these hidden states.
 

@@ -17,16 +17,18 @@
 # - build the regression loss from its formula, on one real batch, and see what padding would do to it;
 # - connect student and teacher, layer by layer or through prediction heads;
 # - compare two structures, *deep & thin* and *shallow & wide*, at full and at tiny size;
-# - train one of each live, watch the loss fall, then probe what they know, beside students that were distilled longer.
+# - train one of each live, watch the loss fall, then probe what they know, beside students that were
+#   distilled longer.
 #
-# **Device.** Any CPU; a GPU is used where there is one. **Minutes.** About five in profile `quick` on two cores, most
-# of it training that you can watch; seconds in `smoke`. **Needs** nothing from other notebooks: teacher and
-# longer-distilled students ship with the kit. What is trained here is kept in the run folder.
+# **Device.** Any CPU; a GPU is used where there is one. **Minutes.** About five in profile `quick` on two
+# cores, most of it training that you can watch; seconds in `smoke`. **Needs** nothing from other notebooks:
+# teacher and longer-distilled students ship with the kit. What is trained here is kept in the run folder.
 
 # %% [markdown]
 # ## Set-up
 #
-# The next cell does something only where kdkit is not installed: it installs the folder that this notebook lies in.
+# The next cell does something only where kdkit is not installed: it installs the folder that this notebook
+# lies in.
 
 # %%
 import importlib.util
@@ -53,8 +55,15 @@ import torch.nn.functional as F
 from kdkit import plots
 from kdkit.batches import Batches
 from kdkit.corpora.synthetic import subset
-from kdkit.distill import DistillConfig, DistillTask, default_pairs, layer_wise, prediction_heads
-from kdkit.lessons import Lesson, fbank_statistics, millions, percent
+from kdkit.distill import (
+    DistillConfig,
+    DistillTask,
+    default_pairs,
+    fbank_statistics,
+    layer_wise,
+    prediction_heads,
+)
+from kdkit.lessons import Lesson, millions, percent
 from kdkit.losses import regression_loss
 from kdkit.models import PRESETS, SpeechModel, parameter_count, preset
 from kdkit.probing import phone_probe
@@ -66,8 +75,8 @@ lesson = Lesson("02_distillation", "A small student learns the teacher's hidden 
 # %% [markdown]
 # ## One real batch
 #
-# Distillation needs speech, but no transcript and no label. A batch holds utterances of like length, padded with zeros
-# to the longest, and remembers how long each of them really is.
+# Distillation needs speech, but no transcript and no label. A batch holds utterances of like length, padded
+# with zeros to the longest, and remembers how long each of them really is.
 
 # %%
 size = lesson.size
@@ -79,8 +88,9 @@ print(
 )
 
 # %% [markdown]
-# The teacher's answer to it: hidden states $H^0 \dots H^{12}$ for every frame. They are the targets. The teacher stays in
-# evaluation mode and gets no gradient; at the end of the notebook we check that not one of its weights has changed.
+# The teacher's answer to it: hidden states $H^0 \dots H^{12}$ for every frame. They are the targets. The
+# teacher stays in evaluation mode and gets no gradient; at the end of the notebook we check that not one of
+# its weights has changed.
 
 # %%
 teacher = lesson.teacher()
@@ -110,8 +120,8 @@ def regression(p, h, mask, cosine_weight=1.0):  # (B, T, D), (B, T, D), (B, T) T
 
 
 # %% [markdown]
-# The package holds the same function. They must agree on this batch, here with one hidden state posing as a prediction
-# of another.
+# The package holds the same function. They must agree on this batch, here with one hidden state posing as a
+# prediction of another.
 
 # %%
 middle = teacher.config.layers // 2
@@ -119,9 +129,9 @@ h, p = target.hidden[middle], target.hidden[middle - 1]
 torch.testing.assert_close(regression(p, h, target.mask), regression_loss(p, h, target.mask))
 
 # %% [markdown]
-# Why two terms? Before you run the cell, guess which of these predictions of $H^6$ each term likes and dislikes.
-# Note two things after: doubling the target costs distance but no angle, and the angle term has a floor above zero,
-# $\log(1 + e^{-1})$, because $\sigma(1) < 1$.
+# Why two terms? Before you run the cell, guess which of these predictions of $H^6$ each term likes and
+# dislikes. Note two things after: doubling the target costs distance but no angle, and the angle term has a
+# floor above zero, $\log(1 + e^{-1})$, because $\sigma(1) < 1$.
 
 # %%
 guesses = {
@@ -141,9 +151,9 @@ lesson.table("terms", rows, f"The two terms of the loss for five predictions of 
 # %% [markdown]
 # ## Padding must not count
 #
-# Add a second of zeros to every utterance. Nothing that was said has changed, so the loss must not change either.
-# With means over *real* frames it does not, up to float error. With means over all frames, the mistake most often
-# made in such code, it does.
+# Add a second of zeros to every utterance. Nothing that was said has changed, so the loss must not change
+# either. With means over *real* frames it does not, up to float error. With means over all frames, the
+# mistake most often made in such code, it does.
 
 # %%
 longer = teacher.hidden(F.pad(batch.waves, (0, 16_000)), batch.lengths)
@@ -168,20 +178,21 @@ lesson.table(
 # %% [markdown]
 # ## Heads: which student layer predicts which teacher layer?
 #
-# Student and teacher have different widths, so a *linear head* per pair maps the student's state $S$ to the teacher's
-# width. Heads are thrown away after distillation.
+# Student and teacher have different widths, so a *linear head* per pair maps the student's state $S$ to the
+# teacher's width. Heads are thrown away after distillation.
 #
-# - *Deep & thin* (D&T) is as deep as the teacher. Head $l$ maps $S^l$ to $H^l$, for every layer: **layer-wise**.
-# - *Shallow & wide* (S&W) has two layers. Three **prediction heads** on its last layer predict $H^4$, $H^8$ and
-#   $H^{12}$, as in DistilHuBERT: the last layer must hold what three depths of the teacher hold.
+# - *Deep & thin* (D&T) is as deep as the teacher. Head $l$ maps $S^l$ to $H^l$, for every layer:
+#   **layer-wise**.
+# - *Shallow & wide* (S&W) has two layers. Three **prediction heads** on its last layer predict $H^4$, $H^8$
+#   and $H^{12}$, as in DistilHuBERT: the last layer must hold what three depths of the teacher hold.
 
 # %%
 print("deep & thin:   ", layer_wise(preset("tiny-dt-fbank"), teacher.config))
 print("shallow & wide:", prediction_heads(preset("tiny-sw-waveform")))
 
 # %% [markdown]
-# The loss of a batch is the mean over the pairs. Written out for a new student, with the package's module for the
-# same:
+# The loss of a batch is the mean over the pairs. Written out for a new student, with the package's module for
+# the same:
 
 # %%
 student = new_student("tiny-dt-waveform", teacher.model, seed).to(lesson.device)
@@ -198,8 +209,8 @@ torch.testing.assert_close(torch.stack(losses).mean(), task(batch)[0])
 # ## Structures: where the parameters go
 #
 # The study (arXiv 2210.15631) compares structures at about the same number of parameters, a quarter of the
-# teacher's or less. Each comes with two front-ends: the waveform CNN, and Fbank, which is the subject of lesson 3.
-# The tiny presets keep the proportions. Counted here, heads not included:
+# teacher's or less. Each comes with two front-ends: the waveform CNN, and Fbank, which is the subject of
+# lesson 3. The tiny presets keep the proportions. Counted here, heads not included:
 
 # %%
 rows, sizes = [], {}
@@ -216,8 +227,9 @@ lesson.table("structures", rows, "Teachers and students, full size and tiny.")
 # %% [markdown]
 # ## Where a student starts
 #
-# A student may begin with every part of the teacher that has its shape. Expect much for S&W, which has the teacher's
-# width, and little for D&T: a waveform student can take the CNN, an Fbank student has no CNN to take.
+# A student may begin with every part of the teacher that has its shape. Expect much for S&W, which has the
+# teacher's width, and little for D&T: a waveform student can take the CNN, an Fbank student has no CNN to
+# take.
 
 # %%
 rows = [
@@ -231,11 +243,12 @@ rows = [
 lesson.table("start", rows, "What new students take from the tiny teacher.")
 
 # %% [markdown]
-# An Fbank student needs one thing more before it starts: mean and standard deviation of every mel bin over the
-# corpus, so that its input is normalised the same way for every utterance. A few batches are enough.
+# An Fbank student needs one thing more before it starts: mean and standard deviation of every mel bin over
+# the corpus, so that its input is normalised the same way for every utterance. A few minutes of speech are
+# enough.
 
 # %%
-statistics = fbank_statistics(batches.batch(i) for i in range(10))
+statistics = fbank_statistics(speech[:200])
 
 
 def start(name):
@@ -248,8 +261,8 @@ def start(name):
 # %% [markdown]
 # ## One step by hand
 #
-# All of training is this, many times: loss, gradient, a small step against it. Repeated on one batch, the loss
-# must fall at once; if it does not, something is broken, and it is better to know now.
+# All of training is this, many times: loss, gradient, a small step against it. Repeated on one batch, the
+# loss must fall at once; if it does not, something is broken, and it is better to know now.
 
 # %%
 student = start("tiny-dt-fbank")
@@ -267,9 +280,9 @@ for step in range(3):
 # %% [markdown]
 # ## Training, live
 #
-# `kdkit.training.train` is the same loop with what a longer run needs: warm-up and decay of the learning rate, clipping,
-# checkpoints. It calls a function of ours now and then, which measures the loss on `dev`: other voices than those
-# it learns from.
+# `kdkit.training.train` is the same loop with what a longer run needs: warm-up and decay of the learning
+# rate, clipping, checkpoints. It calls a function of ours now and then, which measures the loss on `dev`:
+# other voices than those it learns from.
 
 # %%
 recipe = TrainConfig(
@@ -285,9 +298,9 @@ def unseen_voices(task):
 
 
 # %% [markdown]
-# Now the two students: D&T with the Fbank front-end, which starts from nothing but the speech statistics, and S&W with
-# the waveform front-end, which starts as the lower part of the teacher. Expect S&W to begin lower, and both
-# to fall steeply first and slowly then. A minute or two each.
+# Now the two students: D&T with the Fbank front-end, which starts from nothing but the speech statistics, and
+# S&W with the waveform front-end, which starts as the lower part of the teacher. Expect S&W to begin lower,
+# and both to fall steeply first and slowly then. A minute or two each.
 
 # %%
 live, logs = {}, {}
@@ -305,8 +318,9 @@ figure = plots.training_curves(logs, ("loss", "dev loss"), labels, "Distillation
 lesson.figure("losses", figure, "Regression loss of two students, trained in this run.")
 
 # %% [markdown]
-# The two losses are means over different teacher layers (all of them; 4, 8 and 12), so the curves say how each student
-# improves, not which is better. That is for the probe. First: did the loss on unseen voices fall?
+# The two losses are means over different teacher layers (all of them; 4, 8 and 12), so the curves say how
+# each student improves, not which is better. That is for the probe. First: did the loss on unseen voices
+# fall?
 
 # %%
 for name, log in logs.items():
@@ -321,15 +335,15 @@ for name, log in logs.items():
 # %% [markdown]
 # ## What do students know?
 #
-# The judge is the linear phone probe of lesson 1, on voices that neither student nor probe has heard. Each structure is
-# probed three times:
+# The judge is the linear phone probe of lesson 1, on voices that neither student nor probe has heard. Each
+# structure is probed three times:
 #
 # - **new**, as it started;
 # - **live**, after the minutes above;
 # - **shipped**, distilled much longer when the kit was made. It was not trained in this run.
 #
-# Expect new < live < shipped < teacher, on the last layer at least. The last layer is the one that a recogniser
-# will stand on.
+# Expect new < live < shipped < teacher, on the last layer at least. The last layer is the one that a
+# recogniser will stand on.
 
 # %%
 students = {"teacher": teacher.model}
@@ -362,7 +376,8 @@ rows.append({"model": "Fbank + deltas", "best layer": percent(fbank.accuracy, (f
 lesson.table("probes", rows, "Frames of unseen voices whose phone a linear probe reads, 95 % intervals.")
 
 # %% [markdown]
-# Layer by layer for the deep & thin student: layer-wise distillation should pull its whole curve towards the teacher's.
+# Layer by layer for the deep & thin student: layer-wise distillation should pull its whole curve towards the
+# teacher's.
 
 # %%
 deep = {name: probe for name, probe in probes.items() if name == "teacher" or "-dt-" in name}
@@ -374,8 +389,8 @@ lesson.figure(
 # %% [markdown]
 # ## Verdict
 #
-# Distilled against new, on the last layer. "Better" asks that the two 95 % intervals do not even touch, which is
-# stricter than a paired test.
+# Distilled against new, on the last layer. "Better" asks that the two 95 % intervals do not even touch, which
+# is stricter than a paired test.
 
 # %%
 for name in live:
@@ -404,15 +419,15 @@ print("the teacher is bit for bit what it was")
 #
 # - A loss of four lines, made of a distance and an angle, over real frames only.
 # - Two ways to connect a student: a head for every layer, or a few heads on the last.
-# - A student that learns from hidden states alone; the verdicts say how far a minute carries, and how far the longer
-#   distillation of the shipped students.
+# - A student that learns from hidden states alone; the verdicts say how far a minute carries, and how far the
+#   longer distillation of the shipped students.
 #
-# **Limits.** The probe asks for phones; a student may lose what it does not ask for. One seed and one teacher: the
-# intervals speak for more test speech, not for other seeds. Which *structure* is better needs equal budgets and
-# several seeds, and a recogniser as the judge.
+# **Limits.** The probe asks for phones; a student may lose what it does not ask for. One seed and one
+# teacher: the intervals speak for more test speech, not for other seeds. Which *structure* is better needs
+# equal budgets and several seeds, and a recogniser as the judge.
 #
-# **Readings.** The study this kit follows (arXiv 2210.15631); DistilHuBERT (arXiv 2110.01900); FitHuBERT, deep and thin
-# (arXiv 2207.00555).
+# **Readings.** The study this kit follows (arXiv 2210.15631); DistilHuBERT (arXiv 2110.01900); FitHuBERT,
+# deep and thin (arXiv 2207.00555).
 #
 # **Before:** [1. Teacher probing](01_teacher_probing.ipynb). **Next:** [3. The Fbank
 # front-end](03_fbank_front_end.ipynb): the student loses its CNN.
