@@ -27,6 +27,7 @@ from kdkit.manifest import Utterance
 
 _BATCHES_PER_BUCKET = 8  # more shuffle better, fewer pad less
 _PREFETCH = 3  # batches read ahead
+_GRAIN = 3200  # samples; widths are whole multiples, because a CPU sets up its convolutions anew for every new shape
 
 
 @dataclass
@@ -54,10 +55,13 @@ class Batch:
         return len(self.utterances)
 
 
-def collate(waves: Sequence[Tensor], utterances: Sequence[Utterance] = ()) -> Batch:
-    """Waveforms (samples,) of different lengths -> one Batch, (batch, longest)."""
+def collate(waves: Sequence[Tensor], utterances: Sequence[Utterance] = (), grain: int = 1) -> Batch:
+    """Waveforms (samples,) of different lengths -> one Batch, (batch, longest), rounded up to whole `grain`s."""
     lengths = torch.tensor([len(wave) for wave in waves], dtype=torch.int64)
-    return Batch(torch.nn.utils.rnn.pad_sequence(list(waves), batch_first=True), lengths, list(utterances))
+    padded = torch.zeros(len(waves), math.ceil(int(lengths.max()) / grain) * grain)
+    for row, wave in zip(padded, waves, strict=True):
+        row[: len(wave)] = wave
+    return Batch(padded, lengths, list(utterances))
 
 
 class Batches:
@@ -67,7 +71,8 @@ class Batches:
     batches.batch(step)                 for training: any step from 0 on; steps_per_epoch steps see everything
     for batch in batches.epoch(): ...   for evaluation: every utterance once, longest first
 
-    `seconds_per_batch` limits a batch's padded audio (a longer utterance goes alone). `max_seconds` cuts a
+    `seconds_per_batch` limits a batch's padded audio, before its width is rounded up to 0.2 s (a longer utterance
+    goes alone). `max_seconds` cuts a
     random piece of that length out of longer utterances, in training only, with their phones; a piece has no
     transcript. `workers` background threads read the next batches while the caller computes (0: none).
     `cache` keeps the audio in memory as 16-bit samples (115 MB an hour).
@@ -145,7 +150,7 @@ class Batches:
                 found = True
                 yield batch
         if not found:
-            raise TrainingError(self._nothing_readable())
+            raise TrainingError(self._unreadable())
 
     def indices(self, step: int) -> list[int]:
         """Which utterances (as positions in `utterances`) training step `step` uses."""
@@ -189,7 +194,7 @@ class Batches:
             batch = self._load(self.indices(candidate), np.random.default_rng([self.seed, 1, step]))
             if len(batch):
                 return batch
-        raise TrainingError(self._nothing_readable())
+        raise TrainingError(self._unreadable())
 
     def _load(self, indices: Sequence[int], crop_rng: np.random.Generator | None) -> Batch:
         waves, utterances = [], []
@@ -203,7 +208,7 @@ class Batches:
             utterances.append(utterance)
         if not waves:
             return Batch(torch.zeros(0, 0), torch.zeros(0, dtype=torch.int64), [])
-        return collate(waves, utterances)
+        return collate(waves, utterances, _GRAIN)
 
     def _load_ahead(self, plan: list[list[int]]) -> Iterator[Batch]:
         futures: list[Future[Batch]] = []
@@ -236,13 +241,16 @@ class Batches:
             self._bad.add(i)
             self.skipped.append((self.utterances[i].id, reason))
             count = len(self.skipped)
+        if count > len(self.utterances) / 2:
+            raise TrainingError(self._unreadable())
         if count == 1:
             warnings.warn(
                 f"skipped an utterance: {reason} (all that are skipped are listed in .skipped)", stacklevel=2
             )
 
-    def _nothing_readable(self) -> str:
-        return f"none of the {len(self.utterances)} audio files can be read; the first: {self.skipped[0][1]}"
+    def _unreadable(self) -> str:
+        bad, total = len(self.skipped), len(self.utterances)
+        return f"{bad} of {total} audio files cannot be read (was the corpus moved?); the first: {self.skipped[0][1]}"
 
 
 def _crop(

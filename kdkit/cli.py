@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from kdkit.errors import ConfigError, KdkitError
-from kdkit.profiles import PROFILES
+from kdkit.profiles import PROFILES, get_profile
 
 app = typer.Typer(
     help="From a large self-supervised speech model to a small, fast recogniser. Start with: kdkit report",
@@ -46,6 +46,7 @@ def report(
     ] = None,
 ) -> None:
     """Run the notebooks in order and make one HTML report."""
+    get_profile(profile)  # before the imports that take a second
     from kdkit.report import run_report
 
     out = out or Path("runs", profile)

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from kdkit.checkpoints import load_checkpoint, save_checkpoint
 from kdkit.codebook import Codebook
 from kdkit.errors import TrainingError
-from kdkit.frontends import HOP, Fbank, num_frames
+from kdkit.frontends import HOP, Fbank, frame_mask, num_frames
 from kdkit.manifest import Utterance
 from kdkit.models import SpeechModel
 
@@ -98,6 +98,36 @@ def cluster(
 def nearest(frames: Tensor, centres: Tensor) -> Tensor:
     """Index of the nearest centre: (T, D), (K, D) -> (T,)."""
     return (centres.square().sum(1) - 2 * frames @ centres.T).argmin(1)
+
+
+class FilterbankTask(nn.Module):
+    """Warm-up of the waveform CNN: a linear head on its normalised output predicts the log-mel energies of the frame.
+
+    A CNN that starts from noise spends most of a laptop's budget on learning to be a filterbank. Regressing the two
+    Fbank frames (100 Hz) that lie in each of its 50 Hz frames gives 160 targets a frame and needs no Transformer: in
+    minutes it starts pre-training where it would otherwise be after an hour. The head is thrown away.
+    """
+
+    def __init__(self, model: SpeechModel, mean: Tensor, std: Tensor):
+        super().__init__()
+        self.cnn, self.norm = model.front_end.cnn, model.front_end.norm
+        self.fbank = Fbank()
+        self.head = nn.Linear(self.norm.normalized_shape[0], 2 * len(mean))
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+
+    def forward(self, batch) -> tuple[Tensor, dict[str, Tensor]]:
+        features = self.norm(self.cnn(batch.waves, batch.lengths))  # (B, T, C)
+        frames = num_frames(batch.lengths)
+        with torch.no_grad():
+            mels = (self.fbank(batch.waves) - self.mean) / self.std  # (B, T', 80), T' = 2 T or 2 T + 1
+            mels = F.pad(mels, (0, 0, 0, 1))[:, : 2 * features.shape[1]].unflatten(1, (-1, 2)).flatten(2)
+        mask = frame_mask(frames, features.shape[1])
+        mask = mask & (
+            torch.arange(features.shape[1]) < frames[:, None] - 1
+        )  # the last may lack its second half
+        loss = F.mse_loss(self.head(features)[mask], mels[mask])
+        return loss, {"explained": 1 - loss.detach() / mels[mask].var()}
 
 
 def span_mask(batch: int, frames: int, probability: float = 0.65, span: int = 10) -> Tensor:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ast
 import json
+import logging
 import os
 import shutil
 import sys
@@ -182,6 +183,9 @@ def _run_notebook(path: Path, out: Path, parameters: dict[str, object], entry: d
         entry["status"] = "done"
         return 0
     except KeyboardInterrupt:
+        logging.getLogger("asyncio").setLevel(
+            logging.CRITICAL
+        )  # the task that waited for the cell dies noisily
         entry["status"] = "interrupted"
         entry["error"] = {"where": progress.where, "message": "stopped by Ctrl-C", "source": progress.source}
         return STOPPED

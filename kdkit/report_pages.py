@@ -15,6 +15,7 @@ from pathlib import Path
 import jinja2
 import nbformat
 from latex2mathml.converter import convert as latex_to_mathml
+from markupsafe import Markup
 from nbconvert.exporters import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from pygments.formatters import HtmlFormatter
@@ -68,7 +69,7 @@ def write_index(out: Path, run: dict, records: dict[str, dict]) -> None:
     }
     page = environment.get_template("index.html.j2").render(
         run=run,
-        css=jinja2.utils.markupsafe.Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
+        css=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
         notebooks=notebooks,
         systems=systems,
         splits=splits,

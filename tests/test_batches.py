@@ -49,7 +49,7 @@ def test_an_epoch_has_every_utterance_once_within_the_limit(lengths, seed, limit
         batch = batches.batch(step)
         seen += ids(batch)
         if len(batch) > 1:
-            assert batch.waves.numel() <= limit * SAMPLE_RATE + len(batch)
+            assert int(batch.lengths.max()) * len(batch) <= limit * SAMPLE_RATE + len(batch)
     assert sorted(seen, key=int) == [str(i) for i in range(len(lengths))]
 
 
@@ -60,7 +60,7 @@ def test_epoch_is_one_pass_longest_first_within_the_limit(lengths, limit):
     for batch in make(lengths, seconds_per_batch=limit).epoch():
         seen += ids(batch)
         if len(batch) > 1:
-            assert batch.waves.numel() <= limit * SAMPLE_RATE + len(batch)
+            assert int(batch.lengths.max()) * len(batch) <= limit * SAMPLE_RATE + len(batch)
         for utterance in batch.utterances:
             assert utterance.duration <= last
             last = utterance.duration
@@ -152,13 +152,14 @@ def test_bad_files_are_skipped_counted_and_reported_once(tmp_path):
 
 def test_a_batch_of_bad_files_gives_way_to_another():
     def read(path):
-        if path.stem != "2":
+        if int(path.stem) > 2:  # three of six
             raise AudioError(f"{path}: bad")
         return torch.ones(1000)
 
     batches = Batches(fake([1.0] * 6), seconds_per_batch=1, workers=0, read=read)
     with pytest.warns(UserWarning, match="bad"):
-        assert all(ids(batches.batch(step)) == ["2"] for step in range(12))
+        assert all(set(ids(batches.batch(step))) <= {"0", "1", "2"} for step in range(12))
+        assert all(len(batches.batch(step)) for step in range(12))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -169,9 +170,9 @@ def test_no_readable_file_at_all_is_fatal(workers):
     batches = Batches(fake([1.0] * 6), seconds_per_batch=1, workers=workers, read=read)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with pytest.raises(TrainingError, match="none of the 6 audio files"):
+        with pytest.raises(TrainingError, match="6 audio files cannot be read"):
             batches.batch(0)
-        with pytest.raises(TrainingError, match="none of the 6 audio files"):
+        with pytest.raises(TrainingError, match="6 audio files cannot be read"):
             list(batches.epoch())
 
 

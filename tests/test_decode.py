@@ -4,7 +4,7 @@ from itertools import groupby
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdkit.decode import blank_fraction, collapse, greedy
@@ -36,6 +36,7 @@ def test_cases_worked_by_hand(frames, text):
     assert greedy(logits_of(frames), torch.tensor([len(frames)])) == [text]
 
 
+@settings(deadline=None)
 @given(WORDS, st.data())
 def test_every_alignment_of_a_text_decodes_to_it(words, data):
     path = []
@@ -47,6 +48,7 @@ def test_every_alignment_of_a_text_decodes_to_it(words, data):
     assert greedy(logits, torch.tensor([len(path)])) == [" ".join(words)]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 4), max_size=30))
 def test_collapse_is_groupby_without_blanks(ids):
     assert collapse(ids) == [symbol for symbol, _ in groupby(ids) if symbol != BLANK]

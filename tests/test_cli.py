@@ -1,0 +1,93 @@
+"""The command line: help, errors in one line, and the whole way from speech to a word error rate at toy size."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from kdkit.cli import app, main, split_minutes
+from kdkit.errors import ConfigError
+from kdkit.models import PRESETS, ModelConfig, SpeechModel
+from kdkit.teachers import save_model
+
+COMMANDS = ["report", "corpus", "probe", "distill", "finetune", "evaluate", "models"]
+
+
+def kdkit(*arguments: object) -> str:
+    result = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example(command):
+    assert f"Example: kdkit {command}" in kdkit(command, "--help")
+
+
+def test_help_lists_every_command_and_loads_no_torch():
+    code = "import sys; from kdkit.cli import app; commands = app.registered_commands; "
+    code += "print('torch' in sys.modules, [command.callback.__name__ for command in commands])"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.split(" ", 1) == ["False", f"{COMMANDS}\n"]
+
+
+def test_an_error_is_one_line_and_status_2(tmp_path, capsys, monkeypatch):
+    missing = tmp_path / "missing.safetensors"
+    monkeypatch.setattr(sys, "argv", ["kdkit", "evaluate", str(missing)])
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    said = capsys.readouterr()
+    assert exit_.value.code == 2
+    assert said.err.startswith("error: ") and said.err.count("\n") == 1 and str(missing) in said.err
+    assert said.out == ""
+
+
+def test_the_module_runs_as_a_command(tmp_path):
+    command = [sys.executable, "-m", "kdkit", "report", "--profile", "huge", "--out", str(tmp_path / "out")]
+    process = subprocess.run(command, capture_output=True, text=True)
+    assert process.returncode == 2
+    assert process.stderr == "error: no profile 'huge': choose one of smoke, quick, full\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_minutes_of_splits():
+    assert split_minutes(["train=10", "test-clean=0.5"]) == {"train": 10.0, "test-clean": 0.5}
+    for wrong in ("train", "train=ten"):
+        with pytest.raises(ConfigError, match=f"--minutes {wrong}: write SPLIT=MINUTES"):
+            split_minutes([wrong])
+
+
+def test_models_lists_presets_with_their_size():
+    said = kdkit("models")
+    assert all(name in said for name in PRESETS)
+    assert "22,938,880" in said  # deep & thin, waveform: counted in DESIGN 1.1
+
+
+def test_from_speech_to_a_word_error_rate(tmp_path, monkeypatch):
+    monkeypatch.setenv("KDKIT_CACHE", str(tmp_path / "cache"))
+    assert "train: " in kdkit("corpus", "--minutes", "train=0.2", "--minutes", "test-clean=0.1")
+    assert list((tmp_path / "cache").rglob("train/manifest.jsonl"))
+
+    torch.manual_seed(0)
+    config = ModelConfig(
+        layers=2, dim=32, ffn=32, heads=2, conv_channels=(4,) * 7, pos_kernel=8, pos_groups=4
+    )
+    teacher = tmp_path / "teacher.safetensors"
+    save_model(teacher, SpeechModel(config), {})
+    short = ("--steps", 2, "--minutes", 0.2, "--batch-seconds", 8)
+
+    said = kdkit("distill", "tiny-sw-fbank", "--teacher", teacher, "--out", tmp_path / "student", *short)
+    student = tmp_path / "student" / "student.safetensors"
+    assert f"student: {student}" in said and student.is_file()
+    assert "best: H" in kdkit("probe", student, "--minutes", 0.3, "--test-minutes", 0.1)
+
+    said = kdkit("finetune", student, "--out", tmp_path / "recogniser", *short)
+    recogniser = tmp_path / "recogniser" / "recogniser.safetensors"
+    assert f"recogniser: {recogniser}" in said and recogniser.is_file()
+
+    said = kdkit("evaluate", recogniser, "--minutes", 0.1, "--examples", 1)
+    assert said.count("heard: ") == 1 and "WER " in said and "CER " in said
+    manifest = next((tmp_path / "cache").rglob("test-clean/manifest.jsonl"))
+    assert "WER " in kdkit("evaluate", recogniser, "--data", manifest, "--examples", 0)

@@ -1,0 +1,106 @@
+"""The notebooks: made from their sources, clean, and all of them run through papermill in profile smoke."""
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from kdkit.report import GIVEN, declared_parameters, find_notebooks, run_report
+
+FOLDER = Path(__file__).parent.parent / "notebooks"
+NAMES = ["01_teacher_probing", "02_distillation", "03_fbank_front_end", "04_low_resource_finetuning"]
+
+
+@pytest.fixture(scope="module")
+def pair():
+    spec = importlib.util.spec_from_file_location("pair", FOLDER / "pair.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_lessons_are_there():
+    assert [path.stem for path in find_notebooks()] == NAMES
+
+
+def test_notebooks_agree_with_their_sources(pair):
+    assert pair.check() == [], "edit the sources, then: make notebooks"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_is_clean(name):
+    notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=nbformat.NO_CONVERT)
+    nbformat.validate(notebook)
+    assert "widgets" not in notebook.metadata
+    assert notebook.metadata.kernelspec.name == "python3"
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(cell.outputs == [] and cell.execution_count is None for cell in code)
+    ids = [cell.id for cell in notebook.cells]
+    assert len(set(ids)) == len(ids)
+    tagged = [cell for cell in notebook.cells if cell.metadata.get("tags") == ["parameters"]]
+    assert len(tagged) == 1
+    defaults = declared_parameters(FOLDER / f"{name}.ipynb")
+    assert {n: type(defaults[n]) for n in GIVEN} == {"profile": str, "seed": int, "out": str}
+    assert defaults["profile"] == "quick"
+
+
+def test_pairing_sees_what_is_wrong_and_mends_it(pair, tmp_path):
+    (tmp_path / "src").mkdir()
+    source = tmp_path / "src" / "01_x.py"
+    source.write_text(
+        '# %% [markdown]\n# # Title\n\n# %% tags=["parameters"]\nseed = 0\n\n# %%\nseed\n\n# %%\nseed\n'
+    )
+    assert pair.check(tmp_path) == ["01_x.ipynb is missing"]
+    made = tmp_path / "01_x.ipynb"
+    assert pair.sync(tmp_path) == [made] and pair.check(tmp_path) == [] and pair.sync(tmp_path) == []
+    first = json.loads(made.read_text())
+    ids = [cell["id"] for cell in first["cells"]]
+    assert len(set(ids)) == 4, "the two equal cells need ids of their own"
+
+    source.write_text(source.read_text().replace("# # Title", "# # Other title"))
+    assert pair.check(tmp_path) == ["01_x.ipynb is not what src/01_x.py makes"]
+    pair.sync(tmp_path)
+    assert [cell["id"] for cell in json.loads(made.read_text())["cells"]][1:] == ids[1:]
+
+    run = nbformat.read(made, as_version=4)  # somebody ran it and saved
+    run.cells[2].outputs, run.cells[2].execution_count = [nbformat.v4.new_output("stream", text="0")], 1
+    run.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": {}}
+    nbformat.write(run, made)
+    assert len(pair.check(tmp_path)) == 1
+    pair.sync(tmp_path)
+    clean = nbformat.read(made, as_version=4)
+    assert clean.cells[2].outputs == [] and "widgets" not in clean.metadata
+
+    (tmp_path / "02_y.ipynb").write_text("{}")
+    assert pair.check(tmp_path) == ["02_y.ipynb has no source in src"]
+
+
+def test_all_notebooks_run_in_profile_smoke(tmp_path):
+    out = tmp_path / "run"
+    status = run_report("smoke", out)
+    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    assert status == 0, [notebook["error"] for notebook in metrics["notebooks"]]
+    assert [(n["name"], n["status"]) for n in metrics["notebooks"]] == [(name, "done") for name in NAMES]
+    assert all(metrics["metrics"][name] for name in NAMES)
+
+    systems = metrics["systems"]
+    assert {"teacher", "distilled", "scratch"} <= {system["role"] for system in systems}
+    for system in systems:
+        for split, score in system["wer"].items():
+            assert 0 <= score["value"] < 5, (system["name"], split)
+            if "interval" in score:
+                assert score["interval"][0] <= score["value"] <= score["interval"][1], (system["name"], split)
+    assert any({"test-clean", "test-other"} <= set(system["wer"]) for system in systems)
+
+    page = (out / "index.html").read_text(encoding="utf-8")
+    assert "<script" not in page and not re.search(r"""(?:src|href)=["'](?:https?:)?//""", page)
+    images = re.findall(r"<img [^>]*>", page)
+    assert images and all(re.search(r'alt="[^"]+"', image) for image in images)
+    for name in NAMES:
+        record = json.loads((out / "metrics" / f"{name}.json").read_text(encoding="utf-8"))
+        assert record["profile"] == "smoke" and record["items"], name
+        executed = (out / "notebooks" / f"{name}.html").read_text(encoding="utf-8")
+        assert "<script" not in executed and not re.search(r"""src=["'](?:https?:)?//""", executed)

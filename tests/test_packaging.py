@@ -1,0 +1,189 @@
+"""What installs the kit: pins that agree with each other, a wheel with everything in it, make on poor machines."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parent.parent
+PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
+
+
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def direct() -> list[Requirement]:
+    return [
+        Requirement(line) for line in project()["dependencies"] + project()["optional-dependencies"]["dev"]
+    ]
+
+
+def pins(python: str) -> dict[str, str]:
+    """Name -> version in constraints.txt for that Python on Linux."""
+    found = {}
+    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
+        if line.strip() and not line.startswith("#"):
+            requirement = Requirement(line.strip())
+            where = {"python_version": python, "python_full_version": f"{python}.9", "sys_platform": "linux"}
+            if requirement.marker is None or requirement.marker.evaluate(where):
+                version = re.fullmatch(r"==([^,*]+)", str(requirement.specifier))
+                assert version, f"not an exact pin: {line}"
+                name = canonicalize_name(requirement.name)
+                assert name not in found, f"{name} is pinned twice for Python {python}"
+                found[name] = version[1]
+    return found
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_every_dependency_is_pinned_within_its_range(python):
+    pinned = pins(python)
+    for requirement in direct():
+        name = canonicalize_name(requirement.name)
+        assert name in pinned, f"{name} is not in constraints.txt"
+        assert requirement.specifier.contains(pinned[name]), f"{requirement} does not allow {pinned[name]}"
+    assert pinned["torch"] == pinned["torchaudio"], "torchaudio's wheel needs the torch it was built with"
+
+
+def test_named_dependencies_are_declared_and_torch_is_not_capped():
+    declared = {canonicalize_name(r.name): r for r in direct()}
+    assert {
+        "torch",
+        "torchaudio",
+        "jupyterlab",
+        "ipywidgets",
+        "matplotlib",
+        "jiwer",
+        "papermill",
+    } <= declared.keys()
+    for name in ("torch", "torchaudio", "numpy"):  # a hosted notebook keeps what it has
+        assert all(part.operator == ">=" for part in declared[name].specifier), declared[name]
+
+
+def test_everything_imported_is_declared():
+    provided = {"sklearn": "scikit-learn", "yaml": "pyyaml", "IPython": "ipykernel", "pygments": "nbconvert"}
+    provided |= {"mistune": "nbconvert", "traitlets": "nbconvert", "markupsafe": "jinja2"}
+    declared = {canonicalize_name(Requirement(line).name) for line in project()["dependencies"]}
+    for path in sorted((ROOT / "kdkit").rglob("*.py")):
+        for name in re.findall(
+            r"^\s*(?:from|import) ([A-Za-z_]\w*)", path.read_text(encoding="utf-8"), re.MULTILINE
+        ):
+            if name not in sys.stdlib_module_names and name != "kdkit":
+                package = canonicalize_name(provided.get(name, name))
+                assert package in declared, (
+                    f"{path.name} imports {name}, which pyproject.toml does not declare"
+                )
+
+
+def test_conda_environment_has_the_same_pins():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    python = next(
+        d for d in environment["dependencies"] if isinstance(d, str) and d.startswith("python=")
+    ).split("=")[1]
+    lines = next(d for d in environment["dependencies"] if isinstance(d, dict))["pip"]
+    pinned = pins(python)
+    names = [canonicalize_name(requirement.name) for requirement in direct()]
+    assert lines == ["--constraint constraints.txt", *(f"{n}=={pinned[n]}" for n in names), "--editable ."]
+
+
+def test_the_wheel_holds_every_asset_and_the_command(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    shutil.copytree(ROOT / "kdkit", source / "kdkit", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index"]
+    process = subprocess.run([*command, "-w", str(tmp_path), str(source)], capture_output=True, text=True)
+    assert process.returncode == 0, process.stdout + process.stderr
+    wheel = zipfile.ZipFile(next(tmp_path.glob("kdkit-*.whl")))
+    held = {name for name in wheel.namelist() if name.startswith("kdkit/")}
+    files = (
+        path for path in (ROOT / "kdkit").rglob("*") if path.is_file() and "__pycache__" not in path.parts
+    )
+    assert held == {path.relative_to(ROOT).as_posix() for path in files}
+    assert "kdkit/templates/notebook/index.html.j2" in held
+    entry = next(name for name in wheel.namelist() if name.endswith("entry_points.txt"))
+    assert "kdkit = kdkit.cli:main" in wheel.read(entry).decode()
+    assert any(name.endswith("licenses/LICENSE") for name in wheel.namelist())
+
+
+# ------------------------------------------------------------------------------------------------ make and CI
+
+
+def test_ci_runs_make_test_and_nothing_else():
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    lines = [line for line in script.read_text().splitlines() if line.strip() and not line.startswith("#")]
+    assert lines == ["set -e", 'cd "$(dirname "$0")/.."', "make test"]
+    workflow = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())
+    assert ".ci/run" in [step.get("run") for step in workflow["jobs"]["test"]["steps"]]
+
+
+def fake_python(folder: Path, body: str) -> Path:
+    path = folder / "python"
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+    return path
+
+
+def environment(folder: Path, python: Path | str = "") -> subprocess.CompletedProcess:
+    command = ["sh", str(ROOT / ".ci/environment"), str(folder), *([str(python)] if python else [])]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_an_old_python_is_refused_in_words(tmp_path):
+    old = fake_python(tmp_path, 'case "$1" in --version) echo Python 3.8.10;; *) exit 1;; esac')
+    process = environment(tmp_path / "venv", old)
+    assert process.returncode == 1 and not (tmp_path / "venv").exists()
+    assert "needs Python 3.10 or newer" in process.stderr and "3.8.10" in process.stderr
+
+
+def test_a_missing_python_is_refused_in_words(tmp_path):
+    process = environment(tmp_path / "venv", tmp_path / "nowhere")
+    assert process.returncode == 1 and "needs Python 3.10 or newer" in process.stderr
+
+
+def test_a_python_without_venv_is_refused_in_words(tmp_path):
+    bare = fake_python(tmp_path, 'case "$2" in *ensurepip*) exit 1;; esac; exit 0')
+    process = environment(tmp_path / "venv", bare)
+    assert process.returncode == 1 and "apt install python3-venv" in process.stderr
+
+
+def test_a_folder_that_is_no_environment_is_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("precious")
+    process = environment(tmp_path, sys.executable)
+    assert process.returncode == 1 and "is no virtual environment" in process.stderr
+    assert (tmp_path / "thesis.txt").read_text() == "precious"
+
+
+def test_a_broken_environment_is_made_again_and_a_good_one_is_kept(tmp_path):
+    venv = tmp_path / "venv"
+    venv.mkdir()
+    for name in ("pyvenv.cfg", "left_over"):
+        (venv / name).touch()
+    process = environment(venv, sys.executable)
+    assert process.returncode == 0 and "making" in process.stdout, process.stderr
+    assert (venv / "bin" / "pip").exists() and not (venv / "left_over").exists()
+    (venv / "mark").touch()
+    assert environment(venv, sys.executable).stdout == "" and (venv / "mark").exists()
+
+
+def test_make_help_names_the_targets():
+    said = subprocess.run(
+        ["make", "-C", str(ROOT), "help"], capture_output=True, text=True, check=True
+    ).stdout
+    for target in ("report", "test", "lint", "notebooks", "clean", "help"):
+        assert re.search(rf"^make {target}\b", said, re.MULTILINE), target
