@@ -19,7 +19,7 @@ class Codebook(nn.Module):
         super().__init__()
         self.tau = tau
         self.final_proj = nn.Linear(dim, proj)
-        self.label_embeddings = nn.Parameter(torch.empty(clusters, proj).uniform_())
+        self.label_embeddings = nn.Parameter(torch.empty(clusters, proj).normal_())
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(..., dim) -> logits (..., K), cosine / tau: one normalised matmul, always in float32."""

@@ -170,6 +170,16 @@ def shipped_scores() -> list[dict]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def outcome(ours: Sequence[float], baseline: Sequence[float]) -> str:
+    """Verdict on two intervals (low, high) where more is better; swap them where less is.
+
+    "better" or "not better" when they do not touch, else "inconclusive". A bare number x is the interval (x, x).
+    """
+    if ours[0] > baseline[1]:
+        return "better"
+    return "not better" if ours[1] < baseline[0] else "inconclusive"
+
+
 def millions(model: torch.nn.Module) -> str:
     """Parameter count for a table: "22.94 M"."""
     return f"{parameter_count(model) / 1e6:.2f} M"

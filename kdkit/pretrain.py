@@ -160,10 +160,13 @@ class PretrainTask(nn.Module):
         labels: Labels,
         noise: float = 0.25,
         visible_weight: float = 0.0,
+        mask: float = 0.65,
+        span: int = 10,
     ):
         super().__init__()
         self.model, self.codebook, self.noise, self.visible_weight = model, codebook, noise, visible_weight
         self.mask_embedding = nn.Parameter(torch.empty(model.config.dim).uniform_())
+        self.mask, self.span = mask, span
         self._labels = labels.ids
 
     def forward(self, batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -174,7 +177,7 @@ class PretrainTask(nn.Module):
         waves = waves + level * torch.randn(waves.shape)
         lengths = torch.full((len(waves),), waves.shape[1])
         features = self.model.front_end(waves, lengths, padded=False)  # (B, T, D)
-        hidden = span_mask(*features.shape[:2]).to(features.device)
+        hidden = span_mask(*features.shape[:2], self.mask, self.span).to(features.device)
         features = torch.where(hidden[..., None], self.mask_embedding.to(features.dtype), features)
         output = self.model.encode(features, num_frames(lengths), padded=False)
         logits = self.codebook(output.last)  # (B, T, K)

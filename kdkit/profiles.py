@@ -28,9 +28,10 @@ class Profile:
     dev_minutes: float
     test_minutes: float  # of each of test-clean and test-other
 
-    # 01 probing
+    # 01 probing, and the judging of students in 02 and 03
     probe_train_minutes: float
     probe_test_minutes: float
+    probe_frames: int  # frames that a probe is trained on; it is judged on half as many
 
     # 02 and 03 distillation, live
     distill_steps: int
@@ -69,6 +70,7 @@ SMOKE = Profile(
     test_minutes=1,
     probe_train_minutes=1,
     probe_test_minutes=0.5,
+    probe_frames=600,
     distill_steps=4,
     adaptation_steps=2,
     twin_steps=2,
@@ -88,12 +90,13 @@ QUICK = Profile(
     test_minutes=10,
     probe_train_minutes=6,
     probe_test_minutes=3,
-    distill_steps=150,
-    adaptation_steps=30,
-    twin_steps=60,
-    seconds_per_batch=32,
+    probe_frames=20_000,
+    distill_steps=300,
+    adaptation_steps=60,
+    twin_steps=120,
+    seconds_per_batch=16,
     speed_rounds=7,
-    finetune_steps=150,
+    finetune_steps=400,
     finetune_minutes=10,
 )
 
@@ -107,6 +110,7 @@ FULL = Profile(
     test_minutes=20,
     probe_train_minutes=20,
     probe_test_minutes=10,
+    probe_frames=40_000,
     distill_steps=5_000,
     adaptation_steps=500,
     twin_steps=3000,

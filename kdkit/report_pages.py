@@ -163,7 +163,7 @@ def _embedded(out: Path, file: str | None) -> str | None:
 
 
 def percent(value: float, unit: bool = True, digits: int = 1) -> str:
-    return f"{100 * value:.{digits}f}{' %' if unit else ''}"
+    return f"{100 * value:.{digits}f}" + ("\N{NO-BREAK SPACE}%" if unit else "")
 
 
 def count(value: int | None) -> str:

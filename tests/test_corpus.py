@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -130,7 +131,7 @@ def test_phone_times_are_sorted_and_cover_the_utterance(corpus):
     for utterance in (u for split in corpus.values() for u in split):
         starts = [start for start, _ in utterance.phones]
         assert starts[0] == 0.0 and starts[-1] < utterance.duration
-        assert all(a < b for a, b in zip(starts, starts[1:], strict=False))
+        assert all(a < b for a, b in pairwise(starts))
         assert utterance.phones[0][1] == utterance.phones[-1][1] == phones.SILENCE
         assert {symbol for _, symbol in utterance.phones} <= set(phones.PHONES)
         assert len(utterance.phones) > 2 * len(utterance.text.split())
@@ -287,7 +288,7 @@ def test_the_faster_builder_wins(tmp_path, monkeypatch):
 def test_workers_report_what_went_wrong(tmp_path, monkeypatch):
     monkeypatch.setattr(synthetic, "_cores", lambda: 2)
     (tmp_path / "train").write_text("a file where the folder should be")
-    with pytest.raises(KdkitError, match="building 'train'.*failed"):
+    with pytest.raises(KdkitError, match=r"building 'train'.*failed"):
         list(synthetic._make_blocks(tmp_path / "train", "train", [0, 1, 2, 3], 0))
 
 

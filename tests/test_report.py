@@ -180,7 +180,7 @@ def test_the_story_is_computed_from_the_table():
         system("thin", "distilled", 0.2, 0.18, 0.22, parameters=1_000_000, speed=125.0),
         system("thin", "scratch", 0.5, 0.45, 0.55),
     ]
-    text = " ".join(story(rows, "quick"))
+    text = " ".join(story(rows, "quick")).replace("\N{NO-BREAK SPACE}", " ")
     assert (
         "student, thin (1.00 M parameters, 25 % of the teacher's, 2.5 times its speed), gets 20.0 %" in text
     )

@@ -61,7 +61,7 @@ from kdkit.activations import ModelLayers, collect
 from kdkit.audio import read_audio
 from kdkit.corpora.synthetic import subset
 from kdkit.frontends import Fbank, num_frames
-from kdkit.lessons import Lesson, millions, percent
+from kdkit.lessons import Lesson, millions, outcome, percent
 from kdkit.manifest import frame_phones
 
 lesson = Lesson("01_teacher_probing", "What does each layer of the teacher know?", profile, seed, out)
@@ -81,7 +81,8 @@ lesson = Lesson("01_teacher_probing", "What does each layer of the teacher know?
 
 # %% [markdown]
 # The teacher of the lessons has HuBERT's structure at a size that a laptop can handle. It was pre-trained by
-# the kit's own recipe (`data_scripts/make_teacher.py`) on synthetic speech, without any transcript.
+# the kit's own recipe (`data_scripts/make_teacher.py`) on synthetic speech, without any transcript: first its
+# CNN learns to be a filterbank, a short cut at this size, then come two iterations of masked prediction.
 
 # %%
 teacher = lesson.teacher()
@@ -95,6 +96,10 @@ structure = {
     "parameters": millions(teacher.model),
 }
 lesson.table("teacher", [structure], "The tiny teacher.")
+
+# %% [markdown]
+# HuBERT Base has the same twelve layers at 768 wide, and lessons 2 and 3 count it beside the tiny one.
+# Whatever you learn to measure here works on it unchanged.
 
 # %% [markdown]
 # ## One utterance of an unseen voice
@@ -111,6 +116,10 @@ wave = read_audio(utterance.audio)  # (samples,) at 16 kHz
 lesson.audio("utterance", wave, f"An unseen voice says: “{utterance.text}”")
 
 # %% [markdown]
+# Play it. eSpeak is a formant synthesiser: it sounds like a machine, and it is exact like one. The assertion
+# says that no voice of the test set occurs in the training set.
+
+# %% [markdown]
 # Its *Fbank* (80 log-mel energies every 10 ms) is what speech recognition used for decades, and our baseline.
 # Look for the dark gaps of stops, the high-frequency noise of *s*, the moving bands (formants) of vowels.
 
@@ -120,6 +129,10 @@ lesson.figure(
     "waveform", plots.waveform(wave, utterance.phones), "Waveform of an unseen voice, exact phones."
 )
 lesson.figure("fbank", plots.spectrogram(fbank, utterance.phones), "Fbank of the same utterance.")
+
+# %% [markdown]
+# The vertical lines are the borders that the synthesiser itself reports. Because they are exact, a probe can
+# be judged frame by frame; on human speech one would have to estimate them first.
 
 # %% [markdown]
 # ## From samples to hidden states
@@ -138,15 +151,24 @@ print("H^0 .. H^L  ", len(output.hidden), "times", tuple(output.last.shape))
 assert features.shape[1] == output.last.shape[1] == (len(wave) - 400) // 320 + 1 == num_frames(len(wave))
 
 # %% [markdown]
+# Three shapes, one $T$. The assertion holds for every utterance, and it is why phones, CNN features, hidden
+# states and cluster ids can be laid over one another by frame number alone.
+
+# %% [markdown]
 # The figure shows the utterance on its way, frames from left to right, dimensions from bottom to top. Expect
 # stripes: neighbouring frames of one phone are alike, and the picture changes where the phone does. No
 # dimension has a name; what a layer knows lies in directions, and that is what the probe will look for.
 
 # %%
 shown = [0, config.layers // 3, 2 * config.layers // 3, config.layers]
-states = {"CNN features": features[0]} | {f"H{layer}": output.hidden[layer][0] for layer in shown}
+states = {"CNN features": features[0].cpu()}
+states |= {f"H{layer}": output.hidden[layer][0].cpu() for layer in shown}
 figure = plots.hidden_states(states, utterance.phones)
 lesson.figure("layers", figure, "The same utterance in the CNN and in four hidden states, with its phones.")
+
+# %% [markdown]
+# Which panel holds steady longest within a phone? Which one changes *before* a border? The CNN cannot look
+# ahead, attention can: a frame of a deep layer knows what comes next.
 
 # %% [markdown]
 # ## The codebook: one id every 20 ms
@@ -185,6 +207,10 @@ rows = [
 lesson.table("ids", rows, "Cluster ids of the first phones of the utterance.")
 
 # %% [markdown]
+# Say the row of ids aloud, as it were: how many different ids does one phone use, and does the same phone,
+# when it comes again, use the same ones? PNMI, below, answers this for thousands of frames.
+
+# %% [markdown]
 # ## A linear probe, written out
 #
 # What does "layer $l$ knows phones" mean? That a *linear* classifier, trained on its frames, names the phones
@@ -204,10 +230,16 @@ lesson.table("ids", rows, "Cluster ids of the first phones of the utterance.")
 # %%
 size = lesson.size
 extract = ModelLayers(teacher)
-train = collect(extract, subset(train_speech, size.probe_train_minutes), frames=20_000, seed=seed)
-test = collect(extract, subset(test_speech, size.probe_test_minutes), frames=10_000, seed=seed)
+train = collect(extract, subset(train_speech, size.probe_train_minutes), frames=size.probe_frames, seed=seed)
+test = collect(
+    extract, subset(test_speech, size.probe_test_minutes), frames=size.probe_frames // 2, seed=seed
+)
 print(f"{len(train)} frames to train on, {len(test)} of other voices to be judged on")
-print("layers:", ", ".join(train.names))
+print("features:", ", ".join(train.names))
+
+# %% [markdown]
+# From here on, `train` and `test` hold the same frames seen through every feature: whatever differs between
+# two curves comes from the feature, not from the sample.
 
 # %% [markdown]
 # Dimensions of a layer differ in scale, so they are standardised, with mean and deviation of the *training*
@@ -264,6 +296,10 @@ print(f"{train.names[middle]}: {percent(ours)} of the frames, the package says {
 print(f"always the most frequent phone: {percent(guess)} of {len(phones)} phones")
 
 # %% [markdown]
+# Both solve the same convex problem, by different roads, and arrive at the same place. That makes a probe a
+# *measurement*: run it twice and you get the same number.
+
+# %% [markdown]
 # ## The probe on every layer
 #
 # Now all of them. What to expect:
@@ -286,16 +322,20 @@ lesson.figure(
 )
 
 # %% [markdown]
+# The star is the best layer, the dashed line Fbank + deltas, the dotted one the CNN's output. A band is the
+# 95 % interval of one curve over utterances. Two layers whose bands overlap may still differ, because both
+# were judged on the same utterances; only a paired comparison can tell, and the verdict on the gain is one.
+
+# %% [markdown]
 # Verdict: is the best layer better than Fbank + deltas on unseen voices? The interval of the gain comes from
 # drawing whole test utterances again and again (bootstrap), both features on the same ones.
 
 # %%
 low, high = probe.gain_interval
-outcome = "better" if low > 0 else "not better" if high < 0 else "inconclusive"
 best = probe.layers[probe.best]
 text = f"{best.name} reads {percent(best.accuracy)} of the frames, Fbank + deltas {percent(probe.fbank.accuracy)}: "
 text += f"{100 * probe.gain:+.1f} points (95 % interval {100 * low:+.1f} to {100 * high:+.1f})."
-lesson.verdict("Best layer against Fbank + deltas", outcome, text)
+lesson.verdict("Best layer against Fbank + deltas", outcome((low, high), (0, 0)), text)
 
 # %% [markdown]
 # And the shape: a curve worth looking at has its best layer inside, and layers that differ.
@@ -303,8 +343,8 @@ lesson.verdict("Best layer against Fbank + deltas", outcome, text)
 # %%
 accuracies = [layer.accuracy for layer in probe.layers]
 worst = probe.layers[int(np.argmin(accuracies))]
-spread = max(accuracies) - min(accuracies)
 inside = 0 < probe.best < config.layers
+spread = max(accuracies) - min(accuracies)
 lesson.metric("probe/best layer", probe.best)
 lesson.metric("probe/spread over layers", spread, unit="share")
 text = f"{best.name} is best, {worst.name} worst, {100 * spread:.1f} points apart; the best is "
@@ -319,6 +359,10 @@ lesson.verdict("The best layer is inside", "seen" if inside else "not seen", tex
 # %%
 figure = plots.confusion(probe.confusion, probe.phones)
 lesson.figure("confusion", figure, f"Phones said for each true phone, probe on {best.name}, unseen voices.")
+
+# %% [markdown]
+# A dark diagonal cell is a phone that is often missed; look along its row for what it is taken for. Rare
+# phones miss most: the probe has seen few of them.
 
 # %% [markdown]
 # ## Cluster ids against phones: PNMI
@@ -354,6 +398,10 @@ lesson.metric("pnmi/codebook", codebook_pnmi, unit="share")
 print(f"codebook ids: PNMI {codebook_pnmi:.3f}, {len(set(test_ids.tolist()))} ids in use")
 
 # %% [markdown]
+# These ids come from frames that were *not* hidden. In pre-training the network had to name them from the
+# neighbourhood alone.
+
+# %% [markdown]
 # The same for every layer, with k-means ids of its own frames, the way HuBERT's targets are made: fitted on
 # training voices, judged on unseen ones. Expect a curve like that of the probe. Beside it runs the share of
 # the *speaker's* entropy that the id removes: features that hear the voice instead of the phone have it high.
@@ -368,13 +416,17 @@ lesson.figure(
     "pnmi", figure, f"What {clusters} k-means ids of each layer tell of the phone and of the speaker."
 )
 
+# %% [markdown]
+# Where the speakers' curve falls while the phones' rises, the network has learnt to ignore who speaks.
+# Fbank's clusters (dashed) are the starting point.
+
 # %%
 best_clusters = max(cluster_scores[2:], key=lambda score: score.pnmi)
 fbank_clusters = cluster_scores[0]
-outcome = "better" if best_clusters.pnmi > fbank_clusters.pnmi else "not better"
+higher = "better" if best_clusters.pnmi > fbank_clusters.pnmi else "not better"
 text = f"k-means of {best_clusters.name}: PNMI {best_clusters.pnmi:.3f}; of Fbank + deltas: {fbank_clusters.pnmi:.3f}; "
 text += f"the teacher's own codebook: {codebook_pnmi:.3f}."
-lesson.verdict("Clusters of the best layer against clusters of Fbank", outcome, text)
+lesson.verdict("Clusters of the best layer against clusters of Fbank", higher, text)
 
 # %% [markdown]
 # ## Layers against layers: CKA
@@ -409,6 +461,10 @@ lesson.figure("cka", figure, "Linear CKA between all layers, on frames of unseen
 lesson.metric("cka/H0 to last", float(cka[2, -1]))
 
 # %% [markdown]
+# Find the two darkest rows: what is unlike everything else? And the largest bright block: if you could keep
+# only one of its layers, which would it be?
+
+# %% [markdown]
 # ## How much does a layer change its input?
 #
 # $1 - \cos(H^{l-1}_t, H^l_t)$, averaged over frames, is 0 for a layer that only passes on, and near 1 for one
@@ -418,6 +474,10 @@ lesson.metric("cka/H0 to last", float(cka[2, -1]))
 change = probing.layer_change(test.features[2:])
 figure = plots.layer_change(change)
 lesson.figure("change", figure, "How far each layer turns its input: one minus the mean cosine.")
+
+# %% [markdown]
+# Compare with the probe's curve. A layer can turn its input far without adding anything that a phone probe
+# sees, because it may work on something else: voice, position, or the pre-training task.
 
 # %% [markdown]
 # ## Which layers would you distil?
@@ -442,6 +502,9 @@ rows = [
     for layer, score in enumerate(probe.layers)
 ]
 lesson.table("layers", rows, "The layers of the teacher, measured on unseen voices.")
+
+# %% [markdown]
+# No column alone decides. The next cell compares DistilHuBERT's choice with the best layer of this teacher.
 
 # %%
 chosen = [layer for layer in (4, 8, 12) if layer <= config.layers]

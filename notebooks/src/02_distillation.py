@@ -63,7 +63,7 @@ from kdkit.distill import (
     layer_wise,
     prediction_heads,
 )
-from kdkit.lessons import Lesson, millions, percent
+from kdkit.lessons import Lesson, millions, outcome, percent
 from kdkit.losses import regression_loss
 from kdkit.models import PRESETS, SpeechModel, parameter_count, preset
 from kdkit.probing import phone_probe
@@ -88,6 +88,10 @@ print(
 )
 
 # %% [markdown]
+# `batch.waves` is what networks see, `batch.lengths` is what is true. Everything below has to respect the
+# difference.
+
+# %% [markdown]
 # The teacher's answer to it: hidden states $H^0 \dots H^{12}$ for every frame. They are the targets. The
 # teacher stays in evaluation mode and gets no gradient; at the end of the notebook we check that not one of
 # its weights has changed.
@@ -98,6 +102,10 @@ weights_before = {name: tensor.clone() for name, tensor in teacher.model.state_d
 target = teacher.hidden(batch.waves, batch.lengths)
 print(len(target.hidden), "hidden states of", tuple(target.last.shape))
 print(f"{percent(target.mask.float().mean().item())} of the frames are real, the others are padding")
+
+# %% [markdown]
+# `target.mask` is true on real frames. What the teacher computes on the others is an accident of this batch,
+# and no student should learn it.
 
 # %% [markdown]
 # ## The regression loss
@@ -129,6 +137,10 @@ h, p = target.hidden[middle], target.hidden[middle - 1]
 torch.testing.assert_close(regression(p, h, target.mask), regression_loss(p, h, target.mask))
 
 # %% [markdown]
+# Such a check costs one line and catches the classic slips: a sum for a mean, a forgotten weight, a mask the
+# wrong way round.
+
+# %% [markdown]
 # Why two terms? Before you run the cell, guess which of these predictions of $H^6$ each term likes and
 # dislikes. Note two things after: doubling the target costs distance but no angle, and the angle term has a
 # floor above zero, $\log(1 + e^{-1})$, because $\sigma(1) < 1$.
@@ -149,6 +161,11 @@ for name, guess in guesses.items():
 lesson.table("terms", rows, f"The two terms of the loss for five predictions of H{middle}.")
 
 # %% [markdown]
+# The mean over all frames, which knows nothing about this utterance, often comes surprisingly close. A
+# falling loss is therefore not yet a student that has understood anything: how much of the way from the mean
+# to the target it goes is what counts.
+
+# %% [markdown]
 # ## Padding must not count
 #
 # Add a second of zeros to every utterance. Nothing that was said has changed, so the loss must not change
@@ -158,22 +175,19 @@ lesson.table("terms", rows, f"The two terms of the loss for five predictions of 
 # %%
 longer = teacher.hidden(F.pad(batch.waves, (0, 16_000)), batch.lengths)
 h_longer, p_longer = longer.hidden[middle], longer.hidden[middle - 1]
-everything = torch.ones_like(longer.mask)
-rows = [
-    {"mean over": "real frames, batch as it is", "loss": regression(p, h, target.mask).item()},
-    {
-        "mean over": "real frames, a second of padding",
-        "loss": regression(p_longer, h_longer, longer.mask).item(),
-    },
-    {
-        "mean over": "all frames, a second of padding",
-        "loss": regression(p_longer, h_longer, everything).item(),
-    },
-]
-assert abs(rows[0]["loss"] - rows[1]["loss"]) < 1e-3
-lesson.table(
-    "padding", [row | {"loss": f"{row['loss']:.4f}"} for row in rows], "What padding does to the loss."
-)
+losses = {
+    "real frames, batch as it is": regression(p, h, target.mask).item(),
+    "real frames, a second of padding": regression(p_longer, h_longer, longer.mask).item(),
+    "all frames, a second of padding": regression(p_longer, h_longer, torch.ones_like(longer.mask)).item(),
+}
+first, second, _ = losses.values()
+assert abs(first - second) < 1e-3
+rows = [{"mean over": name, "loss": f"{loss:.4f}"} for name, loss in losses.items()]
+lesson.table("padding", rows, "What padding does to the loss.")
+
+# %% [markdown]
+# The teacher itself did not care about the padding, because its attention is masked and its group norm counts
+# real frames only; lesson 3 shows what happens otherwise.
 
 # %% [markdown]
 # ## Heads: which student layer predicts which teacher layer?
@@ -191,6 +205,10 @@ print("deep & thin:   ", layer_wise(preset("tiny-dt-fbank"), teacher.config))
 print("shallow & wide:", prediction_heads(preset("tiny-sw-waveform")))
 
 # %% [markdown]
+# Pairs are (student layer, teacher layer). Any other mapping is one argument away: `DistillConfig(pairs=((6,
+# 6), (12, 12)))`.
+
+# %% [markdown]
 # The loss of a batch is the mean over the pairs. Written out for a new student, with the package's module for
 # the same:
 
@@ -204,6 +222,10 @@ losses = [
     for head, (s, t) in zip(task.heads, pairs, strict=True)
 ]
 torch.testing.assert_close(torch.stack(losses).mean(), task(batch)[0])
+
+# %% [markdown]
+# `DistillTask` holds student, teacher and heads; its `forward(batch)` returns the loss. That is all that the
+# training loop wants to know about distillation.
 
 # %% [markdown]
 # ## Structures: where the parameters go
@@ -225,6 +247,10 @@ for name, config in PRESETS.items():
 lesson.table("structures", rows, "Teachers and students, full size and tiny.")
 
 # %% [markdown]
+# Twelve thin layers or two wide ones for the same money: depth keeps the teacher's order of processing, width
+# keeps its vectors. Compare also what the waveform CNN takes of each budget.
+
+# %% [markdown]
 # ## Where a student starts
 #
 # A student may begin with every part of the teacher that has its shape. Expect much for S&W, which has the
@@ -232,15 +258,14 @@ lesson.table("structures", rows, "Teachers and students, full size and tiny.")
 # take.
 
 # %%
-rows = [
-    {
-        "student": name,
-        "takes from the teacher": ", ".join(new_student(name, teacher.model).from_teacher) or "nothing",
-    }
-    for name in PRESETS
-    if name.startswith(("tiny-dt", "tiny-sw"))
-]
+rows = []
+for name in ("tiny-dt-waveform", "tiny-dt-fbank", "tiny-sw-waveform", "tiny-sw-fbank"):
+    parts = new_student(name, teacher.model).from_teacher
+    rows.append({"student": name, "takes from the teacher": ", ".join(parts) or "nothing"})
 lesson.table("start", rows, "What new students take from the tiny teacher.")
+
+# %% [markdown]
+# Heads and everything that is not listed start from random numbers, drawn with the seed of this notebook.
 
 # %% [markdown]
 # An Fbank student needs one thing more before it starts: mean and standard deviation of every mel bin over
@@ -259,6 +284,9 @@ def start(name):
 
 
 # %% [markdown]
+# The statistics are stored in the student's checkpoint, so that they can never be forgotten or swapped.
+
+# %% [markdown]
 # ## One step by hand
 #
 # All of training is this, many times: loss, gradient, a small step against it. Repeated on one batch, the
@@ -266,9 +294,7 @@ def start(name):
 
 # %%
 student = start("tiny-dt-fbank")
-task = DistillTask(student, teacher, DistillConfig(layer_wise(student.config, teacher.config))).to(
-    lesson.device
-)
+task = DistillTask(student, teacher, DistillConfig(pairs)).to(lesson.device)
 optimiser = torch.optim.AdamW((p for p in task.parameters() if p.requires_grad), lr=1e-3)
 for step in range(3):
     loss, _ = task(batch)
@@ -278,6 +304,10 @@ for step in range(3):
     print(f"step {step}: loss {loss.item():.4f}")
 
 # %% [markdown]
+# Three numbers that fall are no proof of learning, only of a working gradient. This student is thrown away;
+# the ones below start afresh.
+
+# %% [markdown]
 # ## Training, live
 #
 # `kdkit.training.train` is the same loop with what a longer run needs: warm-up and decay of the learning
@@ -285,9 +315,8 @@ for step in range(3):
 # other voices than those it learns from.
 
 # %%
-recipe = TrainConfig(
-    steps=size.distill_steps, lr=2e-3, seed=seed, log_every=5, evaluate_every=max(1, size.distill_steps // 4)
-)
+quarter = max(1, size.distill_steps // 4)
+recipe = TrainConfig(steps=size.distill_steps, lr=2e-3, seed=seed, log_every=5, evaluate_every=quarter)
 dev_batches = list(Batches(dev, size.seconds_per_batch).epoch())
 
 
@@ -296,6 +325,10 @@ def unseen_voices(task):
     losses = [task(batch.to(lesson.device))[0].item() for batch in dev_batches]
     return {"dev loss": sum(losses) / len(losses)}
 
+
+# %% [markdown]
+# Evaluation goes through the same loss, without gradient, and leaves the data order of the training
+# untouched: a run that is stopped and resumed sees the same batches.
 
 # %% [markdown]
 # Now the two students: D&T with the Fbank front-end, which starts from nothing but the speech statistics, and
@@ -318,6 +351,10 @@ figure = plots.training_curves(logs, ("loss", "dev loss"), labels, "Distillation
 lesson.figure("losses", figure, "Regression loss of two students, trained in this run.")
 
 # %% [markdown]
+# Left and right should tell the same story. If the left fell and the right did not, the student would be
+# learning its training voices by heart; with unlabelled speech in plenty that hardly ever happens.
+
+# %% [markdown]
 # The two losses are means over different teacher layers (all of them; 4, 8 and 12), so the curves say how
 # each student improves, not which is better. That is for the probe. First: did the loss on unseen voices
 # fall?
@@ -333,6 +370,10 @@ for name, log in logs.items():
     lesson.verdict(f"The loss of {name} falls", "seen" if curve[-1] < curve[0] else "not seen", text)
 
 # %% [markdown]
+# Speed is part of the lesson: seconds of speech per second of computing, teacher included. The teacher's
+# forward pass is paid by both, the Fbank student's own part is small.
+
+# %% [markdown]
 # ## What do students know?
 #
 # The judge is the linear phone probe of lesson 1, on voices that neither student nor probe has heard. Each
@@ -340,40 +381,50 @@ for name, log in logs.items():
 #
 # - **new**, as it started;
 # - **live**, after the minutes above;
-# - **shipped**, distilled much longer when the kit was made. It was not trained in this run.
+# - **longer**, the shipped student, distilled much longer when the kit was made. It was not trained in this
+#   run.
 #
-# Expect new < live < shipped < teacher, on the last layer at least. The last layer is the one that a
+# Expect new < live < longer < teacher, on the last layer at least. The last layer is the one that a
 # recogniser will stand on.
 
 # %%
 students = {"teacher": teacher.model}
+sources = {"teacher": "shipped"}
 for name in live:
-    shipped, origin = lesson.student(name)
-    students |= {f"{name}, new": start(name).to(lesson.device), f"{name}, live": live[name]}
-    students |= {f"{name}, {'shipped' if origin == 'shipped' else 'longer'}": shipped}
+    longer, origin = lesson.student(name)
+    sources |= {f"{name} new": "run", f"{name} live": "run", f"{name} longer": origin}
+    students |= {f"{name} new": start(name).to(lesson.device), f"{name} live": live[name]}
+    students |= {f"{name} longer": longer}
+
+# %% [markdown]
+# Every line of the printout says where a model is from. What was trained longer elsewhere is never shown as
+# trained here.
 
 # %%
-probe_train = subset(train_speech, size.probe_train_minutes)
-probe_test = subset(test_speech, size.probe_test_minutes)
-probes = {
-    name: phone_probe(model, probe_train, probe_test, frames=10_000, test_frames=5_000, seed=seed)
-    for name, model in students.items()
-}
+train_set = subset(train_speech, size.probe_train_minutes)
+test_set = subset(test_speech, size.probe_test_minutes)
+counts = {"frames": size.probe_frames // 2, "test_frames": size.probe_frames // 4, "seed": seed}
+probes = {name: phone_probe(model, train_set, test_set, **counts) for name, model in students.items()}
 
 # %%
 rows = []
 for name, probe in probes.items():
     last, best = probe.layers[-1], probe.layers[probe.best]
-    source = "shipped" if name.endswith(("shipped", "teacher")) else "run"
-    lesson.metric(
-        f"probe/{name.replace(',', '')}", last.accuracy, (last.low, last.high), "share", note=source
-    )
-    row = {"model": name, "parameters": millions(students[name])}
-    row |= {"last layer": percent(last.accuracy, (last.low, last.high))}
+    interval = (last.low, last.high)
+    lesson.metric(f"probe/{name}", last.accuracy, interval, "share", note=f"model: {sources[name]}")
+    row = {
+        "model": name,
+        "trained": sources[name].replace("run", "here"),
+        "parameters": millions(students[name]),
+    }
+    row |= {"last layer": percent(last.accuracy, interval)}
     rows.append(row | {"best layer": f"{best.name}: {percent(best.accuracy)}"})
-fbank = probe.fbank
-rows.append({"model": "Fbank + deltas", "best layer": percent(fbank.accuracy, (fbank.low, fbank.high))})
+rows.append({"model": "Fbank + deltas", "best layer": percent(probe.fbank.accuracy)})
 lesson.table("probes", rows, "Frames of unseen voices whose phone a linear probe reads, 95 % intervals.")
+
+# %% [markdown]
+# Read the last layer first. A *new* S&W student can already read phones in layers that it copied from the
+# teacher: that is inheritance, not learning, and the reason for probing "new" at all.
 
 # %% [markdown]
 # Layer by layer for the deep & thin student: layer-wise distillation should pull its whole curve towards the
@@ -383,8 +434,12 @@ lesson.table("probes", rows, "Frames of unseen voices whose phone a linear probe
 deep = {name: probe for name, probe in probes.items() if name == "teacher" or "-dt-" in name}
 figure = plots.layer_curve(deep, title="Teacher and deep & thin student, layer by layer")
 lesson.figure(
-    "deep and thin", figure, "Linear phone probe on unseen voices: teacher, and D&T student at three ages."
+    "deep and thin", figure, "Linear phone probe on unseen voices: teacher, D&T student at three ages."
 )
+
+# %% [markdown]
+# Where does the student follow the teacher's curve, and where does it fall behind? With `seed` changed the
+# details move; what survives is worth believing.
 
 # %% [markdown]
 # ## Verdict
@@ -393,19 +448,13 @@ lesson.figure(
 # is stricter than a paired test.
 
 # %%
-for name in live:
-    new = probes[f"{name}, new"].layers[-1]
-    for key, probe in probes.items():
-        if key.startswith(name) and not key.endswith("new"):
-            last = probe.layers[-1]
-            outcome = (
-                "better" if last.low > new.high else "not better" if last.high < new.low else "inconclusive"
-            )
-            text = (
-                f"{percent(last.accuracy)} of the frames against {percent(new.accuracy)} before distillation "
-            )
-            text += f"and {percent(probes['teacher'].layers[-1].accuracy)} for the teacher."
-            lesson.verdict(f"{key.replace(',', '')} against new", outcome, text)
+top = percent(probes["teacher"].layers[-1].accuracy)
+for name, probe in probes.items():
+    structure, _, age = name.partition(" ")
+    if age in ("live", "longer"):
+        last, new = probe.layers[-1], probes[f"{structure} new"].layers[-1]
+        text = f"{percent(last.accuracy)} of the frames, {percent(new.accuracy)} before distillation; teacher {top}."
+        lesson.verdict(f"{name} against new", outcome((last.low, last.high), (new.low, new.high)), text)
 
 # %% [markdown]
 # And the teacher: not a weight has moved.
@@ -419,8 +468,8 @@ print("the teacher is bit for bit what it was")
 #
 # - A loss of four lines, made of a distance and an angle, over real frames only.
 # - Two ways to connect a student: a head for every layer, or a few heads on the last.
-# - A student that learns from hidden states alone; the verdicts say how far a minute carries, and how far the
-#   longer distillation of the shipped students.
+# - A student that learns from hidden states alone; the verdicts say how far a minute of training carries, and
+#   how far the longer distillation of the shipped students.
 #
 # **Limits.** The probe asks for phones; a student may lose what it does not ask for. One seed and one
 # teacher: the intervals speak for more test speech, not for other seeds. Which *structure* is better needs

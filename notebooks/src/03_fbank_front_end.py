@@ -51,6 +51,7 @@ out = "runs/notebooks"  # str: run folder, relative to where the notebook runs
 
 # %%
 import time
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -59,14 +60,15 @@ import torchaudio
 from torch import nn
 
 from kdkit import plots
+from kdkit.activations import ModelLayers, collect
 from kdkit.audio import read_audio
 from kdkit.batches import Batches
 from kdkit.corpora.synthetic import subset
 from kdkit.distill import DistillConfig, DistillTask, fbank_statistics, layer_wise
 from kdkit.frontends import KERNELS, STRIDES, Fbank, mel_filterbank, num_frames
-from kdkit.lessons import Lesson, percent
+from kdkit.lessons import Lesson, outcome, percent
 from kdkit.models import SpeechModel, parameter_count, preset
-from kdkit.probing import phone_probe
+from kdkit.probing import probe_layers
 from kdkit.students import new_student
 from kdkit.training import TrainConfig, train
 
@@ -81,12 +83,14 @@ lesson = Lesson("03_fbank_front_end", "The Fbank front-end replaces the waveform
 
 # %%
 size = lesson.size
-speech, train_speech, test_speech, other_speech = lesson.corpus(
-    "unlabelled", "train", "test-clean", "test-other"
-)
+speech, train_speech = lesson.corpus("unlabelled", "train")
+test_speech, other_speech = lesson.corpus("test-clean", "test-other")
 utterance = min(test_speech, key=lambda u: abs(u.duration - 3))
 wave = read_audio(utterance.audio)
 lesson.audio("utterance", wave, f"An unseen voice says: “{utterance.text}”")
+
+# %% [markdown]
+# Listen first, then look: the three pictures below share one time axis with what you heard.
 
 # %% [markdown]
 # Look for what both pictures show (silences, borders between phones) and for what only one does. Fbank's rows
@@ -100,6 +104,10 @@ features = cnn(waves, lengths)[0]  # (frames at 50 Hz, channels)
 fbank = Fbank()(waves)[0]  # (frames at 100 Hz, 80)
 figure = plots.aligned_features(wave, features, fbank, utterance.phones)
 lesson.figure("three ways", figure, "One utterance as waveform, CNN features of the teacher, and Fbank.")
+
+# %% [markdown]
+# CNN channels are drawn standardised, so that quiet ones show too. Note the widths: Fbank has twice as many
+# columns a second. One frame of a student will stand on a few of them.
 
 # %% [markdown]
 # ## The mel filters
@@ -131,6 +139,10 @@ filters[-1] = 0  # Kaldi leaves the bin at 8,000 Hz out
 torch.testing.assert_close(filters, mel_filterbank())
 
 # %% [markdown]
+# The assertion compares with the package's filterbank. Every number of it follows from two formulas and four
+# constants: 80 bins, 512 points, 20 Hz and half the sampling rate.
+
+# %% [markdown]
 # Expect narrow filters at the low end, so narrow that some hold a single bin of the spectrum or none, and
 # broad ones at the high end.
 
@@ -138,6 +150,11 @@ torch.testing.assert_close(filters, mel_filterbank())
 lesson.figure(
     "mel", plots.mel_filters(filters), "The 80 mel filters over frequency, every fifth one in colour."
 )
+
+# %% [markdown]
+# Where the ear hears fine differences there are many filters, where it does not there are few. That is
+# knowledge about hearing, built in. HuBERT's CNN has to find something like it in the data; that of the tiny
+# teacher was shown it first.
 
 # %% [markdown]
 # ## Fbank, step by step
@@ -171,6 +188,11 @@ print(
 )
 
 # %% [markdown]
+# What difference there is comes from the order of float operations; it shows in the quietest bins, where the
+# logarithm magnifies. There is nothing in Fbank that could be trained, and nothing that could be lost with a
+# checkpoint.
+
+# %% [markdown]
 # ## One frame for one frame
 #
 # A student learns frame by frame, so both front-ends must agree about what a frame is. Fbank comes at 100 Hz;
@@ -188,10 +210,12 @@ windows = (samples - 400) // 160 + 1  # Fbank at 100 Hz
 by_fbank = (windows + 2 * 2 - 5) // 2 + 1  # padded by 2 on both sides
 agree = (by_cnn == by_fbank) & (by_cnn == num_frames(samples))
 lesson.metric("frames/share of lengths that agree", float(agree.mean()), unit="share")
-print(
-    f"{len(samples)} lengths from 400 samples to {samples[-1] / 16_000:.1f} s: they agree in {percent(agree.mean())}"
-)
+print(f"{len(samples)} lengths, up to {samples[-1] / 16_000:.1f} s: {percent(agree.mean())} agree")
 assert agree.all()
+
+# %% [markdown]
+# With a *centred* spectrogram, the default of most libraries, the counts would differ for most lengths, and a
+# frame of the student would stand for another moment than the teacher's frame of the same number.
 
 # %% [markdown]
 # ## What padding does to a group norm
@@ -225,19 +249,23 @@ with torch.no_grad():
 print(f"largest change by padding: group norm {error_plain:.2e}, masked group norm {error_masked:.2e}")
 
 # %% [markdown]
+# One of the two numbers is float error, the other is not. And nothing but silence was added.
+
+# %% [markdown]
 # And at the end of the network, after twelve layers? We compare the teacher with either norm, and a Fbank
 # student, as the relative change of the last hidden state. Expect float error for two of them.
 
 
 # %%
+@torch.no_grad()
 def change_by_padding(model, masked):
-    with torch.no_grad():
-        alone = model(waves, lengths).last
-        features = model.front_end(padded, lengths, padded=masked)  # False: the plain group norm
-        last = model.encode(features, num_frames(lengths)).last[:, : alone.shape[1]]
+    alone = model(waves, lengths).last
+    features = model.front_end(padded, lengths, padded=masked)  # False: the plain group norm
+    last = model.encode(features, num_frames(lengths)).last[:, : alone.shape[1]]
     return ((last - alone).norm() / alone.norm()).item()
 
 
+# %%
 waveform_model = teacher.model.cpu()
 fbank_model, _ = lesson.student("tiny-dt-fbank")
 changes = {
@@ -252,9 +280,16 @@ lesson.table("padding", rows, "Change of the last hidden state when two seconds 
 for name, change in changes.items():
     lesson.metric(f"padding/{name.replace(',', '')}", change)
 safe = max(changes["waveform CNN, masked group norm"], changes["Fbank"]) < 1e-3
-text = "With the masked norm, and with Fbank, padding changes nothing but float error; "
-text += f"with the plain group norm {percent(changes['waveform CNN, group norm'])} of the last hidden state's length."
+text = f"Two seconds of padding move the teacher's last hidden state by {percent(changes['waveform CNN, group norm'])} "
+text += "of its length with the plain group norm; with the masked norm, and with Fbank, by "
+text += "float error only." if safe else "more than float error."
 lesson.verdict("Padding does not change an utterance", "seen" if safe else "not seen", text)
+
+# %% [markdown]
+# Plainly: a group norm over time makes every frame depend on every sample, padding included; no attention
+# mask behind it can repair that. Where kdkit runs HuBERT models on padded batches, it counts real frames
+# only, and the result equals that of the utterance alone. The Fbank front-end has no such norm: its
+# statistics are those of the corpus, fixed.
 
 # %% [markdown]
 # ## Parameters
@@ -264,24 +299,26 @@ lesson.verdict("Padding does not change an utterance", "seen" if safe else "not 
 # save.)
 
 # %%
-savings, rows = {}, []
-for scale in ("", "tiny-"):
-    counts = {}
-    for front_end in ("waveform", "fbank"):
-        with torch.device("meta"):  # shapes without memory
-            model = SpeechModel(preset(f"{scale}dt-{front_end}"))
-        counts[front_end] = parameter_count(model)
-        row = {"student": f"{scale}dt-{front_end}", "front-end": f"{parameter_count(model.front_end):,}"}
-        rows.append(row | {"encoder": f"{parameter_count(model.encoder):,}", "all": f"{counts[front_end]:,}"})
-    savings[scale] = 1 - counts["fbank"] / counts["waveform"]
+counts, rows = {}, []
+for name in ("dt-waveform", "dt-fbank", "tiny-dt-waveform", "tiny-dt-fbank"):
+    with torch.device("meta"):  # shapes without memory
+        model = SpeechModel(preset(name))
+    counts[name] = parameter_count(model)
+    row = {"student": name, "front-end": f"{parameter_count(model.front_end):,}"}
+    rows.append(row | {"encoder": f"{parameter_count(model.encoder):,}", "all": f"{counts[name]:,}"})
 lesson.table("parameters", rows, "Parameters of the deep & thin student.")
 
+# %% [markdown]
+# The encoders are equal to the last parameter, so the whole difference is in the front-end.
+
 # %%
-lesson.metric("parameters saved/full size", savings[""], unit="share")
-lesson.metric("parameters saved/tiny", savings["tiny-"], unit="share")
-matches = round(100 * savings[""]) == 17
-text = f"The full-size Fbank student has {percent(savings[''])} fewer parameters (the paper: 17 %), the tiny one "
-text += f"{percent(savings['tiny-'])} fewer."
+saved = 1 - counts["dt-fbank"] / counts["dt-waveform"]
+saved_tiny = 1 - counts["tiny-dt-fbank"] / counts["tiny-dt-waveform"]
+lesson.metric("parameters saved/full size", saved, unit="share")
+lesson.metric("parameters saved/tiny", saved_tiny, unit="share")
+matches = round(100 * saved) == 17
+text = f"The full-size Fbank student has {percent(saved)} fewer parameters than its waveform twin (the paper: 17 %); "
+text += f"for the tiny one it is {percent(saved_tiny)}."
 lesson.verdict("The paper's 17 % fewer parameters", "seen" if matches else "not seen", text)
 
 # %% [markdown]
@@ -308,6 +345,10 @@ def race(models, seconds, rounds):  # {name: model} -> {name: (rounds,) seconds 
     return {name: np.array(t) for name, t in times.items()}
 
 
+# %% [markdown]
+# Models, lengths and rounds are arguments: try `race` with 1 s and with 20 s. Attention costs grow with the
+# square of the length, front-ends in proportion.
+
 # %%
 names = ["tiny-teacher", "tiny-dt-waveform", "tiny-dt-fbank", "hubert-base", "dt-waveform", "dt-fbank"]
 racers = {name: SpeechModel(preset(name)).eval().to(lesson.device) for name in names}
@@ -320,21 +361,24 @@ rows = []
 for name, t in times.items():
     low, median, high = 1e3 * np.quantile(t, [0.25, 0.5, 0.75])
     row = {"model": name, "parameters": f"{counts[name] / 1e6:.2f} M", "ms for 5 s": f"{median:.0f}"}
-    row |= {"quartiles": f"{low:.0f} to {high:.0f}", "x real time": f"{5e3 / median:.0f}"}
-    rows.append(row)
-    lesson.metric(
-        f"speed/{name}", 5e3 / median, (5e3 / high, 5e3 / low), "x real time", timing=True, note="quartiles"
-    )
-lesson.table(
-    "speed", rows, f"Inference, 1 x 5 s, float32, {torch.get_num_threads()} threads, {lesson.device}."
-)
+    rows.append(row | {"quartiles": f"{low:.0f} to {high:.0f}", "x real time": f"{5e3 / median:.0f}"})
+    speeds = 5e3 / median, (5e3 / high, 5e3 / low)
+    lesson.metric(f"speed/{name}", *speeds, "x real time", timing=True, note="quartiles")
+where = f"{lesson.device}, {torch.get_num_threads()} threads"
+lesson.table("speed", rows, f"Inference, one utterance of 5 s, float32, {where}.")
+
+# %% [markdown]
+# The quartiles say how far to trust a median on this machine today: if they are wide, something else is
+# running.
 
 # %%
 systems = [{"name": n, "parameters": counts[n], "speed": 5 / np.median(t)} for n, t in times.items()]
 figure = plots.size_and_speed(systems, "Parameters, and speed on this machine")
-lesson.figure(
-    "speed", figure, "Parameters and speed of teachers and deep & thin students, one utterance of 5 s."
-)
+lesson.figure("speed", figure, "Parameters and speed of teachers and deep & thin students, 1 x 5 s.")
+
+# %% [markdown]
+# Parameters and speed are different things. The CNN holds a modest part of a student's parameters, but works
+# at up to 16,000 positions a second, where the encoder works at 50.
 
 # %% [markdown]
 # Verdict on the "2x": every round gives a ratio of the twins' times; "better" when even the lower quartile is
@@ -345,9 +389,11 @@ for scale, words in (("", "full size"), ("tiny-", "tiny")):
     ratios = times[f"{scale}dt-waveform"] / times[f"{scale}dt-fbank"]
     low, median, high = np.quantile(ratios, [0.25, 0.5, 0.75])
     lesson.metric(f"speed-up/{words}", median, (low, high), "x", timing=True, note="quartiles")
-    outcome = "better" if low > 2 else "not better" if high < 2 else "inconclusive"
     text = f"The Fbank student is {median:.1f} times as fast as its waveform twin (quartiles {low:.1f} to {high:.1f})."
-    lesson.verdict(f"Faster than the paper's 2x, {words}".replace(",", ""), outcome, text)
+    lesson.verdict(f"More than twice as fast {words}", outcome((low, high), (2, 2)), text)
+
+# %% [markdown]
+# The tiny CNN is narrow where it costs most, so the tiny ratio can be smaller than the full-size one.
 
 # %% [markdown]
 # ## Distil both twins, live
@@ -377,6 +423,10 @@ for name, log in logs.items():
     lesson.metric(f"twin training speed/{name}", log[-1]["times_real_time"], unit="x real time", timing=True)
 
 # %% [markdown]
+# Left, loss over steps: who learns more from a batch? Right, speed, teacher's forward pass included: who gets
+# through more batches? For a student that must be trained for days, both count.
+
+# %% [markdown]
 # ## The price
 #
 # A few steps say little about where both end. The shipped twins were distilled with the same recipe for much
@@ -384,27 +434,37 @@ for name, log in logs.items():
 # their last layer, on unseen voices, clean and with noise, reverberation and unseen accents (`test-other`).
 
 # %%
-twins = {name: lesson.student(name)[0] for name in ("tiny-dt-waveform", "tiny-dt-fbank")}
-train_set = subset(train_speech, size.probe_train_minutes)
+twins, origins = {}, {}
+for name in ("tiny-dt-waveform", "tiny-dt-fbank"):
+    twins[name], origins[name] = lesson.student(name)
 tests = {"test-clean": test_speech, "test-other": other_speech}
-probes = {
-    (name, split): phone_probe(model, train_set, subset(test, size.probe_test_minutes), 10_000, 5_000, seed)
-    for name, model in twins.items()
-    for split, test in tests.items()
-}
+
+
+def last_layer(model, utterances, minutes, frames):
+    sample = collect(ModelLayers(model), subset(utterances, minutes), frames, seed)
+    kept = [0, 1, len(sample.names) - 1]  # Fbank + deltas, front-end, last layer
+    return replace(sample, names=[sample.names[i] for i in kept], features=[sample.features[i] for i in kept])
+
+
+# %%
+probes = {}
+for name, model in twins.items():
+    train_frames = last_layer(model, train_speech, size.probe_train_minutes, size.probe_frames)
+    for split, test in tests.items():
+        test_frames = last_layer(model, test, size.probe_test_minutes, size.probe_frames // 2)
+        probes[name, split] = probe_layers(train_frames, test_frames, seed)
+
+# %% [markdown]
+# The same frames for both twins, so that whatever differs comes from the students. Fbank + deltas, without
+# any network, is there as the line to beat.
 
 # %%
 rows = []
 for (name, split), probe in probes.items():
     last, line = probe.layers[-1], probe.fbank
-    lesson.metric(
-        f"probe/{name}/{split}", last.accuracy, (last.low, last.high), "share", note="shipped student"
-    )
-    row = {
-        "shipped student": name,
-        "test set": split,
-        "last layer": percent(last.accuracy, (last.low, last.high)),
-    }
+    score = last.accuracy, (last.low, last.high)
+    lesson.metric(f"probe/{name}/{split}", *score, "share", note=f"student: {origins[name]}")
+    row = {"student": name, "from": origins[name], "test set": split, "last layer": percent(*score)}
     rows.append(row | {"Fbank + deltas": percent(line.accuracy, (line.low, line.high))})
 lesson.table("price", rows, "Frames of unseen voices whose phone a linear probe reads, 95 % intervals.")
 
@@ -414,23 +474,17 @@ lesson.table("price", rows, "Frames of unseen voices whose phone a linear probe 
 
 # %%
 for split in tests:
-    waveform, fbank = (probes[name, split].layers[-1] for name in ("tiny-dt-waveform", "tiny-dt-fbank"))
-    outcome = (
-        "better"
-        if fbank.low > waveform.high
-        else "not better"
-        if fbank.high < waveform.low
-        else "inconclusive"
-    )
-    text = f"{percent(fbank.accuracy)} with Fbank, {percent(waveform.accuracy)} with the waveform CNN: "
-    text += f"{100 * (fbank.accuracy - waveform.accuracy):+.1f} points"
-    text += ", and the 95 % intervals overlap." if outcome == "inconclusive" else "."
-    lesson.verdict(f"Fbank student against its waveform twin on {split}", outcome, text)
+    cnn, mel80 = (probes[name, split].layers[-1] for name in twins)
+    result = outcome((mel80.low, mel80.high), (cnn.low, cnn.high))
+    text = f"{percent(mel80.accuracy)} with Fbank, {percent(cnn.accuracy)} with the waveform CNN, "
+    text += f"{100 * (mel80.accuracy - cnn.accuracy):+.1f} points; the 95 % intervals "
+    text += "overlap." if result == "inconclusive" else "do not touch."
+    lesson.verdict(f"Fbank student against its waveform twin on {split}", result, text)
 
 # %% [markdown]
 # ## What you have seen
 #
-# - Fbank is four lines of arithmetic and a matrix of triangles, equal to Kaldi's.
+# - Fbank is a few lines of arithmetic and a matrix of triangles, equal to Kaldi's.
 # - Both front-ends make exactly the same frames, so nothing is ever trimmed.
 # - A norm over time makes an utterance depend on its padding; statistics over real frames undo that.
 # - What the swap saves, counted and timed on your machine, and what it costs.
