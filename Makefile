@@ -23,9 +23,9 @@ help:  ## this list
 report: $(STAMP)  ## run the notebooks, write one HTML report (PROFILE=quick OUT=runs/quick)
 	$(BIN)/kdkit report --profile $(PROFILE) --out $(OUT)
 
-# Notebooks first: they take longest, and the other worker does the rest meanwhile. One thread a worker.
+# A file of tests stays on one worker; tests/conftest.py puts the notebooks first. One thread a worker.
 test: $(STAMP) lint  ## lint, unit tests and all notebooks in profile smoke
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests/test_notebooks.py tests
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: $(STAMP)  ## ruff, and do the notebooks agree with their sources?
 	$(BIN)/ruff check .

@@ -34,21 +34,28 @@ def mfcc_labels(utterances: list[Utterance], clusters: int, path: Path) -> Label
         mfcc, threads = MFCC(), torch.get_num_threads()
         torch.set_num_threads(1)  # an utterance is too little work to share out
         labels, _ = cluster(
-            lambda some: ((u.id, mfcc(read_audio(u.audio))) for u in some), utterances, clusters, "k-means of MFCCs"
+            lambda some: ((u.id, mfcc(read_audio(u.audio))) for u in some),
+            utterances,
+            clusters,
+            "k-means of MFCCs",
         )
         torch.set_num_threads(threads)
         labels.save(path)
     return Labels.load(path)
 
 
-def layer_labels(model: SpeechModel, layer: int, utterances: list[Utterance], clusters: int, path: Path) -> Labels:
+def layer_labels(
+    model: SpeechModel, layer: int, utterances: list[Utterance], clusters: int, path: Path
+) -> Labels:
     if not path.exists():
 
         @torch.no_grad()
         def features(some: list[Utterance]):
             for batch in Batches(some, 64).epoch():
                 output = model(batch.waves, batch.lengths)
-                for utterance, hidden, n in zip(batch.utterances, output.hidden[layer], output.frames, strict=True):
+                for utterance, hidden, n in zip(
+                    batch.utterances, output.hidden[layer], output.frames, strict=True
+                ):
                     yield utterance.id, hidden[:n]
 
         labels, _ = cluster(features, utterances, clusters, f"k-means of layer {layer} of iteration 1")
@@ -77,7 +84,9 @@ def iteration(
         model = load_model(start)[0].train()
         codebook = Codebook(model.config.dim, labels.clusters, proj=64)
         task = PretrainTask(model, codebook, labels, noise, args.visible_weight, args.mask, args.span)
-        recipe = TrainConfig(steps=steps, lr=args.lr, warmup=0.04, weight_decay=0.01, seed=args.seed, log_every=25)
+        recipe = TrainConfig(
+            steps=steps, lr=args.lr, warmup=0.04, weight_decay=0.01, seed=args.seed, log_every=25
+        )
         batches, began = Batches(utterances, args.batch_seconds, args.seed, cache=True), time.time()
         log = train(task, batches, recipe, out, title=out.name)
         meta = {
@@ -93,7 +102,9 @@ def iteration(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add("--out", type=Path, default=Path("runs/teacher"))
     add("--steps", type=int, nargs=3, default=(500, 4000, 8000), metavar=("CNN", "FIRST", "SECOND"))
@@ -103,7 +114,14 @@ def main() -> None:
     add("--lr", type=float, default=2e-3)
     add("--mask", type=float, default=0.5, help="share of frames that the hidden spans would cover")
     add("--span", type=int, default=5, help="frames of a hidden span")
-    add("--noise", type=float, nargs=2, default=(0.0, 0.25), metavar=("FIRST", "SECOND"), help="share of noisy input")
+    add(
+        "--noise",
+        type=float,
+        nargs=2,
+        default=(0.0, 0.25),
+        metavar=("FIRST", "SECOND"),
+        help="share of noisy input",
+    )
     add("--visible-weight", type=float, default=1.0, help="weight of the loss on frames that are not hidden")
     add("--batch-seconds", type=float, default=16)
     add("--seed", type=int, default=0)

@@ -106,7 +106,12 @@ class Lesson(Results):
             raise CheckpointError(
                 f"{teachers.ASSETS}: no recogniser_*.safetensors; make them with data_scripts"
             )
-        return {path.stem.removeprefix("recogniser_"): load_recogniser(path) for path in paths}
+        found = {path.stem.removeprefix("recogniser_"): load_recogniser(path) for path in paths}
+        for name, (_, meta) in found.items():
+            self._say_origin(
+                name, "shipped", meta, f"{meta['start']}, {meta['minutes']:g} labelled minutes, "
+            )
+        return found
 
     # --- what is shown is kept --------------------------------------------------------------------------------
 
@@ -149,8 +154,8 @@ class Lesson(Results):
         self.metric("seconds", seconds, unit="s", timing=True)
         print(f"{seconds / 60:.1f} minutes; figures, sound and numbers are in {self.out}")
 
-    def _say_origin(self, what: str, origin: str, meta: dict) -> None:
-        steps = f" ({meta['steps']} training steps)" if "steps" in meta else ""
+    def _say_origin(self, what: str, origin: str, meta: dict, details: str = "") -> None:
+        steps = f" ({details}{meta['steps']} training steps)" if "steps" in meta else ""
         shipped = "shipped with the kit, not trained in this run"
         if os.environ.get("KDKIT_ASSETS"):
             shipped = "from the folder that KDKIT_ASSETS names, not trained in this run"

@@ -316,7 +316,9 @@ for step in range(3):
 
 # %%
 quarter = max(1, size.distill_steps // 4)
-recipe = TrainConfig(steps=size.distill_steps, lr=2e-3, seed=seed, log_every=5, evaluate_every=quarter)
+recipe = TrainConfig(
+    steps=size.distill_steps, lr=2e-3, seed=seed, log_every=max(1, quarter // 8), evaluate_every=quarter
+)
 dev_batches = list(Batches(dev, size.seconds_per_batch).epoch())
 
 

@@ -403,7 +403,7 @@ for scale, words in (("", "full size"), ("tiny-", "tiny")):
 # ahead in these few steps, and the Fbank student to get through its steps faster.
 
 # %%
-recipe = TrainConfig(steps=size.twin_steps, lr=2e-3, seed=seed, log_every=5)
+recipe = TrainConfig(steps=size.twin_steps, lr=2e-3, seed=seed, log_every=max(1, size.twin_steps // 30))
 batches = Batches(speech, size.seconds_per_batch, seed, cache=True)
 logs = {}
 for name in ("tiny-dt-waveform", "tiny-dt-fbank"):

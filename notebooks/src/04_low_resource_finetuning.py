@@ -271,7 +271,7 @@ recipe = TrainConfig(
     schedule="tri-stage",
     weight_decay=0.01,
     seed=seed,
-    log_every=10,
+    log_every=max(1, size.finetune_steps // 40),
 )
 
 # %%

@@ -1,0 +1,125 @@
+"""Measures the shipped models and writes their model card, ASSETS/README.md: nothing in it is typed by hand.
+
+python data_scripts/make_card.py --assets kdkit/assets
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from kdkit.activations import ModelLayers, collect
+from kdkit.checkpoints import load_checkpoint
+from kdkit.corpora.synthetic import build_synthetic
+from kdkit.files import write_text
+from kdkit.models import parameter_count
+from kdkit.probing import layer_pnmi, probe_layers
+from kdkit.teachers import load_model
+
+INTRODUCTION = """# Models shipped with kdkit
+
+Tiny models, trained on nothing but synthetic speech (eSpeak NG), for lessons: they show at laptop size what HuBERT
+Base and its students show at full size. They know one synthetic accent well and real speech hardly. Weights are
+float16 safetensors under the kit's MIT licence. Made by `data_scripts/make_teacher.py`, `make_students.py` and
+`make_recognisers.py`; this card by `make_card.py`.
+"""
+
+
+def table(rows: list[dict]) -> str:
+    head = list(rows[0])
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join(lines + ["| " + " | ".join(str(row[key]) for key in head) + " |" for row in rows])
+
+
+def percent(value: float, interval=None) -> str:
+    low_high = f" ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})" if interval else ""
+    return f"{100 * value:.1f} %{low_high}"
+
+
+def teacher_section(path: Path, splits: dict, frames: int) -> str:
+    model, codebook, meta = load_model(path)
+    extract = ModelLayers(model)
+    train, test = (
+        collect(extract, splits["train"], frames),
+        collect(extract, splits["test-clean"], frames // 2),
+    )
+    probe, clusters = probe_layers(train, test), layer_pnmi(train, test)
+    rows = [
+        {
+            "layer": score.name,
+            "phone probe": percent(score.accuracy, (score.low, score.high)),
+            "PNMI, 100 clusters": f"{cluster.pnmi:.3f}",
+            "phone purity": f"{cluster.phone_purity:.3f}",
+        }
+        for score, cluster in zip((probe.fbank, probe.front_end, *probe.layers), clusters, strict=True)
+    ]
+    return f"""## tiny_teacher.safetensors
+
+{parameter_count(model):,} parameters, {model.config.layers} layers of width {model.config.dim}, codebook of
+{len(codebook.label_embeddings)} clusters ({meta["targets"]}). The last iteration took {meta["steps"]} steps and
+{meta["seconds"] / 60:.0f} minutes on 2 CPU cores; recipe: `{json.dumps(meta["recipe"])}`. At its end:
+`{json.dumps({k: round(v, 4) for k, v in meta["last"].items()})}`.
+
+Linear phone probe on {probe.test_frames} frames of unseen voices (silence left out), 95 % intervals over utterances:
+
+{table(rows)}
+
+Best layer: H{probe.best}, {100 * probe.gain:+.1f} points over Fbank + deltas.
+"""
+
+
+def student_section(paths: list[Path]) -> str:
+    rows = []
+    for path in paths:
+        _, meta = load_checkpoint(path)
+        rows.append(
+            {
+                "file": path.name,
+                "parameters": f"{meta['parameters']:,}",
+                "steps": meta["steps"],
+                "minutes on 2 cores": f"{meta['seconds'] / 60:.0f}",
+                "regression loss at the end": f"{meta['regression_loss']:.3f}",
+            }
+        )
+    return f"## Distilled students\n\n{table(rows)}\n" if rows else ""
+
+
+def recogniser_section(path: Path) -> str:
+    if not path.exists():
+        return ""
+    rows = [
+        {
+            "system": row["system"],
+            "start": row["start"],
+            "labelled minutes": f"{row['minutes']:g}",
+            "steps": row["steps"],
+            "split": row["split"],
+            "WER, greedy": percent(row["wer"], row["wer_interval"]),
+            "CER": percent(row["cer"]),
+        }
+        for row in json.loads(path.read_text())
+    ]
+    return f"## Fine-tuned: `metrics.json`\n\nOne seed; 95 % intervals over utterances.\n\n{table(rows)}\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--assets", type=Path, default=Path("kdkit/assets"))
+    parser.add_argument("--frames", type=int, default=20_000, help="frames that the probes are trained on")
+    args = parser.parse_args()
+    splits = build_synthetic(minutes={"train": 30, "test-clean": 10})
+    sections = [
+        INTRODUCTION,
+        teacher_section(args.assets / "tiny_teacher.safetensors", splits, args.frames),
+        student_section(sorted(args.assets.glob("tiny_[ds]*.safetensors"))),
+        recogniser_section(args.assets / "metrics.json"),
+    ]
+    write_text(args.assets / "README.md", "\n".join(filter(None, sections)))
+    print(f"card: {args.assets / 'README.md'}")
+
+
+if __name__ == "__main__":
+    main()
