@@ -1,7 +1,7 @@
 """Makes the tiny HuBERT teacher that ships with kdkit, from nothing but synthetic speech.
 
     python data_scripts/make_teacher.py --out runs/teacher            # everything; stop it and run it again at will
-    python data_scripts/make_teacher.py --out /tmp/t --steps 20 20 20 --minutes 5     # a minute, to see it work
+    python data_scripts/make_teacher.py --out runs/trial --steps 20 20 20 --minutes 5     # a minute, to see it work
 
 Stages, each kept in OUT and skipped when it is there: the CNN learns to be a filterbank, k-means of MFCCs, first
 iteration, k-means of a middle layer of the first network, second iteration (which starts from the weights of the

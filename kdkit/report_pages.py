@@ -47,7 +47,7 @@ def write_index(out: Path, run: dict, records: dict[str, dict]) -> None:
     """Writes ``out/index.html``, everything embedded. ``run`` is what :mod:`kdkit.report` keeps of the run, ``records``
     maps a notebook's name to what :func:`kdkit.results.read_results` gives."""
     systems = [system for record in records.values() for system in record["systems"]]
-    systems.sort(key=lambda system: list(ROLES).index(system["role"]))
+    systems.sort(key=_place)
     splits = list(dict.fromkeys(split for system in systems for split in system["wer"]))
     notebooks = [_section(out, notebook, records.get(notebook["name"])) for notebook in run["notebooks"]]
     ends = [
@@ -80,6 +80,12 @@ def write_index(out: Path, run: dict, records: dict[str, dict]) -> None:
         sources=SOURCES,
     )
     write_text(out / "index.html", page)
+
+
+def _place(system: dict) -> tuple:
+    """Order of the headline table: teachers, then each student with its twin from scratch beneath, then baselines."""
+    block = {"teacher": 0, "baseline": 2}.get(system["role"], 1)
+    return block, system["name"] if block == 1 else "", list(ROLES).index(system["role"]), system["labels"]
 
 
 def story(systems: list[dict], profile: str) -> list[str]:

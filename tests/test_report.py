@@ -20,7 +20,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from kdkit.errors import ConfigError
 from kdkit.progress import Progress
 from kdkit.report import choose_parameters, declared_parameters, find_notebooks, run_report
-from kdkit.report_pages import last_states, mathml, story, write_notebook_html
+from kdkit.report_pages import _place, last_states, mathml, story, write_notebook_html
 from kdkit.results import Results, read_results
 
 matplotlib.use("Agg")
@@ -196,6 +196,16 @@ def test_the_story_is_computed_from_the_table():
 def test_the_story_does_not_flatter(scratch, words):
     rows = [system("thin", "distilled", 0.2, 0.18, 0.22), system("thin", "scratch", *scratch)]
     assert words in " ".join(story(rows, "quick"))
+
+
+def test_the_table_puts_a_student_above_its_twin_from_scratch():
+    rows = [system("wide", "scratch", 0.6, 0.5, 0.7), system("thin", "distilled", 0.2, 0.1, 0.3)]
+    rows += [system("wide", "distilled", 0.3, 0.2, 0.4), system("T", "teacher", 0.1, 0.0, 0.2)]
+    rows += [system("thin", "scratch", 0.5, 0.4, 0.6), system("letters", "baseline", 1.0, 1.0, 1.0)]
+    ordered = [(row["name"], row["role"]) for row in sorted(rows, key=_place)]
+    assert ordered[0] == ("T", "teacher") and ordered[-1] == ("letters", "baseline")
+    assert ordered[1:3] == [("thin", "distilled"), ("thin", "scratch")]
+    assert ordered[3:5] == [("wide", "distilled"), ("wide", "scratch")]
 
 
 def test_only_the_twin_with_the_same_labels_is_compared():

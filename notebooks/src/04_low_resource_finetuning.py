@@ -363,10 +363,11 @@ for name, (recogniser, _) in shipped.items():
 
 
 # %%
-def add_system(title, role, scores, model, source, labels, note, speed=None):
+def add_system(system, role, scores, model, source, labels, note, speed=None):
+    title = system if role == "teacher" else f"{system} {role}"
     wer = {split: (r.wer, *r.wer_interval) for split, r in scores.items()}
     cer = {split: (r.cer, *r.cer_interval) for split, r in scores.items()}
-    lesson.system(title, role, wer, cer, parameter_count(model), speed, source, labels, note)
+    lesson.system(system, role, wer, cer, parameter_count(model), speed, source, labels, note)
     bars.append({"name": f"{title}, {labels}", "wer": wer, "source": source})
     row = {"system": title, "labels": labels, "trained": {"run": "here"}.get(source, source)}
     row |= {f"WER {split}": percent(r.wer, r.wer_interval) for split, r in scores.items()}
@@ -377,10 +378,9 @@ def add_system(title, role, scores, model, source, labels, note, speed=None):
 rows, bars = [], []
 for name, (recogniser, meta) in shipped.items():
     role = meta["start"].replace("pretrained", "teacher")
-    title = meta["system"] if role == "teacher" else f"{meta['system']} {meta['start']}"
     note = f"{meta['steps']} steps when the kit was made; scored in this run"
     labels = f"{meta['minutes']:g} min"
-    add_system(title, role, results[name], recogniser, "shipped", labels, note, speeds[name])
+    add_system(meta["system"], role, results[name], recogniser, "shipped", labels, note, speeds[name])
 
 # %% [markdown]
 # The live pair joins the table when its distilled half writes words at all, which we take to be a WER under
@@ -391,7 +391,7 @@ for name, recogniser in live.items():
     if live_scores["distilled", "test-clean"].wer < 0.9:
         note = f"{recipe.steps} steps, trained and scored in this run"
         scores = {split: live_scores[name, split] for split in tests}
-        add_system(f"{structure} {name} live", name, scores, recogniser, "run", f"{minutes:.0f} min", note)
+        add_system(f"{structure} live", name, scores, recogniser, "run", f"{minutes:.0f} min", note)
 
 # %%
 lesson.table(
