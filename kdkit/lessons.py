@@ -80,11 +80,11 @@ class Lesson(Results):
         save_model(self.student_path(preset), student, meta)
         print(f"kept {preset} in {self.student_path(preset)}")
 
-    def student(self, preset: str) -> tuple[SpeechModel, str]:
-        """A distilled student, and where it is from: "shipped" or "run".
+    def student(self, preset: str) -> tuple[SpeechModel, dict]:
+        """A distilled student and its description, with ``origin``: "shipped" or "run".
 
-        Shipped students were distilled far longer than a lesson can wait, so they come first; a profile that makes
-        everything from nothing takes its own first. Raises :class:`CheckpointError` when there is neither.
+        Shipped students come first; a profile that makes everything from nothing takes its own first. Raises
+        :class:`CheckpointError` when there is neither.
         """
         places = {"shipped": _asset(preset), "run": self.student_path(preset)}
         if self.size.from_nothing:
@@ -93,7 +93,7 @@ class Lesson(Results):
             if path.is_file():
                 model, _, meta = load_model(path)
                 self._say_origin(preset, origin, meta)
-                return model.to(self.device), origin
+                return model.to(self.device), meta | {"origin": origin}
         raise CheckpointError(
             f"no distilled {preset}: neither {places['shipped']} nor {places['run']} is there; "
             "run notebook 02 with this run folder, or make the shipped students with data_scripts"
