@@ -54,12 +54,29 @@ def teacher_section(path: Path, splits: dict, frames: int) -> str:
         }
         for score, cluster in zip((probe.fbank, probe.front_end, *probe.layers), clusters, strict=True)
     ]
+    stages = [
+        {
+            "stage": stage["stage"],
+            "targets": stage.get("targets", "Fbank energies"),
+            "clusters": stage.get("clusters", ""),
+            "steps": stage["steps"],
+            "seconds of speech a step": stage.get("batch_seconds", 32),
+            "masking": f"{stage['mask']:g} in spans of {stage['span']}" if "mask" in stage else "",
+            "visible weight": stage.get("visible_weight", ""),
+            "noisy share": stage.get("noise", ""),
+            "minutes on 2 cores": f"{stage['seconds'] / 60:.0f}" if "seconds" in stage else "not recorded",
+        }
+        for stage in meta["history"]
+    ]
+    last = {name: round(value, 4) for name, value in meta["history"][-1]["last"].items()}
     return f"""## tiny_teacher.safetensors
 
 {parameter_count(model):,} parameters, {model.config.layers} layers of width {model.config.dim}, codebook of
-{len(codebook.label_embeddings)} clusters ({meta["targets"]}). The last iteration took {meta["steps"]} steps and
-{meta["seconds"] / 60:.0f} minutes on 2 CPU cores; recipe: `{json.dumps(meta["recipe"])}`. At its end:
-`{json.dumps({k: round(v, 4) for k, v in meta["last"].items()})}`.
+{len(codebook.label_embeddings)} clusters. Every iteration starts from the weights of the one before it:
+
+{table(stages)}
+
+At the end of the last one: `{json.dumps(last)}`.
 
 Linear phone probe on {probe.test_frames} frames of unseen voices (silence left out), 95 % intervals over utterances:
 

@@ -3,20 +3,21 @@
     python data_scripts/make_recognisers.py --out runs/recognisers                # every system and label budget
     python data_scripts/make_recognisers.py --out runs/recognisers --only teacher --minutes 10 --steps 800
 
-Every run is kept in OUT and skipped when it is there; OUT/metrics.json grows row by row. Recognisers are written in
-float16 as OUT/recogniser_<system>_<start>_<minutes>.safetensors.
+Every run is kept in OUT as recogniser_<system>_<start>_<minutes>.safetensors (float16, scores in the header) and skipped
+when it is there, so that several processes can share the work. OUT/metrics.json is made of what is in OUT.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import time
 from pathlib import Path
 
 import torch
 
 from kdkit.batches import Batches
-from kdkit.checkpoints import half
+from kdkit.checkpoints import half, load_checkpoint
 from kdkit.corpora.synthetic import build_synthetic, subset
 from kdkit.ctc import CTCTask, MaskConfig, Recogniser, save_recogniser, trainable
 from kdkit.distill import fbank_statistics
@@ -46,13 +47,16 @@ def starting_point(system: str, start: str, args: argparse.Namespace, speech):
     return model
 
 
-def fine_tune(system: str, start: str, minutes: float, steps: int, args: argparse.Namespace) -> list[dict]:
+def fine_tune(system: str, start: str, minutes: float, steps: int, args: argparse.Namespace) -> None:
+    name = f"recogniser_{system.replace('-', '_')}_{start}_{minutes:g}"
+    path = args.out / f"{name}.safetensors"
+    if path.exists():
+        return
     corpus = build_synthetic(minutes={"train": max(args.minutes), "test-clean": 10, "test-other": 10})
     speech = trainable(subset(corpus["train"], minutes))
     model = starting_point(system, start, args, speech).requires_grad_(True)
     torch.manual_seed(args.seed)
     recogniser = Recogniser(model)
-    name = f"recogniser_{system.replace('-', '_')}_{start}_{minutes:g}"
     recipe = TrainConfig(
         steps=steps,
         lr=args.lr,
@@ -62,7 +66,7 @@ def fine_tune(system: str, start: str, minutes: float, steps: int, args: argpars
         seed=args.seed,
         log_every=25,
     )
-    batches = Batches(speech, args.batch_seconds, args.seed, cache=True)
+    batches, began = Batches(speech, args.batch_seconds, args.seed, cache=True), time.time()
     train(CTCTask(recogniser, MaskConfig()), batches, recipe, args.out / name, title=name)
     common = {
         "system": system,
@@ -73,6 +77,7 @@ def fine_tune(system: str, start: str, minutes: float, steps: int, args: argpars
         "batch_seconds": args.batch_seconds,
         "seed": args.seed,
         "parameters": parameter_count(model),
+        "seconds": round(time.time() - began),
     }
     rows = []
     for split in ("test-clean", "test-other"):
@@ -81,8 +86,7 @@ def fine_tune(system: str, start: str, minutes: float, steps: int, args: argpars
         result = score([u.text for u in heard], [texts[u.id] for u in heard])
         rows.append(common | {"split": split} | result.to_dict())
         print(f"{name} on {split}: {result}", flush=True)
-    save_recogniser(args.out / f"{name}.safetensors", recogniser, common | {"metrics": rows}, pack=half)
-    return rows
+    save_recogniser(path, recogniser, common | {"metrics": rows}, pack=half)
 
 
 def main() -> None:
@@ -99,22 +103,23 @@ def main() -> None:
     parser.add_argument(
         "--students", type=Path, help="folder of distilled students (default: the shipped ones)"
     )
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument(
+        "--steps", type=int, nargs="+", default=(700, 1100, 1700), help="for each budget of labels"
+    )
     parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--batch-seconds", type=float, default=16)
+    parser.add_argument("--batch-seconds", type=float, default=32)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    table = args.out / "metrics.json"
-    rows = json.loads(table.read_text()) if table.exists() else []
-    done = {(r["system"], r["start"], r["minutes"], r["seed"]) for r in rows}
-    for minutes in sorted(args.minutes):
+    for minutes, steps in zip(args.minutes, args.steps, strict=True):
         for system in args.only:
             first = "pretrained" if system == "teacher" else "distilled"
-            for start in (first if s == "first" else s for s in args.starts):
-                if (system, start, minutes, args.seed) not in done:
-                    rows += fine_tune(system, start, minutes, args.steps, args)
-                    write_text(table, json.dumps(rows, indent=1) + "\n")
+            for start in args.starts:
+                fine_tune(system, first if start == "first" else start, minutes, steps, args)
+    made = [load_checkpoint(path)[1] for path in args.out.glob("recogniser_*.safetensors")]
+    made.sort(key=lambda meta: (SYSTEMS.index(meta["system"]), meta["start"], meta["minutes"]))
+    table = args.out / "metrics.json"
+    write_text(table, json.dumps([row for meta in made for row in meta["metrics"]], indent=1) + "\n")
     print(f"table: {table}")
 
 

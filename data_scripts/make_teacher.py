@@ -1,11 +1,14 @@
 """Makes the tiny HuBERT teacher that ships with kdkit, from nothing but synthetic speech.
 
     python data_scripts/make_teacher.py --out runs/teacher            # everything; stop it and run it again at will
-    python data_scripts/make_teacher.py --out runs/trial --steps 20 20 20 --minutes 5     # a minute, to see it work
+    python data_scripts/make_teacher.py --out runs/trial --steps 20 20 --warm-up 20 --minutes 5     # see it work
+    python data_scripts/make_teacher.py --out runs/more --start kdkit/assets/tiny_teacher.safetensors --steps 2000
 
-Stages, each kept in OUT and skipped when it is there: the CNN learns to be a filterbank, k-means of MFCCs, first
-iteration, k-means of a middle layer of the first network, second iteration (which starts from the weights of the
-first), export to float16.
+Stages, each kept in OUT and skipped when it is there: the CNN learns to be a filterbank; the first iteration of masked
+prediction has k-means of MFCCs as targets; every further one starts from the weights of the one before it, and has
+k-means of one of that network's layers as targets; export to float16. With --start, all iterations are further ones.
+
+An option that takes several values has one for each iteration; the last one stands for the iterations after it.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from kdkit.manifest import Utterance
 from kdkit.models import SpeechModel, preset
 from kdkit.pretrain import MFCC, FilterbankTask, Labels, PretrainTask, cluster
 from kdkit.teachers import load_model, save_model
-from kdkit.training import TrainConfig, train
+from kdkit.training import TrainConfig, train, use_bf16
 
 
 def mfcc_labels(utterances: list[Utterance], clusters: int, path: Path) -> Labels:
@@ -52,13 +55,16 @@ def layer_labels(
         @torch.no_grad()
         def features(some: list[Utterance]):
             for batch in Batches(some, 64).epoch():
-                output = model(batch.waves, batch.lengths)
+                with torch.autocast("cpu", torch.bfloat16, enabled=use_bf16("auto", torch.device("cpu"))):
+                    output = model(batch.waves, batch.lengths)
                 for utterance, hidden, n in zip(
                     batch.utterances, output.hidden[layer], output.frames, strict=True
                 ):
                     yield utterance.id, hidden[:n]
 
-        labels, _ = cluster(features, utterances, clusters, f"k-means of layer {layer} of iteration 1")
+        labels, _ = cluster(
+            features, utterances, clusters, f"k-means of layer {layer} of the iteration before"
+        )
         labels.save(path)
     return Labels.load(path)
 
@@ -69,35 +75,52 @@ def filterbank(out: Path, utterances: list[Utterance], args: argparse.Namespace)
         torch.manual_seed(args.seed)
         model = SpeechModel(preset("tiny-teacher"))
         task = FilterbankTask(model, *fbank_statistics(utterances[:300]))
-        recipe = TrainConfig(steps=args.steps[0], lr=3e-3, warmup=0.1, weight_decay=0.01, seed=args.seed)
+        recipe = TrainConfig(steps=args.warm_up, lr=3e-3, warmup=0.1, weight_decay=0.01, seed=args.seed)
         train(task, Batches(utterances, 32, args.seed), recipe, out, title=out.name)
-        save_model(path, model, {})
+        save_model(path, model, {"history": [{"stage": out.name, "steps": args.warm_up}]})
     return path
 
 
-def iteration(
-    out: Path, utterances: list[Utterance], labels: Labels, steps: int, noise: float, start: Path, args
-) -> Path:
-    path = out / "model.safetensors"
-    if not path.exists():
-        torch.manual_seed(args.seed)
-        model = load_model(start)[0].train()
-        codebook = Codebook(model.config.dim, labels.clusters, proj=64)
-        task = PretrainTask(model, codebook, labels, noise, args.visible_weight, args.mask, args.span)
-        recipe = TrainConfig(
-            steps=steps, lr=args.lr, warmup=0.04, weight_decay=0.01, seed=args.seed, log_every=25
-        )
-        batches, began = Batches(utterances, args.batch_seconds, args.seed, cache=True), time.time()
-        log = train(task, batches, recipe, out, title=out.name)
-        meta = {
-            "iteration": out.name,
-            "targets": labels.source,
-            "steps": steps,
-            "seconds": round(time.time() - began),
-            "last": log[-1],
-            "recipe": {name: value for name, value in vars(args).items() if name != "out"},
-        }
-        save_model(path, task.model, meta, task.codebook)
+def iteration(number: int, start: Path, utterances: list[Utterance], args: argparse.Namespace) -> Path:
+    """Iteration ``number`` (0, 1, ...) of this run, from the weights in ``start``."""
+
+    def setting(name: str):
+        return getattr(args, name)[min(number, len(getattr(args, name)) - 1)]
+
+    model, _, before = load_model(start)
+    history = before["history"]
+    name = f"iteration{sum('targets' in stage for stage in history) + 1}"
+    out, clusters = args.out / name, setting("clusters")
+    path, labelled = out / "model.safetensors", args.out / f"labels-{name}.safetensors"
+    if path.exists():
+        return path
+    if name == "iteration1":
+        labels = mfcc_labels(utterances, clusters, labelled)
+    else:
+        labels = layer_labels(model, setting("layer"), utterances, clusters, labelled)
+    torch.manual_seed(args.seed)
+    codebook = Codebook(model.config.dim, labels.clusters, proj=64)
+    masking = {key: setting(key) for key in ("noise", "visible_weight", "mask", "span")}
+    task = PretrainTask(model.train(), codebook, labels, **masking)
+    recipe = TrainConfig(
+        steps=setting("steps"), lr=setting("lr"), warmup=0.04, weight_decay=0.01, seed=args.seed, log_every=25
+    )
+    seconds = setting("batch_seconds")
+    batches, began = Batches(utterances, seconds, args.seed + number, cache=True), time.time()
+    log = train(task, batches, recipe, out, title=name)
+    stage = masking | {
+        "stage": name,
+        "targets": labels.source,
+        "clusters": clusters,
+        "steps": recipe.steps,
+        "batch_seconds": seconds,
+        "lr": recipe.lr,
+        "minutes": args.minutes,
+        "seed": args.seed,
+        "seconds": round(time.time() - began),
+        "last": log[-1],
+    }
+    save_model(path, task.model, {"history": [*history, stage]}, task.codebook)
     return path
 
 
@@ -107,36 +130,45 @@ def main() -> None:
     )
     add = parser.add_argument
     add("--out", type=Path, default=Path("runs/teacher"))
-    add("--steps", type=int, nargs=3, default=(500, 4000, 8000), metavar=("CNN", "FIRST", "SECOND"))
+    add("--start", type=Path, help="go on from this teacher instead of from nothing")
+    add("--warm-up", type=int, default=500, help="steps in which the CNN becomes a filterbank")
+    add("--steps", type=int, nargs="+", default=(1700, 1400, 4000), help="of each iteration")
     add("--minutes", type=float, default=600, help="minutes of unlabelled synthetic speech")
-    add("--clusters", type=int, nargs=2, default=(100, 100), metavar=("FIRST", "SECOND"))
-    add("--layer", type=int, default=7, help="layer whose k-means are the second targets")
-    add("--lr", type=float, default=2e-3)
-    add("--mask", type=float, default=0.5, help="share of frames that the hidden spans would cover")
-    add("--span", type=int, default=5, help="frames of a hidden span")
+    add("--clusters", type=int, nargs="+", default=(100, 100, 200), help="targets of each iteration")
     add(
-        "--noise",
-        type=float,
-        nargs=2,
-        default=(0.0, 0.25),
-        metavar=("FIRST", "SECOND"),
-        help="share of noisy input",
+        "--layer",
+        type=int,
+        nargs="+",
+        default=(0, 7, 4),
+        help="layer clustered for each iteration but the first",
     )
-    add("--visible-weight", type=float, default=1.0, help="weight of the loss on frames that are not hidden")
-    add("--batch-seconds", type=float, default=16)
+    add("--lr", type=float, nargs="+", default=(2e-3,))
+    add(
+        "--mask",
+        type=float,
+        nargs="+",
+        default=(0.5,),
+        help="share of frames that the hidden spans would cover",
+    )
+    add("--span", type=int, nargs="+", default=(5,), help="frames of a hidden span")
+    add("--noise", type=float, nargs="+", default=(0.0, 0.25), help="share of noisy input")
+    add(
+        "--visible-weight",
+        type=float,
+        nargs="+",
+        default=(1.0,),
+        help="weight of the loss on frames not hidden",
+    )
+    add("--batch-seconds", type=float, nargs="+", default=(16, 16, 64))
     add("--seed", type=int, default=0)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     speech = build_synthetic(minutes={"unlabelled": args.minutes})["unlabelled"]
 
-    start = filterbank(args.out / "filterbank", speech, args)
-    labels = mfcc_labels(speech, args.clusters[0], args.out / "labels1.safetensors")
-    first = iteration(args.out / "iteration1", speech, labels, args.steps[1], args.noise[0], start, args)
-    model = load_model(first)[0]
-    labels = layer_labels(model, args.layer, speech, args.clusters[1], args.out / "labels2.safetensors")
-    second = iteration(args.out / "iteration2", speech, labels, args.steps[2], args.noise[1], first, args)
-
-    model, codebook, meta = load_model(second)
+    path = args.start or filterbank(args.out / "filterbank", speech, args)
+    for number in range(len(args.steps)):
+        path = iteration(number, path, speech, args)
+    model, codebook, meta = load_model(path)
     save_model(args.out / "tiny_teacher.safetensors", model, meta, codebook, pack=half)
     print(f"teacher: {args.out / 'tiny_teacher.safetensors'}")
 

@@ -5,29 +5,85 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from kdkit.audio import read_audio
+from kdkit.codebook import VARIANTS, ClusterHead
 from kdkit.errors import ConfigError
 from kdkit.frontends import Fbank
-from kdkit.losses import regression_loss
+from kdkit.losses import discriminative_loss, hard_label_loss, regression_loss
 from kdkit.manifest import Utterance
-from kdkit.models import ModelConfig, SpeechModel
+from kdkit.models import ModelConfig, Output, SpeechModel
 from kdkit.teachers import Teacher
+
+Schedule = float | tuple[tuple[float, float], ...]
+"""A weight: a number, or (share of the steps, number) points joined by straight lines."""
 
 
 @dataclass(frozen=True)
 class DistillConfig:
-    """Which student layer predicts which teacher layer, and the weights of the loss.
+    """``L = regression_weight * L_reg + discriminative_weight * L_disc`` (lambda in the paper: 0.2 to 1).
 
-    ``pairs``: (student layer, teacher layer), 0 being the input of layer 1. See :func:`layer_wise` and
-    :func:`prediction_heads`.
+    ``pairs``: (student layer, teacher layer), 0 being the input of layer 1, for the regression loss. See
+    :func:`layer_wise` and :func:`prediction_heads`. The discriminative loss stands on the last layer of both.
     """
 
     pairs: tuple[tuple[int, int], ...]
+    regression_weight: Schedule = 1.0
     cosine_weight: float = 1.0
     distance: str = "l1"  # "l1" | "l2"
+    discriminative_weight: Schedule = 0.0
+    variant: str = "codebook"  # "codebook" | "linear" | "hard": see kdkit.codebook.ClusterHead
+    tau: float | None = None  # of the teacher; None: the codebook's own
+    tau_student: float | None = None  # None: the teacher's; 1 leaves the student's logits as they are
+
+    def __post_init__(self):
+        # JSON gives lists
+        object.__setattr__(self, "pairs", tuple((int(s), int(t)) for s, t in self.pairs))
+        for name in ("regression_weight", "discriminative_weight"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)):
+                object.__setattr__(self, name, tuple((float(a), float(b)) for a, b in value))
+            if min(value_at(getattr(self, name), share) for share in _corners(getattr(self, name))) < 0:
+                raise ConfigError(f"{name} is {value}: weights are 0 or more")
+        for name in ("tau", "tau_student"):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}: a temperature is more than 0")
+        if self.distance not in ("l1", "l2"):
+            raise ConfigError(f"distance is {self.distance!r}: choose 'l1' or 'l2'")
+        if self.variant not in VARIANTS:
+            raise ConfigError(f"variant is {self.variant!r}: choose one of {', '.join(VARIANTS)}")
+        if self.uses_regression and not self.pairs:
+            raise ConfigError(
+                "no pairs of layers: the regression loss needs at least one (student, teacher) pair"
+            )
+        if not (self.uses_regression or self.uses_discriminative):
+            raise ConfigError(
+                "both weights are 0: nothing to learn; set regression_weight or discriminative_weight"
+            )
+
+    @property
+    def uses_regression(self) -> bool:
+        return any(value_at(self.regression_weight, share) for share in _corners(self.regression_weight))
+
+    @property
+    def uses_discriminative(self) -> bool:
+        return any(
+            value_at(self.discriminative_weight, share) for share in _corners(self.discriminative_weight)
+        )
+
+
+def value_at(weight: Schedule, share: float) -> float:
+    """A scheduled weight when ``share`` (0..1) of the steps is done."""
+    if isinstance(weight, (int, float)):
+        return float(weight)
+    return float(np.interp(share, *zip(*weight, strict=True)))
+
+
+def _corners(weight: Schedule) -> list[float]:
+    return [0.0] if isinstance(weight, (int, float)) else [share for share, _ in weight]
 
 
 def layer_wise(student: ModelConfig, teacher: ModelConfig) -> tuple[tuple[int, int], ...]:
@@ -69,41 +125,79 @@ def fbank_statistics(utterances: Sequence[Utterance]) -> tuple[Tensor, Tensor]:
 
 
 class DistillTask(nn.Module):
-    """One step of distillation for :func:`kdkit.training.train`: teacher, student, heads, loss."""
+    """One step of distillation for :func:`kdkit.training.train`: teacher, student, heads, losses.
 
-    frozen = ("teacher",)
+    ``labeller`` is a second teacher, whose cluster ids the discriminative loss follows; without one it is ``teacher``,
+    computed once. Raises :class:`ConfigError` before the first step for layers that do not exist or a missing codebook.
+    """
 
-    def __init__(self, student: SpeechModel, teacher: Teacher, config: DistillConfig):
+    frozen = ("teacher", "labeller", "codebook")
+
+    def __init__(
+        self, student: SpeechModel, teacher: Teacher, config: DistillConfig, labeller: Teacher | None = None
+    ):
         super().__init__()
-        deepest = max(s for s, _ in config.pairs), max(t for _, t in config.pairs)
-        if deepest[0] > student.config.layers or deepest[1] > teacher.config.layers:
-            raise ConfigError(
-                f"pairs {config.pairs} name student layer {deepest[0]} of {student.config.layers} "
-                f"or teacher layer {deepest[1]} of {teacher.config.layers}"
-            )
-        self.student, self.config = student, config
-        self.teacher = teacher.model
+        self.student, self.config, self.share = student, config, 0.0
+        self.teacher, self.labeller = teacher.model, (labeller or teacher).model
+        depths = student.config.layers, teacher.config.layers
+        for pair in config.pairs:
+            for name, layer, depth in zip(("student", "teacher"), pair, depths, strict=True):
+                if not 0 <= layer <= depth:
+                    raise ConfigError(
+                        f"pair {pair} names {name} layer {layer}: there are layers 0 to {depth}"
+                    )
         dims = student.config.dim, teacher.config.dim
-        self.heads = nn.ModuleList(nn.Linear(*dims) for _ in config.pairs)
+        self.heads = nn.ModuleList(nn.Linear(*dims) for _ in config.pairs if config.uses_regression)
+        if config.uses_discriminative:
+            self.codebook = (labeller or teacher).codebook
+            if self.codebook is None:
+                raise ConfigError(
+                    f"teacher {(labeller or teacher).source!r} has no codebook: make one of k-means centroids "
+                    "(Codebook.from_centroids), give a second teacher that has one, or set discriminative_weight to 0"
+                )
+            width = self.codebook.final_proj.in_features
+            if width != self.labeller.config.dim:
+                raise ConfigError(
+                    f"the codebook is for width {width}, its teacher is {self.labeller.config.dim} wide"
+                )
+            self.tau = config.tau or self.codebook.tau
+            self.cluster_head = ClusterHead(
+                config.variant, student.config.dim, self.codebook, config.tau_student or self.tau
+            )
 
     def train(self, mode: bool = True) -> DistillTask:
         super().train(mode)
         self.teacher.eval()  # no dropout in the targets, ever
+        self.labeller.eval()
         return self
+
+    def schedule(self, share: float) -> None:
+        """Called before each step with the share of the steps that is done: for weights that change."""
+        self.share = share
 
     def forward(self, batch) -> tuple[Tensor, dict[str, Tensor]]:
         with torch.no_grad():
             target = self.teacher(batch.waves, batch.lengths)
         output = self.student(batch.waves, batch.lengths)
+        loss, parts = torch.zeros((), device=batch.waves.device), {}
+        if self.config.uses_regression:
+            parts["regression"] = self.regression(output, target)
+            loss = loss + value_at(self.config.regression_weight, self.share) * parts["regression"]
+        if self.config.uses_discriminative:
+            with torch.no_grad():
+                if self.labeller is not self.teacher:
+                    target = self.labeller(batch.waves, batch.lengths)
+                teacher = self.codebook(target.last) * (self.codebook.tau / self.tau)  # (B, T, K)
+            distance = hard_label_loss if self.config.variant == "hard" else discriminative_loss
+            parts["discriminative"] = distance(self.cluster_head(output.last), teacher, output.mask)
+            loss = loss + value_at(self.config.discriminative_weight, self.share) * parts["discriminative"]
+        return loss, {name: part.detach() for name, part in parts.items()}
+
+    def regression(self, output: Output, target: Output) -> Tensor:
+        """Mean of the regression loss over the pairs of layers."""
+        weights = self.config.cosine_weight, self.config.distance
         losses = [
-            regression_loss(
-                head(output.hidden[s]),
-                target.hidden[t],
-                output.mask,
-                self.config.cosine_weight,
-                self.config.distance,
-            )
+            regression_loss(head(output.hidden[s]), target.hidden[t], output.mask, *weights)
             for head, (s, t) in zip(self.heads, self.config.pairs, strict=True)
         ]
-        loss = torch.stack(losses).mean()
-        return loss, {"regression": loss.detach()}
+        return torch.stack(losses).mean()

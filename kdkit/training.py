@@ -1,6 +1,7 @@
 """The one training loop: pre-training, distillation and fine-tuning all run through :func:`train`.
 
-A task is a module whose ``forward(batch)`` returns ``(loss, {part: value})``. Batches come from an object whose
+A task is a module whose ``forward(batch)`` returns ``(loss, {part: value})``; if it has a method ``schedule(share)``,
+that is called before each step with the share of the steps that is done. Batches come from an object whose
 ``batch(step)`` is a pure function of the step, so that a run that was stopped goes on with the same data.
 """
 
@@ -58,12 +59,13 @@ def best_device() -> torch.device:
 
 
 def use_bf16(precision: str, device: torch.device) -> bool:
-    """True where bf16 autocast is wanted: asked for, or "auto" on a GPU with bf16 or a CPU with AMX."""
+    """True where bf16 autocast is wanted: asked for, or "auto" on a GPU or CPU that multiplies bf16 faster."""
     if precision != "auto":
         return precision == "bf16"
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
-    return torch.cpu._is_amx_tile_supported()
+    fast = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")  # older versions of torch lack one or both
+    return any(getattr(torch.cpu, name, bool)() for name in fast)
 
 
 def train(
@@ -110,6 +112,8 @@ def train(
     try:
         for step in range(first, config.steps):
             batch = batches.batch(step).to(device)
+            if hasattr(task, "schedule"):
+                task.schedule(step / config.steps)
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(step, config)
             with autocast:

@@ -7,10 +7,10 @@ import torch
 
 from kdkit.batches import collate
 from kdkit.checkpoints import half
-from kdkit.codebook import Codebook
-from kdkit.distill import DistillConfig, DistillTask, default_pairs, layer_wise, prediction_heads
+from kdkit.codebook import ClusterHead, Codebook
+from kdkit.distill import DistillConfig, DistillTask, default_pairs, layer_wise, prediction_heads, value_at
 from kdkit.errors import CheckpointError, ConfigError
-from kdkit.losses import regression_loss
+from kdkit.losses import discriminative_loss, hard_label_loss, regression_loss
 from kdkit.models import ModelConfig, SpeechModel, preset
 from kdkit.students import new_student
 from kdkit.teachers import Teacher, load_model, load_teacher, save_model
@@ -20,9 +20,15 @@ TEACHER = ModelConfig(
 )
 
 
-def small_teacher() -> Teacher:
-    torch.manual_seed(0)
-    return Teacher(SpeechModel(TEACHER).requires_grad_(False).eval(), None, "test", {})
+def small_teacher(clusters: int = 0, seed: int = 0) -> Teacher:
+    torch.manual_seed(seed)
+    codebook = Codebook(TEACHER.dim, clusters, 8).requires_grad_(False).eval() if clusters else None
+    return Teacher(SpeechModel(TEACHER).requires_grad_(False).eval(), codebook, "test", {})
+
+
+def small_student(**settings) -> SpeechModel:
+    torch.manual_seed(2)
+    return SpeechModel(ModelConfig(**{**TEACHER.to_dict(), "dim": 16, "dropout": 0.0, **settings}))
 
 
 def padded_batch(*sizes: int):
@@ -49,11 +55,132 @@ def test_regression_loss_gradient():
     assert (p.grad[0, 2] == 0).all() and (p.grad[0, 1] != 0).any()
 
 
+def test_discriminative_loss_by_hand():
+    # teacher says (3/4, 1/4), student (1/2, 1/2); the second frame is padding
+    teacher = torch.tensor([[[math.log(3.0), 0.0], [50.0, -50.0]]])
+    student = torch.tensor([[[7.0, 7.0], [-1.0, 9.0]]])
+    mask = torch.tensor([[True, False]])
+    expected = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
+    assert discriminative_loss(student, teacher, mask).item() == pytest.approx(expected)
+    assert discriminative_loss(teacher, teacher, mask).item() == pytest.approx(0.0, abs=1e-6)
+    assert hard_label_loss(student, teacher, mask).item() == pytest.approx(math.log(2))
+
+
+def test_the_gradient_of_the_discriminative_loss_is_the_difference_of_the_distributions():
+    teacher = torch.randn(2, 3, 5, dtype=torch.float64)
+    student = torch.randn(2, 3, 5, dtype=torch.float64, requires_grad=True)
+    mask = torch.tensor([[True, True, False], [True, True, True]])
+    discriminative_loss(student, teacher, mask).backward()
+    expected = (student.softmax(-1) - teacher.softmax(-1)).detach() / mask.sum() * mask[..., None]
+    torch.testing.assert_close(student.grad, expected, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("variant", "tau_student"), [("codebook", 0.1), ("linear", 1.0), ("hard", 0.2)])
+def test_the_cluster_head_is_the_formula(variant, tau_student):
+    book = Codebook(32, 7, 8)
+    head = ClusterHead(variant, 16, book, tau_student)
+    states = torch.randn(3, 4, 16)
+    projected = head.projection(states)
+    if variant == "linear":
+        expected = projected / tau_student
+    else:
+        expected = (
+            torch.cosine_similarity(projected[..., None, :], book.label_embeddings, dim=-1) / tau_student
+        )
+    torch.testing.assert_close(head(states), expected)
+    learned = {name for name, _ in head.named_parameters()}
+    assert learned == {"projection.weight", "projection.bias"}  # the label embeddings stay the teacher's
+
+
+def test_dictionary_specials_are_never_targets():
+    weight, bias, rows = torch.randn(8, 32), torch.randn(8), torch.randn(504, 8)
+    rows[:4] = 100 * (weight @ torch.ones(32))  # what would win every frame
+    book = Codebook.from_hubert(weight, bias, rows)
+    assert book.label_embeddings.shape == (500, 8) and not any(p.requires_grad for p in book.parameters())
+    torch.testing.assert_close(book.label_embeddings.data, rows[4:])
+
+
+def test_centroids_make_a_codebook_whose_best_id_is_the_direction_from_the_mean():
+    centroids = 10 + torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+    book = Codebook.from_centroids(centroids)
+    assert book(10 + torch.tensor([[3.0, 0.1], [0.1, -0.5]])).argmax(-1).tolist() == [0, 3]
+
+
+def test_total_loss_is_the_weighted_sum_and_temperatures_count():
+    teacher, batch = small_teacher(clusters=7), padded_batch(8000, 6000)[0]
+    student = small_student()
+    pairs = ((1, 1), (3, 3))
+
+    def run(**settings):
+        torch.manual_seed(5)
+        return DistillTask(student, teacher, DistillConfig(pairs, **settings)).eval()(batch)
+
+    both, parts = run(regression_weight=0.5, discriminative_weight=0.3)
+    expected = 0.5 * parts["regression"] + 0.3 * parts["discriminative"]
+    torch.testing.assert_close(both.detach(), expected)
+    assert set(run(regression_weight=0.0, discriminative_weight=1.0)[1]) == {"discriminative"}
+    assert set(run()[1]) == {"regression"}
+    soft = run(discriminative_weight=1.0, tau=100.0, tau_student=100.0)[1]["discriminative"]
+    assert soft < 1e-4 < parts["discriminative"]  # both are uniform when it is hot enough
+
+
+def test_a_second_teacher_gives_the_cluster_ids():
+    first, second, batch = (
+        small_teacher(clusters=7),
+        small_teacher(clusters=5, seed=9),
+        padded_batch(8000, 6000)[0],
+    )
+    config = DistillConfig(((1, 1),), discriminative_weight=1.0)
+
+    def run(*teachers):
+        torch.manual_seed(5)
+        return DistillTask(small_student(), teachers[0], config, *teachers[1:]).eval()(batch)[1]
+
+    one, two = run(first), run(first, second)
+    assert one["regression"] == two["regression"] and one["discriminative"] != two["discriminative"]
+    assert run(first, first) == one
+    with pytest.raises(ConfigError, match="no codebook"):
+        run(small_teacher())
+    assert run(small_teacher(), second)["discriminative"] > 0  # a codebook is needed once only
+
+
+def test_weights_follow_their_schedule():
+    ramp = ((0.0, 0.0), (0.5, 1.0), (1.0, 0.2))
+    assert [value_at(ramp, share) for share in (0, 0.25, 0.5, 1)] == pytest.approx([0, 0.5, 1, 0.2])
+    assert value_at(0.4, 0.9) == 0.4
+    teacher, batch = small_teacher(clusters=7), padded_batch(8000)[0]
+    task = DistillTask(small_student(), teacher, DistillConfig(((1, 1),), discriminative_weight=ramp)).eval()
+    loss, parts = task(batch)
+    torch.testing.assert_close(loss, parts["regression"])
+    task.schedule(0.5)
+    loss, parts = task(batch)
+    torch.testing.assert_close(loss, parts["regression"] + parts["discriminative"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"variant": "soft"}, "codebook, linear, hard"),
+        ({"tau": 0.0}, "more than 0"),
+        ({"tau_student": -1}, "more than 0"),
+        ({"discriminative_weight": -0.1}, "0 or more"),
+        ({"regression_weight": 0}, "nothing to learn"),
+        ({"pairs": ()}, "at least one"),
+        ({"distance": "l3"}, "l2"),
+    ],
+)
+def test_impossible_losses_are_refused(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        DistillConfig(**{"pairs": ((1, 1),), **settings})
+
+
 @pytest.mark.parametrize("front_end", ["waveform", "fbank"])
-def test_a_padded_batch_equals_its_utterances(front_end):
-    teacher = small_teacher()
-    config = ModelConfig(**{**TEACHER.to_dict(), "dim": 16, "front_end": front_end, "dropout": 0.0})
-    task = DistillTask(SpeechModel(config), teacher, DistillConfig(layer_wise(config, TEACHER))).eval()
+@pytest.mark.parametrize("variant", ["codebook", "linear", "hard"])
+def test_a_padded_batch_equals_its_utterances(front_end, variant):
+    teacher = small_teacher(clusters=7)
+    student = small_student(front_end=front_end)
+    losses = DistillConfig(layer_wise(student.config, TEACHER), discriminative_weight=0.5, variant=variant)
+    task = DistillTask(student, teacher, losses).eval()
     batch, waves = padded_batch(8000, 3000, 5000)
     together, _ = task(batch)
     alone, frames = 0.0, 0
@@ -65,10 +192,12 @@ def test_a_padded_batch_equals_its_utterances(front_end):
 
 
 def test_the_teacher_stays_as_it_was_and_the_student_learns():
-    teacher = small_teacher()
+    teacher = small_teacher(clusters=7)
     before = {n: t.clone() for n, t in teacher.model.state_dict().items()}
     student = SpeechModel(ModelConfig(**{**TEACHER.to_dict(), "layers": 2, "dropout": 0.0}))
-    task = DistillTask(student, teacher, DistillConfig(prediction_heads(student.config, (1, 3))))
+    codebook = {n: t.clone() for n, t in teacher.codebook.state_dict().items()}
+    pairs = prediction_heads(student.config, (1, 3))
+    task = DistillTask(student, teacher, DistillConfig(pairs, discriminative_weight=0.5))
     task.train()
     assert not teacher.model.training  # no dropout in the targets
     batch, _ = padded_batch(8000, 6000)
@@ -82,6 +211,7 @@ def test_the_teacher_stays_as_it_was_and_the_student_learns():
         losses.append(loss.item())
     assert losses[-1] < 0.6 * losses[0]
     assert all(torch.equal(before[n], t) for n, t in teacher.model.state_dict().items())
+    assert all(torch.equal(codebook[n], t) for n, t in teacher.codebook.state_dict().items())
 
 
 def test_pairs():
