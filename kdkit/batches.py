@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,7 +24,11 @@ from torch import Tensor
 
 from kdkit.audio import SAMPLE_RATE, read_audio, to_int16
 from kdkit.errors import AudioError, ConfigError, TrainingError
+from kdkit.frontends import num_frames
 from kdkit.manifest import Utterance
+
+if TYPE_CHECKING:
+    from kdkit.targets import TargetCache, Targets
 
 _BATCHES_PER_BUCKET = 8  # more shuffle better, fewer pad less
 _PREFETCH = 3  # batches read ahead
@@ -37,6 +42,7 @@ class Batch:
     waves: Tensor  # (batch, samples) float32, 16 kHz
     lengths: Tensor  # (batch,) int64, samples before the padding
     utterances: list[Utterance]
+    targets: Targets | None = None  # hidden states of a teacher, from a cache
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on a device."""
@@ -44,6 +50,7 @@ class Batch:
             self.waves.to(device, non_blocking=True),
             self.lengths.to(device, non_blocking=True),
             self.utterances,
+            self.targets and self.targets.to(device),
         )
 
     @property
@@ -75,7 +82,9 @@ class Batches:
     goes alone). `max_seconds` cuts a
     random piece of that length out of longer utterances, in training only, with their phones; a piece has no
     transcript. `workers` background threads read the next batches while the caller computes (0: none).
-    `cache` keeps the audio in memory as 16-bit samples (115 MB an hour).
+    `cache` keeps the audio in memory as 16-bit samples (115 MB an hour). `targets`
+    (:class:`kdkit.targets.TargetCache`) adds the teacher's hidden states to every batch; it knows whole utterances
+    only, so it goes without `max_seconds`.
 
     A file that cannot be read is left out of its batch, kept in `skipped` as (id, reason) and reported once
     by a warning. Raises ConfigError for no utterances or impossible settings, TrainingError if no file can be
@@ -90,6 +99,7 @@ class Batches:
         max_seconds: float | None = None,
         workers: int = 1,
         cache: bool = False,
+        targets: TargetCache | None = None,
         read: Callable[[Path], Tensor] = read_audio,
     ):
         if not utterances:
@@ -101,6 +111,14 @@ class Batches:
         self.seconds_per_batch = seconds_per_batch
         self.seed = seed
         self.max_seconds = max_seconds
+        if targets is not None and max_seconds is not None:
+            raise ConfigError(
+                "cached targets are of whole utterances: leave max_seconds out, or compute them live"
+            )
+        self._targets = targets
+        self.stride = (
+            1  # from one batch that is asked for to the next: the number of processes that share the work
+        )
         self.skipped: list[tuple[str, str]] = []
         self._bad: set[int] = set()
         self._cache: dict[int, np.ndarray] | None = {} if cache else None
@@ -125,9 +143,10 @@ class Batches:
             return self._load_step(step)
         future = self._ahead.pop(step, None)
         batch = future.result() if future is not None else self._load_step(step)
-        for other in [s for s in self._ahead if not step < s <= step + _PREFETCH]:
+        wanted = [step + turn * self.stride for turn in range(1, _PREFETCH + 1)]
+        for other in [s for s in self._ahead if s not in wanted]:
             self._ahead.pop(other).cancel()  # the caller jumped elsewhere
-        for ahead in range(step + 1, step + 1 + _PREFETCH):
+        for ahead in wanted:
             if ahead not in self._ahead:
                 self._ahead[ahead] = self._pool.submit(self._load_step, ahead)
         return batch
@@ -208,7 +227,10 @@ class Batches:
             utterances.append(utterance)
         if not waves:
             return Batch(torch.zeros(0, 0), torch.zeros(0, dtype=torch.int64), [])
-        return collate(waves, utterances, _GRAIN)
+        batch = collate(waves, utterances, _GRAIN)
+        if self._targets is not None:
+            batch.targets = self._targets.read(utterances, int(num_frames(batch.waves.shape[1])))
+        return batch
 
     def _load_ahead(self, plan: list[list[int]]) -> Iterator[Batch]:
         futures: list[Future[Batch]] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from kdkit.frontends import num_frames
 from kdkit.manifest import Utterance
 from kdkit.models import ModelConfig, SpeechModel
 from kdkit.pretrain import span_mask
+from kdkit.score import COLLAPSED
 from kdkit.text import BLANK, VOCABULARY, encode
 
 
@@ -83,6 +84,22 @@ class CTCTask(nn.Module):
     def __init__(self, recogniser: Recogniser, mask: MaskConfig | None = MaskConfig()):
         super().__init__()
         self.recogniser, self.mask = recogniser, mask
+        self.settings = {"model": recogniser.model.config.to_dict(), "mask": mask and asdict(mask)}
+
+    def size(self, batch) -> int:
+        """Characters: what the loss is a mean over."""
+        return sum(len(u.text) for u in batch.utterances)
+
+    def complaints(self, rows: list[dict]) -> list[str]:
+        """Says so when only blanks are left long after the warm-up."""
+        blanks = [row["blanks"] for row in rows if "blanks" in row]
+        if len(blanks) >= 20 and min(blanks[-10:]) > COLLAPSED:
+            return [
+                f"more than {100 * COLLAPSED:.0f} % of the frames are blank for the last ten logged steps: the "
+                "recogniser says next to nothing yet. Usual at first; if it stays, train longer, raise lr, or start "
+                "from a distilled student"
+            ]
+        return []
 
     def forward(self, batch) -> tuple[Tensor, dict[str, Tensor]]:
         logits, frames = self.recogniser(batch.waves, batch.lengths, self.mask)

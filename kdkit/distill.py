@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from kdkit.audio import read_audio
 from kdkit.codebook import VARIANTS, ClusterHead
 from kdkit.errors import ConfigError
-from kdkit.frontends import Fbank
+from kdkit.frontends import Fbank, num_frames
 from kdkit.losses import discriminative_loss, hard_label_loss, regression_loss
 from kdkit.manifest import Utterance
 from kdkit.models import ModelConfig, Output, SpeechModel
-from kdkit.teachers import Teacher
+from kdkit.teachers import Teacher, fingerprint
+
+COLLAPSED = 0.05  # spread of the predictions, as a share of that of the targets
 
 Schedule = float | tuple[tuple[float, float], ...]
 """A weight: a number, or (share of the steps, number) points joined by straight lines."""
@@ -165,6 +167,39 @@ class DistillTask(nn.Module):
                 config.variant, student.config.dim, self.codebook, config.tau_student or self.tau
             )
 
+        self.identity = None  # of the teacher, once it is needed
+        self.settings = {
+            "student": student.config.to_dict(),
+            "teacher": teacher.source,
+            "labeller": labeller and labeller.source,
+            "losses": asdict(config),
+        }
+
+    @property
+    def layers(self) -> set[int]:
+        """Teacher layers that the losses need: what a :class:`kdkit.targets.TargetCache` must hold."""
+        needed = {t for _, t in self.config.pairs} if self.config.uses_regression else set()
+        if self.config.uses_discriminative and self.labeller is self.teacher:
+            needed.add(self.teacher.config.layers)
+        return needed
+
+    def size(self, batch) -> int:
+        """Real frames: what the losses are means over."""
+        return int(num_frames(batch.lengths).sum())
+
+    def complaints(self, rows: list[dict]) -> list[str]:
+        """Says so when the student's predictions, or its cluster ids, no longer differ from frame to frame."""
+        said = []
+        for part, words in (
+            ("spread", "predictions vary less than {} as much as the teacher's hidden states"),
+            ("codes", "best cluster ids are less than {} as many as the teacher's"),
+        ):
+            values = [row[part] for row in rows if part in row]
+            if len(values) >= 10 and max(values[-5:]) < COLLAPSED:
+                told = words.format(f"{100 * COLLAPSED:.0f} %")
+                said.append(f"the student has collapsed: its {told}; lower lr, or look at the speech")
+        return said
+
     def train(self, mode: bool = True) -> DistillTask:
         super().train(mode)
         self.teacher.eval()  # no dropout in the targets, ever
@@ -176,28 +211,61 @@ class DistillTask(nn.Module):
         self.share = share
 
     def forward(self, batch) -> tuple[Tensor, dict[str, Tensor]]:
-        with torch.no_grad():
-            target = self.teacher(batch.waves, batch.lengths)
+        target = self.targets(batch)
         output = self.student(batch.waves, batch.lengths)
         loss, parts = torch.zeros((), device=batch.waves.device), {}
         if self.config.uses_regression:
-            parts["regression"] = self.regression(output, target)
+            parts["regression"], parts["spread"] = self.regression(output, target)
             loss = loss + value_at(self.config.regression_weight, self.share) * parts["regression"]
         if self.config.uses_discriminative:
             with torch.no_grad():
                 if self.labeller is not self.teacher:
-                    target = self.labeller(batch.waves, batch.lengths)
-                teacher = self.codebook(target.last) * (self.codebook.tau / self.tau)  # (B, T, K)
+                    last = self.labeller(batch.waves, batch.lengths).last
+                else:
+                    last = target[self.labeller.config.layers]
+                teacher = self.codebook(last) * (self.codebook.tau / self.tau)  # (B, T, K)
             distance = hard_label_loss if self.config.variant == "hard" else discriminative_loss
-            parts["discriminative"] = distance(self.cluster_head(output.last), teacher, output.mask)
+            logits = self.cluster_head(output.last)
+            parts["discriminative"] = distance(logits, teacher, output.mask)
+            parts["codes"] = _ids_in_use(logits, output.mask) / _ids_in_use(teacher, output.mask)
             loss = loss + value_at(self.config.discriminative_weight, self.share) * parts["discriminative"]
         return loss, {name: part.detach() for name, part in parts.items()}
 
-    def regression(self, output: Output, target: Output) -> Tensor:
-        """Mean of the regression loss over the pairs of layers."""
+    @torch.no_grad()
+    def targets(self, batch) -> Mapping[int, Tensor]:
+        """The teacher's hidden states by layer, (B, T, D): from the batch's cache, or computed here."""
+        if batch.targets is None:
+            return dict(enumerate(self.teacher(batch.waves, batch.lengths).hidden))
+        if self.identity is None:
+            self.identity = fingerprint(self.teacher)
+        if batch.targets.teacher != self.identity:
+            raise ConfigError(
+                f"cached targets are of another teacher ({batch.targets.teacher}, this one is {self.identity}); "
+                "build the cache with this one"
+            )
+        missing = sorted(self.layers - batch.targets.hidden.keys())
+        if missing:
+            raise ConfigError(
+                f"cached targets lack the layers {missing}; build the cache with {sorted(self.layers)}"
+            )
+        return batch.targets.hidden
+
+    def regression(self, output: Output, target: Mapping[int, Tensor]) -> tuple[Tensor, Tensor]:
+        """Regression loss, mean over the pairs; and how much the predictions of the last pair vary over the frames, as
+        a share of the variation of their targets: near 0, the student has collapsed.
+        """
         weights = self.config.cosine_weight, self.config.distance
-        losses = [
-            regression_loss(head(output.hidden[s]), target.hidden[t], output.mask, *weights)
-            for head, (s, t) in zip(self.heads, self.config.pairs, strict=True)
-        ]
-        return torch.stack(losses).mean()
+        losses = []
+        for head, (s, t) in zip(self.heads, self.config.pairs, strict=True):
+            prediction, wanted = head(output.hidden[s]), target[t]
+            losses.append(regression_loss(prediction, wanted, output.mask, *weights))
+        with torch.no_grad():
+            p, h = prediction[output.mask].float(), wanted[output.mask].float()
+            spread = p.std(0).mean() / h.std(0).mean().clamp_min(1e-6)
+        return torch.stack(losses).mean(), spread
+
+
+def _ids_in_use(logits: Tensor, mask: Tensor) -> Tensor:
+    """Number of cluster ids that are the best one of some real frame of (B, T, K); nothing waits for the device."""
+    used = torch.zeros(logits.shape[-1], device=logits.device)
+    return used.scatter_(0, logits.argmax(-1)[mask], 1.0).sum()

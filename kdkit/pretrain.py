@@ -168,6 +168,16 @@ class PretrainTask(nn.Module):
         self.mask_embedding = nn.Parameter(torch.empty(model.config.dim).uniform_())
         self.mask, self.span = mask, span
         self._labels = labels.ids
+        self.settings = {
+            "model": model.config.to_dict(),
+            "targets": labels.source,
+            "clusters": labels.clusters,
+            "masking": [mask, span, noise, visible_weight],
+        }
+
+    def size(self, batch) -> int:
+        """Frames: what the losses are means over, up to the draw of the mask."""
+        return len(batch) * int(num_frames(batch.lengths.min()))
 
     def forward(self, batch) -> tuple[Tensor, dict[str, Tensor]]:
         waves, targets = self.crop(batch)  # (B, S), (B, T)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from importlib.resources import files
@@ -35,6 +36,15 @@ class Teacher:
     def hidden(self, waves: Tensor, lengths: Tensor) -> Output:
         """Hidden states H^0 .. H^L of a padded batch, without gradient."""
         return self.model(waves, lengths)
+
+
+def fingerprint(model: SpeechModel) -> str:
+    """Twelve characters that stand for a model's weights."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:12]
 
 
 def save_model(

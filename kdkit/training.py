@@ -1,24 +1,37 @@
 """The one training loop: pre-training, distillation and fine-tuning all run through :func:`train`.
 
-A task is a module whose ``forward(batch)`` returns ``(loss, {part: value})``; if it has a method ``schedule(share)``,
-that is called before each step with the share of the steps that is done. Batches come from an object whose
-``batch(step)`` is a pure function of the step, so that a run that was stopped goes on with the same data.
+A task is a module whose ``forward(batch)`` returns ``(loss, {part: value})``, the loss being a mean over
+``size(batch)`` things (real frames, characters), which is what makes several processes, or several batches for one
+step, the same as one large batch. A task may also have
+
+* ``frozen``: names of its sub-modules that are not trained (teachers); they are neither saved nor moved by a step;
+* ``settings``: what a run must have in common with the run it goes on from, besides its recipe;
+* ``schedule(share)``: called before each step with the share of the steps that is done;
+* ``complaints(rows)``: sentences about a run that goes wrong, given the rows of its log.
+
+Batches come from an object whose ``batch(i)`` is a pure function of ``i``, and every batch has its own random numbers,
+drawn from the seed and ``i``: so a run that was killed goes on as if nothing had happened. Several processes, on one
+machine or many, are Hugging Face accelerate's business: start the same program with ``accelerate launch`` or torchrun.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from kdkit.checkpoints import load_checkpoint, save_checkpoint
-from kdkit.errors import CheckpointError, TrainingError
+from kdkit.errors import ConfigError, TrainingError
+from kdkit.runlog import RunLog
+from kdkit.snapshots import Snapshots
 
 
 @dataclass(frozen=True)
@@ -34,11 +47,31 @@ class TrainConfig:
     eps: float = 1e-6
     weight_decay: float = 1e-6
     clip: float = 5.0  # largest gradient norm
-    precision: str = "auto"  # "fp32", "bf16", "auto": bf16 where the hardware multiplies it fast
+    precision: str = (
+        "auto"  # "fp32", "bf16", "fp16" (GPU), "auto": bf16 where the hardware multiplies it faster
+    )
     seed: int = 0
+    accumulate: int = 1  # batches for one step, in every process
+    compile: bool = False  # torch.compile: pays on a GPU and in long runs
     log_every: int = 10
     evaluate_every: int = 0  # 0: only at the end
     save_every: int = 200
+    keep: int = 2  # checkpoints
+    tensorboard: bool = False  # also write OUT/tensorboard
+
+    def __post_init__(self):
+        if self.schedule not in ("linear", "tri-stage"):
+            raise ConfigError(f"schedule is {self.schedule!r}: choose 'linear' or 'tri-stage'")
+        if self.precision not in ("auto", "fp32", "bf16", "fp16"):
+            raise ConfigError(f"precision is {self.precision!r}: choose auto, fp32, bf16 or fp16")
+        for name in ("steps", "accumulate", "log_every", "save_every", "keep"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}: it must be 1 or more")
+
+    def result(self) -> dict:
+        """The settings that decide the weights at the end; the others may change when a run goes on."""
+        aside = ("accumulate", "compile", "log_every", "evaluate_every", "save_every", "keep", "tensorboard")
+        return {name: value for name, value in asdict(self).items() if name not in aside}
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
@@ -79,132 +112,173 @@ def train(
 ) -> list[dict]:
     """Trains ``task`` and returns the log: one dict per logged step (step, loss, parts, lr; evaluation results).
 
-    Writes ``out/state.safetensors`` (weights, optimiser, RNG; atomic) every ``save_every`` steps and
-    ``out/metrics.jsonl``. With ``resume`` a run found in ``out`` goes on where it was saved; a finished one is
-    loaded and returned at once. Ctrl-C saves before it leaves.
+    Writes ``out/checkpoints`` (weights and optimiser; atomic, the last ``keep``) every ``save_every`` steps and
+    ``out/metrics.jsonl``. With ``resume`` a run found in ``out`` goes on from its newest good checkpoint, and ends
+    with the weights that it would have had without the interruption; a finished one is loaded and returned at once.
+    Ctrl-C saves before it leaves.
 
-    Raises :class:`TrainingError` at a non-finite loss, naming step and utterances; :class:`CheckpointError` when
-    ``out`` holds a run with another recipe.
+    Raises :class:`TrainingError` at a non-finite loss or when memory runs out, naming step and utterances, and
+    :class:`CheckpointError` when ``out`` holds a run with another recipe.
     """
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    device = best_device()
-    task.to(device).train()
+    accelerator = _accelerator(config)
+    group = accelerator.num_processes * config.accumulate  # batches of one step, in all processes
+    task.to(accelerator.device).train()
+    _check_frozen(task)
     parameters = {name: p for name, p in task.named_parameters() if p.requires_grad}
+    fused = accelerator.device.type in ("cpu", "cuda")
     optimiser = torch.optim.AdamW(
-        parameters.values(),
-        lr=config.lr,
-        betas=config.betas,
-        eps=config.eps,
-        weight_decay=config.weight_decay,
-        fused=True,
+        parameters.values(), config.lr, config.betas, config.eps, config.weight_decay, fused=fused
     )
-    torch.manual_seed(config.seed)
-    state, log, first = out / "state.safetensors", [], 0
-    if resume and state.exists():
-        first, log = _restore(state, task, parameters, optimiser, config)
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=use_bf16(config.precision, device))
-    seconds, started = 0.0, time.perf_counter()
+    settings = config.result() | {"batches a step": group} | {"task": getattr(task, "settings", {})}
+    snapshots = Snapshots(Path(out) / "checkpoints", task, parameters, optimiser, settings, config.keep)
+    first = snapshots.restore() if resume else snapshots.clear()
+    log = RunLog(Path(out), first, accelerator.is_main_process, config.tensorboard)
+    module, optimiser = accelerator.prepare(torch.compile(task) if config.compile else task, optimiser)
+    batches.stride = accelerator.num_processes
     bar = tqdm(
-        total=config.steps, initial=first, desc=title, unit="step", mininterval=1.0, dynamic_ncols=True
+        total=config.steps,
+        initial=first,
+        desc=title,
+        unit="step",
+        mininterval=1.0,
+        dynamic_ncols=True,
+        disable=not accelerator.is_main_process,
     )
-    step = first
+    seconds, started, broken, step = 0.0, time.perf_counter(), None, first
     try:
         for step in range(first, config.steps):
-            batch = batches.batch(step).to(device)
+            numbers = [
+                (step * config.accumulate + turn) * accelerator.num_processes + accelerator.process_index
+                for turn in range(config.accumulate)
+            ]
+            some = [batches.batch(number) for number in numbers]
+            seconds += sum(batch.seconds for batch in some) * accelerator.num_processes
             if hasattr(task, "schedule"):
                 task.schedule(step / config.steps)
-            for group in optimiser.param_groups:
-                group["lr"] = learning_rate(step, config)
-            with autocast:
-                loss, parts = task(batch)
-            if not torch.isfinite(loss):
-                names = ", ".join(u.id for u in batch.utterances[:4])
-                raise TrainingError(
-                    f"loss is {loss.item()} at step {step} (batch of {names} ...): lower lr, or look at these files"
-                )
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            norm = nn.utils.clip_grad_norm_(parameters.values(), config.clip)
+            for settings_of in optimiser.param_groups:
+                settings_of["lr"] = learning_rate(step, config)
+            loss, parts = _gradients(accelerator, module, task, some, numbers, config.seed, group)
+            norm = accelerator.clip_grad_norm_(parameters.values(), config.clip)
             optimiser.step()
-            seconds += batch.lengths.sum().item() / 16_000
+            optimiser.zero_grad(set_to_none=True)
             bar.update()
             done = step + 1
-            if done % config.log_every == 0 or done == config.steps:
-                row = {
-                    "step": done,
-                    "loss": loss.item(),
-                    "lr": learning_rate(step, config),
-                    "grad_norm": norm.item(),
-                }
-                row |= {name: float(value) for name, value in parts.items()}
+            logged, saved = (
+                done % n == 0 or done == config.steps for n in (config.log_every, config.save_every)
+            )
+            # a look at the loss waits for the GPU, so it is taken there only when there is something to write
+            if logged or saved or loss.device.type == "cpu":
+                broken = _broken(loss, step, some)
+            if broken:
+                raise TrainingError(broken)
+            if logged:
+                values = accelerator.reduce(torch.stack([loss, *parts.values()]), "sum").tolist()
+                row = {"step": done, "loss": values[0], "lr": learning_rate(step, config)}
+                row |= {"grad_norm": norm.item()} | dict(zip(parts, values[1:]))
                 row["times_real_time"] = seconds / (time.perf_counter() - started)
-                log.append(row)
-                bar.set_postfix(
-                    {"loss": f"{row['loss']:.3f}", "x real time": f"{row['times_real_time']:.0f}"}
-                )
+                log.add(row)
+                shown = {
+                    name: f"{row[name]:.3f}" for name in ("loss", *parts) if len(parts) > 1 or name == "loss"
+                }
+                bar.set_postfix(shown | {"x real time": f"{row['times_real_time']:.0f}"})
+                for complaint in getattr(task, "complaints", lambda rows: ())(log.rows):
+                    log.warn(complaint)
             if evaluate and (
                 done == config.steps or (config.evaluate_every and done % config.evaluate_every == 0)
             ):
                 task.eval()
-                log.append({"step": done, **evaluate(task)})
+                log.add({"step": done, **evaluate(task)})
                 task.train()
-            if done % config.save_every == 0 or done == config.steps:
-                _save(state, task, parameters, optimiser, config, done, log)
+            if saved and accelerator.is_main_process:
+                snapshots.save(done)
     except KeyboardInterrupt:
-        _save(state, task, parameters, optimiser, config, step, log)
-        bar.write(f"stopped at step {step}; saved in {state}: run the same command again to go on")
+        if accelerator.is_main_process and not broken:
+            snapshots.save(step)
+            bar.write(
+                f"stopped at step {step}; saved in {snapshots.folder}: run the same command again to go on"
+            )
+        raise
+    except RuntimeError as error:  # torch.OutOfMemoryError is one
+        if "memory" in str(error).lower():
+            raise TrainingError(_out_of_memory(step, some, config)) from error
         raise
     finally:
         bar.close()
+        log.close()
+    accelerator.wait_for_everyone()
     task.eval()
-    with open(out / "metrics.jsonl", "w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row) + "\n" for row in log)
-    return log
+    return log.rows
 
 
-def _save(
-    path: Path, task, parameters: dict[str, Tensor], optimiser, config, step: int, log: list[dict]
-) -> None:
-    tensors = {f"task.{name}": tensor for name, tensor in trained_state(task).items()}
-    for name, parameter in parameters.items():
-        for key, value in optimiser.state.get(parameter, {}).items():
-            tensors[f"optimiser.{key}.{name}"] = torch.as_tensor(value)
-    tensors["rng"] = torch.get_rng_state()
-    save_checkpoint(path, tensors, {"step": step, "config": asdict(config), "log": log})
+def _accelerator(config: TrainConfig) -> Accelerator:
+    AcceleratorState._reset_state()  # a notebook trains more than once, not always in the same precision
+    precision = config.precision
+    if precision == "auto":
+        precision = "bf16" if use_bf16(precision, best_device()) else "fp32"
+    if precision == "fp16" and not torch.cuda.is_available():
+        raise ConfigError("precision fp16 needs a GPU; on a CPU choose bf16 or fp32")
+    unused = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=True)
+    return Accelerator(
+        mixed_precision={"fp32": "no"}.get(precision, precision),
+        cpu=not torch.cuda.is_available(),
+        kwargs_handlers=[unused],
+    )
 
 
-def _restore(
-    path: Path, task, parameters: dict[str, Tensor], optimiser, config: TrainConfig
-) -> tuple[int, list[dict]]:
-    tensors, meta = load_checkpoint(path)
-    wanted = json.loads(json.dumps(asdict(config)))
-    if meta["config"] != wanted:
-        changed = sorted(k for k in wanted if meta["config"].get(k) != wanted[k])
-        raise CheckpointError(
-            f"{path}: an earlier run with other settings ({', '.join(changed)}); use another folder or remove it"
-        )
-    own = trained_state(task)
-    missing = [name for name in own if f"task.{name}" not in tensors]
-    if missing:
-        raise CheckpointError(
-            f"{path}: an earlier run of another model (no {missing[0]}); use another folder or remove it"
-        )
-    for name, tensor in own.items():
-        tensor.copy_(tensors[f"task.{name}"])
-    for name, parameter in parameters.items():
-        keys = {k.split(".")[1] for k in tensors if k.startswith("optimiser.") and k.split(".", 2)[2] == name}
-        optimiser.state[parameter] = {
-            key: tensors[f"optimiser.{key}.{name}"].to(parameter.device if key != "step" else "cpu")
-            for key in keys
-        }
-    torch.set_rng_state(tensors["rng"])
-    return meta["step"], meta["log"]
+def _gradients(
+    accelerator: Accelerator,
+    module: nn.Module,
+    task: nn.Module,
+    some: list,
+    numbers: list[int],
+    seed: int,
+    group: int,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Backward through every batch of a step. Returns this process's shares of the loss and of its parts, whose sums
+    over the processes are the means over all that the step has seen.
+    """
+    shares = [1.0]
+    if group > 1:
+        sizes = torch.tensor([float(_size(task, batch)) for batch in some], device=accelerator.device)
+        shares = sizes / accelerator.reduce(sizes.sum(), "sum")
+    total, parts = 0.0, {}
+    for turn, (batch, number, share) in enumerate(zip(some, numbers, shares, strict=True)):
+        torch.manual_seed(seed * 1_000_003 + number)
+        last = turn == len(some) - 1
+        with contextlib.nullcontext() if last else accelerator.no_sync(module):
+            loss, values = module(batch.to(accelerator.device))
+            # accelerate takes the mean of the processes' gradients; what is wanted is the sum of the shares
+            accelerator.backward(loss * (share * accelerator.num_processes))
+        total = total + loss.detach() * share
+        for name, value in values.items():
+            parts[name] = parts.get(name, 0.0) + value.detach() * share
+    return total, parts
 
 
-def trained_state(task: nn.Module) -> dict[str, Tensor]:
-    """The task's tensors without those of frozen sub-modules it names in ``frozen`` (teachers are not saved)."""
-    frozen = tuple(f"{name}." for name in getattr(task, "frozen", ()))
-    return {
-        name: t.detach() for name, t in task.state_dict().items() if not (frozen and name.startswith(frozen))
-    }
+def _size(task: nn.Module, batch) -> float:
+    return task.size(batch) if hasattr(task, "size") else len(batch.utterances)
+
+
+def _check_frozen(task: nn.Module) -> None:
+    for name in getattr(task, "frozen", ()):
+        module = getattr(task, name, None)
+        if module is not None and (module.training or any(p.requires_grad for p in module.parameters())):
+            raise TrainingError(
+                f"{name} would be trained: it is in training mode or needs a gradient; "
+                f"call .requires_grad_(False).eval() on it and keep it so in train()"
+            )
+
+
+def _broken(loss: Tensor, step: int, some: list) -> str | None:
+    if torch.isfinite(loss):
+        return None
+    names = ", ".join(utterance.id for batch in some for utterance in batch.utterances[:4])
+    return f"loss is {loss.item()} at step {step} (batch of {names} ...): lower lr, or look at these files"
+
+
+def _out_of_memory(step: int, some: list, config: TrainConfig) -> str:
+    rows, samples = some[0].waves.shape
+    return (
+        f"out of memory at step {step}, in a batch of {rows} utterances of {samples / 16_000:.1f} s: take batches of "
+        f"fewer seconds, and more of them for one step (accumulate is {config.accumulate}); what was saved is good"
+    )

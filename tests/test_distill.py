@@ -118,8 +118,8 @@ def test_total_loss_is_the_weighted_sum_and_temperatures_count():
     both, parts = run(regression_weight=0.5, discriminative_weight=0.3)
     expected = 0.5 * parts["regression"] + 0.3 * parts["discriminative"]
     torch.testing.assert_close(both.detach(), expected)
-    assert set(run(regression_weight=0.0, discriminative_weight=1.0)[1]) == {"discriminative"}
-    assert set(run()[1]) == {"regression"}
+    assert set(run(regression_weight=0.0, discriminative_weight=1.0)[1]) == {"discriminative", "codes"}
+    assert set(run()[1]) == {"regression", "spread"}
     soft = run(discriminative_weight=1.0, tau=100.0, tau_student=100.0)[1]["discriminative"]
     assert soft < 1e-4 < parts["discriminative"]  # both are uniform when it is hot enough
 
@@ -155,6 +155,21 @@ def test_weights_follow_their_schedule():
     task.schedule(0.5)
     loss, parts = task(batch)
     torch.testing.assert_close(loss, parts["regression"] + parts["discriminative"])
+
+
+def test_a_collapsed_student_is_complained_about():
+    task = DistillTask(small_student(), small_teacher(clusters=7), DistillConfig(((1, 1),)))
+    fine = [{"spread": 0.4, "codes": 0.7}] * 12
+    assert task.complaints(fine) == []
+    flat = task.complaints([*fine, *[{"spread": 0.01, "codes": 0.7}] * 5])
+    assert len(flat) == 1 and "predictions vary less" in flat[0]
+    dead = task.complaints([*fine, *[{"spread": 0.4, "codes": 0.02}] * 5])
+    assert len(dead) == 1 and "cluster ids" in dead[0]
+    # and the measures themselves: a student that says the same at every frame
+    batch = padded_batch(8000, 6000)[0]
+    for head in (*task.heads,):
+        torch.nn.init.zeros_(head.weight)
+    assert task(batch)[1]["spread"] < 1e-6
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,24 @@
 """The training loop: schedule, exact resume, interruption, broken files, a loss that is not a number."""
 
+import errno
 import json
 import math
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from kdkit import snapshots
 from kdkit.checkpoints import load_checkpoint, save_checkpoint
 from kdkit.errors import CheckpointError, TrainingError
 from kdkit.training import TrainConfig, learning_rate, train
@@ -26,6 +36,7 @@ class Batch:
     waves: torch.Tensor
     lengths: torch.Tensor
     utterances: list
+    seconds: float = 1.0
 
     def to(self, device):
         return self
@@ -58,9 +69,22 @@ class Task(nn.Module):
         self.net = nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.5), nn.Linear(8, 1))
         self.teacher = nn.Linear(6, 1).requires_grad_(False)
 
+    def train(self, mode=True):
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
     def forward(self, batch):
         loss = (self.net(batch.waves) - self.teacher(batch.waves)).square().mean()
         return loss, {"square": loss.detach()}
+
+
+def newest(out):
+    return max((out / "checkpoints").iterdir())
+
+
+def rows(out):
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
 def weights(task):
@@ -108,7 +132,7 @@ def test_frozen_parts_are_neither_saved_nor_changed(tmp_path):
     task = Task()
     before = task.teacher.weight.clone()
     train(task, Batches(), RECIPE, tmp_path)
-    tensors, _ = load_checkpoint(tmp_path / "state.safetensors")
+    tensors, _ = load_checkpoint(newest(tmp_path))
     assert torch.equal(before, task.teacher.weight)
     assert not [name for name in tensors if "teacher" in name]
 
@@ -116,18 +140,235 @@ def test_frozen_parts_are_neither_saved_nor_changed(tmp_path):
 def test_a_loss_that_is_not_finite_names_step_and_utterances(tmp_path):
     with pytest.raises(TrainingError, match=r"step 5 .*u5-0"):
         train(Task(), Batches(poison=5), RECIPE, tmp_path)
-    assert load_checkpoint(tmp_path / "state.safetensors")[1]["step"] == 4  # what was saved is still good
+    assert load_checkpoint(newest(tmp_path))[1]["step"] == 4  # what was saved is still good
 
 
-def test_another_recipe_or_a_truncated_state_is_refused(tmp_path):
+def test_another_recipe_or_model_is_refused(tmp_path):
     train(Task(), Batches(), RECIPE, tmp_path)
-    with pytest.raises(CheckpointError, match="lr"):
+    with pytest.raises(CheckpointError, match=r"lr: 0.01 then, 0.5 now"):
         train(Task(), Batches(), replace(RECIPE, lr=0.5), tmp_path)
-    state = tmp_path / "state.safetensors"
-    state.write_bytes(state.read_bytes()[:-40])
-    with pytest.raises(CheckpointError, match="truncated"):
+    other = Task()
+    other.net[0] = nn.Linear(6, 8, bias=False)
+    with pytest.raises(CheckpointError, match="another model"):
+        train(other, Batches(), RECIPE, tmp_path)
+    task = Task()
+    task.settings = {"losses": "others"}
+    with pytest.raises(CheckpointError, match="others"):
+        train(task, Batches(), RECIPE, tmp_path)
+    train(Task(), Batches(), replace(RECIPE, lr=0.5), tmp_path, resume=False)  # starting over is possible
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, damage):
+    whole = Task()
+    train(whole, Batches(), RECIPE, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(Task(), Batches(stop=11), replace(RECIPE, keep=3), tmp_path / "part")
+    path = newest(tmp_path / "part")
+    content = bytearray(path.read_bytes())
+    if damage == "flipped":
+        content[-5] ^= 0x10
+    path.write_bytes({"truncated": content[:-40], "flipped": content, "empty": b""}[damage])
+    again, batches = Task(), Batches()
+    with pytest.warns(UserWarning, match=f"passed over.*{path.name}"):
+        train(again, batches, RECIPE, tmp_path / "part")
+    assert batches.asked == list(range(8, 12))
+    assert all(torch.equal(weights(again)[n], v) for n, v in weights(whole).items())
+
+
+def test_the_last_checkpoints_are_kept(tmp_path):
+    train(Task(), Batches(), replace(RECIPE, save_every=2, keep=3), tmp_path)
+    kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert kept == [f"step-{step:08d}.safetensors" for step in (8, 10, 12)]
+
+
+def test_several_batches_for_one_step_are_one_large_batch(tmp_path):
+    class Joined(Batches):
+        def batch(self, step):
+            first, second = (super(Joined, self).batch(2 * step + i) for i in (0, 1))
+            return Batch(torch.cat([first.waves, second.waves]), torch.full((8,), 6), first.utterances * 2)
+
+    def no_dropout():
+        task = Task()
+        task.net[1] = nn.Identity()
+        return task
+
+    one, two = no_dropout(), no_dropout()
+    logs = [
+        train(one, Joined(), RECIPE, tmp_path / "one"),
+        train(two, Batches(), replace(RECIPE, accumulate=2), tmp_path / "two"),
+    ]
+    for name, value in weights(one).items():
+        torch.testing.assert_close(weights(two)[name], value)
+    assert [row["loss"] for row in logs[1]] == pytest.approx([row["loss"] for row in logs[0]], rel=1e-4)
+
+
+def test_uneven_batches_count_by_their_size(tmp_path):
+    """A step of 1 and of 3 utterances is a mean over 4, not a mean of two means."""
+
+    class Uneven(Batches):
+        def batch(self, step):
+            whole = super().batch(step // 2)
+            part = slice(0, 1) if step % 2 == 0 else slice(1, 4)
+            return Batch(whole.waves[part], whole.lengths[part], whole.utterances[part])
+
+    def task():
+        made = Task()
+        made.net[1] = nn.Identity()
+        return made
+
+    one, two = task(), task()
+    train(one, Batches(), RECIPE, tmp_path / "one")
+    train(two, Uneven(), replace(RECIPE, accumulate=2), tmp_path / "two")
+    for name, value in weights(one).items():
+        torch.testing.assert_close(weights(two)[name], value)
+
+
+def test_a_teacher_that_would_be_trained_is_refused(tmp_path):
+    task = Task()
+    task.teacher.requires_grad_(True)
+    with pytest.raises(TrainingError, match="teacher would be trained"):
+        train(task, Batches(), RECIPE, tmp_path)
+    task = Task()
+    task.train = lambda mode=True: nn.Module.train(
+        task, mode
+    )  # forgets that teachers stay in evaluation mode
+    with pytest.raises(TrainingError, match="training mode"):
+        train(task, Batches(), RECIPE, tmp_path)
+
+
+def test_out_of_memory_names_the_batch_and_what_to_change(tmp_path):
+    class Hungry(Task):
+        def forward(self, batch):
+            raise RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory"
+            )
+
+    with pytest.raises(TrainingError, match=r"4 utterances .* fewer seconds"):
+        train(Hungry(), Batches(), RECIPE, tmp_path)
+
+
+def test_a_full_disk_is_found_before_the_first_step(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100))
+    batches = Batches()
+    with pytest.raises(TrainingError, match="make room"):
+        train(Task(), batches, RECIPE, tmp_path)
+    assert batches.asked == []
+
+
+def test_a_disk_that_fills_up_keeps_what_was_saved(tmp_path, monkeypatch):
+    calls = []
+
+    def full(path, tensors, meta):
+        calls.append(path)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save_checkpoint(path, tensors, meta)
+
+    monkeypatch.setattr(snapshots, "save_checkpoint", full)
+    with pytest.raises(TrainingError, match=r"step-00000008.*make room"):
         train(Task(), Batches(), RECIPE, tmp_path)
-    train(Task(), Batches(), RECIPE, tmp_path, resume=False)  # starting over is possible
+    assert load_checkpoint(newest(tmp_path))[1]["step"] == 4
+
+
+def test_complaints_are_said_once(tmp_path):
+    class Worried(Task):
+        def complaints(self, rows):
+            return ["all is lost"] if len(rows) > 3 else []
+
+    with pytest.warns(UserWarning, match="all is lost") as said:
+        train(Worried(), Batches(), RECIPE, tmp_path)
+    assert len(said) == 1
+
+
+def test_tensorboard_has_the_curves(tmp_path):
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    log = train(Task(), Batches(), replace(RECIPE, tensorboard=True), tmp_path)
+    events = reader.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    losses = [event.value for event in events.Scalars("loss")]
+    assert losses == pytest.approx([row["loss"] for row in log], rel=1e-5)
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, {tests!r})
+import test_training as t
+from kdkit.training import train
+
+class Slow(t.Batches):
+    def batch(self, step):
+        import time
+        time.sleep({pause})
+        return super().batch(step)
+
+torch.set_num_threads(1)
+task = t.Task()
+train(task, Slow(), t.replace(t.RECIPE, save_every=1, steps={steps}, accumulate={accumulate}), Path(sys.argv[1]))
+torch.save(t.weights(task), Path(sys.argv[1]) / f"weights-{{__import__('os').environ.get('RANK', '0')}}.pt")
+"""
+
+
+def program(tmp_path, **values) -> list[str]:
+    path = tmp_path / "program.py"
+    path.write_text(PROGRAM.format(tests=str(Path(__file__).parent), **values))
+    return [sys.executable, str(path)]
+
+
+def test_killed_again_and_again_it_ends_with_the_same_weights(tmp_path):
+    command = program(tmp_path, pause=0.05, steps=30, accumulate=1)
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
+    out = tmp_path / "killed"
+    for wanted in (4, 13, 22):  # killed at moments that nobody chose, some steps on
+        process = subprocess.Popen([*command, str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while not any(int(p.stem[5:]) >= wanted for p in out.glob("checkpoints/step-*")):
+            assert process.poll() is None
+            time.sleep(0.003)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    subprocess.run([*command, str(out)], check=True, capture_output=True)
+    one, two = (
+        torch.load(tmp_path / name / "weights-0.pt", weights_only=True) for name in ("whole", "killed")
+    )
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    steps = [[row["step"] for row in rows(tmp_path / name)] for name in ("whole", "killed")]
+    assert steps[0] == steps[1] == list(range(1, 31))
+
+
+def test_two_processes_are_one_with_a_batch_of_the_same_size(tmp_path):
+    """Two processes (gloo) against one that takes two batches for a step: same weights, same losses."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    alone = program(tmp_path, pause=0, steps=12, accumulate=2)
+    subprocess.run([*alone, str(tmp_path / "alone")], check=True, capture_output=True)
+    together = program(tmp_path, pause=0, steps=12, accumulate=1)
+    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "true"}
+    processes = [
+        subprocess.Popen(
+            [*together, str(tmp_path / "together")],
+            env=os.environ | where | {"RANK": rank, "LOCAL_RANK": rank},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in "01"
+    ]
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+    one = torch.load(tmp_path / "alone" / "weights-0.pt", weights_only=True)
+    for rank in "01":
+        two = torch.load(tmp_path / "together" / f"weights-{rank}.pt", weights_only=True)
+        for name in one:
+            torch.testing.assert_close(two[name], one[name], rtol=1e-5, atol=1e-6)
+    one, two = rows(tmp_path / "alone"), rows(tmp_path / "together")
+    for key in ("step", "loss", "square", "grad_norm"):
+        assert [row[key] for row in two] == pytest.approx([row[key] for row in one], rel=1e-4), key
 
 
 def test_evaluation_rows_are_in_the_log(tmp_path):

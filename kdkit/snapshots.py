@@ -1,0 +1,145 @@
+"""Checkpoints of a running training: whole, checked, the last few kept, the newest good one found again."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+import warnings
+import zlib
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from kdkit.checkpoints import load_checkpoint, save_checkpoint
+from kdkit.errors import CheckpointError, TrainingError
+
+
+class Snapshots:
+    """Weights and optimiser state of ``task``, one file ``step-00000200.safetensors`` a checkpoint.
+
+    ``settings`` are those a run must share with the one that it goes on from. A file carries a checksum over its
+    tensors: one that is damaged is reported and passed over for the one before.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        task: nn.Module,
+        parameters: dict[str, Tensor],
+        optimiser: torch.optim.Optimizer,
+        settings: dict,
+        keep: int = 2,
+    ):
+        self.folder, self.task, self.parameters, self.optimiser = folder, task, parameters, optimiser
+        self.settings, self.keep = json.loads(json.dumps(settings)), keep
+        self.folder.mkdir(parents=True, exist_ok=True)
+        needed = (
+            (keep + 1) * sum(t.nbytes for t in trained_state(task).values()) * 3
+        )  # two moments in the optimiser
+        free = shutil.disk_usage(folder).free
+        if free < needed:
+            raise TrainingError(
+                f"{folder}: {keep} checkpoints need up to {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are free; "
+                "make room, keep fewer, or take another folder"
+            )
+
+    def save(self, step: int) -> None:
+        """Writes the state after ``step`` steps, then removes all but the newest ``keep`` checkpoints."""
+        tensors = {f"task.{name}": tensor for name, tensor in trained_state(self.task).items()}
+        for name, parameter in self.parameters.items():
+            for key, value in self.optimiser.state.get(parameter, {}).items():
+                tensors[f"optimiser.{key}.{name}"] = torch.as_tensor(value)
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        meta = {"step": step, "settings": self.settings, "checksum": checksum(tensors)}
+        path = self.folder / f"step-{step:08d}.safetensors"
+        try:
+            save_checkpoint(path, tensors, meta)
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            raise TrainingError(
+                f"{path}: could not be written ({error}); {'make room and ' if full else ''}"
+                "run the same command again: it goes on from the checkpoint before"
+            ) from error
+        for old in self._files()[: -self.keep]:
+            old.unlink(missing_ok=True)
+
+    def restore(self) -> int:
+        """Loads the newest good checkpoint; returns the number of steps done, 0 when there is none.
+
+        Raises :class:`CheckpointError` when it belongs to another recipe or another model.
+        """
+        for path in reversed(self._files()):
+            try:
+                tensors, meta = load_checkpoint(path)
+                if checksum(tensors) != meta["checksum"]:
+                    raise CheckpointError(
+                        f"{path}: its tensors do not have the checksum they were saved with"
+                    )
+            except (CheckpointError, KeyError) as error:
+                warnings.warn(f"damaged checkpoint passed over: {error}", stacklevel=3)
+                continue
+            self._load(path, tensors, meta["settings"])
+            return meta["step"]
+        return 0
+
+    def clear(self) -> int:
+        """Removes what an earlier run left; returns 0, the step to begin with."""
+        for path in self._files():
+            path.unlink(missing_ok=True)
+        return 0
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob("step-*.safetensors"))
+
+    def _load(self, path: Path, tensors: dict[str, Tensor], settings: dict) -> None:
+        changed = sorted(
+            name
+            for name in self.settings.keys() | settings.keys()
+            if settings.get(name) != self.settings.get(name)
+        )
+        if changed:
+            told = "; ".join(
+                f"{name}: {settings.get(name)!r} then, {self.settings.get(name)!r} now" for name in changed
+            )
+            raise CheckpointError(
+                f"{path}: an earlier run with other settings ({told}); use another folder or remove it"
+            )
+        own = trained_state(self.task)
+        saved = {
+            name.removeprefix("task."): t.shape for name, t in tensors.items() if name.startswith("task.")
+        }
+        wrong = sorted(n for n in own.keys() | saved.keys() if n not in own or own[n].shape != saved.get(n))
+        if wrong:
+            raise CheckpointError(
+                f"{path}: an earlier run of another model ({wrong[0]} differs); use another folder or remove it"
+            )
+        for name, tensor in own.items():
+            tensor.copy_(tensors[f"task.{name}"])
+        state: dict[str, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            if name.startswith("optimiser."):
+                _, key, parameter = name.split(".", 2)
+                state.setdefault(parameter, {})[key] = tensor
+        for name, values in state.items():
+            parameter = self.parameters[name]
+            self.optimiser.state[parameter] = {
+                key: value.to("cpu" if key == "step" else parameter.device) for key, value in values.items()
+            }
+
+
+def checksum(tensors: dict[str, Tensor]) -> int:
+    """CRC-32 over all tensors, in the order of their names."""
+    value = 0
+    for name in sorted(tensors):
+        value = zlib.crc32(tensors[name].contiguous().view(-1).view(torch.uint8).numpy(), value)
+    return value
+
+
+def trained_state(task: nn.Module) -> dict[str, Tensor]:
+    """The task's tensors without those of the sub-modules that it names in ``frozen`` (teachers are not saved)."""
+    frozen = tuple(f"{name}." for name in getattr(task, "frozen", ()))
+    return {
+        name: t.detach() for name, t in task.state_dict().items() if not (frozen and name.startswith(frozen))
+    }

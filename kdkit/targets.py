@@ -1,0 +1,160 @@
+"""The teacher's hidden states as targets, computed in every step or kept on disk for several students or epochs.
+
+    cache = TargetCache(teacher, layers=(4, 8, 12), utterances=speech)
+    print(cache.announcement)                      # how much room it takes, before anything is written
+    cache.build()                                  # once; goes on where it was stopped
+    batches = Batches(speech, targets=cache)       # read ahead with the audio
+
+A cache is a folder of shards, each a safetensors file of float16 tensors (layers, frames, dim), one for each utterance,
+read by memory mapping. Its name is made of the teacher's weights, the layers and the corpus, so that a cache of another
+teacher is another folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from kdkit.batches import Batches
+from kdkit.corpora.synthetic import default_root
+from kdkit.errors import CheckpointError, ConfigError
+from kdkit.files import write_atomically
+from kdkit.frontends import num_frames
+from kdkit.manifest import Utterance
+from kdkit.teachers import Teacher, fingerprint
+from kdkit.training import best_device, use_bf16
+
+_SHARD = 256  # utterances in a file
+
+
+@dataclass
+class Targets:
+    """Hidden states for a batch: ``hidden[layer]`` is (B, T, D), zeros on padding. ``teacher``: whose they are."""
+
+    hidden: Mapping[int, Tensor]
+    teacher: str
+
+    def to(self, device: torch.device | str) -> Targets:
+        moved = {layer: states.to(device, non_blocking=True) for layer, states in self.hidden.items()}
+        return Targets(moved, self.teacher)
+
+
+class TargetCache:
+    """Hidden states of ``layers`` for ``utterances``, in a folder under ``root`` (None: the kit's cache).
+
+    ``precision`` is that of the computation, as in :class:`kdkit.training.TrainConfig`; float16 is what is kept.
+
+    Raises :class:`ConfigError` for a layer that the teacher does not have.
+    """
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        layers: Sequence[int],
+        utterances: Sequence[Utterance],
+        root: Path | None = None,
+        precision: str = "auto",
+    ):
+        self.layers = tuple(sorted(set(layers)))
+        if not self.layers or not 0 <= self.layers[0] <= self.layers[-1] <= teacher.config.layers:
+            raise ConfigError(f"layers {self.layers}: the teacher has layers 0 to {teacher.config.layers}")
+        self.teacher, self.utterances, self.identity = teacher, list(utterances), fingerprint(teacher.model)
+        corpus = hashlib.sha256()
+        for utterance in self.utterances:
+            corpus.update(f"{utterance.id}\t{utterance.audio}\t{utterance.duration}\n".encode())
+        self.bf16 = use_bf16(precision, best_device())
+        name = "-".join(map(str, self.layers)) + ("-bf16" if self.bf16 else "")
+        self.folder = (
+            (root or default_root()) / "targets" / f"{self.identity}-{corpus.hexdigest()[:12]}-{name}"
+        )
+        self._place = {u.id: i // _SHARD for i, u in enumerate(self.utterances)}
+        self._open: dict[int, object] = {}
+
+    @property
+    def bytes(self) -> int:
+        """Size of the whole cache."""
+        frames = sum(int(num_frames(round(u.duration * 16_000))) for u in self.utterances)
+        return 2 * frames * len(self.layers) * self.teacher.config.dim
+
+    @property
+    def announcement(self) -> str:
+        layers = ", ".join(map(str, self.layers))
+        hours = sum(u.duration for u in self.utterances) / 3600
+        return f"teacher targets: layers {layers} of {hours:.1f} hours take {self.bytes / 1e9:.2f} GB in {self.folder}"
+
+    def build(self, seconds_per_batch: float = 64, progress: bool = True) -> TargetCache:
+        """Computes and writes the shards that are missing, each one whole or not at all.
+
+        Raises :class:`ConfigError` when the disk has not room enough, before anything is written.
+        """
+        shards = range((len(self.utterances) + _SHARD - 1) // _SHARD)
+        missing = [shard for shard in shards if not self._whole(shard)]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        needed, free = self.bytes * len(missing) / len(shards), shutil.disk_usage(self.folder).free
+        if needed > 0.95 * free:
+            raise ConfigError(
+                f"{self.announcement}; {free / 1e9:.2f} GB are free: compute targets live, keep fewer layers or less "
+                "speech, or move the cache ($KDKIT_CACHE)"
+            )
+        bar = tqdm(total=len(missing) * _SHARD, desc="teacher targets", unit="utt", disable=not progress)
+        for shard in missing:
+            self._write(shard, seconds_per_batch, bar)
+        bar.close()
+        return self
+
+    def read(self, utterances: Sequence[Utterance], total: int) -> Targets:
+        """Targets of a batch of ``total`` frames, padded with zeros; called by :class:`kdkit.batches.Batches`."""
+        hidden = torch.zeros(
+            len(self.layers), len(utterances), total, self.teacher.config.dim, dtype=torch.float16
+        )
+        for row, utterance in enumerate(utterances):
+            states = self._shard(self._place[utterance.id]).get_tensor(utterance.id)
+            hidden[:, row, : states.shape[1]] = states
+        return Targets(dict(zip(self.layers, hidden, strict=True)), self.identity)
+
+    def _path(self, shard: int) -> Path:
+        return self.folder / f"{shard:05d}.safetensors"
+
+    def _whole(self, shard: int) -> bool:
+        try:
+            with safe_open(self._path(shard), framework="pt"):  # a truncated file does not open
+                return True
+        except (OSError, SafetensorError):
+            return False
+
+    def _shard(self, shard: int):
+        if shard not in self._open:
+            try:
+                self._open[shard] = safe_open(self._path(shard), framework="pt")
+            except (OSError, SafetensorError) as error:
+                raise CheckpointError(
+                    f"{self._path(shard)}: no whole shard of teacher targets ({error}); build the cache (again)"
+                ) from error
+        return self._open[shard]
+
+    @torch.no_grad()
+    def _write(self, shard: int, seconds_per_batch: float, bar) -> None:
+        device, tensors = best_device(), {}
+        model = self.teacher.model.to(device)
+        some = self.utterances[shard * _SHARD : (shard + 1) * _SHARD]
+        batches = Batches(some, seconds_per_batch)
+        for batch in batches.epoch():
+            with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
+                output = model(batch.waves.to(device), batch.lengths.to(device))
+            chosen = torch.stack([output.hidden[layer] for layer in self.layers]).to("cpu", torch.float16)
+            for row, (utterance, frames) in enumerate(
+                zip(batch.utterances, output.frames.tolist(), strict=True)
+            ):
+                tensors[utterance.id] = chosen[:, row, :frames].contiguous()
+            bar.update(len(batch))
+        batches.close()
+        write_atomically(self._path(shard), lambda temporary: save_file(tensors, temporary))

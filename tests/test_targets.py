@@ -1,0 +1,149 @@
+"""Teacher targets on disk: the same as live ones, whole or not there, and never those of another teacher."""
+
+import math
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from kdkit.batches import Batches
+from kdkit.distill import DistillConfig, DistillTask
+from kdkit.errors import CheckpointError, ConfigError
+from kdkit.manifest import Utterance
+from kdkit.models import ModelConfig, SpeechModel
+from kdkit.targets import TargetCache
+from kdkit.teachers import Teacher
+from kdkit.training import TrainConfig, train
+
+CONFIG = ModelConfig(
+    layers=2, dim=16, ffn=32, heads=2, conv_channels=(4,) * 7, pos_kernel=8, pos_groups=4, dropout=0.0
+)
+PAIRS = ((1, 1), (2, 2))
+RECIPE = TrainConfig(steps=8, lr=1e-3, precision="fp32", log_every=1)
+
+
+def teacher(seed=0):
+    torch.manual_seed(seed)
+    return Teacher(SpeechModel(CONFIG).requires_grad_(False).eval(), None, f"test {seed}", {})
+
+
+def student():
+    torch.manual_seed(7)
+    return SpeechModel(CONFIG)
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory):
+    folder, rng = tmp_path_factory.mktemp("speech"), np.random.default_rng(0)
+    utterances = []
+    for i, seconds in enumerate((0.4, 0.61, 0.5, 0.83, 0.7)):
+        path = folder / f"{i}.wav"
+        soundfile.write(path, 0.1 * rng.standard_normal(round(seconds * 16_000)), 16_000)
+        utterances.append(Utterance(f"u{i}", path, seconds))
+    return utterances
+
+
+def cache(speech, root, who=None, layers=(1, 2)):
+    return TargetCache(who or teacher(), layers, speech, root, precision="fp32")
+
+
+def test_the_size_is_announced_before_anything_is_written(speech, tmp_path):
+    made = cache(speech, tmp_path)
+    assert str(made.folder) in made.announcement and not made.folder.exists()
+    made.build(progress=False)
+    written = sum(path.stat().st_size for path in made.folder.iterdir())
+    assert made.bytes < written < made.bytes + 2000  # a header for the names
+
+
+def test_cached_targets_are_the_live_ones_in_float16(speech, tmp_path):
+    who = teacher()
+    batch = Batches(speech, 2.0, targets=cache(speech, tmp_path, who).build(progress=False)).batch(0)
+    live = who.hidden(batch.waves, batch.lengths)
+    for layer, cached in batch.targets.hidden.items():
+        assert cached.dtype == torch.float16 and cached.shape == live.hidden[layer].shape
+        torch.testing.assert_close(
+            cached[live.mask].float(), live.hidden[layer][live.mask], rtol=1e-3, atol=2e-3
+        )
+        assert (cached[~live.mask] == 0).all()
+
+
+def test_training_is_the_same_live_and_cached(speech, tmp_path):
+    made = cache(speech, tmp_path).build(progress=False)
+    losses = {}
+    for name, targets in (("live", None), ("cached", made)):
+        task = DistillTask(student(), teacher(), DistillConfig(PAIRS))
+        log = train(task, Batches(speech, 1.5, targets=targets), RECIPE, tmp_path / name)
+        losses[name] = [row["loss"] for row in log]
+    assert losses["cached"] == pytest.approx(losses["live"], rel=2e-3)
+    assert losses["cached"] != losses["live"]  # else the cache was not used
+
+
+def test_building_goes_on_where_it_was_stopped(speech, tmp_path, monkeypatch):
+    monkeypatch.setattr("kdkit.targets._SHARD", 2)
+    made = cache(speech, tmp_path)
+    write, done = made._write, []
+
+    def stop_at_the_second(shard, *rest):
+        if shard == 1:
+            raise KeyboardInterrupt
+        done.append(shard)
+        write(shard, *rest)
+
+    monkeypatch.setattr(made, "_write", stop_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        made.build(progress=False)
+    assert [path.name for path in made.folder.iterdir()] == ["00000.safetensors"]
+    with pytest.raises(CheckpointError, match=r"00001.*build the cache"):
+        made.read(speech[2:4], 60)
+    again = cache(speech, tmp_path)
+    monkeypatch.setattr(again, "_write", lambda shard, *rest: (done.append(shard), write(shard, *rest)))
+    again.build(progress=False)
+    assert done == [0, 1, 2]
+
+
+def test_a_truncated_shard_is_made_again(speech, tmp_path):
+    made = cache(speech, tmp_path).build(progress=False)
+    (path,) = made.folder.iterdir()
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointError, match="no whole shard"):
+        cache(speech, tmp_path).read(speech[:1], 60)
+    cache(speech, tmp_path).build(progress=False)
+    assert path.read_bytes() == whole
+
+
+def test_another_teacher_has_another_cache_and_is_refused(speech, tmp_path):
+    made = cache(speech, tmp_path).build(progress=False)
+    assert cache(speech, tmp_path, teacher(1)).folder != made.folder
+    assert cache(speech[1:], tmp_path).folder != made.folder
+    task = DistillTask(student(), teacher(1), DistillConfig(PAIRS))
+    with pytest.raises(ConfigError, match="another teacher"):
+        train(task, Batches(speech, 1.5, targets=made), RECIPE, tmp_path / "run")
+    task = DistillTask(student(), teacher(), DistillConfig(((0, 0),)))
+    with pytest.raises(ConfigError, match=r"lack the layers \[0\]"):
+        train(task, Batches(speech, 1.5, targets=made), RECIPE, tmp_path / "run")
+
+
+def test_what_cannot_be_is_refused_before_anything_is_computed(speech, tmp_path, monkeypatch):
+    with pytest.raises(ConfigError, match="layers 0 to 2"):
+        cache(speech, tmp_path, layers=(1, 3))
+    made = cache(speech, tmp_path)
+    with pytest.raises(ConfigError, match="whole utterances"):
+        Batches(speech, 1.5, targets=made, max_seconds=0.5)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10))
+    with pytest.raises(ConfigError, match="compute targets live"):
+        made.build(progress=False)
+    assert not list(made.folder.iterdir())
+
+
+def test_an_unreadable_file_is_left_out_of_the_cache_too(speech, tmp_path):
+    broken = [*speech, Utterance("gone", tmp_path / "gone.wav", 0.5)]
+    with pytest.warns(UserWarning, match="skipped"):
+        made = cache(broken, tmp_path).build(progress=False)
+    batches = Batches(broken, 10.0, targets=made)
+    with pytest.warns(UserWarning, match="skipped"):
+        batch = batches.batch(0)
+    assert "gone" not in [u.id for u in batch.utterances] and math.isfinite(batch.seconds)
