@@ -3,7 +3,7 @@
     python data_scripts/make_recognisers.py --out runs/recognisers                # every system and label budget
     python data_scripts/make_recognisers.py --out runs/recognisers --only teacher --minutes 10 --steps 800
 
-Every run is kept in OUT as recogniser_<system>_<start>_<minutes>.safetensors (float16, scores in the header) and skipped
+Every run is kept as OUT/recogniser_<system>_<start>_<minutes>.safetensors (float16, scores in its header) and skipped
 when it is there, so that several processes can share the work. OUT/metrics.json is made of what is in OUT.
 """
 
