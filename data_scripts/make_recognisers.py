@@ -61,6 +61,7 @@ def fine_tune(system: str, start: str, minutes: float, steps: int, args: argpars
         steps=steps,
         lr=args.lr,
         warmup=0.1,
+        hold=0.3,
         schedule="tri-stage",
         weight_decay=0.01,
         seed=args.seed,
@@ -104,10 +105,10 @@ def main() -> None:
         "--students", type=Path, help="folder of distilled students (default: the shipped ones)"
     )
     parser.add_argument(
-        "--steps", type=int, nargs="+", default=(700, 1100, 1700), help="for each budget of labels"
+        "--steps", type=int, nargs="+", default=(1300, 2000, 3000), help="for each budget of labels"
     )
     parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--batch-seconds", type=float, default=32)
+    parser.add_argument("--batch-seconds", type=float, default=16)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)

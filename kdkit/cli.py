@@ -23,6 +23,11 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+bench = typer.Typer(
+    help="Measure speed, as ratios from one run.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(bench, name="bench")
+
 Out = Annotated[Path, typer.Option(help="Folder for what is made.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
 Steps = Annotated[int, typer.Option(min=1, help="Optimiser steps.")]
@@ -30,6 +35,11 @@ Rate = Annotated[float, typer.Option("--lr", min=0, help="Highest learning rate.
 BatchSeconds = Annotated[float, typer.Option(min=1, help="Seconds of speech in a batch, padding included.")]
 Data = Annotated[
     Path | None, typer.Option(help="Manifest (JSON lines) of your own speech; default: synthetic speech.")
+]
+Accumulate = Annotated[int, typer.Option(min=1, help="Batches for one step, in every process.")]
+Precision = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16 (GPU).")]
+Board = Annotated[
+    bool, typer.Option("--tensorboard", help="Also write TensorBoard curves to OUT/tensorboard.")
 ]
 Minutes = Annotated[float | None, typer.Option(min=0, help="Use the first so many minutes.")]
 
@@ -103,35 +113,89 @@ def probe(
     print(phone_probe(network, splits["train"], splits["test-clean"], seed=seed))
 
 
-@app.command(epilog="Example: kdkit distill tiny-dt-fbank --steps 2000 --minutes 600 --out runs/student")
+@app.command(
+    epilog="Examples: kdkit distill tiny-dt-fbank --steps 2000 --minutes 600 --out runs/student\n\n"
+    "kdkit distill tiny-sw-fbank --discriminative 0.4 --variant codebook --cache --out runs/both\n\n"
+    "accelerate launch --num_processes 4 -m kdkit distill dt-fbank --teacher hubert.safetensors --data train.jsonl "
+    "--out runs/base"
+)
 def distill(
     student: Annotated[str, typer.Argument(help="Structure of the student: a preset of 'kdkit models'.")],
     out: Out,
     teacher: Annotated[str, typer.Option(help="'tiny' or a checkpoint of a teacher.")] = "tiny",
+    labeller: Annotated[
+        str | None, typer.Option(help="A second teacher, whose cluster ids the discriminative loss follows.")
+    ] = None,
     data: Data = None,
     minutes: Minutes = None,
+    pairs: Annotated[
+        str | None,
+        typer.Option(
+            help="Student:teacher layers, like 6:6,12:12; default: layer-wise, or prediction heads."
+        ),
+    ] = None,
+    regression: Annotated[float, typer.Option(min=0, help="Weight of the regression loss.")] = 1.0,
+    discriminative: Annotated[
+        float,
+        typer.Option(min=0, help="Weight (lambda) of the discriminative loss; the paper tried 0.2 to 1."),
+    ] = 0.0,
+    variant: Annotated[str, typer.Option(help="Discriminative loss: codebook, linear or hard.")] = "codebook",
+    tau: Annotated[float | None, typer.Option(help="Teacher's temperature; default: its codebook's.")] = None,
+    tau_student: Annotated[
+        float | None, typer.Option(help="Student's temperature; default: the teacher's.")
+    ] = None,
+    cache: Annotated[
+        bool,
+        typer.Option("--cache", help="Keep the teacher's targets on disk: for several students or epochs."),
+    ] = False,
     steps: Steps = 1000,
     lr: Rate = 1e-3,
     batch_seconds: BatchSeconds = 32,
+    accumulate: Accumulate = 1,
+    precision: Precision = "auto",
+    tensorboard: Board = False,
     seed: Seed = 0,
 ) -> None:
-    """Train a student on a teacher's hidden states.
+    """Train a student on a teacher's hidden states and cluster ids.
 
-    Stopped with Ctrl-C, the same command goes on where it was.
+    Stopped with Ctrl-C or killed, the same command goes on where it was. Several processes: accelerate launch.
     """
+    from accelerate import PartialState
+
     from kdkit.batches import Batches
-    from kdkit.distill import DistillConfig, DistillTask, default_pairs
+    from kdkit.distill import DistillConfig, DistillTask, default_pairs, fbank_statistics
     from kdkit.students import new_student
+    from kdkit.targets import TargetCache
     from kdkit.teachers import load_teacher, save_model
     from kdkit.training import TrainConfig, train
 
-    source = load_teacher(teacher)
+    source, second = load_teacher(teacher), labeller and load_teacher(labeller)
     network = new_student(student, source.model, seed)
-    task = DistillTask(network, source, DistillConfig(default_pairs(network.config, source.config)))
-    batches = Batches(_speech(data, "unlabelled", minutes, 60), batch_seconds, seed)
-    log = train(task, batches, TrainConfig(steps=steps, lr=lr, seed=seed), out, title=f"distilling {student}")
+    losses = DistillConfig(
+        layer_pairs(pairs) if pairs else default_pairs(network.config, source.config),
+        regression_weight=regression,
+        discriminative_weight=discriminative,
+        variant=variant,
+        tau=tau,
+        tau_student=tau_student,
+    )
+    task = DistillTask(network, source, losses, second)
+    speech = _speech(data, "unlabelled", minutes, 60)
+    if network.config.front_end == "fbank":
+        network.front_end.set_statistics(*fbank_statistics(speech[:500]))
+    targets = None
+    if cache:
+        targets = TargetCache(source, sorted(task.layers), speech, precision=precision)
+        with PartialState().main_process_first():  # the others find it made
+            print(targets.announcement)
+            targets.build()
+    batches = Batches(speech, batch_seconds, seed, targets=targets)
+    recipe = TrainConfig(
+        steps=steps, lr=lr, seed=seed, accumulate=accumulate, precision=precision, tensorboard=tensorboard
+    )
+    log = train(task, batches, recipe, out, title=f"distilling {student}")
     path = out / "student.safetensors"
-    save_model(path, network, {"preset": student, "teacher": teacher, "steps": steps, "last": log[-1]})
+    save_model(path, network, {"preset": student, **task.settings, "steps": steps, "last": log[-1]})
     _say_skipped(batches)
     print(f"student: {path}")
 
@@ -209,6 +273,59 @@ def evaluate(
         print(trouble)
 
 
+@app.command(epilog="Example: kdkit structures --budget 23e6 --like dt-waveform --layers 2,4,8,12")
+def structures(
+    budget: Annotated[
+        float | None, typer.Option(min=1, help="Propose structures of at most so many parameters.")
+    ] = None,
+    like: Annotated[str, typer.Option(help="Preset that gives what is not proposed.")] = "dt-waveform",
+    layers: Annotated[str, typer.Option(help="Depths to propose.")] = "2,4,8,12",
+    seconds: Annotated[float, typer.Option(min=0.1, help="Length of the utterance that is timed.")] = 10,
+    rounds: Annotated[int, typer.Option(min=0, help="Interleaved repeats; 0: no timing.")] = 5,
+) -> None:
+    """Parameters, MACs and measured latency of structures.
+
+    Those of the presets, or of proposals for a budget.
+    """
+    from kdkit.models import PRESETS, preset
+    from kdkit.structures import cost_table, propose
+
+    configs = PRESETS
+    if budget is not None:
+        configs = propose(int(budget), preset(like), [int(depth) for depth in layers.split(",")])
+    for row in cost_table(configs, seconds, rounds):
+        print(row)
+
+
+@bench.command("distill", epilog="Example: kdkit bench distill --size tiny --size full --rounds 5")
+def bench_distill_command(
+    size: Annotated[list[str] | None, typer.Option(help="tiny, full; repeat for both.")] = None,
+    minutes: Annotated[float, typer.Option(min=0.5, help="Minutes of speech to draw batches from.")] = 10,
+    batch_seconds: BatchSeconds = 32,
+    rounds: Annotated[int, typer.Option(min=1, help="Bursts of every variant.")] = 5,
+) -> None:
+    """Speed of distillation: the plain way, live targets, cached targets.
+
+    Audio-hours per hour (median and quartiles), ratio to the plain way, peak memory; one run, interleaved.
+    """
+    from kdkit.bench import SIZES, bench_distill
+    from kdkit.corpora.synthetic import build_synthetic
+    from kdkit.machine import machine
+
+    sizes = size or ["tiny"]
+    for name in sizes:
+        if name not in SIZES:
+            raise ConfigError(f"--size {name}: choose one of {', '.join(SIZES)}")
+    speech = build_synthetic(minutes={"unlabelled": minutes})["unlabelled"]
+    print(", ".join(f"{key} {value}" for key, value in machine().items() if value))
+    for name in sizes:
+        teacher, student, _ = SIZES[name]
+        print(f"\n{teacher} into {student}, both losses, batches of {batch_seconds:g} s")
+        print(f"{'':34} {'hours/h':>8} (quartiles)      ratio to the first     peak memory")
+        for row in bench_distill(speech, name, batch_seconds, rounds):
+            print(row)
+
+
 @app.command(epilog="Example: kdkit models")
 def models() -> None:
     """List known structures and shipped models."""
@@ -234,6 +351,14 @@ def split_minutes(items: list[str]) -> dict[str, float]:
         except ValueError:
             raise ConfigError(f"--minutes {item}: write SPLIT=MINUTES, for instance train=10") from None
     return minutes
+
+
+def layer_pairs(text: str) -> tuple[tuple[int, int], ...]:
+    """ "6:6,12:12" as ((6, 6), (12, 12)); :class:`ConfigError` for anything else."""
+    try:
+        return tuple((int(s), int(t)) for s, t in (pair.split(":") for pair in text.split(",")))
+    except ValueError:
+        raise ConfigError(f"--pairs {text}: write STUDENT:TEACHER layers, for instance 6:6,12:12") from None
 
 
 def _speech(data: Path | None, split: str, minutes: float | None, default: float) -> list:

@@ -1,0 +1,209 @@
+"""Speed as ratios from one run: distillation the plain way, with kdkit live, and with cached targets.
+
+The variants take turns in short bursts on the same speech, because a machine's speed drifts; every round gives one
+ratio.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import torchaudio
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from kdkit.audio import read_audio
+from kdkit.batches import Batch, Batches, collate
+from kdkit.codebook import Codebook
+from kdkit.distill import DistillConfig, DistillTask, default_pairs
+from kdkit.manifest import Utterance
+from kdkit.models import ModelConfig, Output, SpeechModel, preset
+from kdkit.targets import TargetCache
+from kdkit.teachers import Teacher
+from kdkit.training import best_device, use_bf16
+
+SIZES = {"tiny": ("tiny-teacher", "tiny-dt-fbank", 100), "full": ("hubert-base", "dt-fbank", 500)}
+
+
+class PlainTask(nn.Module):
+    """Distillation as it is often written: Fbank of one utterance after the other, cosines in an expanded tensor.
+
+    The same losses as ``task``'s up to how they average: over all frames, padding included.
+    """
+
+    def __init__(self, task: DistillTask):
+        super().__init__()
+        self.task = task
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        task, student = self.task, self.task.student
+        with torch.no_grad():
+            target = task.teacher(batch.waves, batch.lengths)
+        front_end = student.front_end
+        features = [
+            torchaudio.compliance.kaldi.fbank(wave[None].cpu() * 32_768, num_mel_bins=80)
+            for wave in batch.waves
+        ]
+        mels = torch.stack(features).to(batch.waves.device)
+        x = F.glu(front_end.conv(((mels - front_end.mean) / front_end.std).transpose(1, 2)), dim=1)
+        x = front_end.projection(x[..., : target.last.shape[1]].transpose(1, 2))
+        output: Output = student.encode(x, target.frames)
+        loss = 0.0
+        for head, (s, t) in zip(task.heads, task.config.pairs, strict=True):
+            p, h = head(output.hidden[s]), target.hidden[t]
+            loss = loss + (p - h).abs().mean() - F.logsigmoid(F.cosine_similarity(p, h, dim=-1)).mean()
+        own = task.cluster_head.projection(output.last)
+        with torch.no_grad():
+            q = expanded_cosine(task.codebook.final_proj(target.last), task.codebook.label_embeddings)
+        p = expanded_cosine(own, task.codebook.label_embeddings)
+        tau = task.codebook.tau
+        kl = F.kl_div((p / tau).log_softmax(-1), (q / tau).softmax(-1), reduction="batchmean")
+        return loss / len(task.heads) + kl / q.shape[1], {}
+
+
+def expanded_cosine(frames: Tensor, embeddings: Tensor) -> Tensor:
+    """(B, T, P), (K, P) -> (B, T, K), the costly way: both are blown up to (K, B T, P)."""
+    rows = frames.flatten(0, 1)
+    cosines = F.cosine_similarity(
+        rows.expand(len(embeddings), *rows.shape), embeddings[:, None].expand(-1, len(rows), -1), dim=-1
+    )
+    return cosines.T.unflatten(0, frames.shape[:2])
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant: audio-hours per hour (median and quartiles of the rounds), ratio to the first, peak memory."""
+
+    name: str
+    speed: tuple[float, float, float]
+    ratio: tuple[float, float, float]
+    gigabytes: float | None
+
+    def __str__(self) -> str:
+        low, median, high = self.speed
+        ratio = "{1:5.2f} ({0:.2f} to {2:.2f})".format(*self.ratio)
+        memory = f"{self.gigabytes:6.2f} GB" if self.gigabytes is not None else "not known"
+        return f"{self.name:34} {median:8.1f} ({low:.1f} to {high:.1f})   {ratio:22} {memory}"
+
+
+def bench_distill(
+    speech: Sequence[Utterance],
+    size: str = "tiny",
+    seconds_per_batch: float = 32,
+    rounds: int = 5,
+    steps: int = 2,
+) -> list[Row]:
+    """Training speed of three ways to distil the same Fbank student, with both losses, in bf16 where that pays.
+
+    Weights are random: they do not matter for speed. ``steps`` in a burst, ``rounds`` bursts a variant. The cache is
+    built before the clock starts.
+    """
+    device = best_device()
+    teacher, student = new_pair(size)
+    config = DistillConfig(default_pairs(student.config, teacher.config), discriminative_weight=1.0)
+    with tempfile.TemporaryDirectory() as folder:
+        task = DistillTask(student, teacher, config).to(device).train()
+        cache = TargetCache(teacher, sorted(task.layers), speech, Path(folder)).build()
+        by_length = Batches(speech, seconds_per_batch, cache=True)
+        cached = Batches(speech, seconds_per_batch, cache=True, targets=cache)
+        count = max(1, round(seconds_per_batch / np.mean([u.duration for u in speech])))
+        variants = {
+            "plain": (PlainTask(task), random_batches(speech, count)),
+            "kdkit, targets live": (task, by_length.batch),
+            "kdkit, targets cached": (task, cached.batch),
+        }
+        rows = _race(variants, device, rounds, steps)
+        by_length.close()
+        cached.close()
+    return rows
+
+
+def new_pair(size: str) -> tuple[Teacher, SpeechModel]:
+    """Teacher with a codebook, and deep & thin Fbank student, of random weights."""
+    big, small, clusters = SIZES[size]
+    torch.manual_seed(0)
+    config: ModelConfig = preset(big)
+    codebook = Codebook(config.dim, clusters, 64 if size == "tiny" else 256).requires_grad_(False).eval()
+    model = SpeechModel(config).requires_grad_(False).eval()
+    return Teacher(model.to(best_device()), codebook, f"{big}, random weights", {}), SpeechModel(
+        preset(small)
+    )
+
+
+def random_batches(speech: Sequence[Utterance], count: int) -> Callable[[int], Batch]:
+    """Batches of ``count`` utterances drawn at random, padded to the longest, read when they are asked for."""
+
+    def batch(step: int) -> Batch:
+        chosen = np.random.default_rng(step).choice(len(speech), min(count, len(speech)), replace=False)
+        some = [speech[i] for i in chosen]
+        return collate([read_audio(u.audio) for u in some], some)
+
+    return batch
+
+
+def _race(variants: dict, device: torch.device, rounds: int, steps: int) -> list[Row]:
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=use_bf16("auto", device))
+    speeds: dict[str, list[float]] = {name: [] for name in variants}
+    peaks: dict[str, float | None] = dict.fromkeys(variants)
+    next_step = dict.fromkeys(variants, 0)
+    optimisers = {
+        name: torch.optim.AdamW([p for p in task.parameters() if p.requires_grad], 1e-4, fused=True)
+        for name, (task, _) in variants.items()
+    }
+    bar = tqdm(total=len(variants) * (rounds + 1), desc="bench", unit="burst", leave=False)
+    for turn in range(rounds + 1):  # the first is for warming up
+        for name, (task, batch_of) in variants.items():
+            forget_peak(device)
+            seconds, began = 0.0, time.perf_counter()
+            for _ in range(steps):
+                batch = batch_of(next_step[name]).to(device)
+                next_step[name] += 1
+                seconds += batch.seconds
+                with autocast:
+                    loss, _ = task(batch)
+                loss.backward()
+                optimisers[name].step()
+                optimisers[name].zero_grad(set_to_none=True)
+            loss.item()  # waits for the device
+            if turn:
+                speeds[name].append(seconds / (time.perf_counter() - began))
+            peaks[name] = max(filter(None, (peaks[name], peak_gigabytes(device))), default=None)
+            bar.update()
+    bar.close()
+    first = np.array(next(iter(speeds.values())))
+
+    def quartiles(values) -> tuple[float, float, float]:
+        return tuple(np.quantile(values, [0.25, 0.5, 0.75]).tolist())
+
+    return [
+        Row(name, quartiles(s), quartiles(np.array(s) / first), peaks[name]) for name, s in speeds.items()
+    ]
+
+
+def forget_peak(device: torch.device) -> None:
+    """Starts measuring the peak of memory anew (on a CPU only Linux can)."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+def peak_gigabytes(device: torch.device) -> float | None:
+    """Peak since :func:`forget_peak`: GPU memory, or that of the whole process; None where it cannot be measured."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e9
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 / 1e9 for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        return None
