@@ -27,9 +27,9 @@ from kdkit.text import BLANK, VOCABULARY, encode
 class MaskConfig:
     """Masking while fine-tuning, as in wav2vec 2.0: spans of frames and of channels of the front-end's output."""
 
-    time: float = 0.3  # share of frames covered if no spans overlapped; 0 switches it off
-    time_span: int = 8  # frames of 20 ms
-    channel: float = 0.15
+    time: float = 0.2  # share of frames covered if no spans overlapped; 0 switches it off
+    time_span: int = 5  # frames of 20 ms
+    channel: float = 0.1
     channel_span: int = 16
 
 

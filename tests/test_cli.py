@@ -1,5 +1,6 @@
 """The command line: help, errors in one line, and the whole way from speech to a word error rate at toy size."""
 
+import re
 import subprocess
 import sys
 
@@ -7,12 +8,12 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from kdkit.cli import app, main, split_minutes
+from kdkit.cli import app, layer_pairs, main, split_minutes
 from kdkit.errors import ConfigError
 from kdkit.models import PRESETS, ModelConfig, SpeechModel
 from kdkit.teachers import save_model
 
-COMMANDS = ["report", "corpus", "probe", "distill", "finetune", "evaluate", "models"]
+COMMANDS = ["report", "corpus", "probe", "distill", "finetune", "evaluate", "structures", "models"]
 
 
 def kdkit(*arguments: object) -> str:
@@ -23,7 +24,12 @@ def kdkit(*arguments: object) -> str:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_has_an_example(command):
-    assert f"Example: kdkit {command}" in kdkit(command, "--help")
+    said = kdkit(command, "--help")
+    assert re.search(f"Examples?: kdkit {command}", said)
+
+
+def test_bench_has_an_example_too():
+    assert "Example: kdkit bench distill" in kdkit("bench", "distill", "--help")
 
 
 def test_help_lists_every_command_and_loads_no_torch():
@@ -50,6 +56,21 @@ def test_the_module_runs_as_a_command(tmp_path):
     assert process.returncode == 2
     assert process.stderr == "error: no profile 'huge': choose one of smoke, quick, full\n"
     assert not (tmp_path / "out").exists()
+
+
+def test_pairs_of_layers():
+    assert layer_pairs("6:6,12:12") == ((6, 6), (12, 12))
+    for wrong in ("6", "6:x", "6:6;7:7", "1:2:3"):
+        with pytest.raises(ConfigError, match="write STUDENT:TEACHER"):
+            layer_pairs(wrong)
+
+
+def test_structures_for_a_budget():
+    said = kdkit(
+        "structures", "--budget", "9e5", "--like", "tiny-dt-fbank", "--layers", "2,12", "--rounds", "0"
+    )
+    first, second = said.splitlines()
+    assert first.startswith("2 x 160") and second.startswith("12 x 96") and "GMAC/s" in second
 
 
 def test_minutes_of_splits():
