@@ -202,8 +202,9 @@ class DistillTask(nn.Module):
 
     def train(self, mode: bool = True) -> DistillTask:
         super().train(mode)
-        self.teacher.eval()  # no dropout in the targets, ever
-        self.labeller.eval()
+        for name in self.frozen:  # no dropout in the targets, ever
+            if hasattr(self, name):
+                getattr(self, name).eval()
         return self
 
     def schedule(self, share: float) -> None:

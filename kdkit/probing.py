@@ -95,6 +95,8 @@ class PhoneProbe:
     train_frames: int
     test_frames: int
     test_utterances: int
+    last_hits: tuple[int, ...] = ()  # frames of each test utterance that the last layer's probe gets right
+    totals: tuple[int, ...] = ()  # frames of each test utterance
 
     @property
     def best(self) -> int:
@@ -172,6 +174,8 @@ def probe_layers(train: Frames, test: Frames, seed: int = 0) -> PhoneProbe:
         train_frames=len(train),
         test_frames=len(test),
         test_utterances=len(totals),
+        last_hits=tuple(correct[-1].astype(int).tolist()),
+        totals=tuple(totals.tolist()),
     )
 
 

@@ -1,0 +1,114 @@
+"""Studies: every trial with every seed, kept as it ends; verdicts that ask utterances and seeds."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from kdkit.batches import Batches
+from kdkit.codebook import Codebook
+from kdkit.distill import DistillConfig
+from kdkit.errors import ConfigError
+from kdkit.manifest import Utterance
+from kdkit.models import ModelConfig, SpeechModel
+from kdkit.probing import phone_probe
+from kdkit.studies import Finding, Trial, contrast, run_study, summary
+from kdkit.teachers import Teacher
+from kdkit.training import TrainConfig
+
+CONFIG = ModelConfig(
+    layers=2, dim=16, ffn=32, heads=2, conv_channels=(4,) * 7, pos_kernel=8, pos_groups=4, dropout=0.0
+)
+PAIRS = ((1, 1), (2, 2))
+TRIALS = [
+    Trial("regression", CONFIG, DistillConfig(PAIRS)),
+    Trial("both", CONFIG, DistillConfig(PAIRS, discriminative_weight=0.5)),
+]
+
+
+def findings(name, *hits_of_each_seed, total=100):
+    return [
+        Finding(name, seed, 10, 1.0, {}, tuple(hits), (total,) * len(hits))
+        for seed, hits in enumerate(hits_of_each_seed)
+    ]
+
+
+def test_better_needs_the_interval_and_every_seed():
+    rng = np.random.default_rng(0)
+    base = rng.integers(40, 60, 50)
+    plus, minus = base + 8, base - 3
+    theirs = findings("base", base, base)
+    assert contrast([*theirs, *findings("a", plus, plus + 1)], "a", "base").verdict == "better"
+    assert contrast([*theirs, *findings("a", minus, minus - 1)], "a", "base").verdict == "worse"
+    # better on the mean, but the seeds disagree
+    torn = contrast([*theirs, *findings("a", plus, minus)], "a", "base")
+    assert torn.interval[0] > 0 and torn.verdict == "inconclusive"
+    # the seeds agree, but so little that other utterances could undo it
+    noise = np.tile([-15, 15], 25)
+    slight = contrast([*theirs, *findings("a", base + noise + 1, base + noise + 1)], "a", "base")
+    assert slight.verdict == "inconclusive"
+    assert contrast([*theirs, *findings("a", plus, plus)], "a", "base").difference == pytest.approx(0.08)
+
+
+def test_only_seeds_that_both_have_are_compared():
+    one, two = findings("a", [60], [10])[:1], findings("base", [50], [50])
+    assert contrast([*one, *two], "a", "base").seeds == {0: pytest.approx(0.1)}
+    with pytest.raises(ConfigError, match="no seed in common"):
+        contrast([*findings("a", [1])[:1], *findings("base", [1], [1])[1:]], "a", "base")
+    with pytest.raises(ConfigError, match="no findings of 'x'"):
+        contrast(two, "x", "base")
+
+
+def test_summary_is_the_mean_over_seeds():
+    found = summary(findings("a", [60, 40, 50], [70, 50, 60]), "a")
+    assert found.accuracy == pytest.approx(0.55) and found.seeds == {0: 0.5, 1: 0.6}
+    assert found.interval[0] < 0.55 < found.interval[1]
+
+
+def test_a_study_runs_every_trial_once_and_goes_on(tmp_path):
+    rng, phones = np.random.default_rng(0), ("a", "b")
+    speech = []
+    for i in range(8):
+        path = tmp_path / f"{i}.wav"
+        soundfile.write(path, 0.1 * rng.standard_normal(16_000), 16_000)
+        marks = tuple((0.25 * k, phones[(i + k) % 2]) for k in range(4))
+        speech.append(Utterance(f"u{i}", path, 1.0, speaker=f"s{i % 2}", phones=marks))
+    torch.manual_seed(0)
+    book = Codebook(16, 6, 8).requires_grad_(False).eval()
+    teacher = Teacher(SpeechModel(CONFIG).requires_grad_(False).eval(), book, "test", {})
+    judged, prepared = [], []
+
+    def judge(student):
+        judged.append(student)
+        return phone_probe(student, speech[:4], speech[4:], frames=60, test_frames=40)
+
+    def study(**changes):
+        recipe = TrainConfig(steps=changes.pop("steps", 3), precision="fp32", log_every=1)
+        return run_study(
+            changes.pop("trials", TRIALS),
+            teacher,
+            judge,
+            lambda seed: Batches(speech, 3.0, seed),
+            recipe,
+            changes.pop("seeds", (0, 1)),
+            tmp_path / "study",
+            prepared.append,
+            **changes,
+        )
+
+    first = study(seeds=(0,))
+    assert len(judged) == len(prepared) == 2
+    both = study()
+    assert len(judged) == 4 and [f.name for f in both] == ["regression", "both"] * 2
+    assert [f.seed for f in both] == [0, 0, 1, 1]
+    assert json.loads(json.dumps(both[0].parts)) == first[0].parts
+    assert list(both[0].hits) == list(first[0].hits)
+    assert set(both[1].parts) == {"loss", "regression", "discriminative", "spread", "codes"}
+    assert sum(both[0].totals) <= 40
+    assert both[0].accuracy != both[2].accuracy or both[0].hits != both[2].hits  # other seeds, other students
+    study(seeds=(0,), steps=4, resume=False)
+    assert len(judged) == 6  # another recipe is another study
+    with pytest.raises(ConfigError, match="names of their own"):
+        study(trials=[TRIALS[0], TRIALS[0]])
