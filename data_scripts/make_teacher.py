@@ -132,14 +132,14 @@ def main() -> None:
     add("--out", type=Path, default=Path("runs/teacher"))
     add("--start", type=Path, help="go on from this teacher instead of from nothing")
     add("--warm-up", type=int, default=500, help="steps in which the CNN becomes a filterbank")
-    add("--steps", type=int, nargs="+", default=(1700, 1400, 4000), help="of each iteration")
+    add("--steps", type=int, nargs="+", default=(1700, 1400, 500, 1300), help="of each iteration")
     add("--minutes", type=float, default=600, help="minutes of unlabelled synthetic speech")
     add("--clusters", type=int, nargs="+", default=(100, 100, 200), help="targets of each iteration")
     add(
         "--layer",
         type=int,
         nargs="+",
-        default=(0, 7, 4),
+        default=(0, 7, 4, 3),
         help="layer clustered for each iteration but the first",
     )
     add("--lr", type=float, nargs="+", default=(2e-3,))
@@ -147,16 +147,16 @@ def main() -> None:
         "--mask",
         type=float,
         nargs="+",
-        default=(0.5,),
+        default=(0.5, 0.5, 0.5, 0.6),
         help="share of frames that the hidden spans would cover",
     )
-    add("--span", type=int, nargs="+", default=(5,), help="frames of a hidden span")
+    add("--span", type=int, nargs="+", default=(5, 5, 5, 8), help="frames of a hidden span")
     add("--noise", type=float, nargs="+", default=(0.0, 0.25), help="share of noisy input")
     add(
         "--visible-weight",
         type=float,
         nargs="+",
-        default=(1.0,),
+        default=(1.0, 1.0, 1.0, 0.5),
         help="weight of the loss on frames not hidden",
     )
     add("--batch-seconds", type=float, nargs="+", default=(16, 16, 64))
