@@ -39,6 +39,11 @@ class Profile:
     twin_steps: int  # notebook 03: Fbank student and waveform twin, each
     seconds_per_batch: float
 
+    # 02 studies of losses and structures
+    study_minutes: float  # of unlabelled speech, whose teacher targets are kept on disk
+    study_steps: int
+    study_seeds: tuple[int, ...]
+
     speed_rounds: int  # notebook 03: interleaved repeats of the speed measurement
 
     # 04 fine-tuning, live
@@ -75,6 +80,9 @@ SMOKE = Profile(
     adaptation_steps=2,
     twin_steps=2,
     seconds_per_batch=16,
+    study_minutes=1,
+    study_steps=2,
+    study_seeds=(0,),
     speed_rounds=2,
     finetune_steps=4,
     finetune_minutes=1,
@@ -95,6 +103,9 @@ QUICK = Profile(
     adaptation_steps=60,
     twin_steps=120,
     seconds_per_batch=16,
+    study_minutes=20,
+    study_steps=100,
+    study_seeds=(0, 1),
     speed_rounds=7,
     finetune_steps=400,
     finetune_minutes=10,
@@ -115,6 +126,9 @@ FULL = Profile(
     adaptation_steps=500,
     twin_steps=3000,
     seconds_per_batch=64,
+    study_minutes=300,
+    study_steps=2_000,
+    study_seeds=(0, 1, 2, 3),
     speed_rounds=15,
     finetune_steps=3_000,
     finetune_minutes=60,

@@ -15,11 +15,13 @@
 # **You will**
 #
 # - build the regression loss from its formula, on one real batch, and see what padding would do to it;
+# - build the discriminative loss, which follows the teacher's cluster ids, and see what its temperature does;
 # - connect student and teacher, layer by layer or through prediction heads;
 # - compare two structures, *deep & thin* and *shallow & wide*, at full and at tiny size;
-# - train one of each live, watch the loss fall, then probe what they know, beside the shipped students.
+# - train one of each live, watch the loss fall, then probe what they know, beside the shipped students;
+# - run two small studies, of losses and of structures, with seeds, intervals and verdicts that can say no.
 #
-# **Device.** Any CPU; a GPU is used where there is one. **Minutes.** About five in profile `quick` on two
+# **Device.** Any CPU; a GPU is used where there is one. **Minutes.** About six in profile `quick` on two
 # cores, most of it training that you can watch; seconds in `smoke`. **Needs** nothing from other notebooks:
 # teacher and distilled students ship with the kit. What is trained here is kept in the run folder.
 
@@ -48,11 +50,13 @@ seed = 0  # int: new weights and the order of the speech
 out = "runs/notebooks"  # str: run folder, relative to where the notebook runs
 
 # %%
+import numpy as np
 import torch
 import torch.nn.functional as F
 
 from kdkit import plots
 from kdkit.batches import Batches
+from kdkit.codebook import ClusterHead
 from kdkit.corpora.synthetic import subset
 from kdkit.distill import (
     DistillConfig,
@@ -63,10 +67,13 @@ from kdkit.distill import (
     prediction_heads,
 )
 from kdkit.lessons import Lesson, millions, outcome, percent
-from kdkit.losses import regression_loss
+from kdkit.losses import discriminative_loss, regression_loss
 from kdkit.models import PRESETS, SpeechModel, parameter_count, preset
 from kdkit.probing import phone_probe
+from kdkit.structures import cost_table, propose
 from kdkit.students import new_student
+from kdkit.studies import Trial, contrast, run_study, summary
+from kdkit.targets import TargetCache
 from kdkit.training import TrainConfig, train
 
 lesson = Lesson("02_distillation", "A small student learns the teacher's hidden states", profile, seed, out)
@@ -187,6 +194,69 @@ lesson.table("padding", rows, "What padding does to the loss.")
 # %% [markdown]
 # The teacher itself did not care about the padding, because its attention is masked and its group norm counts
 # real frames only; lesson 3 shows what happens otherwise.
+
+# %% [markdown]
+# ## The discriminative loss
+#
+# Hidden states are a means; what HuBERT was trained for is to tell sounds apart. Its codebook says, for every
+# frame, how likely each of $K$ cluster ids is (lesson 1). With $e_k$ the label embeddings and $\tau$ a
+# temperature,
+#
+# $$ q_k = \operatorname{softmax}_k \bigl( \cos(\mathrm{final\_proj}(H^L_t),\, e_k) / \tau \bigr),
+#    \qquad L_\mathrm{disc} = \operatorname{mean}_t \sum_k q_k \log \frac{q_k}{p_k} $$
+#
+# and $p$ is the student's own distribution over the same ids. The Kullback-Leibler divergence is summed over
+# ids and averaged over real frames.
+
+# %% [markdown]
+# Three ways to give the student a $p$, all from the paper:
+#
+# - `codebook`: the student projects its last layer, and is scored by the *teacher's* embeddings;
+# - `linear`: a linear layer of its own, one output per id;
+# - `hard`: like `codebook`, but only the teacher's best id counts, as a label.
+
+
+# %%
+def discriminative(student, teacher, mask):  # logits (B, T, K), divided by their temperatures
+    log_p, log_q = student[mask].log_softmax(-1), teacher[mask].log_softmax(-1)
+    return (log_q.exp() * (log_q - log_p)).sum(-1).mean()
+
+
+with torch.no_grad():
+    teacher_logits = teacher.codebook(target.last)  # (B, T, K)
+    head = ClusterHead("codebook", teacher.config.dim, teacher.codebook, teacher.codebook.tau).to(
+        lesson.device
+    )
+    guess_logits = head(target.hidden[middle])  # a new head on a middle layer, posing as a student
+mine = discriminative(guess_logits, teacher_logits, target.mask)
+torch.testing.assert_close(mine, discriminative_loss(guess_logits, teacher_logits, target.mask))
+print(f"an untrained head is {mine:.2f} nats away from the teacher")
+
+# %% [markdown]
+# The assertion holds the package to the formula. What is the worst a student can do by knowing nothing? If it
+# says the same for every frame, $\log K$ minus the teacher's mean entropy is what a uniform guess costs.
+
+# %% [markdown]
+# What does the temperature do? A low one makes the teacher sure of itself, and then `codebook` is nearly
+# `hard`. A high one makes all ids alike, and then there is nothing to learn. Before you run the cell: which
+# $\tau$ would you take?
+
+# %%
+rows, clusters = [], teacher_logits.shape[-1]
+for tau in (0.02, 0.05, 0.1, 0.2, 0.5, 1.0):
+    q = (teacher_logits[target.mask] * teacher.codebook.tau / tau).softmax(-1)
+    entropy = -(q * q.clamp_min(1e-12).log()).sum(-1).mean().item()
+    row = {"tau": tau, "entropy, nats": f"{entropy:.2f}", "ids in play": f"{np.exp(entropy):.1f}"}
+    rows.append(row | {"best id's share": percent(q.max(-1).values.mean().item())})
+lesson.table("temperature", rows, f"The teacher's distribution over {clusters} ids as its temperature rises.")
+
+# %% [markdown]
+# HuBERT itself was trained with 0.1. The student's temperature may be another one: with $\tau_s = 1$ its
+# cosines can never be sharp, so `linear` logits, which have no bound, suit that better.
+
+# %% [markdown]
+# The whole loss is $L = L_\mathrm{reg} + \lambda L_\mathrm{disc}$. Which $\lambda$? The study below tries; the
+# authors tried 0.2 to 1.
 
 # %% [markdown]
 # ## Heads: which student layer predicts which teacher layer?
@@ -454,6 +524,165 @@ for name, probe in probes.items():
         lesson.verdict(f"{name} against new", outcome((last.low, last.high), (new.low, new.high)), text)
 
 # %% [markdown]
+# ## A study of losses
+#
+# Does the discriminative loss help? One run cannot say: another seed gives another student. A *study* trains
+# every variant with several seeds, at equal steps and on the same batches, and asks the same probe. All share
+# the teacher's targets, so these are computed once and kept on disk, with their size announced first.
+
+# %%
+study_speech = subset(speech, size.study_minutes)
+cache = TargetCache(teacher, range(1, teacher.config.layers + 1), study_speech)
+print(cache.announcement)
+cache.build()
+study_recipe = TrainConfig(steps=size.study_steps, lr=2e-3, log_every=max(1, size.study_steps // 20))
+
+# %% [markdown]
+# Each trial is a structure and its losses. `quick` compares the three kinds of loss; `full` adds the student
+# variants, the paper's values of $\lambda$, and other temperatures.
+
+# %%
+shallow = preset("tiny-sw-fbank")
+heads = prediction_heads(shallow)
+losses = {
+    "regression": {},
+    "discriminative": {"regression_weight": 0.0, "discriminative_weight": 1.0},
+    "both": {"discriminative_weight": 0.4},
+}
+if size.from_nothing:
+    losses |= {f"both, lambda {weight}": {"discriminative_weight": weight} for weight in (0.2, 0.6, 0.8, 1.0)}
+    losses |= {f"both, {v}": {"discriminative_weight": 0.4, "variant": v} for v in ("linear", "hard")}
+    losses |= {f"both, tau {tau}": {"discriminative_weight": 0.4, "tau": tau} for tau in (0.05, 0.2)}
+    losses["both, linear, tau_s 1"] = {"discriminative_weight": 0.4, "variant": "linear", "tau_student": 1.0}
+trials = [Trial(name, shallow, DistillConfig(heads, **settings)) for name, settings in losses.items()]
+
+
+# %% [markdown]
+# The judge is the linear phone probe on the last layer, on unseen voices, with the same frames for everybody.
+
+
+# %%
+def judge(student):
+    counts = {"frames": size.probe_frames // 2, "test_frames": size.probe_frames // 2, "seed": seed}
+    return phone_probe(student, train_set, test_set, **counts)
+
+
+def in_order_of(study_seed):
+    return Batches(study_speech, size.seconds_per_batch, study_seed, cache=True, targets=cache)
+
+
+def prepare(student):
+    if student.config.front_end == "fbank":
+        student.front_end.set_statistics(*statistics)
+
+
+folder = lesson.out / "training" / "02_distillation" / "losses"
+common = (teacher, judge, in_order_of, study_recipe, size.study_seeds, folder, prepare, size.from_nothing)
+findings = run_study(trials, *common)
+
+# %%
+rows = []
+for trial in trials:
+    found = summary(findings, trial.name)
+    lesson.metric(f"study of losses/{trial.name}", found.accuracy, found.interval, "share")
+    parts = {f.seed: f.parts for f in findings if f.name == trial.name}[size.study_seeds[0]]
+    row = {"losses": trial.name, "last layer": percent(found.accuracy, found.interval)}
+    row |= {"each seed": ", ".join(percent(value) for value in found.seeds.values())}
+    rows.append(
+        row
+        | {name: f"{parts[name]:.3f}" if name in parts else "" for name in ("regression", "discriminative")}
+    )
+caption = f"Frames of unseen voices read off the last layer: {len(size.study_seeds)} seeds, {study_recipe.steps} steps."
+lesson.table("study of losses", rows, caption)
+
+# %% [markdown]
+# Verdicts, paired over utterances and seeds. "Better" asks that the interval leaves 0 out *and* that every
+# seed agrees: one lucky seed is not a finding.
+
+# %%
+for name in ("discriminative", "both"):
+    found = contrast(findings, name, "regression")
+    low, high = (100 * end for end in found.interval)
+    each = ", ".join(f"{100 * value:+.1f}" for value in found.seeds.values())
+    text = (
+        f"{100 * found.difference:+.1f} points on the last layer (95 % interval {low:+.1f} to {high:+.1f}; "
+    )
+    text += f"each seed {each}), after {study_recipe.steps} steps."
+    lesson.verdict(f"{name} against regression only", found.verdict, text)
+
+# %% [markdown]
+# Mind what was asked: a *phone probe* after *few* steps. Cluster ids are nearly phones, so a loss about ids
+# has a short way to this judge; whether a recogniser with ten minutes of labels agrees is lesson 4's question.
+
+# %% [markdown]
+# ## A study of structures
+#
+# Deep & thin, shallow & wide, and two in between, at equal budget, with the waveform front-end: `propose` makes
+# the widest network of each depth that a number of parameters allows. Parameters are equal; the work
+# (multiply-accumulates, MACs) and the waiting need not be.
+
+# %%
+budget = parameter_count(SpeechModel(preset("tiny-dt-waveform"))) + 10_000
+structures = propose(budget, like=preset("tiny-dt-waveform"), layers=(2, 4, 8, 12))
+costs = cost_table(structures, seconds=5, rounds=size.speed_rounds)
+full = propose(sizes["dt-waveform"] + 100_000, like=preset("dt-waveform"), layers=(2, 4, 8, 12))
+full_costs = cost_table(full, rounds=0)
+
+# %%
+rows = []
+for cost in costs + full_costs:
+    row = {"structure": cost.name, "FFN": cost.config.ffn, "parameters": f"{cost.parameters / 1e6:.2f} M"}
+    row |= {"GMAC for 1 s": f"{cost.macs / 1e9:.3f}"}
+    row["ms for 5 s, median (quartiles)"] = ""
+    if cost.latency:
+        low, median, high = (1e3 * value for value in cost.latency)
+        row["ms for 5 s, median (quartiles)"] = f"{median:.0f} ({low:.0f} to {high:.0f})"
+        speeds = (5 / cost.latency[1], (5 / cost.latency[2], 5 / cost.latency[0]))
+        lesson.metric(f"structure speed/{cost.name}", *speeds, "x real time", timing=True, note="quartiles")
+    rows.append(row)
+lesson.table(
+    "cost of structures",
+    rows,
+    "Structures of equal budget: tiny ones, timed here, and full-size ones, counted.",
+)
+
+# %% [markdown]
+# More layers of the same total size do more work one after the other: watch the milliseconds more than the
+# MACs. Now distil all four, as deep ones layer by layer where the depths agree, through prediction heads
+# otherwise.
+
+# %%
+trials = [Trial(n, c, DistillConfig(default_pairs(c, teacher.config))) for n, c in structures.items()]
+folder = lesson.out / "training" / "02_distillation" / "structures"
+common = (teacher, judge, in_order_of, study_recipe, size.study_seeds[:1], folder, prepare, size.from_nothing)
+if size.from_nothing:
+    common = (*common[:4], size.study_seeds, *common[5:])
+found_structures = run_study(trials, *common)
+
+# %%
+rows = []
+for trial in trials:
+    found = summary(found_structures, trial.name)
+    lesson.metric(f"study of structures/{trial.name}", found.accuracy, found.interval, "share")
+    row = {"structure": trial.name, "last layer": percent(found.accuracy, found.interval)}
+    rows.append(row | {"each seed": ", ".join(percent(value) for value in found.seeds.values())})
+lesson.table(
+    "study of structures", rows, f"Equal parameters, {study_recipe.steps} steps, waveform front-end."
+)
+
+# %%
+shallowest, deepest = trials[0].name, trials[-1].name
+found = contrast(found_structures, deepest, shallowest)
+low, high = (100 * end for end in found.interval)
+text = f"{100 * found.difference:+.1f} points on the last layer (95 % interval {low:+.1f} to {high:+.1f}), "
+text += f"{len(found.seeds)} seed{'s' if len(found.seeds) > 1 else ''}, {study_recipe.steps} steps."
+lesson.verdict(f"Deepest ({deepest}) against shallowest ({shallowest})", found.verdict, text)
+
+# %% [markdown]
+# A short training favours networks that learn fast, which is not the same as networks that end well. `full`
+# trains longer and with four seeds.
+
+# %% [markdown]
 # And the teacher: not a weight has moved.
 
 # %%
@@ -463,14 +692,15 @@ print("the teacher is bit for bit what it was")
 # %% [markdown]
 # ## What you have seen
 #
-# - A loss of four lines, made of a distance and an angle, over real frames only.
+# - A loss of four lines, made of a distance and an angle, over real frames only; and one of three lines that
+#   follows the teacher's cluster ids.
 # - Two ways to connect a student: a head for every layer, or a few heads on the last.
 # - A student that learns from hidden states alone; the verdicts say how far a minute of training carries, and
 #   how far the longer distillation of the shipped students.
 #
-# **Limits.** The probe asks for phones; a student may lose what it does not ask for. One seed and one
-# teacher: the intervals speak for more test speech, not for other seeds. Which *structure* is better needs
-# equal budgets and several seeds, and a recogniser as the judge.
+# **Limits.** The probe asks for phones; a student may lose what it does not ask for. The live and shipped
+# students are of one seed and one teacher: their intervals speak for more test speech, not for other seeds. The
+# studies have few steps, and the probe, not a recogniser, as the judge.
 #
 # **Readings.** The study this kit follows (arXiv 2210.15631); DistilHuBERT (arXiv 2110.01900); FitHuBERT,
 # deep and thin (arXiv 2207.00555).
