@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import asdict
 from pathlib import Path
 
+from kdkit.augment import AUGMENTED
 from kdkit.batches import Batches
 from kdkit.checkpoints import half
 from kdkit.corpora.synthetic import build_synthetic
@@ -35,7 +37,7 @@ def distil(name: str, args: argparse.Namespace) -> None:
     student = new_student(name, teacher.model, args.seed)
     if student.config.front_end == "fbank":
         student.front_end.set_statistics(*fbank_statistics(speech[:500]))
-    config = DistillConfig(default_pairs(student.config, teacher.config))
+    config = DistillConfig(default_pairs(student.config, teacher.config), augmenting=AUGMENTED)
     task = DistillTask(student, teacher, config)
     cache = TargetCache(teacher, range(1, teacher.config.layers + 1), speech)  # one for all students
     print(cache.announcement, flush=True)
@@ -46,7 +48,7 @@ def distil(name: str, args: argparse.Namespace) -> None:
     meta = {
         "preset": name,
         "teacher": teacher.source,
-        "pairs": config.pairs,
+        "losses": asdict(config),
         "steps": args.steps,
         "batch_seconds": args.batch_seconds,
         "lr": args.lr,

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdkit.augment import AUGMENTED, AugmentConfig, augment
 from kdkit.batches import Batches
 from kdkit.checkpoints import load_checkpoint, load_into, save_checkpoint
 from kdkit.decode import greedy
@@ -79,12 +80,24 @@ class Recogniser(nn.Module):
 
 
 class CTCTask(nn.Module):
-    """CTC loss of a batch for :func:`kdkit.training.train`, per character, with masking of the features."""
+    """CTC loss of a batch for :func:`kdkit.training.train`, per character.
 
-    def __init__(self, recogniser: Recogniser, mask: MaskConfig | None = MaskConfig()):
+    In training mode the sound is augmented (:mod:`kdkit.augment`) and features are masked.
+    """
+
+    def __init__(
+        self,
+        recogniser: Recogniser,
+        mask: MaskConfig | None = MaskConfig(),
+        augmenting: AugmentConfig | None = AUGMENTED,
+    ):
         super().__init__()
-        self.recogniser, self.mask = recogniser, mask
-        self.settings = {"model": recogniser.model.config.to_dict(), "mask": mask and asdict(mask)}
+        self.recogniser, self.mask, self.augmenting = recogniser, mask, augmenting
+        self.settings = {
+            "model": recogniser.model.config.to_dict(),
+            "mask": mask and asdict(mask),
+            "augmenting": augmenting and asdict(augmenting),
+        }
 
     def size(self, batch) -> int:
         """Characters: what the loss is a mean over."""
@@ -102,7 +115,10 @@ class CTCTask(nn.Module):
         return []
 
     def forward(self, batch) -> tuple[Tensor, dict[str, Tensor]]:
-        logits, frames = self.recogniser(batch.waves, batch.lengths, self.mask)
+        waves = batch.waves
+        if self.training and self.augmenting is not None:
+            waves = augment(waves, batch.lengths, self.augmenting)
+        logits, frames = self.recogniser(waves, batch.lengths, self.mask if self.training else None)
         labels = [torch.tensor(encode(u.text, u.id)) for u in batch.utterances]
         sizes = torch.tensor([len(label) for label in labels])
         log_probs = logits.float().log_softmax(-1).transpose(0, 1)  # (T, B, V)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kdkit.audio import read_audio
+from kdkit.augment import AugmentConfig, augment
 from kdkit.codebook import VARIANTS, ClusterHead
 from kdkit.errors import ConfigError
 from kdkit.frontends import Fbank, num_frames
@@ -40,6 +41,9 @@ class DistillConfig:
     variant: str = "codebook"  # "codebook" | "linear" | "hard": see kdkit.codebook.ClusterHead
     tau: float | None = None  # of the teacher; None: the codebook's own
     tau_student: float | None = None  # None: the teacher's; 1 leaves the student's logits as they are
+    augmenting: AugmentConfig | None = (
+        None  # what the student hears; the teacher always hears the speech as it is
+    )
 
     def __post_init__(self):
         # JSON gives lists
@@ -213,7 +217,10 @@ class DistillTask(nn.Module):
 
     def forward(self, batch) -> tuple[Tensor, dict[str, Tensor]]:
         target = self.targets(batch)
-        output = self.student(batch.waves, batch.lengths)
+        waves = batch.waves
+        if self.training and self.config.augmenting is not None:
+            waves = augment(waves, batch.lengths, self.config.augmenting)
+        output = self.student(waves, batch.lengths)
         loss, parts = torch.zeros((), device=batch.waves.device), {}
         if self.config.uses_regression:
             parts["regression"], parts["spread"] = self.regression(output, target)

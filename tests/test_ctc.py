@@ -89,7 +89,7 @@ def test_it_learns_two_words_and_comes_back_from_a_file(tmp_path):
     batch = collate(waves, [utterance("low", "lo"), utterance("high", "hi")])
     recogniser = Recogniser(SpeechModel(TINY))
     recogniser.model.front_end.set_statistics(torch.full((80,), 8.0), torch.full((80,), 4.0))
-    task = CTCTask(recogniser, mask=None)
+    task = CTCTask(recogniser, mask=None, augmenting=None)
     optimiser = torch.optim.Adam(task.parameters(), 3e-3)
     for _ in range(60):
         loss, _ = task(batch)

@@ -1,0 +1,74 @@
+"""Speech as other microphones and rooms would have recorded it: random equalisers and noise, drawn anew in every step.
+
+Voices differ in the tilt of their spectrum as much as microphones do. A recogniser that has heard a hundred voices
+through one ideal microphone takes such a tilt for a property of the phone; heard through many, it learns not to.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kdkit.audio import SAMPLE_RATE
+from kdkit.frontends import frame_mask
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """``equaliser`` and ``noise`` are the shares of utterances that get one; 0 switches it off."""
+
+    equaliser: float = 0.7
+    decibels: float = 8.0  # standard deviation of the gain at each of its points
+    noise: float = 0.5
+    snr: tuple[float, float] = (5.0, 40.0)  # dB, drawn evenly
+
+
+AUGMENTED = AugmentConfig()
+"""What fine-tuning does unless it is told otherwise."""
+
+
+def augment(waves: Tensor, lengths: Tensor, config: AugmentConfig = AUGMENTED) -> Tensor:
+    """Padded waveforms (B, S) with true ``lengths`` (B,), each with its own equaliser and noise; padding stays zero.
+
+    An equaliser keeps the level; noise is white, pink, brown or in between, at a signal-to-noise ratio over the
+    utterance. Both are made in the frequency domain, at the cost of one Fourier transform there and back.
+    """
+    hertz = torch.fft.rfftfreq(waves.shape[1], 1 / SAMPLE_RATE)
+    speech = torch.fft.rfft(waves.float())  # (B, bins)
+    if config.equaliser:
+        decibels = config.decibels * (torch.rand(len(waves), 1) < config.equaliser)
+        shaped = speech * equaliser(decibels, hertz).to(waves.device)
+        speech = shaped * (_power(speech) / _power(shaped).clamp_min(1e-12)).sqrt()
+    if config.noise:
+        loud = torch.rand(len(waves), 1) < config.noise
+        share = 10 ** (-torch.empty(len(waves), 1).uniform_(*config.snr) / 10) * loud
+        share = (
+            share.to(waves.device) * waves.shape[1] / lengths[:, None]
+        )  # noise sounds in the padding too, at first
+        noise = coloured_noise(len(waves), hertz).to(waves.device)
+        speech = speech + noise * (share * _power(speech) / _power(noise)).sqrt()
+    return torch.fft.irfft(speech, waves.shape[1]) * frame_mask(lengths, waves.shape[1])
+
+
+def equaliser(decibels: Tensor, hertz: Tensor, points: int = 7) -> Tensor:
+    """Gains (B, bins) of random equalisers: normal at ``points`` frequencies, evenly spaced in octaves from 60 to
+    8,000 Hz, with a deviation of ``decibels`` (B, 1); straight lines in between.
+    """
+    gains = torch.randn(len(decibels), points) * decibels
+    position = (hertz.clamp_min(60) / 60).log() / math.log(8000 / 60) * (points - 1)
+    left = position.long().clamp_max(points - 2)
+    share = position - left
+    return 10 ** ((gains[:, left] * (1 - share) + gains[:, left + 1] * share) / 20)
+
+
+def coloured_noise(batch: int, hertz: Tensor) -> Tensor:
+    """Spectra (B, bins) of noise whose power falls as 1 / f^slope, slope drawn between 0 and 2, flat below 50 Hz."""
+    slope = 2 * torch.rand(batch, 1)
+    return torch.randn(batch, len(hertz), dtype=torch.complex64) * hertz.clamp_min(50) ** (-slope / 2)
+
+
+def _power(spectrum: Tensor) -> Tensor:
+    return spectrum.real.square().add(spectrum.imag.square()).sum(1, keepdim=True)
