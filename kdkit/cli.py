@@ -213,11 +213,14 @@ def finetune(
     steps: Steps = 1000,
     lr: Rate = 1e-3,
     batch_seconds: BatchSeconds = 32,
+    accumulate: Accumulate = 1,
+    precision: Precision = "auto",
+    tensorboard: Board = False,
     seed: Seed = 0,
 ) -> None:
     """Fine-tune a model on labelled speech with CTC.
 
-    Stopped with Ctrl-C, the same command goes on where it was.
+    Stopped with Ctrl-C or killed, the same command goes on where it was.
     """
     from kdkit.batches import Batches
     from kdkit.ctc import CTCTask, Recogniser, save_recogniser, trainable
@@ -231,7 +234,16 @@ def finetune(
     utterances = trainable(_speech(data, "train", minutes, 10))
     recogniser = Recogniser(network)
     batches = Batches(utterances, batch_seconds, seed)
-    recipe = TrainConfig(steps=steps, lr=lr, schedule="tri-stage", warmup=0.1, seed=seed)
+    recipe = TrainConfig(
+        steps=steps,
+        lr=lr,
+        schedule="tri-stage",
+        warmup=0.1,
+        seed=seed,
+        accumulate=accumulate,
+        precision=precision,
+        tensorboard=tensorboard,
+    )
     log = train(CTCTask(recogniser), batches, recipe, out, title=f"fine-tuning {model}")
     labelled = sum(u.duration for u in utterances) / 60
     path = out / "recogniser.safetensors"

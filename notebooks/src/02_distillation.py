@@ -452,7 +452,8 @@ for name, log in logs.items():
 #
 # - **new**, as it started;
 # - **live**, after the minutes above;
-# - **shipped**, distilled when the kit was made, for the number of steps in the table. It was *not* trained
+# - **shipped**, distilled when the kit was made, for the number of steps in the table, and from speech through
+#   random equalisers and noise (`AugmentConfig`) while the teacher heard it clean. It was *not* trained
 #   in this run.
 #
 # Expect new < live < teacher on the last layer, the one that a recogniser will stand on, and the shipped

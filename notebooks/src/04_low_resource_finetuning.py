@@ -241,7 +241,8 @@ print(f"{len(some)} utterances, {words} words: {result}")
 # Two recognisers of one structure, shallow & wide with the Fbank front-end, on the same labels, with the same
 # recipe, seed and number of steps. One starts from the **distilled** student, the other **from scratch**.
 # Nothing is frozen. While training, spans of frames and of channels are hidden (as in wav2vec 2.0), without
-# which ten minutes are learnt by heart.
+# which ten minutes are learnt by heart, and every utterance goes through a random equaliser and noise, as if
+# another microphone had recorded it.
 
 # %%
 structure = "tiny-sw-fbank"
