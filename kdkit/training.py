@@ -205,6 +205,7 @@ def train(
     finally:
         bar.close()
         log.close()
+        task.__dict__.pop("forward", None)  # accelerate's, which computes in the precision of the run
     accelerator.wait_for_everyone()
     task.eval()
     return log.rows

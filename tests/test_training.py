@@ -272,6 +272,14 @@ def test_a_disk_that_fills_up_keeps_what_was_saved(tmp_path, monkeypatch):
     assert load_checkpoint(newest(tmp_path))[1]["step"] == 4
 
 
+def test_a_trained_task_computes_in_float32_again(tmp_path):
+    task, batch = Task(), Batches().batch(0)
+    train(task, Batches(), replace(RECIPE, precision="bf16"), tmp_path)
+    same = Task()
+    same.load_state_dict(task.state_dict())
+    assert torch.equal(task(batch)[0], same.eval()(batch)[0])
+
+
 def test_complaints_are_said_once(tmp_path):
     class Worried(Task):
         def complaints(self, rows):
