@@ -160,14 +160,12 @@ def distill(
 
     Stopped with Ctrl-C or killed, the same command goes on where it was. Several processes: accelerate launch.
     """
-    from accelerate import PartialState
-
     from kdkit.batches import Batches
     from kdkit.distill import DistillConfig, DistillTask, default_pairs, fbank_statistics
     from kdkit.students import new_student
     from kdkit.targets import TargetCache
     from kdkit.teachers import load_teacher, save_model
-    from kdkit.training import TrainConfig, train
+    from kdkit.training import TrainConfig, processes, train
 
     source, second = load_teacher(teacher), labeller and load_teacher(labeller)
     network = new_student(student, source.model, seed)
@@ -186,8 +184,9 @@ def distill(
     targets = None
     if cache:
         targets = TargetCache(source, sorted(task.layers), speech, precision=precision)
-        with PartialState().main_process_first():  # the others find it made
+        if processes().is_main_process:
             print(targets.announcement)
+        with processes().main_process_first():  # the others find it made
             targets.build()
     batches = Batches(speech, batch_seconds, seed, targets=targets)
     recipe = TrainConfig(
@@ -195,9 +194,10 @@ def distill(
     )
     log = train(task, batches, recipe, out, title=f"distilling {student}")
     path = out / "student.safetensors"
-    save_model(path, network, {"preset": student, **task.settings, "steps": steps, "last": log[-1]})
-    _say_skipped(batches)
-    print(f"student: {path}")
+    if processes().is_main_process:
+        save_model(path, network, {"preset": student, **task.settings, "steps": steps, "last": log[-1]})
+        _say_skipped(batches)
+        print(f"student: {path}")
 
 
 @app.command(
@@ -226,7 +226,7 @@ def finetune(
     from kdkit.ctc import CTCTask, Recogniser, save_recogniser, trainable
     from kdkit.students import load_student
     from kdkit.teachers import ASSETS, load_model
-    from kdkit.training import TrainConfig, train
+    from kdkit.training import TrainConfig, processes, train
 
     network = (
         load_model(ASSETS / "tiny_teacher.safetensors")[0] if model == "tiny" else load_student(model)[0]
@@ -247,9 +247,11 @@ def finetune(
     log = train(CTCTask(recogniser), batches, recipe, out, title=f"fine-tuning {model}")
     labelled = sum(u.duration for u in utterances) / 60
     path = out / "recogniser.safetensors"
-    save_recogniser(path, recogniser, {"from": model, "minutes": labelled, "steps": steps, "last": log[-1]})
-    _say_skipped(batches)
-    print(f"recogniser: {path}")
+    if processes().is_main_process:
+        meta = {"from": model, "minutes": labelled, "steps": steps, "last": log[-1]}
+        save_recogniser(path, recogniser, meta)
+        _say_skipped(batches)
+        print(f"recogniser: {path}")
 
 
 @app.command(epilog="Example: kdkit evaluate runs/recogniser/recogniser.safetensors --split test-other")

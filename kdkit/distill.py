@@ -187,6 +187,14 @@ class DistillTask(nn.Module):
             needed.add(self.teacher.config.layers)
         return needed
 
+    @property
+    def leaves_some_out(self) -> bool:
+        """True when no loss stands on the student's last layer, so that its last layers get no gradient."""
+        return (
+            not self.config.uses_discriminative
+            and max(s for s, _ in self.config.pairs) < self.student.config.layers
+        )
+
     def size(self, batch) -> int:
         """Real frames: what the losses are means over."""
         return int(num_frames(batch.lengths).sum())

@@ -105,7 +105,8 @@ class TargetCache:
                 f"{self.announcement}; {free / 1e9:.2f} GB are free: compute targets live, keep fewer layers or less "
                 "speech, or move the cache ($KDKIT_CACHE)"
             )
-        bar = tqdm(total=len(missing) * _SHARD, desc="teacher targets", unit="utt", disable=not progress)
+        total = sum(len(self._some(shard)) for shard in missing)
+        bar = tqdm(total=total, desc="teacher targets", unit="utt", disable=not (progress and missing))
         for shard in missing:
             self._write(shard, seconds_per_batch, bar)
         bar.close()
@@ -123,6 +124,9 @@ class TargetCache:
 
     def _path(self, shard: int) -> Path:
         return self.folder / f"{shard:05d}.safetensors"
+
+    def _some(self, shard: int) -> list[Utterance]:
+        return self.utterances[shard * _SHARD : (shard + 1) * _SHARD]
 
     def _whole(self, shard: int) -> bool:
         try:
@@ -145,8 +149,7 @@ class TargetCache:
     def _write(self, shard: int, seconds_per_batch: float, bar) -> None:
         device, tensors = best_device(), {}
         model = self.teacher.model.to(device)
-        some = self.utterances[shard * _SHARD : (shard + 1) * _SHARD]
-        batches = Batches(some, seconds_per_batch)
+        batches = Batches(self._some(shard), seconds_per_batch)
         for batch in batches.epoch():
             with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
                 output = model(batch.waves.to(device), batch.lengths.to(device))

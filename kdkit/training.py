@@ -7,6 +7,7 @@ step, the same as one large batch. A task may also have
 * ``frozen``: names of its sub-modules that are not trained (teachers); they are neither saved nor moved by a step;
 * ``settings``: what a run must have in common with the run it goes on from, besides its recipe;
 * ``schedule(share)``: called before each step with the share of the steps that is done;
+* ``leaves_some_out``: true if some of its parameters get no gradient in some steps;
 * ``complaints(rows)``: sentences about a run that goes wrong, given the rows of its log.
 
 Batches come from an object whose ``batch(i)`` is a pure function of ``i``, and every batch has its own random numbers,
@@ -23,7 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
@@ -120,7 +121,7 @@ def train(
     Raises :class:`TrainingError` at a non-finite loss or when memory runs out, naming step and utterances, and
     :class:`CheckpointError` when ``out`` holds a run with another recipe.
     """
-    accelerator = _accelerator(config)
+    accelerator = _accelerator(config, getattr(task, "leaves_some_out", False))
     group = accelerator.num_processes * config.accumulate  # batches of one step, in all processes
     task.to(accelerator.device).train()
     _check_frozen(task)
@@ -205,24 +206,33 @@ def train(
     finally:
         bar.close()
         log.close()
-        task.__dict__.pop("forward", None)  # accelerate's, which computes in the precision of the run
+        for name in (
+            "forward",
+            "_original_forward",
+        ):  # accelerate's, which compute in the precision of the run
+            task.__dict__.pop(name, None)
     accelerator.wait_for_everyone()
     task.eval()
     return log.rows
 
 
-def _accelerator(config: TrainConfig) -> Accelerator:
+def processes() -> PartialState:
+    """The processes that run this program together: ``.is_main_process``, ``.main_process_first()``, ..."""
+    return PartialState(cpu=not torch.cuda.is_available())
+
+
+def _accelerator(config: TrainConfig, leaves_some_out: bool) -> Accelerator:
     AcceleratorState._reset_state()  # a notebook trains more than once, not always in the same precision
     precision = config.precision
     if precision == "auto":
         precision = "bf16" if use_bf16(precision, best_device()) else "fp32"
     if precision == "fp16" and not torch.cuda.is_available():
         raise ConfigError("precision fp16 needs a GPU; on a CPU choose bf16 or fp32")
-    unused = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=True)
+    several = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=leaves_some_out)
     return Accelerator(
         mixed_precision={"fp32": "no"}.get(precision, precision),
         cpu=not torch.cuda.is_available(),
-        kwargs_handlers=[unused],
+        kwargs_handlers=[several],
     )
 
 

@@ -307,7 +307,9 @@ import torch
 
 sys.path.insert(0, {tests!r})
 import test_training as t
-from kdkit.training import train
+from kdkit.training import processes, train
+
+assert processes().num_processes == int(t.os.environ.get("WORLD_SIZE", 1))
 
 class Slow(t.Batches):
     def batch(self, step):
@@ -318,7 +320,7 @@ class Slow(t.Batches):
 torch.set_num_threads(1)
 task = t.Task()
 train(task, Slow(), t.replace(t.RECIPE, save_every=1, steps={steps}, accumulate={accumulate}), Path(sys.argv[1]))
-torch.save(t.weights(task), Path(sys.argv[1]) / f"weights-{{__import__('os').environ.get('RANK', '0')}}.pt")
+torch.save(t.weights(task), Path(sys.argv[1]) / f"weights-{{t.os.environ.get('RANK', '0')}}.pt")
 """
 
 
