@@ -27,6 +27,7 @@ from kdkit.manifest import Utterance
 from kdkit.models import SpeechModel, parameter_count
 from kdkit.profiles import get_profile
 from kdkit.results import Results
+from kdkit.studies import Contrast, Finding, Summary, contrast, summary
 from kdkit.teachers import Teacher, load_model, load_teacher, save_model
 from kdkit.training import best_device, use_bf16
 
@@ -173,6 +174,23 @@ def shipped_scores() -> list[dict]:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; it is made with the shipped models by data_scripts")
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def shipped_study() -> list[tuple[str, int, Summary, Contrast | None]]:
+    """Trials of the shipped ``study.json``: name, steps, accuracy over seeds, and the contrast with the first trial.
+
+    Distilled and probed when the kit was made, not in this run: say so wherever they are shown.
+    """
+    path = teachers.ASSETS / "study.json"
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; it is made by data_scripts/make_study.py")
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    findings = [Finding(**finding) for finding in kept["findings"]]
+    names = list(dict.fromkeys(finding.name for finding in findings))
+    return [
+        (name, kept["steps"], summary(findings, name), contrast(findings, name, names[0]) if i else None)
+        for i, name in enumerate(names)
+    ]
 
 
 def outcome(ours: Sequence[float], baseline: Sequence[float]) -> str:

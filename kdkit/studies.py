@@ -38,6 +38,28 @@ class Trial:
     losses: DistillConfig
 
 
+def loss_variants(whole: bool = True) -> dict[str, dict]:
+    """The ablation of the losses: settings of :class:`kdkit.distill.DistillConfig` by name.
+
+    The three kinds of loss; with ``whole`` also the student variants, weights (lambda) that the paper's authors tried,
+    and temperatures.
+    """
+    both = {"discriminative_weight": 0.4}
+    losses = {
+        "regression": {},
+        "discriminative": {"regression_weight": 0.0, "discriminative_weight": 1.0},
+        "both": both,
+    }
+    if whole:
+        losses |= {
+            f"both, lambda {weight}": {"discriminative_weight": weight} for weight in (0.2, 0.6, 0.8, 1.0)
+        }
+        losses |= {f"both, {variant}": both | {"variant": variant} for variant in ("linear", "hard")}
+        losses |= {f"both, tau {tau}": both | {"tau": tau} for tau in (0.05, 0.2)}
+        losses["both, linear, student's tau 1"] = both | {"variant": "linear", "tau_student": 1.0}
+    return losses
+
+
 @dataclass(frozen=True)
 class Finding:
     """What one trial came to with one seed: frames of unseen voices whose phone a probe reads off the last layer.

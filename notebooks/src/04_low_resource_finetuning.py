@@ -101,8 +101,10 @@ print("symbols:", " ".join(VOCABULARY))
 # %%
 utterance = min(clean_speech, key=lambda u: abs(u.duration - 3))
 wave = read_audio(utterance.audio)
-viewed = next(name for name, (_, meta) in shipped.items() if meta["start"] != "scratch")
-viewed = next((name for name, (_, meta) in shipped.items() if meta["start"] == "distilled"), viewed)
+distilled_ones = {
+    name: meta["minutes"] for name, (_, meta) in shipped.items() if meta["start"] == "distilled"
+}
+viewed = max(distilled_ones, key=distilled_ones.get)  # the one with most labels
 recogniser = shipped[viewed][0]
 with torch.no_grad():
     logits, frames = recogniser(wave[None], torch.tensor([len(wave)]))  # (1, T, 29), (1,)
