@@ -15,6 +15,7 @@ from kdkit.corpora.synthetic import build_synthetic
 from kdkit.files import write_text
 from kdkit.models import parameter_count
 from kdkit.probing import layer_pnmi, probe_layers
+from kdkit.studies import Finding, contrast, summary
 from kdkit.teachers import load_model
 
 INTRODUCTION = """# Models shipped with kdkit
@@ -117,7 +118,37 @@ def recogniser_section(path: Path) -> str:
         }
         for row in json.loads(path.read_text())
     ]
-    return f"## Fine-tuned: `metrics.json`\n\nOne seed; 95 % intervals over utterances.\n\n{table(rows)}\n"
+    return f"## Fine-tuned: `metrics.json`\n\nOne seed; 95 % intervals over utterances. Those that are shipped as files: `recogniser_*.safetensors`.\n\n{table(rows)}\n"
+
+
+def study_section(path: Path) -> str:
+    if not path.exists():
+        return ""
+    kept = json.loads(path.read_text())
+    findings = [Finding(**finding) for finding in kept["findings"]]
+    names = list(dict.fromkeys(finding.name for finding in findings))
+    rows = []
+    for name in names:
+        found = summary(findings, name)
+        row = {"losses": name, "last layer": percent(found.accuracy, found.interval)}
+        row |= {"against regression only, points": "", "each seed": "", "verdict": ""}
+        if name != names[0]:
+            change = contrast(findings, name, names[0])
+            low, high = (100 * end for end in change.interval)
+            row["against regression only, points"] = (
+                f"{100 * change.difference:+.1f} ({low:+.1f} to {high:+.1f})"
+            )
+            row["each seed"] = ", ".join(f"{100 * value:+.1f}" for value in change.seeds.values())
+            row["verdict"] = change.verdict
+        rows.append(row)
+    return f"""## Study of losses: `study.json`
+
+{kept["student"]}, {kept["steps"]} steps of {kept["batch_seconds"]:g} s, {len(kept["seeds"])} seeds; frames of unseen voices
+whose phone a linear probe reads off the student's last layer, 95 % intervals over utterances. "Better" asks that the
+interval leaves 0 out and that every seed agrees. Made by `make_study.py`.
+
+{table(rows)}
+"""
 
 
 def main() -> None:
@@ -133,6 +164,7 @@ def main() -> None:
         teacher_section(args.assets / "tiny_teacher.safetensors", splits, args.frames),
         student_section(sorted(args.assets.glob("tiny_[ds]*.safetensors"))),
         recogniser_section(args.assets / "metrics.json"),
+        study_section(args.assets / "study.json"),
     ]
     write_text(args.assets / "README.md", "\n".join(filter(None, sections)))
     print(f"card: {args.assets / 'README.md'}")
