@@ -118,7 +118,12 @@ def recogniser_section(path: Path) -> str:
         }
         for row in json.loads(path.read_text())
     ]
-    return f"## Fine-tuned: `metrics.json`\n\nOne seed; 95 % intervals over utterances. Those that are shipped as files: `recogniser_*.safetensors`.\n\n{table(rows)}\n"
+    return f"""## Fine-tuned: `metrics.json`
+
+One seed; 95 % intervals over utterances. Some of them are shipped as files: `recogniser_*.safetensors`.
+
+{table(rows)}
+"""
 
 
 def study_section(path: Path) -> str:
@@ -143,9 +148,9 @@ def study_section(path: Path) -> str:
         rows.append(row)
     return f"""## Study of losses: `study.json`
 
-{kept["student"]}, {kept["steps"]} steps of {kept["batch_seconds"]:g} s, {len(kept["seeds"])} seeds; frames of unseen voices
-whose phone a linear probe reads off the student's last layer, 95 % intervals over utterances. "Better" asks that the
-interval leaves 0 out and that every seed agrees. Made by `make_study.py`.
+{kept["student"]}, {kept["steps"]} steps of {kept["batch_seconds"]:g} s, {len(kept["seeds"])} seeds: frames of unseen
+voices whose phone a linear probe reads off the student's last layer, 95 % intervals over utterances. "Better" asks that
+the interval leaves 0 out and that every seed agrees. Made by `make_study.py`.
 
 {table(rows)}
 """
