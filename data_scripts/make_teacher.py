@@ -27,9 +27,9 @@ from kdkit.corpora.synthetic import build_synthetic
 from kdkit.distill import fbank_statistics
 from kdkit.manifest import Utterance
 from kdkit.models import SpeechModel, preset
-from kdkit.pretrain import MFCC, FilterbankTask, Labels, PretrainTask, cluster
+from kdkit.pretrain import MFCC, FilterbankTask, Labels, PretrainTask, cluster, layer_features
 from kdkit.teachers import load_model, save_model
-from kdkit.training import TrainConfig, train, use_bf16
+from kdkit.training import TrainConfig, train
 
 
 def mfcc_labels(utterances: list[Utterance], clusters: int, path: Path) -> Labels:
@@ -51,20 +51,8 @@ def layer_labels(
     model: SpeechModel, layer: int, utterances: list[Utterance], clusters: int, path: Path
 ) -> Labels:
     if not path.exists():
-
-        @torch.no_grad()
-        def features(some: list[Utterance]):
-            for batch in Batches(some, 64).epoch():
-                with torch.autocast("cpu", torch.bfloat16, enabled=use_bf16("auto", torch.device("cpu"))):
-                    output = model(batch.waves, batch.lengths)
-                for utterance, hidden, n in zip(
-                    batch.utterances, output.hidden[layer], output.frames, strict=True
-                ):
-                    yield utterance.id, hidden[:n]
-
-        labels, _ = cluster(
-            features, utterances, clusters, f"k-means of layer {layer} of the iteration before"
-        )
+        source = f"k-means of layer {layer} of the iteration before"
+        labels, _ = cluster(layer_features(model, layer), utterances, clusters, source)
         labels.save(path)
     return Labels.load(path)
 

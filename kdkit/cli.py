@@ -144,6 +144,12 @@ def distill(
     tau_student: Annotated[
         float | None, typer.Option(help="Student's temperature; default: the teacher's.")
     ] = None,
+    clusters: Annotated[
+        int, typer.Option(min=2, help="k-means centroids that serve a teacher without a codebook.")
+    ] = 500,
+    inherit: Annotated[
+        bool, typer.Option(help="Start from every part of the teacher that has the student's shape.")
+    ] = True,
     cache: Annotated[
         bool,
         typer.Option("--cache", help="Keep the teacher's targets on disk: for several students or epochs."),
@@ -162,13 +168,19 @@ def distill(
     """
     from kdkit.batches import Batches
     from kdkit.distill import DistillConfig, DistillTask, default_pairs, fbank_statistics
+    from kdkit.pretrain import kmeans_codebook
     from kdkit.students import new_student
     from kdkit.targets import TargetCache
     from kdkit.teachers import load_teacher, save_model
     from kdkit.training import TrainConfig, processes, train
 
     source, second = load_teacher(teacher), labeller and load_teacher(labeller)
-    network = new_student(student, source.model, seed)
+    network = new_student(student, source.model if inherit else None, seed)
+    speech = _speech(data, "unlabelled", minutes, 60)
+    names = second or source
+    if discriminative and names.codebook is None:
+        print(f"{names.source} has no codebook: {clusters} k-means centroids of its last layer serve")
+        names.codebook = kmeans_codebook(names.model, speech, clusters, seed=seed)
     losses = DistillConfig(
         layer_pairs(pairs) if pairs else default_pairs(network.config, source.config),
         regression_weight=regression,
@@ -178,7 +190,6 @@ def distill(
         tau_student=tau_student,
     )
     task = DistillTask(network, source, losses, second)
-    speech = _speech(data, "unlabelled", minutes, 60)
     if network.config.front_end == "fbank":
         network.front_end.set_statistics(*fbank_statistics(speech[:500]))
     targets = None

@@ -229,6 +229,12 @@ class DistillTask(nn.Module):
         if self.training and self.config.augmenting is not None:
             waves = augment(waves, batch.lengths, self.config.augmenting)
         output = self.student(waves, batch.lengths)
+        frames = next(iter(target.values())).shape[1], output.last.shape[1]
+        if frames[0] != frames[1]:
+            raise ConfigError(
+                f"the teacher makes {frames[0]} frames of this batch, the student {frames[1]}: their front-ends must "
+                "agree on the frame rate"
+            )
         loss, parts = torch.zeros((), device=batch.waves.device), {}
         if self.config.uses_regression:
             parts["regression"], parts["spread"] = self.regression(output, target)

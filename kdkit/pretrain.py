@@ -18,12 +18,14 @@ from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from kdkit.batches import Batches
 from kdkit.checkpoints import load_checkpoint, save_checkpoint
 from kdkit.codebook import Codebook
 from kdkit.errors import TrainingError
 from kdkit.frontends import HOP, Fbank, frame_mask, num_frames
 from kdkit.manifest import Utterance
 from kdkit.models import SpeechModel
+from kdkit.training import use_bf16
 
 
 class MFCC(nn.Module):
@@ -76,11 +78,13 @@ def cluster(
     source: str,
     seed: int = 0,
     sample: int = 200_000,
+    label: bool = True,
 ) -> tuple[Labels, np.ndarray]:
     """k-means ids of every frame, and the centroids (clusters, D).
 
     ``features(utterances)`` gives (utterance id, (frames, D)) pairs. It is called for some utterances first, whose
     frames (about ``sample`` of them) the centroids are fit to, then for all, to label: nothing large stays in memory.
+    Without ``label`` the centroids are all that is wanted.
     """
     rng = np.random.default_rng(seed)
     total = sum(num_frames(round(u.duration * 16_000)) for u in utterances)
@@ -89,10 +93,52 @@ def cluster(
     bar = tqdm(features(chosen), total=len(chosen), desc="frames for k-means", mininterval=1.0)
     data = np.concatenate([frames.float().numpy() for _, frames in bar])
     kmeans = MiniBatchKMeans(clusters, batch_size=10_000, n_init=3, max_iter=100, random_state=seed).fit(data)
+    if not label:
+        return Labels({}, clusters, source), kmeans.cluster_centers_
     centres = torch.from_numpy(kmeans.cluster_centers_).float()
     bar = tqdm(features(utterances), total=len(utterances), desc="labelling frames", mininterval=1.0)
     ids = {name: nearest(frames.float(), centres).to(torch.int16) for name, frames in bar}
     return Labels(ids, clusters, source), kmeans.cluster_centers_
+
+
+def layer_features(
+    model: SpeechModel, layer: int
+) -> Callable[[list[Utterance]], Iterable[tuple[str, Tensor]]]:
+    """For :func:`cluster`: hidden states (frames, dim) of ``layer``, utterance by utterance, on the model's device."""
+    device = next(model.parameters()).device
+
+    @torch.no_grad()
+    def features(some: list[Utterance]) -> Iterable[tuple[str, Tensor]]:
+        batches = Batches(some, 64)
+        for batch in batches.epoch():
+            with torch.autocast(device.type, torch.bfloat16, enabled=use_bf16("auto", device)):
+                output = model(batch.waves.to(device), batch.lengths.to(device))
+            hidden = output.hidden[layer].float().cpu()
+            for utterance, states, frames in zip(
+                batch.utterances, hidden, output.frames.tolist(), strict=True
+            ):
+                yield utterance.id, states[:frames]
+        batches.close()
+
+    return features
+
+
+def kmeans_codebook(
+    model: SpeechModel,
+    utterances: list[Utterance],
+    clusters: int = 500,
+    layer: int | None = None,
+    seed: int = 0,
+) -> Codebook:
+    """A codebook for a teacher that carries none: k-means centroids of one of its layers (default: the last).
+
+    An honest fallback, not HuBERT's own: say which one was used. About 200,000 frames decide the centroids.
+    """
+    layer = model.config.layers if layer is None else layer
+    _, centroids = cluster(
+        layer_features(model, layer), utterances, clusters, f"layer {layer}", seed, label=False
+    )
+    return Codebook.from_centroids(torch.from_numpy(centroids).float())
 
 
 def nearest(frames: Tensor, centres: Tensor) -> Tensor:

@@ -2,7 +2,9 @@
 
 import math
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
 from kdkit.batches import collate
@@ -11,7 +13,9 @@ from kdkit.codebook import ClusterHead, Codebook
 from kdkit.distill import DistillConfig, DistillTask, default_pairs, layer_wise, prediction_heads, value_at
 from kdkit.errors import CheckpointError, ConfigError
 from kdkit.losses import discriminative_loss, hard_label_loss, regression_loss
+from kdkit.manifest import Utterance
 from kdkit.models import ModelConfig, SpeechModel, preset
+from kdkit.pretrain import kmeans_codebook
 from kdkit.students import new_student
 from kdkit.teachers import Teacher, load_model, load_teacher, save_model
 
@@ -104,6 +108,32 @@ def test_centroids_make_a_codebook_whose_best_id_is_the_direction_from_the_mean(
     centroids = 10 + torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
     book = Codebook.from_centroids(centroids)
     assert book(10 + torch.tensor([[3.0, 0.1], [0.1, -0.5]])).argmax(-1).tolist() == [0, 3]
+
+
+def test_kmeans_gives_a_codebook_to_a_teacher_that_has_none(tmp_path):
+    rng, speech = np.random.default_rng(0), []
+    for i in range(6):
+        path = tmp_path / f"{i}.wav"
+        soundfile.write(path, 0.1 * rng.standard_normal(16_000), 16_000)
+        speech.append(Utterance(f"u{i}", path, 1.0))
+    teacher = small_teacher()
+    teacher.codebook = kmeans_codebook(teacher.model, speech, clusters=9)
+    batch = padded_batch(8000, 6000)[0]
+    logits = teacher.codebook(teacher.hidden(batch.waves, batch.lengths).last)
+    assert logits.shape[-1] == 9 and len(logits.argmax(-1).unique()) > 2
+    task = DistillTask(small_student(), teacher, DistillConfig(((1, 1),), discriminative_weight=1.0))
+    assert task(batch)[1]["discriminative"] > 0
+
+
+def test_frames_that_do_not_match_are_refused():
+    task, batch = (
+        DistillTask(small_student(), small_teacher(), DistillConfig(((1, 1),))),
+        padded_batch(8000)[0],
+    )
+    whole = task.targets(batch)
+    task.targets = lambda batch: {layer: states[:, :-1] for layer, states in whole.items()}
+    with pytest.raises(ConfigError, match="teacher makes 23 frames of this batch, the student 24"):
+        task(batch)
 
 
 def test_total_loss_is_the_weighted_sum_and_temperatures_count():
