@@ -38,6 +38,9 @@ def main() -> None:
     parser.add_argument(
         "--frames", type=int, default=10_000, help="frames that the probe is trained and judged on"
     )
+    parser.add_argument(
+        "--trials", nargs="+", choices=list(loss_variants()), default=list(loss_variants()), metavar="NAME"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2, 3))
     args = parser.parse_args()
     splits = build_synthetic(minutes={"unlabelled": args.minutes, "train": 6, "test-clean": 10})
@@ -47,7 +50,11 @@ def main() -> None:
     cache.build()
     statistics = fbank_statistics(speech[:500])
     pairs = prediction_heads(student)
-    trials = [Trial(name, student, DistillConfig(pairs, **more)) for name, more in loss_variants().items()]
+    trials = [
+        Trial(name, student, DistillConfig(pairs, **more))
+        for name, more in loss_variants().items()
+        if name in args.trials
+    ]
     findings = run_study(
         trials,
         teacher,
