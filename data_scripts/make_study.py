@@ -58,7 +58,9 @@ def main() -> None:
     findings = run_study(
         trials,
         teacher,
-        lambda model: phone_probe(model, splits["train"], splits["test-clean"], args.frames, args.frames),
+        lambda model: phone_probe(
+            model, splits["train"], splits["test-clean"], args.frames, args.frames, last_only=True
+        ),
         lambda seed: Batches(speech, args.batch_seconds, seed, cache=True, targets=cache),
         TrainConfig(steps=args.steps, lr=args.lr, log_every=25),
         args.seeds,

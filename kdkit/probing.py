@@ -8,7 +8,7 @@ unseen voices; :func:`phone_probe` does it all for a model. Notebook 01 derives 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -135,17 +135,29 @@ def phone_probe(
     frames: int = 20_000,
     test_frames: int = 10_000,
     seed: int = 0,
+    last_only: bool = False,
     **collecting,
 ) -> PhoneProbe:
     """Linear phone probe on every layer of a teacher or a student, and on Fbank + deltas, on the same frames.
 
     It is trained on ``train_utterances`` and judged on ``test_utterances``, which should be of other voices.
-    ``collecting`` goes to :func:`collect`. To ask several things of the same activations, call
-    ``collect(ModelLayers(model), ...)`` twice, then :func:`probe_layers`, :func:`layer_pnmi` and the others.
+    ``last_only`` probes the last layer alone, beside front-end and baseline. ``collecting`` goes to :func:`collect`.
+    To ask several things of the same activations, call ``collect(ModelLayers(model), ...)`` twice, then
+    :func:`probe_layers`, :func:`layer_pnmi` and the others.
     """
     extract = ModelLayers(model)
     train = collect(extract, train_utterances, frames, seed, **collecting)
-    return probe_layers(train, collect(extract, test_utterances, test_frames, seed, **collecting), seed)
+    test = collect(extract, test_utterances, test_frames, seed, **collecting)
+    if last_only:
+        train, test = last_layer(train), last_layer(test)
+    return probe_layers(train, test, seed)
+
+
+def last_layer(frames: Frames) -> Frames:
+    """Of frames collected with ``ModelLayers(model)``: Fbank + deltas, front-end, and the last layer only."""
+    kept = [0, 1, len(frames.names) - 1]
+    names, features = ([values[i] for i in kept] for values in (frames.names, frames.features))
+    return replace(frames, names=names, features=features)
 
 
 def probe_layers(train: Frames, test: Frames, seed: int = 0) -> PhoneProbe:

@@ -35,7 +35,6 @@ class Profile:
 
     # 02 and 03 distillation, live
     distill_steps: int
-    adaptation_steps: int  # of these: front-end adaptation of the Fbank student
     twin_steps: int  # notebook 03: Fbank student and waveform twin, each
     seconds_per_batch: float
 
@@ -77,7 +76,6 @@ SMOKE = Profile(
     probe_test_minutes=0.5,
     probe_frames=600,
     distill_steps=4,
-    adaptation_steps=2,
     twin_steps=2,
     seconds_per_batch=16,
     study_minutes=1,
@@ -99,8 +97,7 @@ QUICK = Profile(
     probe_train_minutes=6,
     probe_test_minutes=3,
     probe_frames=20_000,
-    distill_steps=300,
-    adaptation_steps=60,
+    distill_steps=200,
     twin_steps=120,
     seconds_per_batch=16,
     study_minutes=20,
@@ -123,7 +120,6 @@ FULL = Profile(
     probe_test_minutes=10,
     probe_frames=40_000,
     distill_steps=5_000,
-    adaptation_steps=500,
     twin_steps=3000,
     seconds_per_batch=64,
     study_minutes=300,

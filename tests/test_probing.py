@@ -211,6 +211,17 @@ def test_phone_probe_end_to_end(utterances):
     assert f"best: H{probe.best}" in str(probe)
 
 
+def test_the_last_layer_alone_is_the_last_of_all(utterances):
+    torch.manual_seed(0)
+    model = SpeechModel(SMALL)
+    sizes = {"frames": 400, "test_frames": 200}
+    whole = probing.phone_probe(model, utterances[:6], utterances[6:], **sizes)
+    alone = probing.phone_probe(model, utterances[:6], utterances[6:], last_only=True, **sizes)
+    assert alone.layers == whole.layers[-1:] and alone.fbank == whole.fbank
+    assert alone.last_hits == whole.last_hits and sum(alone.totals) == alone.test_frames
+    assert sum(alone.last_hits) / sum(alone.totals) == pytest.approx(alone.layers[-1].accuracy)
+
+
 def test_the_probe_cannot_do_it_without_the_right_labels(utterances):
     layers = ModelLayers(SpeechModel(SMALL))
     train, test = (collect(layers, part, 300) for part in (utterances[:6], utterances[6:]))

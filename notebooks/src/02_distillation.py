@@ -558,7 +558,7 @@ trials = [Trial(name, shallow, DistillConfig(heads, **settings)) for name, setti
 # %%
 def judge(student):
     counts = {"frames": size.probe_frames // 2, "test_frames": size.probe_frames // 2, "seed": seed}
-    return phone_probe(student, train_set, test_set, **counts)
+    return phone_probe(student, train_set, test_set, last_only=True, **counts)
 
 
 def in_order_of(study_seed):

@@ -51,7 +51,6 @@ out = "runs/notebooks"  # str: run folder, relative to where the notebook runs
 
 # %%
 import time
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -68,7 +67,7 @@ from kdkit.distill import DistillConfig, DistillTask, fbank_statistics, layer_wi
 from kdkit.frontends import KERNELS, STRIDES, Fbank, mel_filterbank, num_frames
 from kdkit.lessons import Lesson, outcome, percent
 from kdkit.models import SpeechModel, parameter_count, preset
-from kdkit.probing import probe_layers
+from kdkit.probing import last_layer, probe_layers
 from kdkit.students import new_student
 from kdkit.training import TrainConfig, train
 
@@ -446,17 +445,15 @@ tests = {"test-clean": test_speech, "test-other": other_speech}
 
 
 # %%
-def last_layer(model, utterances, minutes, frames):
-    sample = collect(ModelLayers(model), subset(utterances, minutes), frames, seed)
-    kept = [0, 1, len(sample.names) - 1]  # Fbank + deltas, front-end, last layer
-    return replace(sample, names=[sample.names[i] for i in kept], features=[sample.features[i] for i in kept])
+def sample(model, utterances, minutes, frames):
+    return last_layer(collect(ModelLayers(model), subset(utterances, minutes), frames, seed))
 
 
 probes = {}
 for (name, age), model in twins.items():
-    train_frames = last_layer(model, train_speech, size.probe_train_minutes, size.probe_frames)
+    train_frames = sample(model, train_speech, size.probe_train_minutes, size.probe_frames)
     for split, test in tests.items():
-        test_frames = last_layer(model, test, size.probe_test_minutes, size.probe_frames // 2)
+        test_frames = sample(model, test, size.probe_test_minutes, size.probe_frames // 2)
         probes[name, age, split] = probe_layers(train_frames, test_frames, seed)
 
 # %% [markdown]
