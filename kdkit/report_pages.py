@@ -83,9 +83,12 @@ def write_index(out: Path, run: dict, records: dict[str, dict]) -> None:
 
 
 def _place(system: dict) -> tuple:
-    """Order of the headline table: teachers, then each student with its twin from scratch beneath, then baselines."""
+    """Order of the headline table: teachers, then each student by its labels, with its twin from scratch beneath, then
+    baselines."""
     block = {"teacher": 0, "baseline": 2}.get(system["role"], 1)
-    return block, system["name"] if block == 1 else "", list(ROLES).index(system["role"]), system["labels"]
+    number = re.match(r"\d+(\.\d+)?", system["labels"])
+    labels = float(number[0]) if number else 0.0
+    return block, system["name"] if block == 1 else "", labels, list(ROLES).index(system["role"])
 
 
 def story(systems: list[dict], profile: str) -> list[str]:
@@ -116,12 +119,19 @@ def story(systems: list[dict], profile: str) -> list[str]:
             facts.append(f"{best['speed'] / teachers[0]['speed']:.1f} times its speed")
         about = f" ({', '.join(facts)})" if facts else ""
         sentences.append(f"The best distilled student, {best['name']}{about}, gets {_wer(best)} wrong.")
-        twins = [s for s in scored if s["role"] == "scratch" and s["name"] == best["name"]]
-        twins = [s for s in twins if s["labels"] == best["labels"]]
-        twins.sort(key=lambda twin: twin["source"] != best["source"])
+    for student in sorted(students, key=lambda s: (s["name"], -s["wer"]["test-clean"]["value"])):
+        twins = [s for s in scored if s["role"] == "scratch" and s["name"] == student["name"]]
+        twins = [s for s in twins if s["labels"] == student["labels"]]
+        twins.sort(key=lambda twin: twin["source"] != student["source"])
         if twins:
+            who = (
+                f"{student['name']} on {student['labels']} of labels"
+                if student["labels"]
+                else student["name"]
+            )
             sentences.append(
-                f"The same network, same labels, not distilled: {_wer(twins[0])}. {_compare(best, twins[0])}".strip()
+                f"{who}: {_wer(student)} distilled, {_wer(twins[0])} from scratch. "
+                f"{_compare(student, twins[0])}".strip()
             )
     return sentences
 
