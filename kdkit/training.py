@@ -18,6 +18,7 @@ machine or many, are Hugging Face accelerate's business: start the same program 
 from __future__ import annotations
 
 import contextlib
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -33,6 +34,8 @@ from tqdm.auto import tqdm
 from kdkit.errors import ConfigError, TrainingError
 from kdkit.runlog import RunLog
 from kdkit.snapshots import Snapshots
+
+_WRAPPERS = ("forward", "_original_forward")  # accelerate's, which compute in the precision of the run
 
 
 @dataclass(frozen=True)
@@ -145,71 +148,64 @@ def train(
         dynamic_ncols=True,
         disable=not accelerator.is_main_process,
     )
-    seconds, started, broken, step = 0.0, time.perf_counter(), None, first
+    seconds, started, done, whole = 0.0, time.perf_counter(), first, True
     try:
-        for step in range(first, config.steps):
-            numbers = [
-                (step * config.accumulate + turn) * accelerator.num_processes + accelerator.process_index
-                for turn in range(config.accumulate)
-            ]
-            some = [batches.batch(number) for number in numbers]
-            seconds += sum(batch.seconds for batch in some) * accelerator.num_processes
-            if hasattr(task, "schedule"):
-                task.schedule(step / config.steps)
-            for settings_of in optimiser.param_groups:
-                settings_of["lr"] = learning_rate(step, config)
-            loss, parts = _gradients(accelerator, module, task, some, numbers, config.seed, group)
-            norm = accelerator.clip_grad_norm_(parameters.values(), config.clip)
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-            bar.update()
-            done = step + 1
-            logged, saved = (
-                done % n == 0 or done == config.steps for n in (config.log_every, config.save_every)
-            )
-            # a look at the loss waits for the GPU, so it is taken there only when there is something to write
-            if logged or saved or loss.device.type == "cpu":
-                broken = _broken(loss, step, some)
-            if broken:
-                raise TrainingError(broken)
-            if logged:
-                values = accelerator.reduce(torch.stack([loss, *parts.values()]), "sum").tolist()
-                row = {"step": done, "loss": values[0], "lr": learning_rate(step, config)}
-                row |= {"grad_norm": norm.item()} | dict(zip(parts, values[1:]))
-                row["times_real_time"] = seconds / (time.perf_counter() - started)
-                log.add(row)
-                shown = {
-                    name: f"{row[name]:.3f}" for name in ("loss", *parts) if len(parts) > 1 or name == "loss"
-                }
-                bar.set_postfix(shown | {"x real time": f"{row['times_real_time']:.0f}"})
-                for complaint in getattr(task, "complaints", lambda rows: ())(log.rows):
-                    log.warn(complaint)
-            if evaluate and (
-                done == config.steps or (config.evaluate_every and done % config.evaluate_every == 0)
-            ):
-                task.eval()
-                log.add({"step": done, **evaluate(task)})
-                task.train()
-            if saved and accelerator.is_main_process:
-                snapshots.save(done)
+        with _patient_interrupt() as asked_to_stop:
+            for step in range(first, config.steps):
+                place = step * config.accumulate * accelerator.num_processes + accelerator.process_index
+                numbers = [place + turn * accelerator.num_processes for turn in range(config.accumulate)]
+                some = [batches.batch(number) for number in numbers]
+                seconds += sum(batch.seconds for batch in some) * accelerator.num_processes
+                if hasattr(task, "schedule"):
+                    task.schedule(step / config.steps)
+                for settings_of in optimiser.param_groups:
+                    settings_of["lr"] = learning_rate(step, config)
+                whole = False  # from here to the end of the step the weights are between two states
+                loss, parts = _gradients(accelerator, module, task, some, numbers, config.seed, group)
+                norm = accelerator.clip_grad_norm_(parameters.values(), config.clip)
+                optimiser.step()
+                optimiser.zero_grad(set_to_none=True)
+                done = step + 1
+                logged, saved = (
+                    done % n == 0 or done == config.steps for n in (config.log_every, config.save_every)
+                )
+                # a look at the loss waits for the GPU, so it is taken there only when there is something to write
+                if (logged or saved or loss.device.type == "cpu") and not torch.isfinite(loss):
+                    raise TrainingError(_not_finite(loss, step, some))
+                whole = True
+                bar.update()
+                if logged:
+                    values = accelerator.reduce(torch.stack([loss, *parts.values()]), "sum").tolist()
+                    row = {"step": done, "loss": values[0], "lr": learning_rate(step, config)}
+                    row |= {"grad_norm": norm.item()} | dict(zip(parts, values[1:]))
+                    log.add(row | {"times_real_time": seconds / (time.perf_counter() - started)})
+                    bar.set_postfix(_shown(log.rows[-1], parts))
+                    for complaint in getattr(task, "complaints", lambda rows: ())(log.rows):
+                        log.warn(complaint)
+                due = config.evaluate_every and done % config.evaluate_every == 0
+                if evaluate and (due or done == config.steps):
+                    task.eval()
+                    log.add({"step": done, **evaluate(task)})
+                    task.train()
+                if saved and accelerator.is_main_process:
+                    snapshots.save(done)
+                if asked_to_stop:
+                    raise KeyboardInterrupt
     except KeyboardInterrupt:
-        if accelerator.is_main_process and not broken:
-            snapshots.save(step)
+        if accelerator.is_main_process and whole:
+            snapshots.save(done)
             bar.write(
-                f"stopped at step {step}; saved in {snapshots.folder}: run the same command again to go on"
+                f"stopped after step {done}, saved in {snapshots.folder}: run the same command again to go on"
             )
         raise
     except RuntimeError as error:  # torch.OutOfMemoryError is one
         if "memory" in str(error).lower():
-            raise TrainingError(_out_of_memory(step, some, config)) from error
+            raise TrainingError(_out_of_memory(done, some, config)) from error
         raise
     finally:
         bar.close()
         log.close()
-        for name in (
-            "forward",
-            "_original_forward",
-        ):  # accelerate's, which compute in the precision of the run
+        for name in _WRAPPERS:
             task.__dict__.pop(name, None)
     accelerator.wait_for_everyone()
     task.eval()
@@ -280,9 +276,34 @@ def _check_frozen(task: nn.Module) -> None:
             )
 
 
-def _broken(loss: Tensor, step: int, some: list) -> str | None:
-    if torch.isfinite(loss):
-        return None
+def _shown(row: dict, parts: dict) -> dict[str, str]:
+    """What the progress bar says of a row of the log."""
+    names = ("loss", *parts) if len(parts) > 1 else ("loss",)
+    return {name: f"{row[name]:.3f}" for name in names} | {"x real time": f"{row['times_real_time']:.0f}"}
+
+
+@contextlib.contextmanager
+def _patient_interrupt():
+    """Ctrl-C waits for the end of the step; a second one does not. Gives a list that is filled when it was pressed."""
+    asked: list[bool] = []
+
+    def note(signum, frame):
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(True)
+
+    try:
+        before = signal.signal(signal.SIGINT, note)
+    except ValueError:  # not the main thread: nobody can press Ctrl-C here
+        yield asked
+        return
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _not_finite(loss: Tensor, step: int, some: list) -> str:
     names = ", ".join(utterance.id for batch in some for utterance in batch.utterances[:4])
     return f"loss is {loss.item()} at step {step} (batch of {names} ...): lower lr, or look at these files"
 

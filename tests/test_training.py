@@ -117,6 +117,39 @@ def test_a_stopped_run_ends_with_the_same_weights(tmp_path):
     assert strip == [{k: v for k, v in row.items() if k != "times_real_time"} for row in resumed]
 
 
+def test_ctrl_c_in_the_middle_of_a_step_waits_for_its_end(tmp_path):
+    class Pressed(Task):
+        def forward(self, batch):
+            if batch.utterances[0].id == "u6-0":
+                signal.raise_signal(signal.SIGINT)
+            return super().forward(batch)
+
+    whole = Task()
+    train(whole, Batches(), RECIPE, tmp_path / "whole")
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train(Pressed(), Batches(), RECIPE, tmp_path / "part")
+    assert signal.getsignal(signal.SIGINT) is before
+    assert load_checkpoint(newest(tmp_path / "part"))[1]["step"] == 7
+    again, batches = Task(), Batches()
+    train(again, batches, RECIPE, tmp_path / "part")
+    assert batches.asked == list(range(7, 12))
+    assert all(torch.equal(weights(again)[n], v) for n, v in weights(whole).items())
+
+
+def test_a_second_ctrl_c_does_not_wait_and_saves_nothing_half_done(tmp_path):
+    class Impatient(Task):
+        def forward(self, batch):
+            if batch.utterances[0].id == "u6-0":
+                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
+            return super().forward(batch)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(Impatient(), Batches(), RECIPE, tmp_path)
+    assert load_checkpoint(newest(tmp_path))[1]["step"] == 4  # the last regular one
+
+
 def test_a_finished_run_is_loaded_not_repeated(tmp_path):
     first = Task()
     log = train(first, Batches(), RECIPE, tmp_path)
