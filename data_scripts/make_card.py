@@ -1,6 +1,7 @@
-"""Measures the shipped models and writes their model card, ASSETS/README.md: nothing in it is typed by hand.
+"""Measures the shipped models and writes their model card, ASSETS/README.md, and the table of README.md between its
+"results" marks: no figure there is typed by hand.
 
-python data_scripts/make_card.py --assets kdkit/assets
+    python data_scripts/make_card.py --assets kdkit/assets
 """
 
 from __future__ import annotations
@@ -126,6 +127,24 @@ One seed; 95 % intervals over utterances. Some of them are shipped as files: `re
 """
 
 
+def write_headline(readme: Path, metrics: Path) -> None:
+    """WER on test-clean by system and minutes of labels, between the marks in README.md."""
+    scores = [row for row in json.loads(metrics.read_text()) if row["split"] == "test-clean"]
+    budgets = sorted({row["minutes"] for row in scores})
+    names = {"pretrained": "teacher, fine-tuned", "distilled": "distilled", "scratch": "from scratch"}
+    rows = {}
+    for score in scores:
+        system = score["system"]
+        name = names[score["start"]] if system == "teacher" else f"{system}, {names[score['start']]}"
+        row = rows.setdefault(name, {"system": name, "parameters": f"{score['parameters'] / 1e6:.2f} M"})
+        row |= {f"{minutes:g} min": row.get(f"{minutes:g} min", "") for minutes in budgets}
+        row[f"{score['minutes']:g} min"] = percent(score["wer"], score["wer_interval"])
+    before, rest = readme.read_text().split("<!-- results -->")
+    after = rest.split("<!-- /results -->")[1]
+    text = f"<!-- results -->\n{table(list(rows.values()))}\n<!-- /results -->"
+    write_text(readme, before + text + after)
+
+
 def study_section(path: Path) -> str:
     if not path.exists():
         return ""
@@ -161,6 +180,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--assets", type=Path, default=Path("kdkit/assets"))
+    parser.add_argument("--readme", type=Path, default=Path("README.md"))
     parser.add_argument("--frames", type=int, default=20_000, help="frames that the probes are trained on")
     args = parser.parse_args()
     splits = build_synthetic(minutes={"train": 30, "test-clean": 10})
@@ -172,6 +192,7 @@ def main() -> None:
         study_section(args.assets / "study.json"),
     ]
     write_text(args.assets / "README.md", "\n".join(filter(None, sections)))
+    write_headline(args.readme, args.assets / "metrics.json")
     print(f"card: {args.assets / 'README.md'}")
 
 
