@@ -1,5 +1,6 @@
 """What installs the kit: pins that agree with each other, a wheel with everything in it, make on poor machines."""
 
+import importlib.util
 import os
 import re
 import shutil
@@ -187,3 +188,14 @@ def test_make_help_names_the_targets():
     ).stdout
     for target in ("report", "test", "lint", "notebooks", "clean", "help"):
         assert re.search(rf"^make {target}\b", said, re.MULTILINE), target
+
+
+def test_the_table_in_the_readme_is_that_of_the_shipped_scores(tmp_path):
+    spec = importlib.util.spec_from_file_location("make_card", ROOT / "data_scripts" / "make_card.py")
+    make_card = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make_card)
+    copy = tmp_path / "README.md"
+    shutil.copy(ROOT / "README.md", copy)
+    make_card.write_headline(copy, ROOT / "kdkit" / "assets" / "metrics.json")
+    assert copy.read_text(encoding="utf-8") == (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "teacher, fine-tuned" in copy.read_text(encoding="utf-8")
