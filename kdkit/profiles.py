@@ -42,6 +42,7 @@ class Profile:
     study_minutes: float  # of unlabelled speech, whose teacher targets are kept on disk
     study_steps: int
     study_seeds: tuple[int, ...]
+    structure_seeds: tuple[int, ...]  # waveform students take longer
 
     speed_rounds: int  # notebook 03: interleaved repeats of the speed measurement
 
@@ -81,6 +82,7 @@ SMOKE = Profile(
     study_minutes=1,
     study_steps=2,
     study_seeds=(0,),
+    structure_seeds=(0,),
     speed_rounds=2,
     finetune_steps=4,
     finetune_minutes=1,
@@ -103,6 +105,7 @@ QUICK = Profile(
     study_minutes=20,
     study_steps=100,
     study_seeds=(0, 1),
+    structure_seeds=(0,),
     speed_rounds=7,
     finetune_steps=400,
     finetune_minutes=10,
@@ -125,6 +128,7 @@ FULL = Profile(
     study_minutes=300,
     study_steps=2_000,
     study_seeds=(0, 1, 2, 3),
+    structure_seeds=(0, 1, 2, 3),
     speed_rounds=15,
     finetune_steps=3_000,
     finetune_minutes=60,

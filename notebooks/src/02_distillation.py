@@ -571,8 +571,9 @@ def prepare(student):
 
 
 folder = lesson.out / "training" / "02_distillation" / "losses"
-common = (teacher, judge, in_order_of, study_recipe, size.study_seeds, folder, prepare, size.from_nothing)
-findings = run_study(trials, *common)
+arguments = {"prepare": prepare, "resume": size.from_nothing}
+common = (teacher, judge, in_order_of, study_recipe)
+findings = run_study(trials, *common, size.study_seeds, folder, **arguments)
 
 # %%
 rows = []
@@ -662,16 +663,13 @@ lesson.table(
 
 # %% [markdown]
 # More layers of the same total size do more work one after the other: watch the milliseconds more than the
-# MACs. Now distil all four, as deep ones layer by layer where the depths agree, through prediction heads
-# otherwise.
+# MACs. Now distil all four: layer by layer where student and teacher are equally deep, through prediction
+# heads otherwise.
 
 # %%
 trials = [Trial(n, c, DistillConfig(default_pairs(c, teacher.config))) for n, c in structures.items()]
 folder = lesson.out / "training" / "02_distillation" / "structures"
-common = (teacher, judge, in_order_of, study_recipe, size.study_seeds[:1], folder, prepare, size.from_nothing)
-if size.from_nothing:
-    common = (*common[:4], size.study_seeds, *common[5:])
-found_structures = run_study(trials, *common)
+found_structures = run_study(trials, *common, size.structure_seeds, folder, **arguments)
 
 # %%
 rows = []
