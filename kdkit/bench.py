@@ -25,6 +25,7 @@ from kdkit.codebook import Codebook
 from kdkit.distill import DistillConfig, DistillTask, default_pairs
 from kdkit.manifest import Utterance
 from kdkit.models import ModelConfig, Output, SpeechModel, preset
+from kdkit.structures import count_macs
 from kdkit.targets import TargetCache
 from kdkit.teachers import Teacher
 from kdkit.training import best_device, use_bf16
@@ -79,18 +80,31 @@ def expanded_cosine(frames: Tensor, embeddings: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Row:
-    """One variant: audio-hours per hour (median and quartiles of the rounds), ratio to the first, peak memory."""
+    """One variant: audio-hours per hour (median and quartiles of the rounds), ratio to the first, peak memory.
+
+    ``utilisation``: the model's floating-point operations a second (forward, and backward as twice that), as a share of
+    what one large matrix product reaches on this device in the same precision.
+    """
 
     name: str
     speed: tuple[float, float, float]
     ratio: tuple[float, float, float]
     gigabytes: float | None
+    utilisation: float
+
+    HEAD = (
+        f"{'':22} {'hours of speech an hour':>26}  {'ratio to the first':>22}  {'960 h take':>11}  {'peak memory':>11}"
+        f"  {'of a matmul':>11}"
+    )
 
     def __str__(self) -> str:
-        low, median, high = self.speed
-        ratio = "{1:5.2f} ({0:.2f} to {2:.2f})".format(*self.ratio)
-        memory = f"{self.gigabytes:6.2f} GB" if self.gigabytes is not None else "not known"
-        return f"{self.name:34} {median:8.1f} ({low:.1f} to {high:.1f})   {ratio:22} {memory}"
+        speed = "{1:.1f} ({0:.1f} to {2:.1f})".format(*self.speed)
+        ratio = "{1:.2f} ({0:.2f} to {2:.2f})".format(*self.ratio)
+        memory = f"{self.gigabytes:.2f} GB" if self.gigabytes is not None else "not known"
+        return (
+            f"{self.name:22} {speed:>26}  {ratio:>22}  {960 / self.speed[1]:>9.1f} h  {memory:>11}"
+            f"  {100 * self.utilisation:>9.0f} %"
+        )
 
 
 def bench_distill(
@@ -119,7 +133,13 @@ def bench_distill(
             "kdkit, targets live": (task, by_length.batch),
             "kdkit, targets cached": (task, cached.batch),
         }
-        rows = _race(variants, device, rounds, steps)
+        live = count_macs(teacher.config) + 3 * count_macs(student.config)
+        work = {
+            "plain": live,
+            "kdkit, targets live": live,
+            "kdkit, targets cached": 3 * count_macs(student.config),
+        }
+        rows = _race(variants, work, device, rounds, steps)
         by_length.close()
         cached.close()
     return rows
@@ -148,7 +168,8 @@ def random_batches(speech: Sequence[Utterance], count: int) -> Callable[[int], B
     return batch
 
 
-def _race(variants: dict, device: torch.device, rounds: int, steps: int) -> list[Row]:
+def _race(variants: dict, work: dict[str, float], device: torch.device, rounds: int, steps: int) -> list[Row]:
+    peak = matmul_flops(device)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=use_bf16("auto", device))
     speeds: dict[str, list[float]] = {name: [] for name in variants}
     peaks: dict[str, float | None] = dict.fromkeys(variants)
@@ -183,8 +204,27 @@ def _race(variants: dict, device: torch.device, rounds: int, steps: int) -> list
         return tuple(np.quantile(values, [0.25, 0.5, 0.75]).tolist())
 
     return [
-        Row(name, quartiles(s), quartiles(np.array(s) / first), peaks[name]) for name, s in speeds.items()
+        Row(
+            name,
+            quartiles(s),
+            quartiles(np.array(s) / first),
+            peaks[name],
+            2 * work[name] * float(np.median(s)) / peak,
+        )
+        for name, s in speeds.items()
     ]
+
+
+def matmul_flops(device: torch.device, size: int = 2048, repeats: int = 5) -> float:
+    """Floating-point operations a second of a large matrix product, in the precision that training takes here."""
+    dtype = torch.bfloat16 if use_bf16("auto", device) else torch.float32
+    a = torch.randn(size, size, device=device).to(dtype)
+    best = float("inf")
+    for _ in range(repeats + 1):
+        began = time.perf_counter()
+        (a @ a).sum().item()  # .item() waits for the device
+        best = min(best, time.perf_counter() - began)
+    return 2 * size**3 / best
 
 
 def forget_peak(device: torch.device) -> None:

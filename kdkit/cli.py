@@ -331,9 +331,10 @@ def bench_distill_command(
 ) -> None:
     """Speed of distillation: the plain way, live targets, cached targets.
 
-    Audio-hours per hour (median and quartiles), ratio to the plain way, peak memory; one run, interleaved.
+    Audio-hours per hour (median and quartiles), ratio to the plain way, peak memory, and how near it comes to one large
+    matrix product; one run, interleaved.
     """
-    from kdkit.bench import SIZES, bench_distill
+    from kdkit.bench import SIZES, Row, bench_distill
     from kdkit.corpora.synthetic import build_synthetic
     from kdkit.machine import machine
 
@@ -346,7 +347,7 @@ def bench_distill_command(
     for name in sizes:
         teacher, student, _ = SIZES[name]
         print(f"\n{teacher} into {student}, both losses, batches of {batch_seconds:g} s")
-        print(f"{'':34} {'hours/h':>8} (quartiles)      ratio to the first     peak memory")
+        print(Row.HEAD)
         for row in bench_distill(speech, name, batch_seconds, rounds):
             print(row)
 

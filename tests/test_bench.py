@@ -61,3 +61,7 @@ def test_every_variant_is_measured_in_every_round(speech, monkeypatch):
     for row in rows:
         assert 0 < row.speed[0] <= row.speed[1] <= row.speed[2] and row.name in str(row)
         assert row.gigabytes is None or row.gigabytes > 0.01
+        assert row.utilisation > 0
+    assert (
+        rows[1].utilisation / rows[2].utilisation > rows[1].speed[1] / rows[2].speed[1]
+    )  # live also runs the teacher

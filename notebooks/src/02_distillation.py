@@ -702,6 +702,22 @@ assert all(torch.equal(weights_before[n], t) for n, t in teacher.model.state_dic
 print("the teacher is bit for bit what it was")
 
 # %% [markdown]
+# ## In earnest
+#
+# The same on the command line, with what a week of GPU time needs. A run that is killed goes on where it was
+# and ends with the same weights; several processes give the weights of one with a batch of the same size.
+#
+# ```
+# kdkit distill tiny-sw-fbank --discriminative 0.4 --cache --steps 5000 --out runs/student
+# accelerate launch --num_processes 4 -m kdkit distill dt-fbank --teacher hubert.safetensors \
+#     --data train.jsonl --accumulate 2 --precision bf16 --tensorboard --out runs/base
+# kdkit bench distill --size full
+# ```
+#
+# From a notebook, `accelerate.notebook_launcher(train, (task, batches, recipe, folder), num_processes=2)` starts
+# the same loop on two GPUs.
+
+# %% [markdown]
 # ## What you have seen
 #
 # - A loss of four lines, made of a distance and an angle, over real frames only; and one of three lines that
