@@ -66,7 +66,7 @@ def teacher_section(path: Path, splits: dict, frames: int) -> str:
             "masking": f"{stage['mask']:g} in spans of {stage['span']}" if "mask" in stage else "",
             "visible weight": stage.get("visible_weight", ""),
             "noisy share": stage.get("noise", ""),
-            "minutes on 2 cores": f"{stage['seconds'] / 60:.0f}" if "seconds" in stage else "not recorded",
+            "minutes on one of 2 cores": f"{stage['seconds'] / 60:.0f}" if "seconds" in stage else "not recorded",
         }
         for stage in meta["history"]
     ]
@@ -97,7 +97,7 @@ def student_section(paths: list[Path]) -> str:
                 "file": path.name,
                 "parameters": f"{meta['parameters']:,}",
                 "steps": meta["steps"],
-                "minutes on 2 cores": f"{meta['seconds'] / 60:.0f}",
+                "minutes on one of 2 cores": f"{meta['seconds'] / 60:.0f}",
                 "regression loss at the end": f"{meta['regression_loss']:.3f}",
             }
         )

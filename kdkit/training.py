@@ -31,6 +31,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from kdkit.encoder import Encoder
 from kdkit.errors import ConfigError, TrainingError
 from kdkit.runlog import RunLog
 from kdkit.snapshots import Snapshots
@@ -56,7 +57,7 @@ class TrainConfig:
     )
     seed: int = 0
     accumulate: int = 1  # batches for one step, in every process
-    compile: bool = False  # torch.compile: pays on a GPU and in long runs
+    compile: bool = False  # torch.compile of the encoders: takes minutes, so it pays in long runs
     log_every: int = 10
     evaluate_every: int = 0  # 0: only at the end
     save_every: int = 200
@@ -137,7 +138,11 @@ def train(
     snapshots = Snapshots(Path(out) / "checkpoints", task, parameters, optimiser, settings, config.keep)
     first = snapshots.restore() if resume else snapshots.clear()
     log = RunLog(Path(out), first, accelerator.is_main_process, config.tensorboard)
-    module, optimiser = accelerator.prepare(torch.compile(task) if config.compile else task, optimiser)
+    if config.compile:
+        for part in task.modules():
+            if isinstance(part, Encoder):
+                part.compile(dynamic=True)  # in place: names of the weights stay
+    module, optimiser = accelerator.prepare(task, optimiser)
     batches.stride = accelerator.num_processes
     bar = tqdm(
         total=config.steps,
