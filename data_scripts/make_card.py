@@ -66,7 +66,9 @@ def teacher_section(path: Path, splits: dict, frames: int) -> str:
             "masking": f"{stage['mask']:g} in spans of {stage['span']}" if "mask" in stage else "",
             "visible weight": stage.get("visible_weight", ""),
             "noisy share": stage.get("noise", ""),
-            "minutes on one of 2 cores": f"{stage['seconds'] / 60:.0f}" if "seconds" in stage else "not recorded",
+            "minutes on one of 2 cores": f"{stage['seconds'] / 60:.0f}"
+            if "seconds" in stage
+            else "not recorded",
         }
         for stage in meta["history"]
     ]
