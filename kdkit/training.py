@@ -57,7 +57,7 @@ class TrainConfig:
     )
     seed: int = 0
     accumulate: int = 1  # batches for one step, in every process
-    compile: bool = False  # torch.compile of the encoders: takes minutes, so it pays in long runs
+    compile: bool = False  # torch.compile of the encoders (GPU): takes minutes, so it pays in long runs
     log_every: int = 10
     evaluate_every: int = 0  # 0: only at the end
     save_every: int = 200
@@ -227,6 +227,11 @@ def _accelerator(config: TrainConfig, leaves_some_out: bool) -> Accelerator:
     precision = config.precision
     if precision == "auto":
         precision = "bf16" if use_bf16(precision, best_device()) else "fp32"
+    if config.compile and not torch.cuda.is_available():
+        raise ConfigError(
+            "compile needs a GPU: torch 2.11's compiled attention fails on a CPU in the backward pass of batches of "
+            "changing length"
+        )
     if precision == "fp16" and not torch.cuda.is_available():
         raise ConfigError("precision fp16 needs a GPU; on a CPU choose bf16 or fp32")
     several = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=leaves_some_out)

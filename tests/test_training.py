@@ -20,7 +20,7 @@ from torch import nn
 
 from kdkit import snapshots
 from kdkit.checkpoints import load_checkpoint, save_checkpoint
-from kdkit.errors import CheckpointError, TrainingError
+from kdkit.errors import CheckpointError, ConfigError, TrainingError
 from kdkit.training import TrainConfig, learning_rate, train
 
 RECIPE = TrainConfig(steps=12, lr=0.01, save_every=4, log_every=1, precision="fp32")
@@ -311,6 +311,23 @@ def test_a_trained_task_computes_in_float32_again(tmp_path):
     same = Task()
     same.load_state_dict(task.state_dict())
     assert torch.equal(task(batch)[0], same.eval()(batch)[0])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="what needs a GPU is refused where there is none")
+@pytest.mark.parametrize("settings", [{"compile": True}, {"precision": "fp16"}])
+def test_what_needs_a_gpu_is_refused_without_one(tmp_path, settings):
+    batches = Batches()
+    with pytest.raises(ConfigError, match="needs a GPU"):
+        train(Task(), batches, replace(RECIPE, **settings), tmp_path)
+    assert batches.asked == []
+
+
+@pytest.mark.parametrize(
+    "settings", [{"schedule": "cosine"}, {"precision": "fp8"}, {"steps": 0}, {"accumulate": 0}, {"keep": 0}]
+)
+def test_impossible_recipes_are_refused(settings):
+    with pytest.raises(ConfigError, match=next(iter(settings))):
+        TrainConfig(**settings)
 
 
 def test_complaints_are_said_once(tmp_path):
