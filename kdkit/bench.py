@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 import torchaudio
 from torch import Tensor, nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from kdkit.audio import read_audio
 from kdkit.batches import Batch, Batches, collate

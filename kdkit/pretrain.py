@@ -16,7 +16,7 @@ import torch.nn.functional as F
 import torchaudio
 from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor, nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from kdkit.batches import Batches
 from kdkit.checkpoints import load_checkpoint, save_checkpoint

@@ -153,7 +153,10 @@ def _compare(student: dict, twin: dict) -> str:
         return f"Distillation saves {points}; the intervals do not overlap."
     if theirs["interval"][1] < ours["interval"][0]:
         return f"Here distillation costs {points}; the intervals do not overlap."
-    return f"They differ by {points} and their intervals overlap, which alone cannot tell them apart: see the paired verdict."
+    return (
+        f"They differ by {points} and their intervals overlap, which alone cannot tell them apart: "
+        "see the paired verdict."
+    )
 
 
 def _section(out: Path, notebook: dict, record: dict | None) -> dict:

@@ -606,9 +606,9 @@ for name in ("discriminative", "both"):
     lesson.verdict(f"{name} against regression only", found.verdict, text)
 
 # %% [markdown]
-# Two seeds and a minute are a look, not a study. The same study with four seeds, more steps and the whole
-# list of variants was run when the kit was made (`data_scripts/make_study.py`). It is **shipped**, nothing of it
-# was trained in this run; the differences are against regression only.
+# A minute of training is a look, not a study. A study with more seeds, steps and variants was run when the kit
+# was made (`data_scripts/make_study.py`). It is **shipped**, nothing of it was trained in this run; the
+# differences are against regression only.
 
 # %%
 rows = []
