@@ -133,11 +133,11 @@ def write_headline(readme: Path, metrics: Path) -> None:
     """WER on test-clean by system and minutes of labels, between the marks in README.md."""
     scores = [row for row in json.loads(metrics.read_text()) if row["split"] == "test-clean"]
     budgets = sorted({row["minutes"] for row in scores})
-    names = {"pretrained": "teacher, fine-tuned", "distilled": "distilled", "scratch": "from scratch"}
+    starts = {"pretrained": "pre-trained", "distilled": "distilled", "scratch": "from scratch"}
     rows = {}
     for score in scores:
         system = score["system"]
-        name = names[score["start"]] if system == "teacher" else f"{system}, {names[score['start']]}"
+        name = f"{system}, {starts[score['start']]}"
         row = rows.setdefault(name, {"system": name, "parameters": f"{score['parameters'] / 1e6:.2f} M"})
         row |= {f"{minutes:g} min": row.get(f"{minutes:g} min", "") for minutes in budgets}
         row[f"{score['minutes']:g} min"] = percent(score["wer"], score["wer_interval"])

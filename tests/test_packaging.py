@@ -198,4 +198,4 @@ def test_the_table_in_the_readme_is_that_of_the_shipped_scores(tmp_path):
     shutil.copy(ROOT / "README.md", copy)
     make_card.write_headline(copy, ROOT / "kdkit" / "assets" / "metrics.json")
     assert copy.read_text(encoding="utf-8") == (ROOT / "README.md").read_text(encoding="utf-8")
-    assert "teacher, fine-tuned" in copy.read_text(encoding="utf-8")
+    assert "teacher, pre-trained" in copy.read_text(encoding="utf-8")
