@@ -714,8 +714,8 @@ print("the teacher is bit for bit what it was")
 # kdkit bench distill --size full
 # ```
 #
-# From a notebook, `accelerate.notebook_launcher(train, (task, batches, recipe, folder), num_processes=2)` starts
-# the same loop on two GPUs.
+# From a notebook, `accelerate.notebook_launcher` is meant to start a function that builds the task and calls
+# `train`, in a fresh kernel that has not touched the GPU. That has not been tried on GPUs yet.
 
 # %% [markdown]
 # ## What you have seen
