@@ -8,12 +8,14 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from kdkit.cli import app, layer_pairs, main, split_minutes
+from kdkit.cli import app, main
+from kdkit.commands.speech import split_minutes
+from kdkit.commands.training import layer_pairs
 from kdkit.errors import ConfigError
 from kdkit.models import PRESETS, ModelConfig, SpeechModel
 from kdkit.teachers import save_model
 
-COMMANDS = ["report", "corpus", "probe", "distill", "finetune", "evaluate", "structures", "models"]
+COMMANDS = ["report", "corpus", "models", "structures", "probe", "distill", "finetune", "evaluate"]
 
 
 def kdkit(*arguments: object) -> str:

@@ -1,0 +1,184 @@
+"""``kdkit distill`` and ``finetune``: from a teacher to a recogniser."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from kdkit.commands import (
+    Accumulate,
+    BatchSeconds,
+    Board,
+    Data,
+    Minutes,
+    Out,
+    Precision,
+    Rate,
+    Seed,
+    Steps,
+    app,
+    say_skipped,
+    speech_of,
+)
+from kdkit.errors import ConfigError
+
+
+@app.command(
+    epilog="Examples: kdkit distill tiny-dt-fbank --steps 2000 --minutes 600 --out runs/student\n\n"
+    "kdkit distill tiny-sw-fbank --discriminative 0.4 --variant codebook --cache --out runs/both\n\n"
+    "accelerate launch --num_processes 4 -m kdkit distill dt-fbank --teacher hubert.safetensors --data train.jsonl "
+    "--out runs/base"
+)
+def distill(
+    student: Annotated[str, typer.Argument(help="Structure of the student: a preset of 'kdkit models'.")],
+    out: Out,
+    teacher: Annotated[str, typer.Option(help="'tiny' or a checkpoint of a teacher.")] = "tiny",
+    labeller: Annotated[
+        str | None, typer.Option(help="A second teacher, whose cluster ids the discriminative loss follows.")
+    ] = None,
+    data: Data = None,
+    minutes: Minutes = None,
+    pairs: Annotated[
+        str | None,
+        typer.Option(
+            help="Student:teacher layers, like 6:6,12:12; default: layer-wise, or prediction heads."
+        ),
+    ] = None,
+    regression: Annotated[float, typer.Option(min=0, help="Weight of the regression loss.")] = 1.0,
+    discriminative: Annotated[
+        float,
+        typer.Option(min=0, help="Weight (lambda) of the discriminative loss; the paper tried 0.2 to 1."),
+    ] = 0.0,
+    variant: Annotated[str, typer.Option(help="Discriminative loss: codebook, linear or hard.")] = "codebook",
+    tau: Annotated[float | None, typer.Option(help="Teacher's temperature; default: its codebook's.")] = None,
+    tau_student: Annotated[
+        float | None, typer.Option(help="Student's temperature; default: the teacher's.")
+    ] = None,
+    clusters: Annotated[
+        int, typer.Option(min=2, help="k-means centroids that serve a teacher without a codebook.")
+    ] = 500,
+    inherit: Annotated[
+        bool, typer.Option(help="Start from every part of the teacher that has the student's shape.")
+    ] = True,
+    cache: Annotated[
+        bool,
+        typer.Option("--cache", help="Keep the teacher's targets on disk: for several students or epochs."),
+    ] = False,
+    steps: Steps = 1000,
+    lr: Rate = 1e-3,
+    batch_seconds: BatchSeconds = 32,
+    accumulate: Accumulate = 1,
+    precision: Precision = "auto",
+    tensorboard: Board = False,
+    seed: Seed = 0,
+) -> None:
+    """Train a student on a teacher's hidden states and cluster ids.
+
+    Stopped with Ctrl-C or killed, the same command goes on where it was. Several processes: accelerate launch.
+    """
+    from kdkit.batches import Batches
+    from kdkit.distill import DistillConfig, DistillTask, default_pairs, fbank_statistics
+    from kdkit.pretrain import kmeans_codebook
+    from kdkit.students import new_student
+    from kdkit.targets import TargetCache
+    from kdkit.teachers import load_teacher, save_model
+    from kdkit.training import TrainConfig, processes, train
+
+    source, second = load_teacher(teacher), labeller and load_teacher(labeller)
+    network = new_student(student, source.model if inherit else None, seed)
+    speech = speech_of(data, "unlabelled", minutes, 60)
+    names = second or source
+    if discriminative and names.codebook is None:
+        print(f"{names.source} has no codebook: {clusters} k-means centroids of its last layer serve")
+        names.codebook = kmeans_codebook(names.model, speech, clusters, seed=seed)
+    losses = DistillConfig(
+        layer_pairs(pairs) if pairs else default_pairs(network.config, source.config),
+        regression_weight=regression,
+        discriminative_weight=discriminative,
+        variant=variant,
+        tau=tau,
+        tau_student=tau_student,
+    )
+    task = DistillTask(network, source, losses, second)
+    if network.config.front_end == "fbank":
+        network.front_end.set_statistics(*fbank_statistics(speech[:500]))
+    targets = None
+    if cache:
+        targets = TargetCache(source, sorted(task.layers), speech, precision=precision)
+        if processes().is_main_process:
+            print(targets.announcement)
+        with processes().main_process_first():  # the others find it made
+            targets.build()
+    batches = Batches(speech, batch_seconds, seed, targets=targets)
+    recipe = TrainConfig(
+        steps=steps, lr=lr, seed=seed, accumulate=accumulate, precision=precision, tensorboard=tensorboard
+    )
+    log = train(task, batches, recipe, out, title=f"distilling {student}")
+    path = out / "student.safetensors"
+    if processes().is_main_process:
+        save_model(path, network, {"preset": student, **task.settings, "steps": steps, "last": log[-1]})
+        say_skipped(batches)
+        print(f"student: {path}")
+
+
+@app.command(
+    epilog="Example: kdkit finetune runs/student/student.safetensors --minutes 10 --out runs/recogniser"
+)
+def finetune(
+    model: Annotated[
+        str, typer.Argument(help="A checkpoint of 'kdkit distill', a shipped student's name, or 'tiny'.")
+    ],
+    out: Out,
+    data: Data = None,
+    minutes: Minutes = None,
+    steps: Steps = 1000,
+    lr: Rate = 1e-3,
+    batch_seconds: BatchSeconds = 32,
+    accumulate: Accumulate = 1,
+    precision: Precision = "auto",
+    tensorboard: Board = False,
+    seed: Seed = 0,
+) -> None:
+    """Fine-tune a model on labelled speech with CTC.
+
+    Stopped with Ctrl-C or killed, the same command goes on where it was.
+    """
+    from kdkit.batches import Batches
+    from kdkit.ctc import CTCTask, Recogniser, save_recogniser, trainable
+    from kdkit.students import load_student
+    from kdkit.teachers import ASSETS, load_model
+    from kdkit.training import TrainConfig, processes, train
+
+    network = (
+        load_model(ASSETS / "tiny_teacher.safetensors")[0] if model == "tiny" else load_student(model)[0]
+    )
+    utterances = trainable(speech_of(data, "train", minutes, 10))
+    recogniser = Recogniser(network)
+    batches = Batches(utterances, batch_seconds, seed)
+    recipe = TrainConfig(
+        steps=steps,
+        lr=lr,
+        schedule="tri-stage",
+        warmup=0.1,
+        seed=seed,
+        accumulate=accumulate,
+        precision=precision,
+        tensorboard=tensorboard,
+    )
+    log = train(CTCTask(recogniser), batches, recipe, out, title=f"fine-tuning {model}")
+    labelled = sum(u.duration for u in utterances) / 60
+    path = out / "recogniser.safetensors"
+    if processes().is_main_process:
+        meta = {"from": model, "minutes": labelled, "steps": steps, "last": log[-1]}
+        save_recogniser(path, recogniser, meta)
+        say_skipped(batches)
+        print(f"recogniser: {path}")
+
+
+def layer_pairs(text: str) -> tuple[tuple[int, int], ...]:
+    """ "6:6,12:12" as ((6, 6), (12, 12)); :class:`ConfigError` for anything else."""
+    try:
+        return tuple((int(s), int(t)) for s, t in (pair.split(":") for pair in text.split(",")))
+    except ValueError:
+        raise ConfigError(f"--pairs {text}: write STUDENT:TEACHER layers, for instance 6:6,12:12") from None
