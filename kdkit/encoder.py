@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdkit.relative import PositionGate, RelativePositions
+
 
 class PositionalConv(nn.Module):
     """Convolutional relative position embedding: one grouped, weight-normed convolution, GELU (wav2vec 2.0)."""
@@ -28,15 +30,22 @@ class PositionalConv(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention; ``mask`` (B, 1, 1, T) is True where a key may be looked at, None without padding."""
+    """Multi-head self-attention; ``mask`` (B, 1, 1, T) is True where a key may be looked at, None without padding.
 
-    def __init__(self, dim: int, heads: int, dropout: float):
+    ``gated`` (WavLM): ``bias`` (heads, T, T) is weighted by the input and added to the logits.
+    """
+
+    def __init__(self, dim: int, heads: int, dropout: float, gated: bool = False):
         super().__init__()
         self.heads, self.dropout = heads, dropout
+        self.gate = PositionGate(dim, heads) if gated else None
         self.qkv = nn.Linear(dim, 3 * dim)
         self.out = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None, bias: Tensor | None = None) -> Tensor:
+        if bias is not None:
+            bias = self.gate(x, bias)
+            mask = bias if mask is None else bias.masked_fill(~mask, float("-inf"))
         q, k, v = (
             self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         )  # each (B, heads, T, d)
@@ -65,11 +74,18 @@ class Layer(nn.Module):
     """
 
     def __init__(
-        self, dim: int, ffn: int, heads: int, dropout: float, pre_norm: bool, residual_scale: float = 1.0
+        self,
+        dim: int,
+        ffn: int,
+        heads: int,
+        dropout: float,
+        pre_norm: bool,
+        residual_scale: float = 1.0,
+        gated: bool = False,
     ):
         super().__init__()
         self.pre_norm, self.residual_scale = pre_norm, residual_scale
-        self.attention = Attention(dim, heads, dropout)
+        self.attention = Attention(dim, heads, dropout, gated)
         self.norm1 = nn.LayerNorm(dim)
         self.ffn_in = nn.Linear(dim, ffn)
         self.ffn_out = nn.Linear(ffn, dim)
@@ -79,11 +95,11 @@ class Layer(nn.Module):
     def feed_forward(self, x: Tensor) -> Tensor:
         return self.dropout(self.ffn_out(self.dropout(F.gelu(self.ffn_in(x)))))
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
         if self.pre_norm:
-            x = x + self.dropout(self.attention(self.norm1(x), mask))
+            x = x + self.dropout(self.attention(self.norm1(x), mask, bias))
             return x + self.feed_forward(self.norm2(x))
-        x = self.norm1(self.residual_scale * x + self.dropout(self.attention(x, mask)))
+        x = self.norm1(self.residual_scale * x + self.dropout(self.attention(x, mask, bias)))
         return self.norm2(self.residual_scale * x + self.feed_forward(x))
 
 
@@ -92,7 +108,8 @@ class Encoder(nn.Module):
 
     ``forward(x (B, T, D), mask (B, T) or None)`` gives the list of ``layers + 1`` hidden states, each (B, T, D): the
     input of layer 1, then the output of every layer after its residual. In a pre-norm encoder the last one has gone
-    through the final LayerNorm (the convention of torchaudio and transformers), since nothing else is fit to use.
+    through the final LayerNorm (the convention of transformers), since nothing else is fit to use. ``relative_buckets``
+    and ``relative_distance`` are WavLM's (:mod:`kdkit.relative`); 0 buckets: no relative positions.
     """
 
     def __init__(
@@ -106,14 +123,18 @@ class Encoder(nn.Module):
         pos_kernel: int = 128,
         pos_groups: int = 16,
         residual_scale: float = 1.0,
+        relative_buckets: int = 0,
+        relative_distance: int = 800,
     ):
         super().__init__()
         self.pre_norm = pre_norm
         self.positions = PositionalConv(dim, pos_kernel, pos_groups)
         self.norm = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(dropout)
+        gated = relative_buckets > 0
+        self.relative = RelativePositions(heads, relative_buckets, relative_distance) if gated else None
         self.layers = nn.ModuleList(
-            Layer(dim, ffn, heads, dropout, pre_norm, residual_scale) for _ in range(layers)
+            Layer(dim, ffn, heads, dropout, pre_norm, residual_scale, gated) for _ in range(layers)
         )
         self.apply(_init_bert)
         if residual_scale != 1.0:
@@ -126,9 +147,9 @@ class Encoder(nn.Module):
             keys = mask[:, None, None]
         x = x + self.positions(x)
         x = self.dropout(x if self.pre_norm else self.norm(x))
-        hidden = [x]
+        hidden, bias = [x], self.relative(x.shape[1]) if self.relative else None
         for layer in self.layers:
-            hidden.append(layer(hidden[-1], keys))
+            hidden.append(layer(hidden[-1], keys, bias))
         if self.pre_norm:
             hidden[-1] = self.norm(hidden[-1])
         return hidden

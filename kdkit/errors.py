@@ -24,6 +24,10 @@ class CheckpointError(KdkitError):
     """A checkpoint that is missing, damaged or made for another model."""
 
 
+class DownloadError(KdkitError):
+    """A file that cannot be fetched: no network, no room, a wrong checksum. Says how to fetch it by hand."""
+
+
 class ConfigError(KdkitError):
     """Settings that contradict each other or have impossible values."""
 

@@ -1,0 +1,469 @@
+"""Teachers from every source against the reference implementations, layer by layer, and what is refused.
+
+Padding: the group norm of transformers' and torchaudio's Base models runs over the padding, so their hidden states
+change with the batch. kdkit gives every utterance what it has alone; so padded batches are compared with the reference
+run on one utterance at a time.
+"""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torchaudio
+from formats import KINDS, SMALL, SMALL_TORCHAUDIO, fairseq_tensors, shake, transformers_model, write_fairseq
+from safetensors.torch import load_file, save_file
+from transformers import HubertForCTC
+
+import kdkit
+from kdkit.codebook import Codebook
+from kdkit.errors import CheckpointError, DownloadError
+from kdkit.teachers import Teacher, load_teacher, save_model
+from kdkit.teachers.unpickling import Inert, read_pickle
+
+TOLERANCE = 1e-4
+SIZES = (9000, 16_000, 4321)
+
+
+def waves() -> tuple[torch.Tensor, torch.Tensor]:
+    """A padded batch with an offset, so that normalisation matters."""
+    generator = torch.Generator().manual_seed(1)
+    batch = torch.zeros(len(SIZES), max(SIZES))
+    for row, size in enumerate(SIZES):
+        batch[row, :size] = 0.2 * torch.randn(size, generator=generator) + 0.05
+    return batch, torch.tensor(SIZES)
+
+
+@torch.no_grad()
+def assert_same(teacher: Teacher, states, sizes=SIZES) -> float:
+    """Every layer of a padded batch against ``states(wave (1, S))`` of the reference; the largest difference."""
+    batch, lengths = waves()
+    batch, lengths = batch[: len(sizes)], lengths[: len(sizes)]
+    output, largest = teacher.hidden(batch, lengths), 0.0
+    assert not any(p.requires_grad for p in teacher.model.parameters()) and not teacher.model.training
+    for row, size in enumerate(sizes):
+        reference, frames = states(batch[row : row + 1, :size]), int(output.frames[row])
+        assert len(reference) == len(output.hidden)
+        for ours, theirs in zip(output.hidden, reference, strict=True):
+            assert theirs.shape[1] == frames
+            largest = max(largest, (ours[row, :frames] - theirs[0]).abs().max().item())
+    assert largest < TOLERANCE
+    return largest
+
+
+def transformers_states(model, normalise: bool):
+    def states(wave):
+        output = model(F.layer_norm(wave, wave.shape[1:]) if normalise else wave, output_hidden_states=True)
+        return [
+            *output.hidden_states[:-1],
+            output.last_hidden_state,
+        ]  # versions differ on a pre-norm model's last
+
+    return states
+
+
+def torchaudio_states(model, normalise: bool):
+    def states(wave):
+        wave = F.layer_norm(wave, wave.shape[1:]) if normalise else wave
+        features, _ = model.feature_extractor(wave, None)
+        transformer = model.encoder.transformer
+        first = transformer._preprocess(model.encoder.feature_projection(features))
+        later = model.extract_features(wave)[0]
+        pre_norm = (
+            not transformer.layer_norm_first
+        )  # in torchaudio this says where the norm before the layers stands
+        return [first, *later[:-1], transformer.layer_norm(later[-1]) if pre_norm else later[-1]]
+
+    return states
+
+
+# --- parity -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("safe", [True, False])
+def test_a_hugging_face_folder(kind, large, safe, tmp_path):
+    model = transformers_model(kind, large, **SMALL)
+    model.save_pretrained(tmp_path)
+    if not safe:  # as older versions wrote it: a pickle, weight norm under its old names
+        tensors = load_file(tmp_path / "model.safetensors")
+        old = {
+            "parametrizations.weight.original0": "weight_g",
+            "parametrizations.weight.original1": "weight_v",
+        }
+        for new, name in old.items():
+            tensors = {n.replace(new, name): t for n, t in tensors.items()}
+        assert any("weight_g" in name for name in tensors)
+        torch.save(tensors, tmp_path / "pytorch_model.bin")
+        (tmp_path / "model.safetensors").unlink()
+    teacher = load_teacher(tmp_path)
+    assert teacher.meta["architecture"] == kind and teacher.codebook is None
+    assert teacher.config.normalise_input == large and teacher.config.pre_norm == large
+    assert_same(teacher, transformers_states(model, large))
+
+
+def test_a_hugging_face_model_with_a_head_and_its_own_word_on_normalisation(tmp_path):
+    torch.manual_seed(0)
+    model = shake(HubertForCTC(KINDS["hubert"][0](**SMALL, vocab_size=7)))
+    model.save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text('{"do_normalize": true, "sampling_rate": 16000}')
+    teacher = load_teacher(tmp_path)
+    assert teacher.config.normalise_input
+    assert_same(teacher, transformers_states(model.hubert, True))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("HUBERT_BASE", {}),
+        ("HUBERT_LARGE", {"extractor_mode": "layer_norm", "encoder_layer_norm_first": True}),
+        (
+            "WAV2VEC2_LARGE_LV60K",
+            {"extractor_mode": "layer_norm", "encoder_layer_norm_first": True, "extractor_conv_bias": True},
+        ),
+        ("WAV2VEC2_ASR_BASE_960H", {"aux_num_out": 29}),
+        ("WAVLM_BASE", {"encoder_num_buckets": 320, "encoder_max_distance": 800}),
+        (
+            "WAVLM_LARGE",
+            {
+                "encoder_num_buckets": 320,
+                "encoder_max_distance": 800,
+                "extractor_mode": "layer_norm",
+                "encoder_layer_norm_first": True,
+            },
+        ),
+    ],
+)
+def test_a_torchaudio_bundle(name, changes, tmp_path, monkeypatch):
+    monkeypatch.setenv("KDKIT_CACHE", str(tmp_path))
+    bundle, parameters = getattr(torchaudio.pipelines, name), SMALL_TORCHAUDIO | changes
+    monkeypatch.setattr(bundle, "_params", parameters)
+    torch.manual_seed(0)
+    build = torchaudio.models.wavlm_model if "WAVLM" in name else torchaudio.models.wav2vec2_model
+    model = shake(build(**parameters))
+    path = tmp_path / "teachers" / bundle._path
+    path.parent.mkdir()
+    torch.save(model.state_dict(), path)
+    teacher = load_teacher(name)  # it is in the cache: no network is needed
+    assert teacher.config.normalise_input == bundle._normalize_waveform == ("LARGE" in name)
+    assert_same(teacher, torchaudio_states(model, bundle._normalize_waveform))
+    assert load_teacher(path).config == teacher.config, "the file alone, by its name"
+
+
+@pytest.mark.parametrize("form", ["cfg", "omegaconf", "args", "s3prl", "legacy"])
+@pytest.mark.parametrize("large", [False, True])
+def test_a_fairseq_hubert_with_its_codebook(form, large, tmp_path):
+    model = transformers_model("hubert", large, **SMALL)
+    path = tmp_path / "hubert.pt"
+    torch.manual_seed(3)
+    write_fairseq(path, model, normalise=large, clusters=11, form=form)
+    assert "fairseq" not in sys.modules and "omegaconf" not in sys.modules
+    teacher = load_teacher(path)
+    assert_same(teacher, transformers_states(model, large))
+    torch.manual_seed(3)
+    tensors = fairseq_tensors(model, 11)
+    codebook = teacher.codebook
+    assert isinstance(codebook, Codebook) and codebook.tau == 0.07
+    assert torch.equal(codebook.label_embeddings, tensors["label_embs_concat"][4:]), "specials left out"
+    assert torch.equal(codebook.final_proj.weight, tensors["final_proj.weight"])
+    assert torch.equal(codebook.final_proj.bias, tensors["final_proj.bias"])
+
+
+def test_fairseq_wav2vec2_and_microsofts_wavlm(tmp_path):
+    path = tmp_path / "model.pt"
+    model = transformers_model("wav2vec2", **SMALL)
+    write_fairseq(path, model, quantizer={"vars": 1})
+    assert load_teacher(path).codebook is None
+    assert_same(load_teacher(path), transformers_states(model, False))
+    model = transformers_model("wavlm", True, **SMALL)
+    settings = {
+        "encoder_layers": 3,
+        "encoder_attention_heads": 4,
+        "layer_norm_first": True,
+        "normalize": True,
+    }
+    settings |= {"relative_position_embedding": True, "num_buckets": 320, "max_distance": 800}
+    torch.save({"cfg": settings, "model": fairseq_tensors(model)}, path)
+    assert_same(load_teacher(path), transformers_states(model, True))
+
+
+def test_a_fine_tuned_fairseq_model(tmp_path):
+    model = transformers_model("hubert", **SMALL)
+    tensors = {f"w2v_encoder.w2v_model.{name}": t for name, t in fairseq_tensors(model, 11).items()}
+    tensors |= {"w2v_encoder.proj.weight": torch.zeros(5, 48), "w2v_encoder.proj.bias": torch.zeros(5)}
+    inner = {"encoder_layers": 3, "encoder_attention_heads": 4, "layer_norm_first": False}
+    cfg = {"model": {"_name": "hubert_ctc", "w2v_args": {"model": inner}}, "task": {"normalize": False}}
+    torch.save({"cfg": cfg, "model": tensors}, tmp_path / "model.pt")
+    teacher = load_teacher(tmp_path / "model.pt")
+    assert len(teacher.codebook.label_embeddings) == 11
+    assert_same(teacher, transformers_states(model, False))
+
+
+def test_base_size_through_all_formats(tmp_path, monkeypatch):
+    """One HuBERT Base with random weights: Hugging Face, fairseq and torchaudio; 0.56 s of sound."""
+    monkeypatch.setenv("KDKIT_CACHE", str(tmp_path))
+    model, sizes = transformers_model("hubert"), SIZES[:1]
+    model.save_pretrained(tmp_path / "folder")
+    assert_same(load_teacher(tmp_path / "folder"), transformers_states(model, False), sizes)
+    write_fairseq(tmp_path / "hubert_base_ls960.pt", model, clusters=500)
+    teacher = load_teacher(tmp_path / "hubert_base_ls960.pt")
+    assert len(teacher.codebook.label_embeddings) == 500
+    assert_same(teacher, transformers_states(model, False), sizes)
+    model = torchaudio.models.wav2vec2.utils.import_huggingface_model(model).eval()
+    torch.save(model.state_dict(), tmp_path / torchaudio.pipelines.HUBERT_BASE._path)
+    teacher = load_teacher(tmp_path / torchaudio.pipelines.HUBERT_BASE._path)
+    assert_same(teacher, torchaudio_states(model, False), sizes)
+
+
+def test_wavlm_base_size_and_long_distances(tmp_path):
+    """Half a second of WavLM Base; and 20 s in a small one, where the logarithmic buckets come into play."""
+    model = transformers_model("wavlm")
+    model.save_pretrained(tmp_path / "base")
+    assert_same(load_teacher(tmp_path / "base"), transformers_states(model, False), SIZES[:1])
+    model = transformers_model("wavlm", **SMALL)
+    model.save_pretrained(tmp_path / "small")
+    wave = torch.randn(1, 320_000)
+    with torch.no_grad():
+        ours = load_teacher(tmp_path / "small").hidden(wave, torch.tensor([320_000])).last
+        torch.testing.assert_close(ours, model(wave).last_hidden_state, atol=TOLERANCE, rtol=0)
+
+
+def test_kdkits_own_checkpoint_keeps_everything(tmp_path):
+    model = transformers_model("wavlm", True, **SMALL)
+    model.save_pretrained(tmp_path / "folder")
+    teacher = load_teacher(tmp_path / "folder")
+    save_model(tmp_path / "teacher.safetensors", teacher.model, {"steps": 3})
+    again = load_teacher(tmp_path / "teacher.safetensors")
+    assert again.config == teacher.config and again.meta["steps"] == 3
+    assert_same(again, transformers_states(model, True))
+
+
+def test_the_shipped_teacher_and_how_it_is_reached():
+    teacher = kdkit.load_teacher()
+    assert teacher.config.layers == 12 and len(teacher.codebook.label_embeddings) == 200
+    assert "4.0 M parameters, 12 layers of width 160" in str(teacher) and "200 clusters" in str(teacher)
+    with pytest.raises(AttributeError, match="load_student"):
+        kdkit.load_student  # noqa: B018
+    code = (
+        "import sys, kdkit; print('torch' in sys.modules); kdkit.load_teacher; print('torch' in sys.modules)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.split() == ["False", "True"]
+
+
+# --- what must not run --------------------------------------------------------------------------------------
+
+
+class Command:
+    """Pickled, it asks for a shell command when it is loaded."""
+
+    def __init__(self, command):
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+@pytest.mark.parametrize("form", ["cfg", "legacy"])
+def test_code_in_a_pickle_does_not_run(form, tmp_path):
+    proof, path = tmp_path / "proof", tmp_path / "hubert.pt"
+    model = transformers_model("hubert", **SMALL)
+    write_fairseq(path, model, clusters=5, form=form, optimizer_history=Command(f"touch {proof}"))
+    content = read_pickle(path)
+    assert isinstance(content["optimizer_history"], Inert)
+    assert content["optimizer_history"].name in ("posix.system", "nt.system")
+    assert_same(load_teacher(path), transformers_states(model, False))
+    assert not proof.exists()
+    with open(tmp_path / "bomb.pkl", "wb") as file:  # the bomb is a real one
+        pickle.dump(Command(f"touch {proof}"), file)
+    with open(tmp_path / "bomb.pkl", "rb") as file:
+        pickle.load(file)
+    assert proof.exists()
+
+
+def test_builtins_and_torch_functions_are_inert_too(tmp_path):
+    class Reduce:
+        def __init__(self, *call):
+            self.call = call
+
+        def __reduce__(self):
+            return self.call
+
+    proof = tmp_path / "proof"
+    calls = {
+        "eval": Reduce(eval, (f"open({str(proof)!r}, 'w')",)),
+        "exec": Reduce(exec, (f"open({str(proof)!r}, 'w')",)),
+        "getattr": Reduce(getattr, ("text", "upper")),
+        "torch": Reduce(torch.save, (1, str(proof))),
+        "load": Reduce(torch.load, (str(proof),)),
+        "run": Reduce(subprocess.run, (["touch", str(proof)],)),
+    }
+    torch.save(calls, tmp_path / "calls.pt")
+    content = read_pickle(tmp_path / "calls.pt")
+    assert all(isinstance(value, Inert) for value in content.values()) and not proof.exists()
+
+
+def test_a_torchscript_program_is_refused(tmp_path):
+    path = tmp_path / "program.pt"
+    torch.jit.script(torch.nn.Linear(2, 2)).save(path)
+    with pytest.raises(CheckpointError, match="TorchScript program"):
+        load_teacher(path)
+
+
+# --- bad input ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path):
+    transformers_model("hubert", **SMALL).save_pretrained(tmp_path)
+    return tmp_path
+
+
+def refused(source) -> str:
+    with pytest.raises(CheckpointError) as error:
+        load_teacher(source)
+    said = str(error.value)
+    assert "\n" not in said and len(said) < 600
+    return said
+
+
+def test_a_name_that_is_nothing_lists_what_there_is():
+    said = refused("hubert")
+    assert "'tiny', 'hubert_base_ls960'" in said and "'owner/name'" in said
+    assert "no such teacher" in refused("missing/teacher.pt")
+
+
+def test_a_wrong_format(tmp_path):
+    (tmp_path / "notes.txt").write_text("hello")
+    assert "unknown ending '.txt'" in refused(tmp_path / "notes.txt")
+    (tmp_path / "notes.pt").write_text("hello, this is no checkpoint at all")
+    assert "not a whole file of torch.save" in refused(tmp_path / "notes.pt")
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "other.pt")
+    assert "holds ['weight']" in refused(tmp_path / "other.pt")
+    torch.save([1, 2], tmp_path / "list.pt")
+    assert "list" in refused(tmp_path / "list.pt")
+    torch.save({"cfg": {}, "model": [1]}, tmp_path / "list.pt")
+    assert "holds no tensors by name" in refused(tmp_path / "list.pt")
+    assert "config.json: no such file" in refused(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    assert "not JSON" in refused(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "hubert.pt"])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
+def test_a_truncated_file(name, share, folder):
+    whole = folder / name
+    if name == "hubert.pt":
+        write_fairseq(whole, transformers_model("hubert", **SMALL), clusters=5)
+    elif name == "pytorch_model.bin":
+        torch.save(load_file(folder / "model.safetensors"), whole)
+        (folder / "model.safetensors").unlink()
+    data = whole.read_bytes()
+    whole.write_bytes(data[: int(share * len(data))])
+    said = refused(whole if name == "hubert.pt" else folder)
+    assert name in said and "truncated" in said
+
+
+def change_tensors(folder, change):
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "encoder.layers.1.attention.k_proj.weight",
+        "feature_projection.projection.weight",
+        "encoder.layer_norm.bias",
+    ],
+)
+def test_a_missing_tensor(name, folder):
+    change_tensors(folder, lambda tensors: tensors.pop(name))
+    assert "missing" in refused(folder)
+
+
+def test_a_missing_layer(folder):
+    def without_the_last(tensors):
+        for name in [n for n in tensors if ".layers.2." in n]:
+            del tensors[name]
+
+    change_tensors(folder, without_the_last)
+    assert "missing ['encoder.layers.2." in refused(folder)
+
+
+def test_an_extra_tensor(folder):
+    change_tensors(
+        folder, lambda tensors: tensors.update({"encoder.layers.1.adapter.weight": torch.zeros(2)})
+    )
+    said = refused(folder)
+    assert "unexpected ['encoder.layers.1.adapter.weight']" in said
+
+
+def test_a_tensor_of_another_shape(folder):
+    name = "encoder.layers.1.feed_forward.output_dense.weight"
+    change_tensors(folder, lambda tensors: tensors.update({name: torch.zeros(2, 2)}))
+    assert "other shapes" in refused(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model_type": "bert"}, "model_type is 'bert'; kdkit knows hubert, wav2vec2, wavlm"),
+        ({"hidden_act": "relu"}, "hidden_act is 'relu'"),
+        ({"conv_stride": [5, 2, 2, 2, 2, 2, 1]}, "conv_stride is"),
+        ({"conv_pos_batch_norm": True}, "conv_pos_batch_norm is True"),
+        ({"num_attention_heads": None}, "'num_attention_heads' is missing"),
+        ({"num_attention_heads": 5}, "dim 48 is not a multiple of heads 5"),
+    ],
+)
+def test_another_architecture(changes, words, folder):
+    config = json.loads((folder / "config.json").read_text()) | changes
+    (folder / "config.json").write_text(json.dumps(config))
+    assert words in refused(folder)
+
+
+def test_other_convolutions(tmp_path):
+    model = transformers_model("hubert", **SMALL | {"conv_kernel": [10, 3, 3, 3, 3, 3, 2]})
+    model.save_pretrained(tmp_path)
+    assert "the convolutions have kernels (10, 3, 3, 3, 3, 3, 2)" in refused(tmp_path)
+
+
+def test_another_sample_rate(folder):
+    (folder / "preprocessor_config.json").write_text('{"sampling_rate": 8000}')
+    assert "a model for 8000 Hz" in refused(folder)
+    tensors = fairseq_tensors(transformers_model("hubert", **SMALL))
+    cfg = {"model": {}, "task": {"sample_rate": 24_000}}
+    torch.save({"cfg": cfg, "model": tensors}, folder / "hubert.pt")
+    assert "a model for 24000 Hz" in refused(folder / "hubert.pt")
+
+
+def test_fairseq_files_that_do_not_fit(tmp_path):
+    path, model = tmp_path / "hubert.pt", transformers_model("hubert", **SMALL)
+    tensors = fairseq_tensors(model, 5)
+    cfg = {"model": {"encoder_attention_heads": 4, "layer_norm_first": False}, "task": {}}
+
+    def saved(tensors, cfg=cfg):
+        torch.save({"cfg": cfg, "model": tensors}, path)
+        return path
+
+    assert "do not say 'encoder_attention_heads'" in refused(saved(tensors, {"model": {}, "task": {}}))
+    relu = {"model": cfg["model"] | {"activation_fn": "relu"}, "task": {}}
+    assert "activation 'relu'" in refused(saved(tensors, relu))
+    assert "is missing" in refused(saved({"decoder.embed.weight": torch.zeros(2)})), "another architecture"
+    assert "unexpected ['decoder.weight']" in refused(saved(tensors | {"decoder.weight": torch.zeros(2)}))
+    assert "no final_proj" in refused(saved({n: t for n, t in tensors.items() if n != "final_proj.bias"}))
+    two = tensors | {"final_proj.weight": torch.zeros(32, 48), "final_proj.bias": torch.zeros(32)}
+    assert "several label sets" in refused(saved(two))
+
+
+def test_a_checksum_that_a_file_does_not_have(folder):
+    path = folder / "hubert.pt"
+    write_fairseq(path, transformers_model("hubert", **SMALL))
+    with pytest.raises(DownloadError, match=f"hubert.pt: has SHA-256 [0-9a-f]{{64}}, not {'0' * 64}"):
+        load_teacher(path, sha256="0" * 64)
