@@ -65,10 +65,7 @@ class Lesson(Results):
 
     def teacher(self) -> Teacher:
         """The shipped tiny teacher, on this run's device."""
-        teacher = load_teacher("tiny")
-        teacher.model.to(self.device)
-        if teacher.codebook is not None:
-            teacher.codebook.to(self.device)
+        teacher = load_teacher("tiny").to(self.device)
         self._say_origin("teacher", "shipped", teacher.meta)
         return teacher
 

@@ -33,7 +33,9 @@ from kdkit.errors import ConfigError
 def distill(
     student: Annotated[str, typer.Argument(help="Structure of the student: a preset of 'kdkit models'.")],
     out: Out,
-    teacher: Annotated[str, typer.Option(help="'tiny' or a checkpoint of a teacher.")] = "tiny",
+    teacher: Annotated[
+        str, typer.Option(help="'tiny', a bundle, file, folder or hub id: whatever load_teacher takes.")
+    ] = "tiny",
     labeller: Annotated[
         str | None, typer.Option(help="A second teacher, whose cluster ids the discriminative loss follows.")
     ] = None,
@@ -127,7 +129,8 @@ def distill(
 )
 def finetune(
     model: Annotated[
-        str, typer.Argument(help="A checkpoint of 'kdkit distill', a shipped student's name, or 'tiny'.")
+        str,
+        typer.Argument(help="A checkpoint of 'kdkit distill', a shipped student's name, or any teacher."),
     ],
     out: Out,
     data: Data = None,
@@ -146,13 +149,10 @@ def finetune(
     """
     from kdkit.batches import Batches
     from kdkit.ctc import CTCTask, Recogniser, save_recogniser, trainable
-    from kdkit.students import load_student
-    from kdkit.teachers import ASSETS, load_model
+    from kdkit.teachers import load_teacher
     from kdkit.training import TrainConfig, processes, train
 
-    network = (
-        load_model(ASSETS / "tiny_teacher.safetensors")[0] if model == "tiny" else load_student(model)[0]
-    )
+    network = load_teacher(model).model.requires_grad_(True)
     utterances = trainable(speech_of(data, "train", minutes, 10))
     recogniser = Recogniser(network)
     batches = Batches(utterances, batch_seconds, seed)

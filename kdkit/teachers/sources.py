@@ -28,7 +28,7 @@ _PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".th")
 def load_teacher(source: str | Path = "tiny", sha256: str | None = None) -> Teacher:
     """A frozen teacher (layers are counted as :mod:`kdkit.teachers` says) from any of these:
 
-    * ``"tiny"``: shipped with the kit, as are ``kdkit.students``;
+    * ``"tiny"``, shipped with the kit, or a shipped student by its structure's name (``"tiny-dt-fbank"``);
     * a torchaudio bundle: ``"HUBERT_BASE"``, ``"HUBERT_LARGE"``, ``"WAVLM_BASE"``, ``"WAV2VEC2_BASE"``, ...;
     * ``"hubert_base_ls960"`` or ``"hubert_large_ll60k"``: fairseq's files, the ones with HuBERT's codebook;
     * ``"owner/name"`` (``"owner/name@revision"``) on the Hugging Face hub, or a folder in its format;
@@ -43,8 +43,9 @@ def load_teacher(source: str | Path = "tiny", sha256: str | None = None) -> Teac
     """
     name = str(source)
     path, url = Path(source), None
-    if name == "tiny":
-        path = ASSETS / "tiny_teacher.safetensors"
+    shipped = ASSETS / f"{'tiny_teacher' if name == 'tiny' else name.replace('-', '_')}.safetensors"
+    if re.fullmatch(r"tiny[\w-]*", name) and shipped.is_file():
+        path = shipped
     elif name in FAIRSEQ_FILES:
         url, recorded = FAIRSEQ_FILES[name]
         sha256 = sha256 or recorded

@@ -38,6 +38,13 @@ class Teacher:
     def config(self) -> ModelConfig:
         return self.model.config
 
+    def to(self, device: torch.device | str) -> Teacher:
+        """Moves model and codebook; gives itself back."""
+        self.model.to(device)
+        if self.codebook is not None:
+            self.codebook.to(device)
+        return self
+
     @torch.no_grad()
     def hidden(self, waves: Tensor, lengths: Tensor) -> Output:
         """Hidden states H^0 .. H^L of a padded batch, without gradient.

@@ -1,9 +1,9 @@
 """Tensors and plain data out of a pickle file, and nothing that runs.
 
 A pickle is a program: "call this function with these arguments". fairseq's checkpoints name classes of fairseq,
-argparse and omegaconf beside their tensors, so that ``torch.load(weights_only=True)`` refuses them. Here the few names that
-rebuild tensors and containers mean what they mean; *every* other name, ``os.system`` as much as ``fairseq.Dictionary``,
-becomes an :class:`Inert` object, which remembers what it was given and does nothing.
+argparse and omegaconf beside their tensors, so that ``torch.load(weights_only=True)`` refuses them. Here the few names
+that rebuild tensors and containers mean what they mean; *every* other name, ``os.system`` as much as
+``fairseq.Dictionary``, becomes an :class:`Inert` object, which remembers what it was given and does nothing.
 """
 
 from __future__ import annotations
