@@ -15,7 +15,8 @@ from pathlib import Path
 
 from kdkit.batches import Batches
 from kdkit.corpora.synthetic import build_synthetic
-from kdkit.distill import DistillConfig, fbank_statistics, prediction_heads
+from kdkit.distill import DistillConfig, prediction_heads
+from kdkit.fbank import fbank_statistics
 from kdkit.files import write_text
 from kdkit.models import preset
 from kdkit.probing import phone_probe

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdkit.errors import ConfigError
-from kdkit.frontends import Fbank, FbankFrontEnd, MaskedGroupNorm, WaveformCNN, num_frames
+from kdkit.fbank import Fbank, FbankFrontEnd
+from kdkit.frontends import MaskedGroupNorm, WaveformCNN, num_frames
 from kdkit.models import PRESETS, ModelConfig, SpeechModel, parameter_count, preset
 
 SMALL = ModelConfig(
