@@ -23,7 +23,8 @@ from kdkit import teachers
 from kdkit.corpora.synthetic import build_synthetic
 from kdkit.ctc import Recogniser, load_recogniser
 from kdkit.errors import CheckpointError
-from kdkit.manifest import Utterance
+from kdkit.files import write_text
+from kdkit.manifest import Utterance, read_manifest
 from kdkit.models import SpeechModel, parameter_count
 from kdkit.profiles import get_profile
 from kdkit.results import Results
@@ -63,11 +64,46 @@ class Lesson(Results):
             print(f"{split}: {len(utterances)} utterances, {total:.1f} minutes, {voices} voices")
         return tuple(speech[split] for split in splits)
 
-    def teacher(self) -> Teacher:
-        """The shipped tiny teacher, on this run's device."""
-        teacher = load_teacher("tiny").to(self.device)
-        self._say_origin("teacher", "shipped", teacher.meta)
+    def manifests(self, *paths: str) -> tuple[list[Utterance], ...]:
+        """Speech of your own, for probing: phone times that a manifest lacks are estimated, which is said and kept."""
+        from kdkit.corpora.alignment import add_phones, bundle_aligner
+
+        found = [read_manifest(path) for path in paths]
+        if all(utterance.phones for utterances in found for utterance in utterances):
+            return tuple(found)
+        aligner = bundle_aligner(device=self.device)
+        note = f"Phone times of {', '.join(paths)} are estimates: letters aligned by {aligner.name}, phones by eSpeak NG."
+        super().text("phone times", note)
+        return tuple(add_phones(utterances, aligner) for utterances in found)
+
+    def teacher(self, source: str = "tiny") -> Teacher:
+        """The shipped tiny teacher, or whatever :func:`kdkit.load_teacher` takes, on this run's device."""
+        teacher = load_teacher(source).to(self.device)
+        if source == "tiny":
+            self._say_origin("teacher", "shipped", teacher.meta)
+        else:
+            super().text("origin of teacher", f"Teacher {teacher}.")
+            print(teacher)
         return teacher
+
+    def keep_layers(self, layers: Sequence[int]) -> None:
+        """Keeps the teacher layers that somebody chose in notebook 01, for those that distil."""
+        write_text(self._layers_path, json.dumps([int(layer) for layer in layers]) + "\n")
+        print(f"prediction heads of notebook 02 will learn from layers {list(layers)}: {self._layers_path}")
+
+    def layers(self, deepest: int, default: Sequence[int] = (4, 8, 12)) -> tuple[int, ...]:
+        """Teacher layers for prediction heads: those that notebook 01 kept in this run folder, else DistilHuBERT's."""
+        chosen, where = tuple(default), "DistilHuBERT's choice"
+        if self._layers_path.is_file():
+            kept = tuple(json.loads(self._layers_path.read_text(encoding="utf-8")))
+            if kept and all(0 <= layer <= deepest for layer in kept):
+                chosen, where = kept, "chosen in notebook 01 of this run"
+        print(f"prediction heads learn from layers {list(chosen)}, {where}")
+        return chosen
+
+    @property
+    def _layers_path(self) -> Path:
+        return self.out / "training" / "layers.json"
 
     def student_path(self, preset: str) -> Path:
         """Where this run keeps the student of that structure which it distilled itself."""

@@ -18,7 +18,7 @@ from kdkit.models import PRESETS, ModelConfig, SpeechModel
 from kdkit.teachers import save_model
 
 COMMANDS = [
-    *("report", "corpus", "models", "structures", "probe", "statistics", "swap"),
+    *("report", "corpus", "align", "models", "structures", "probe", "statistics", "swap"),
     *("distill", "finetune", "evaluate"),
 ]
 

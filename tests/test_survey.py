@@ -1,6 +1,7 @@
 """Speaker probe, intervals, codebook, attention, CKA on files and of two models; all of it together on a toy model."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,13 @@ from formats import transformers_model
 
 from kdkit import probing
 from kdkit.activations import Frames, ModelLayers, collect
+from kdkit.audio import read_audio
 from kdkit.codebook import Codebook
 from kdkit.commands.models import probe as probe_command
 from kdkit.errors import ConfigError, ManifestError
 from kdkit.manifest import write_manifest
 from kdkit.models import ModelConfig, SpeechModel
-from kdkit.probing import figures
+from kdkit.probing import figures, listening
 from kdkit.probing.clusters import Usage, pnmi_interval
 from kdkit.teachers import Teacher, load_teacher, save_model
 
@@ -209,3 +211,24 @@ def test_figures_of_attention_and_usage():
     assert figures.attention_maps(weights, ((0.0, ""), (0.1, "a"))).axes[0].get_xlabel()
     usage = [Usage(tau, 1 + tau, 5.0, 0.5) for tau in (0.1, 1)]
     assert figures.codebook_usage(usage).axes[0].get_xlabel() == "temperature"
+
+
+def test_a_cluster_can_be_listened_to(utterances):
+    teacher = toy_teacher()
+    found = listening.occurrences(teacher, utterances[:4])
+    runs = [run for of_id in found.values() for run in of_id]
+    for utterance in utterances[:4]:
+        wave = read_audio(utterance.audio)
+        own = sorted((run.begin, run.end) for run in runs if run.utterance is utterance)
+        frames = (len(wave) - 400) // 320 + 1
+        assert own[0][0] == 0 and own[-1][1] == frames and all(a[1] == b[0] for a, b in pairwise(own))
+        ids = teacher.codebook(teacher.hidden(wave[None], torch.tensor([len(wave)])).last[0]).argmax(-1)
+        for number, of_id in found.items():
+            assert all((ids[r.begin : r.end] == number).all() for r in of_id if r.utterance is utterance)
+    most = max(found.values(), key=len)
+    assert sum(share for _, share in listening.phone_shares(most)) == pytest.approx(1)
+    sound = listening.play(most, most=2)
+    assert sound.abs().max() > 0.05 and len(sound) > 2 * 2400
+    assert len(listening.play([])) and torch.isfinite(sound).all()
+    with pytest.raises(ConfigError, match="has no codebook"):
+        listening.occurrences(toy_teacher(0), utterances)
