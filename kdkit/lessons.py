@@ -72,8 +72,10 @@ class Lesson(Results):
         if all(utterance.phones for utterances in found for utterance in utterances):
             return tuple(found)
         aligner = bundle_aligner(device=self.device)
-        note = f"Phone times of {', '.join(paths)} are estimates: letters aligned by {aligner.name}, phones by eSpeak NG."
-        super().text("phone times", note)
+        super().text(
+            "phone times",
+            f"Phone times of {', '.join(paths)} are estimates: letters aligned by {aligner.name}, phones by eSpeak NG.",
+        )
         return tuple(add_phones(utterances, aligner) for utterances in found)
 
     def teacher(self, source: str = "tiny") -> Teacher:

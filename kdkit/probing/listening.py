@@ -59,12 +59,15 @@ def phone_shares(runs: Sequence[Occurrence]) -> list[tuple[str, float]]:
 
 
 def play(runs: Sequence[Occurrence], most: int = 30) -> Tensor:
-    """The sound of up to ``most`` runs, from as many utterances as there are, with short pauses: (samples,) at 16 kHz."""
-    order = sorted(
-        range(len(runs)), key=lambda i: (sum(r.utterance is runs[i].utterance for r in runs[:i]), i)
-    )
+    """The sound of up to ``most`` runs, utterances taking turns, with short pauses: (samples,) at 16 kHz."""
+    turn: Counter[str] = Counter()
+    order = []
+    for run in runs:
+        order.append(turn[run.utterance.id])
+        turn[run.utterance.id] += 1
     parts = []
-    for run in (runs[i] for i in order[:most]):
+    for i in sorted(range(len(runs)), key=order.__getitem__)[:most]:
+        run = runs[i]
         wave = read_audio(run.utterance.audio)
         begin = max(0, run.begin * HOP - _CONTEXT)
         part = wave[begin : (run.end - 1) * HOP + RECEPTIVE_FIELD + _CONTEXT].clone()
