@@ -467,3 +467,14 @@ def test_a_checksum_that_a_file_does_not_have(folder):
     write_fairseq(path, transformers_model("hubert", **SMALL))
     with pytest.raises(DownloadError, match=f"hubert.pt: has SHA-256 [0-9a-f]{{64}}, not {'0' * 64}"):
         load_teacher(path, sha256="0" * 64)
+
+
+def test_wavlm_in_bf16_is_near_float32(tmp_path):
+    transformers_model("wavlm", **SMALL).save_pretrained(tmp_path)
+    teacher = load_teacher(tmp_path)
+    batch, lengths = waves()
+    exact = teacher.hidden(batch, lengths)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = teacher.hidden(batch, lengths)
+    real = exact.mask
+    assert (rough.last.float() - exact.last)[real].abs().mean() < 0.05

@@ -112,11 +112,11 @@ def attention_maps(weights, phones: Sequence[tuple[float, str]] = (), heads: Seq
         axes.imshow(one, origin="lower", extent=(0, end, 0, end), cmap=HEAT, vmin=0, vmax=top)
         for start, symbol in phones:
             axes.axvline(start, color="white", linewidth=0.4, alpha=0.6)
-            if symbol and k == 0:
-                axes.text(start, end, symbol, fontsize=7, va="bottom")
+            if symbol:
+                axes.text(start, end, symbol, fontsize=6, va="bottom")
         axes.set_xlim(0, end)
-        axes.set(xlabel="looked at (s)", title=heads[k] if heads else f"head {k + 1}")
-        axes.title.set_y(1.04)
+        axes.set_title(heads[k] if heads else f"head {k + 1}", pad=18)
+        axes.set_xlabel("looked at (s)")
     panels[0].set_ylabel("frame that looks (s)")
     return figure
 

@@ -272,7 +272,7 @@ lesson.table("ids", rows, "Cluster ids of the first phones of the utterance.")
 # frames of one id, from many places and voices, one after the other.
 
 # %%
-runs = listening.occurrences(teacher, test_part[:60])
+runs = listening.occurrences(teacher, test_part[:60])  # {id: its runs of frames}
 shares = {k: listening.phone_shares(of_id) for k, of_id in runs.items()}
 spoken = [k for k in runs if shares[k][0][0] and sum(len(run.phones) for run in runs[k]) >= 10]
 purest = sorted(spoken, key=lambda k: -shares[k][0][1])
@@ -292,7 +292,7 @@ rows = [
 ]
 lesson.table("clusters heard", rows, "Ids that agree best on a phone, one for each phone.")
 for k in shown[:3]:
-    caption = f"Id {k}: mostly [{shares[k][0][0]}], {len(runs[k])} runs, the first 30 played."
+    caption = f"Id {k}: mostly [{shares[k][0][0]}], {min(30, len(runs[k]))} of {len(runs[k])} runs."
     lesson.audio(f"cluster {k}", listening.play(runs[k]), caption)
 
 # %% [markdown]
