@@ -88,18 +88,19 @@ class Lesson(Results):
             print(teacher)
         return teacher
 
-    def keep_layers(self, layers: Sequence[int]) -> None:
-        """Keeps the teacher layers that somebody chose in notebook 01, for those that distil."""
-        write_text(self._layers_path, json.dumps([int(layer) for layer in layers]) + "\n")
-        print(f"prediction heads of notebook 02 will learn from layers {list(layers)}: {self._layers_path}")
+    def keep_layers(self, layers: Sequence[int], teacher: str = "tiny") -> None:
+        """Keeps the layers of a teacher that somebody chose in notebook 01, for notebook 02."""
+        kept = {"teacher": teacher, "layers": [int(layer) for layer in layers]}
+        write_text(self._layers_path, json.dumps(kept) + "\n")
+        print(f"kept layers {kept['layers']} of {teacher} in {self._layers_path}")
 
-    def layers(self, deepest: int, default: Sequence[int] = (4, 8, 12)) -> tuple[int, ...]:
+    def layers(self, teacher: str = "tiny", default: Sequence[int] = (4, 8, 12)) -> tuple[int, ...]:
         """Teacher layers for prediction heads: those that notebook 01 kept in this run folder, else DistilHuBERT's."""
         chosen, where = tuple(default), "DistilHuBERT's choice"
         if self._layers_path.is_file():
-            kept = tuple(json.loads(self._layers_path.read_text(encoding="utf-8")))
-            if kept and all(0 <= layer <= deepest for layer in kept):
-                chosen, where = kept, "chosen in notebook 01 of this run"
+            kept = json.loads(self._layers_path.read_text(encoding="utf-8"))
+            if kept["teacher"] == teacher:
+                chosen, where = tuple(kept["layers"]), "chosen in notebook 01 of this run"
         print(f"prediction heads learn from layers {list(chosen)}, {where}")
         return chosen
 

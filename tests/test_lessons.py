@@ -15,10 +15,10 @@ def lesson(tmp_path):
 
 
 def test_the_layers_chosen_in_notebook_01_are_those_of_02(lesson, capsys):
-    assert lesson.layers(12) == (4, 8, 12) and "DistilHuBERT's choice" in capsys.readouterr().out
+    assert lesson.layers() == (4, 8, 12) and "DistilHuBERT's choice" in capsys.readouterr().out
     lesson.keep_layers((1, 7, 12))
-    assert lesson.layers(12) == (1, 7, 12) and "chosen in notebook 01" in capsys.readouterr().out
-    assert lesson.layers(6, (2, 6)) == (2, 6), "a teacher that has no such layers"
+    assert lesson.layers() == (1, 7, 12) and "chosen in notebook 01" in capsys.readouterr().out
+    assert lesson.layers("HUBERT_BASE") == (4, 8, 12), "chosen for another teacher"
 
 
 def test_manifests_with_phone_times_are_taken_as_they_are(lesson, utterances, tmp_path, monkeypatch, capsys):

@@ -99,7 +99,7 @@ def read_pickle(path: Path) -> object:
         raise CheckpointError(f"{path}: a tar archive; unpack it and give the checkpoint in it")
     try:
         return torch.load(
-            path, map_location="cpu", pickle_module=_pickle_module, weights_only=False, mmap=zipped
+            str(path), map_location="cpu", pickle_module=_pickle_module, weights_only=False, mmap=zipped
         )
     except Exception as error:  # a damaged pickle can fail in any way
         reason = str(error).split("\n")[0] or type(error).__name__

@@ -672,7 +672,7 @@ rows = [
 lesson.table("choices", rows, "Two choices of three teacher layers.")
 
 # %%
-lesson.keep_layers(choice)
+lesson.keep_layers(choice, teacher_name)
 text = f"Layers {', '.join(map(str, choice))} of {teacher_name} go into notebook 02: its shallow & wide student learns "
 text += "them through prediction heads. Layer-wise students learn all layers anyhow."
 lesson.text("layers to distil", text)

@@ -409,7 +409,7 @@ def unseen_voices(task):
 # The heads of S&W learn the layers that notebook 01 chose, if it ran in this run folder, else DistilHuBERT's.
 
 # %%
-chosen = lesson.layers(teacher.config.layers)
+chosen = lesson.layers()
 live, logs = {}, {}
 for name in ("tiny-dt-fbank", "tiny-sw-fbank"):
     student = start(name)
