@@ -18,8 +18,10 @@ from transformers import HubertForCTC
 
 import kdkit
 from kdkit.codebook import Codebook
+from kdkit.ctc import load_recogniser
+from kdkit.export.huggingface import export_huggingface
 from kdkit.frontends import normalise_waves
-from kdkit.teachers import Teacher, load_teacher, save_model
+from kdkit.teachers import ASSETS, Teacher, load_teacher, save_model
 
 TOLERANCE = 1e-4
 SIZES = (9000, 16_000, 4321)
@@ -252,6 +254,16 @@ def test_kdkits_own_checkpoint_keeps_everything(tmp_path):
     again = load_teacher(tmp_path / "teacher.safetensors")
     assert again.config == teacher.config and again.meta["steps"] == 3
     assert_same(again, transformers_states(model, True))
+
+
+def test_what_kdkit_exports_to_hugging_face_comes_back(tmp_path):
+    recogniser, _ = load_recogniser(ASSETS / "recogniser_teacher_pretrained_60.safetensors")
+    export_huggingface(recogniser, tmp_path)
+    batch, lengths = waves()
+    with torch.no_grad():
+        expected, found = recogniser.model(batch, lengths), load_teacher(tmp_path).hidden(batch, lengths)
+    for own, back in zip(expected.hidden, found.hidden, strict=True):
+        assert (own - back)[expected.mask].abs().max() < TOLERANCE
 
 
 def test_the_shipped_teacher_and_how_it_is_reached():
