@@ -1,7 +1,7 @@
 """Large files from the network: with a progress bar, resumed where they broke off, checked, whole or not there.
 
 What has arrived is kept as ``NAME.part``; the next attempt, also in another run, goes on there if the server still has
-the same file.
+the same file. Several processes that want one file fetch it once: the others wait.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from filelock import FileLock
 from tqdm import tqdm
 
 from kdkit.errors import DownloadError
@@ -50,18 +51,21 @@ def download(url: str, path: Path, sha256: str | None = None, wait: float = 1.0)
     by_hand = f"To do it by hand, fetch {url} and put it at {path}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _fetch_patiently(url, part, wait, by_hand)
-        found = sha256_of(part)
-        if sha256 and found != sha256.lower():
-            part.unlink()
-            raise DownloadError(
-                f"{url}: has SHA-256 {found}, not {sha256}: damaged on the way, or another file. It was removed. "
-                f"{by_hand}"
-            )
-        if not sha256:
-            print(f"{path.name}: SHA-256 {found} (none is recorded to compare with)")
-        os.replace(part, path)
-        _tag(part).unlink(missing_ok=True)
+        with FileLock(path.with_name(f".{path.name}.lock")):
+            if path.is_file():  # another process was faster
+                return path
+            _fetch_patiently(url, part, wait, by_hand)
+            found = sha256_of(part)
+            if sha256 and found != sha256.lower():
+                part.unlink()
+                raise DownloadError(
+                    f"{url}: has SHA-256 {found}, not {sha256}: damaged on the way, or another file. It was removed. "
+                    f"{by_hand}"
+                )
+            if not sha256:
+                print(f"{path.name}: SHA-256 {found} (none is recorded to compare with)")
+            os.replace(part, path)
+            _tag(part).unlink(missing_ok=True)
     except OSError as error:
         free = shutil.disk_usage(_existing(path.parent)).free
         raise DownloadError(

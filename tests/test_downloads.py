@@ -69,10 +69,25 @@ def server(monkeypatch, tmp_path):
     server.http.server_close()
 
 
+def seen(folder: Path) -> list[str]:
+    """Names in a folder, without the locks."""
+    return sorted(path.name for path in folder.iterdir() if not path.name.endswith(".lock"))
+
+
+def test_several_processes_fetch_a_file_once(server, tmp_path):
+    path = tmp_path / "file.bin"
+    threads = [threading.Thread(target=download, args=(f"{server.url}/file.bin", path)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert path.read_bytes() == DATA and server.ranges == [None]
+
+
 def test_a_file_arrives_whole_and_is_not_fetched_twice(server, tmp_path, capsys):
     path = tmp_path / "folder" / "file.bin"
     assert download(f"{server.url}/file.bin", path) == path
-    assert path.read_bytes() == DATA and list(path.parent.iterdir()) == [path]
+    assert path.read_bytes() == DATA and seen(path.parent) == ["file.bin"]
     digest = hashlib.sha256(DATA).hexdigest()
     said = capsys.readouterr()
     assert f"file.bin: SHA-256 {digest} (none is recorded" in said.out
@@ -85,7 +100,7 @@ def test_a_connection_that_is_cut_is_taken_up_where_it_broke_off(server, tmp_pat
     server.cut = [1_000_000, 2_000_000]
     path = tmp_path / "file.bin"
     download(f"{server.url}/file.bin", path, hashlib.sha256(DATA).hexdigest(), wait=0)
-    assert path.read_bytes() == DATA and list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == DATA and seen(tmp_path) == ["file.bin"]
     assert server.ranges == [None, "bytes=1000000-", "bytes=3000000-"]
 
 
@@ -119,7 +134,7 @@ def test_a_part_that_is_whole_already_is_taken(server, tmp_path):
 def test_a_wrong_checksum_is_refused_and_removed(server, tmp_path):
     with pytest.raises(DownloadError, match=f"not {'0' * 64}: damaged on the way.*put it at .*file.bin"):
         download(f"{server.url}/file.bin", tmp_path / "file.bin", "0" * 64)
-    assert not any(path.suffix in (".bin", ".part") for path in tmp_path.iterdir())
+    assert not any(name.endswith((".bin", ".part")) for name in seen(tmp_path))
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/file.bin", "http://no-such-host.invalid/file.bin"])
@@ -144,7 +159,7 @@ def test_no_room_is_seen_before_anything_is_written(server, tmp_path, monkeypatc
         DownloadError, match=r"0.0 GB are needed; 0.0 GB free\). Make room, or move the cache"
     ):
         download(f"{server.url}/file.bin", tmp_path / "file.bin")
-    assert not any(tmp_path.iterdir())
+    assert seen(tmp_path) == []
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
@@ -185,7 +200,7 @@ def test_a_model_of_a_hub(server, tmp_path, monkeypatch):
     teacher = load_teacher("some/hubert")
     assert teacher.config.layers == 3 and teacher.source == "some/hubert"
     kept = cache_folder() / "teachers" / "huggingface" / "some--hubert"
-    assert sorted(path.name for path in kept.iterdir()) == ["config.json", "model.safetensors"]
+    assert seen(kept) == ["config.json", "model.safetensors"]
     asked = len(server.ranges)
     load_teacher("some/hubert")
     assert len(server.ranges) == asked, "from the cache"
