@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -21,7 +20,7 @@ from kdkit.manifest import Utterance
 from kdkit.models import ModelConfig, SpeechModel
 from kdkit.pretrain import span_mask
 from kdkit.score import COLLAPSED
-from kdkit.text import BLANK, VOCABULARY, encode
+from kdkit.text import BLANK, VOCABULARY, encode, frames_needed
 
 
 @dataclass(frozen=True)
@@ -142,7 +141,7 @@ def trainable(utterances: list[Utterance]) -> list[Utterance]:
         except TextError as error:
             dropped.append(str(error))
             continue
-        needed = len(label) + sum(a == b for a, b in pairwise(label))
+        needed = frames_needed(label)
         frames = num_frames(round(utterance.duration * 16_000))
         if not label:
             dropped.append(f"{utterance.id}: no text")
