@@ -122,7 +122,7 @@ def join_digits(
 
 
 def _join(waves: list[np.ndarray], gaps: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Recordings (samples,) one after the other with ``gaps`` seconds of their quietest background noise around them."""
+    """Recordings (samples,) one after the other, ``gaps`` seconds of their quietest background noise around them."""
     quiet = min(_background(wave) for wave in waves)
     ramp = np.linspace(0, 1, _FADE, dtype=np.float32)
     pieces = []
