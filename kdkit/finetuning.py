@@ -92,8 +92,10 @@ def fine_tune(
         "lr": recipe.lr,
         "freeze": config.freeze,
         "seconds": round(time.perf_counter() - began, 1),
-        "last": log[-1],
-        "skipped": len(batches.skipped),
+        "loss": next(
+            row["loss"] for row in reversed(log) if "loss" in row
+        ),  # per character, last logged step
+        "skipped": batches.skipped,  # (id, reason) of files that could not be read
     }
     return recogniser, facts | (selection.choose(task, log, on_dev) if selection else {"chosen": "last step"})
 

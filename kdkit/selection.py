@@ -52,7 +52,7 @@ class Selection:
         """Saves the weights of an evaluation that is in the rows already; removes those that cannot be wanted."""
         save_checkpoint(self._path(step), trained_state(task), {"step": step})
         history = self.history(rows)
-        wanted = {step for step, _ in history[-self.last :]} | {min(history, key=lambda item: item[1])[0]}
+        wanted = {step for step, _ in history[-self.last :]} | {_best(history)[0]}
         for path in self.folder.glob("step-*.safetensors"):
             if int(path.stem[5:]) not in wanted:
                 path.unlink(missing_ok=True)
@@ -70,7 +70,7 @@ class Selection:
             raise TrainingError(
                 f"{self.folder}: holds no weights to choose from; use resume=False to start again"
             )
-        step, value = min(kept, key=lambda item: item[1])
+        step, value = _best(kept)
         choice = {"chosen": f"step {step}", "weights": [step], self.measure: value, "best": value}
         latest = [step for step, _ in kept[-self.last :]]
         if len(latest) > 1:
@@ -97,3 +97,8 @@ class Selection:
             for name, tensor in load_checkpoint(self._path(step))[0].items():
                 total[name] = total.get(name, torch.zeros_like(tensor, dtype=torch.float64)) + tensor
         return {name: tensor / len(steps) for name, tensor in total.items()}
+
+
+def _best(history: list[tuple[int, float]]) -> tuple[int, float]:
+    """The lowest value; of equals the latest, which has learned more than dev can tell."""
+    return min(history, key=lambda item: (item[1], -item[0]))

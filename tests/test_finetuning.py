@@ -156,7 +156,7 @@ class Scalar(nn.Module):
     [
         ((0.5, 0.2, 0.4, 0.3), 0.9, "step 20", 2.0),
         ((0.5, 0.2, 0.4, 0.3), 0.1, "mean of steps 30, 40", 3.5),
-        ((0.5, 0.2, 0.2, 0.3), 0.2, "step 20", 2.0),
+        ((0.5, 0.2, 0.2, 0.3), 0.2, "step 30", 3.0),
     ],
 )
 def test_best_or_mean_as_dev_says(tmp_path, values, mean_is_worth, chosen, weight):
@@ -164,7 +164,8 @@ def test_best_or_mean_as_dev_says(tmp_path, values, mean_is_worth, chosen, weigh
     for i in range(1, len(values) + 1):
         task.weight.data.fill_(float(i))
         chooser.keep(10 * i, task, rows_of(*values[:i]))
-    assert {path.stem for path in tmp_path.iterdir()} == {"step-00000020", "step-00000030", "step-00000040"}
+    kept = {"step-00000030", "step-00000040"} | ({"step-00000020"} if chosen != "step 30" else set())
+    assert {path.stem for path in tmp_path.iterdir()} == kept
     asked = []
 
     def evaluate(task):
@@ -187,10 +188,11 @@ def test_the_best_weights_come_back_and_the_run_ends_early(tones, tmp_path):
     recogniser, facts = fine_tune(start, tones["train"], recipe, tmp_path, tones["dev"], config)
     log = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     history = [(row["step"], row["dev_wer"]) for row in log if "dev_wer" in row]
-    best = min(history, key=lambda item: item[1])
+    best = min(history, key=lambda item: (item[1], -item[0]))
     assert facts["dev_wer"] == best[1] and facts["chosen"] == f"step {best[0]}"
     assert best[1] < 0.5 and facts["steps"] == history[-1][0] < 150
-    assert len(history) - 1 - history.index(best) >= 2
+    first = next(i for i, (_, value) in enumerate(history) if value == best[1])
+    assert len(history) - 1 - first == 2
     texts = recogniser.transcribe(tones["dev"])
     wrong = sum(texts[u.id] != u.text for u in tones["dev"])
     assert wrong / len(tones["dev"]) == pytest.approx(best[1])
@@ -377,7 +379,7 @@ def test_infeasible_alignments_are_told_while_training_runs(tones, tmp_path):
             tmp_path,
             config=FineTuneConfig(batch_seconds=8),
         )
-    assert np.isfinite(facts["last"]["loss"])
+    assert np.isfinite(facts["loss"])
 
 
 def test_the_command_compares_budgets(tones, tmp_path):

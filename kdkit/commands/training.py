@@ -240,6 +240,10 @@ def finetune(
             print(f"note: {note}")
         print(budget_table(rows))
         for row in rows:
+            if row["skipped"]:
+                print(
+                    f"{len(row['skipped'])} utterances were left out, the first: {': '.join(row['skipped'][0])}"
+                )
             print(f"recogniser: {row['recogniser']}")
 
 
