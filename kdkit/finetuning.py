@@ -29,7 +29,11 @@ EVALUATIONS = 10  # of dev in a run, unless evaluate_every says otherwise
 
 @dataclass(frozen=True)
 class FineTuneConfig:
-    """What fine-tuning needs besides the recipe of the training loop."""
+    """What fine-tuning needs besides the recipe of the training loop.
+
+    ``patience`` saves time, not errors: a run that it ends has not been through the decay of the schedule, in which
+    error rates usually fall most. The best weights are kept with and without it.
+    """
 
     batch_seconds: float = 32.0
     mask: MaskConfig | None = field(default_factory=MaskConfig)

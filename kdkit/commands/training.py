@@ -210,7 +210,7 @@ def finetune(
         test = ["test-clean"]
     tests = {}
     for name in test or []:
-        own = Path(name).is_file()
+        own = name.endswith(".jsonl") or Path(name).is_file()
         tests[Path(name).stem if own else name] = speech_of(Path(name) if own else None, name, None, 10)
     named = {"train": speech, "dev": watched} | {f"test {name}": some for name, some in tests.items()}
     notes = check_speakers({name: some for name, some in named.items() if some}, allow_speaker_overlap)
