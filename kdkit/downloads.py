@@ -76,7 +76,8 @@ def download(url: str, path: str | Path, sha256: str | None = None, progress: bo
 def unpack(archive: str | Path, folder: str | Path, inside: str = "") -> Path:
     """Unpacks a tar archive to ``folder``, which appears only when everything is in it; there already, it is kept.
 
-    ``inside`` names the folder in the archive that becomes ``folder`` (default: the archive's top).
+    ``inside`` names the folder in the archive that becomes ``folder`` (default: the archive's top); it may be a
+    pattern, such as ``*/recordings``.
 
     Raises :class:`DownloadError` for an archive that is damaged, lacks ``inside`` or would write outside its folder.
     """
@@ -94,7 +95,10 @@ def unpack(archive: str | Path, folder: str | Path, inside: str = "") -> Path:
                 tar.extract(member, partial, filter="data")
                 bar.update()
         partial.chmod(0o755)
-        os.replace(partial / inside, folder)
+        found = sorted(partial.glob(inside)) if inside else [partial]
+        if not found:
+            raise DownloadError(f"{archive}: has no folder {inside}; is this the right file?")
+        os.replace(found[0], folder)
     except (tarfile.TarError, EOFError, OSError) as error:
         raise DownloadError(
             f"{archive}: cannot be unpacked ({error}); remove it and download it again"

@@ -96,9 +96,7 @@ def fine_tune(
         "lr": recipe.lr,
         "freeze": config.freeze,
         "seconds": round(time.perf_counter() - began, 1),
-        "loss": next(
-            row["loss"] for row in reversed(log) if "loss" in row
-        ),  # per character, last logged step
+        "loss": next((row["loss"] for row in reversed(log) if "loss" in row), None),  # per character
         "skipped": batches.skipped,  # (id, reason) of files that could not be read
     }
     return recogniser, facts | (selection.choose(task, log, on_dev) if selection else {"chosen": "last step"})

@@ -68,7 +68,7 @@ class Selection:
         kept = [(step, value) for step, value in self.history(rows) if self._path(step).exists()]
         if not kept:
             raise TrainingError(
-                f"{self.folder}: holds no weights to choose from; use resume=False to start again"
+                f"{self.folder}: holds no weights to choose from; take another folder, or remove this one"
             )
         step, value = _best(kept)
         choice = {"chosen": f"step {step}", "weights": [step], self.measure: value, "best": value}

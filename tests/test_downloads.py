@@ -144,13 +144,14 @@ def test_an_archive_is_unpacked_whole_or_not_at_all(tmp_path):
     archive = make_tar(tmp_path / "a.tar.gz")
     assert (unpack(archive, tmp_path / "out") / "a" / "b.txt").read_text() == "hello"
     assert (unpack(archive, tmp_path / "inner", "a") / "b.txt").read_text() == "hello"
-    with pytest.raises(DownloadError, match="unpacked"):
+    assert (unpack(archive, tmp_path / "deep", "*/b.txt")).read_text() == "hello"
+    with pytest.raises(DownloadError, match="no folder not-in-there"):
         unpack(archive, tmp_path / "other", "not-in-there")
     archive.write_bytes(archive.read_bytes()[:-30])
     unpack(archive, tmp_path / "out")  # there already
     with pytest.raises(DownloadError, match=r"a\.tar\.gz.*unpacked"):
         unpack(archive, tmp_path / "again")
-    assert left(tmp_path) == ["a.tar.gz", "inner", "out"]
+    assert left(tmp_path) == ["a.tar.gz", "deep", "inner", "out"]
 
 
 def test_an_archive_that_reaches_outside_is_refused(tmp_path):

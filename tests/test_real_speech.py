@@ -337,6 +337,22 @@ def test_single_digits_and_digit_strings(tmp_path):
     assert len({u.id for some in made.values() for u in some}) == sum(map(len, made.values()))
 
 
+def test_digits_are_downloaded_and_unpacked(tmp_path, monkeypatch):
+    fake_digits(tmp_path / "free-spoken-digit-dataset-1.0.10", ("anna",), 1)
+
+    def download(url, path):
+        assert url.startswith("https://github.com/Jakobovski/free-spoken-digit-dataset/")
+        path.parent.mkdir(parents=True)
+        with tarfile.open(path, "w:gz") as tar:
+            tar.add(tmp_path / "free-spoken-digit-dataset-1.0.10", "free-spoken-digit-dataset-1.0.10")
+        return path
+
+    monkeypatch.setattr(fsdd, "download", download)
+    found = fsdd.fsdd(tmp_path / "root")
+    assert len(found) == 10 and found[3].audio == tmp_path / "root" / "recordings" / "3_anna_0.wav"
+    assert fsdd.fsdd(tmp_path / "root") == found  # there already
+
+
 def test_digit_strings_are_the_same_every_time(tmp_path):
     root = fake_digits(tmp_path / "fsdd", ("anna", "ben"), 6)
     digits = take_in(fsdd.fsdd(root, fetch=False), "digits", progress=False).utterances

@@ -44,7 +44,7 @@ def fsdd(root: str | Path, fetch: bool = True) -> list[Found]:
     folder = root / "recordings" if (root / "recordings").is_dir() or not any(root.glob("*.wav")) else root
     if fetch and not folder.is_dir():
         archive = download(URL, root / "fsdd-v1.0.10.tar.gz")
-        unpack(archive, folder, "free-spoken-digit-dataset-1.0.10/recordings")
+        unpack(archive, folder, "*/recordings")
     found = []
     for audio in sorted(folder.glob("*.wav")):
         if match := _NAME.fullmatch(audio.stem):
