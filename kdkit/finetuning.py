@@ -35,7 +35,7 @@ class FineTuneConfig:
     error rates usually fall most. The best weights are kept with and without it.
     """
 
-    batch_seconds: float = 32.0
+    batch_seconds: float = 16.0
     mask: MaskConfig | None = field(default_factory=MaskConfig)
     augmenting: AugmentConfig | None = AUGMENTED
     freeze: float = 0.0  # share of the steps in which only the head learns

@@ -175,7 +175,7 @@ def finetune(
     augmenting: Annotated[
         bool, typer.Option("--augment/--no-augment", help="Random equalisers and noise in training.")
     ] = True,
-    batch_seconds: BatchSeconds = 32,
+    batch_seconds: BatchSeconds = 16,
     accumulate: Accumulate = 1,
     precision: Precision = "auto",
     tensorboard: Board = False,
