@@ -95,7 +95,7 @@ def fine_tune(
         "seed": recipe.seed,
         "lr": recipe.lr,
         "freeze": config.freeze,
-        "seconds": round(time.perf_counter() - began, 1),
+        "seconds": round(time.perf_counter() - began, 1),  # of this call: less for a run that went on
         "loss": next((row["loss"] for row in reversed(log) if "loss" in row), None),  # per character
         "skipped": batches.skipped,  # (id, reason) of files that could not be read
     }

@@ -18,13 +18,15 @@ from kdkit.corpora import fsdd, librispeech
 from kdkit.corpora.intake import Found, shuffled, take_in
 from kdkit.corpora.own import read_folder, read_table
 from kdkit.corpora.summary import check_speakers, split_by_speaker, summarise
-from kdkit.corpora.synthetic import build_synthetic, subset
+from kdkit.corpora.synthetic import build_synthetic, default_root, subset
 from kdkit.corpora.transcripts import clean, outside, spelled
 from kdkit.errors import ConfigError, DownloadError, ManifestError
 from kdkit.manifest import Utterance, read_manifest
 from kdkit.text import decode, encode
 
-FSDD = Path(os.environ.get("KDKIT_FSDD", "../shared/fsdd"))
+FSDD = Path(
+    os.environ.get("KDKIT_FSDD") or default_root() / "fsdd"
+)  # the latter: where the kit downloads it to
 
 
 def tone(path, seconds=1.0, rate=16_000, hertz=300.0):
