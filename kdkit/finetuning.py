@@ -150,7 +150,7 @@ def fine_tune_budgets(
     for minutes, speech in budgets.items():
         folder = Path(out) / f"{minutes:g}min" if len(budgets) > 1 else Path(out)
         path = folder / "recogniser.safetensors"
-        title = f"{minutes:g} labelled min"
+        title = f"{round(minutes, 1):g} labelled min"
         recogniser, facts = fine_tune(model(speech), speech, recipe, folder, dev, config, title=title)
         row = (meta or {}) | {"budget": minutes} | facts | {"tests": test_scores(recogniser, tests or {})}
         rows.append(row | {"recogniser": str(path)})

@@ -168,8 +168,14 @@ def test_summary_counts_what_matters():
     assert (summary.utterances, summary.speakers, summary.words, summary.without_text) == (5, 2, 8, 1)
     assert summary.shortest == (0.1, "d") and summary.longest == (60, "e")
     assert summary.outside == {"7": 2, "é": 1} and summary.left_out == 2 and summary.too_fast == ("d",)
+    assert summary.too_long == 1
     said = str(summary)
-    assert "1.1 min" in said and "'7' in 2" in said and "longest 60.00 s (e)" in said
+    assert (
+        "1.1 min" in said
+        and "'7' in 2" in said
+        and "longest 60.00 s (e)" in said
+        and "longer than 35 s" in said
+    )
     with pytest.raises(ConfigError, match="no utterances"):
         summarise([])
 

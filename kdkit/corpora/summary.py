@@ -14,6 +14,9 @@ from kdkit.manifest import Utterance
 from kdkit.text import encode, frames_needed
 
 
+LONG = 35.0  # seconds: LibriSpeech's longest training utterances are about as long
+
+
 @dataclass(frozen=True)
 class Summary:
     """Figures of one split. ``outside`` counts the utterances in which a character outside the vocabulary occurs."""
@@ -28,6 +31,7 @@ class Summary:
     without_text: int
     outside: dict[str, int]
     left_out: int  # utterances with such a character: fine-tuning leaves them out
+    too_long: int  # utterances of more than LONG seconds
     too_fast: tuple[
         str, ...
     ]  # ids whose text needs more frames than the audio has: CTC cannot learn from them
@@ -52,6 +56,11 @@ class Summary:
             lines.append(
                 f"  characters outside the vocabulary (a to z, apostrophe, space): {shown}{more}; "
                 f"fine-tuning leaves these {self.left_out} utterances out"
+            )
+        if self.too_long:
+            lines.append(
+                f"  {self.too_long} utterances are longer than {LONG:.0f} s: attention over them takes much time and "
+                "memory in training; cut them into sentences"
             )
         if self.too_fast:
             lines.append(
@@ -87,6 +96,7 @@ def summarise(utterances: Sequence[Utterance]) -> Summary:
         without_text=sum(not u.text for u in utterances),
         outside=dict(unknown.most_common()),
         left_out=left_out,
+        too_long=sum(u.duration > LONG for u in utterances),
         too_fast=tuple(too_fast),
     )
 
