@@ -13,7 +13,6 @@ from kdkit.frontends import num_frames
 from kdkit.manifest import Utterance
 from kdkit.text import encode, frames_needed
 
-
 LONG = 35.0  # seconds: LibriSpeech's longest training utterances are about as long
 
 
@@ -32,9 +31,7 @@ class Summary:
     outside: dict[str, int]
     left_out: int  # utterances with such a character: fine-tuning leaves them out
     too_long: int  # utterances of more than LONG seconds
-    too_fast: tuple[
-        str, ...
-    ]  # ids whose text needs more frames than the audio has: CTC cannot learn from them
+    too_fast: tuple[str, ...]  # ids whose text needs more frames than there are: CTC cannot learn from them
 
     def __str__(self) -> str:
         size = f"{self.hours:.2f} h" if self.hours >= 1 else f"{60 * self.hours:.1f} min"
