@@ -15,6 +15,7 @@ from kdkit.errors import KdkitError
 ROOMS = (
     "reports",
     "speech",
+    "preparing",
     "models",
     "front_ends",
     "training",

@@ -30,3 +30,7 @@ class ConfigError(KdkitError):
 
 class TrainingError(KdkitError):
     """Training that cannot go on, for instance because the loss is not finite."""
+
+
+class DownloadError(KdkitError):
+    """A file that cannot be fetched or is not what was published: the message says how to get it by hand."""
