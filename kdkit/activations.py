@@ -1,7 +1,7 @@
 """A sample of a model's activations: every layer at chosen frames of a corpus, with the phone under each.
 
-:func:`collect` streams over the corpus; what it keeps is what :mod:`kdkit.probing` measures. Frames of
-silence (phone "") are left out: they are a good part of all speech, every feature finds them, and they
+:func:`collect` streams over the corpus; what it keeps, on disk, is what :mod:`kdkit.probing` measures, a layer at a
+time. Frames of silence (phone "") are left out: they are a good part of all speech, every feature finds them, and they
 would lift all curves alike.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -74,13 +75,17 @@ class ModelLayers:
 
 @dataclass
 class Frames:
-    """Sampled frames: ``features[layer]`` (n, D) float32; phone, utterance and speaker of each frame."""
+    """Sampled frames: ``features[layer]`` (n, D) float32; phone, utterance and speaker of each frame.
+
+    What :func:`collect` gives has its features in files that go away with it: only what is looked at is in memory.
+    """
 
     features: list[np.ndarray]
     phones: np.ndarray  # (n,) str, never ""
     utterances: np.ndarray  # (n,) int, position in the list that was given
     speakers: np.ndarray  # (n,) str
     names: list[str] = field(default_factory=list)  # of the layers
+    folder: TemporaryDirectory | None = field(default=None, repr=False)  # of the files
 
     def __len__(self) -> int:
         return len(self.phones)
@@ -99,7 +104,7 @@ def collect(
     Speakers take turns, each with a random utterance, which gives up to ``per_utterance`` random frames
     (more when the corpus is too short otherwise). Which frames they are depends on the manifest and
     ``seed`` only, so that two models are probed on the same ones. One batch of activations is in memory at
-    a time, plus the sample itself.
+    a time; the sample goes to a temporary folder.
 
     Raises :class:`ManifestError` when no utterance has phone times.
     """
@@ -111,6 +116,8 @@ def collect(
         )
     position = {utterances[i].id: i for i in plan}
     batches = Batches([utterances[i] for i in plan], seconds_per_batch=seconds_per_batch)
+    folder = TemporaryDirectory(prefix="kdkit-frames-", ignore_cleanup_errors=True)
+    room = sum(len(chosen) for chosen, _ in plan.values())
     features, phones, owners = [], [], []
     bar = tqdm(total=len(plan), desc="features", unit="utt", leave=False, mininterval=1.0)
     for batch in batches.epoch():
@@ -123,15 +130,21 @@ def collect(
             columns += chosen[real].tolist()
             phones += labels[real].tolist()
             owners += [position[utterance.id]] * int(real.sum())
-        features.append([layer[rows, columns].float().cpu().numpy() for layer in hidden])
+        if not features:
+            features = [
+                np.lib.format.open_memmap(f"{folder.name}/{i}.npy", "w+", np.float32, (room, layer.shape[-1]))
+                for i, layer in enumerate(hidden)
+            ]
+        for file, layer in zip(features, hidden, strict=True):
+            file[len(owners) - len(rows) : len(owners)] = layer[rows, columns].float().cpu().numpy()
         bar.update(len(batch.utterances))
     bar.close()
     batches.close()
-    layers = [np.concatenate(parts) for parts in zip(*features, strict=True)]
+    layers = [file[: len(owners)] for file in features]
     owners = np.array(owners)
     speakers = np.array([utterances[i].speaker for i in owners])
     names = getattr(extract, "names", [str(i) for i in range(len(layers))])
-    return Frames(layers, np.array(phones), owners, speakers, list(names))
+    return Frames(layers, np.array(phones), owners, speakers, list(names), folder)
 
 
 def _plan(utterances, frames: int, per_utterance: int, seed: int) -> dict[int, tuple[np.ndarray, np.ndarray]]:

@@ -46,8 +46,12 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict]:
     return tensors, json.loads(header["meta"])
 
 
-def load_into(module: nn.Module, tensors: dict[str, Tensor], path: Path, prefix: str = "") -> None:
+def load_into(
+    module: nn.Module, tensors: dict[str, Tensor], path: Path, prefix: str = "", assign: bool = False
+) -> None:
     """Copies ``tensors`` whose names start with ``prefix`` into ``module``, in the module's own dtype.
+
+    ``assign``: the module is on the "meta" device, without memory, and takes copies as its parameters.
 
     Raises :class:`CheckpointError` that lists missing, unexpected and wrongly shaped tensors.
     """
@@ -66,7 +70,8 @@ def load_into(module: nn.Module, tensors: dict[str, Tensor], path: Path, prefix:
             if names
         ]
         raise CheckpointError(f"{path}: does not fit the model: {'; '.join(parts)}")
-    module.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in given.items()})
+    state = {name: tensor.to(own[name].dtype, copy=assign) for name, tensor in given.items()}
+    module.load_state_dict(state, assign=assign)
 
 
 def half(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ ROOMS = (
     "reports",
     "speech",
     "preparing",
+    "aligning",
     "models",
     "front_ends",
     "training",

@@ -1,157 +1,181 @@
-"""Downloads that can be cut off: resumed with HTTP ranges, checked, moved to their place only when whole."""
+"""Large files from the network: with a progress bar, resumed where they broke off, checked, whole or not there.
+
+What has arrived is kept as ``NAME.part``; the next attempt, also in another run, goes on there if the server still has
+the same file. Several processes that want one file fetch it once: the others wait.
+"""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.client
+import json
 import os
 import shutil
-import tarfile
-import tempfile
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 
+from filelock import FileLock
 from tqdm import tqdm
 
 from kdkit.errors import DownloadError
+from kdkit.files import write_text
 
-_CHUNK = 1 << 18
-_TIMEOUT = 30.0  # seconds without a byte
-_ATTEMPTS = 5  # in a row that bring nothing; one that brings something starts the count anew
+TIMEOUT = 30.0  # seconds without a byte
+ATTEMPTS = 5  # in a row that bring nothing new
+_CHUNK = 1 << 20
+_BROKEN = (OSError, http.client.HTTPException)  # what a connection that breaks off raises
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)  # no use in trying again
 
 
-def download(url: str, path: str | Path, sha256: str | None = None, progress: bool = True) -> Path:
-    """The file at ``path``, fetched from ``url`` unless it is there already.
+def download(url: str, path: Path, sha256: str | None = None, wait: float = 1.0) -> Path:
+    """``path``, fetched from ``url`` unless it is there already.
 
-    What has come so far is kept in ``<path>.part``: a connection that breaks is taken up again with a Range request,
-    by this call or by the next one. The server's ETag is kept beside it, so that halves of two different files are
-    never joined. ``sha256`` (hex) is checked before the file gets its name, and on a file that was there already.
+    With ``sha256`` given, a file that has another checksum is refused and removed; without, the checksum is printed, to
+    be given next time. ``wait``: seconds before the second attempt, twice as many before each further one.
 
-    Raises :class:`DownloadError`, which names URL and place for a download by hand.
+    Raises :class:`DownloadError`: no network, an answer of the server other than the file, no room on the disk, a wrong
+    checksum. It says how to put the file there by hand.
     """
     path = Path(path)
-    by_hand = f"download {url} by hand, put it at {path}, and run the same command again"
     if path.is_file():
-        _check_digest(path, sha256, f"{path}: not the file that {url} should be; remove it, or {by_hand}")
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part, etag = path.with_name(f"{path.name}.part"), path.with_name(f"{path.name}.part.etag")
-    failures = 0
-    while True:
-        before = part.stat().st_size if part.exists() else 0
-        try:
-            whole = _fetch(url, part, etag, progress, path.name)
-        except urllib.error.HTTPError as error:
-            if error.code < 500 and error.code not in (408, 429):
-                raise DownloadError(
-                    f"{url}: the server says {error.code} {error.reason}; {by_hand}"
-                ) from error
-            whole, reason = False, f"{error.code} {error.reason}"
-        except (OSError, http.client.HTTPException) as error:  # URLError, timeouts and resets are OSErrors
-            if isinstance(error, OSError) and error.filename:  # of a file here, not of the network
-                raise DownloadError(f"{part}: cannot be written ({error})") from error
-            whole, reason = False, str(getattr(error, "reason", error)) or type(error).__name__
-        else:
-            reason = "the connection broke off"
-        if whole:
-            break
-        after = part.stat().st_size if part.exists() else 0
-        failures = 0 if after > before else failures + 1
-        if failures >= _ATTEMPTS:
-            raise DownloadError(f"{url}: cannot be downloaded ({reason}); {by_hand}")
-        time.sleep(min(0.2 * 2**failures, 5.0))
+    part = path.with_name(path.name + ".part")
+    by_hand = f"To do it by hand, fetch {url} and put it at {path}"
     try:
-        _check_digest(part, sha256, f"{url}: what came is not what was published (wrong SHA-256); {by_hand}")
-    except DownloadError:
-        part.unlink()
-        raise
-    finally:
-        etag.unlink(missing_ok=True)
-    os.replace(part, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(f".{path.name}.lock")):
+            if path.is_file():  # another process was faster
+                return path
+            _fetch_patiently(url, part, wait, by_hand)
+            found = sha256_of(part)
+            if sha256 and found != sha256.lower():
+                part.unlink()
+                raise DownloadError(
+                    f"{url}: has SHA-256 {found}, not {sha256}: damaged on the way, or another file. It was removed. "
+                    f"{by_hand}"
+                )
+            if not sha256:
+                print(f"{path.name}: SHA-256 {found} (none is recorded to compare with)")
+            os.replace(part, path)
+            _tag(part).unlink(missing_ok=True)
+    except OSError as error:
+        free = shutil.disk_usage(_existing(path.parent)).free
+        raise DownloadError(
+            f"{path}: cannot be written ({error.strerror or error}; {free / 1e9:.1f} GB free). Make room, or move the "
+            f"cache with $KDKIT_CACHE. {by_hand}"
+        ) from error
     return path
 
 
-def unpack(archive: str | Path, folder: str | Path, inside: str = "") -> Path:
-    """Unpacks a tar archive to ``folder``, which appears only when everything is in it; there already, it is kept.
-
-    ``inside`` names the folder in the archive that becomes ``folder`` (default: the archive's top); it may be a
-    pattern, such as ``*/recordings``.
-
-    Raises :class:`DownloadError` for an archive that is damaged, lacks ``inside`` or would write outside its folder.
-    """
-    archive, folder = Path(archive), Path(folder)
-    if folder.exists():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".partial"))
+def download_json(url: str, advice: str) -> dict:
+    """A small JSON answer. Raises :class:`DownloadError`, ending in ``advice``."""
     try:
-        with (
-            tarfile.open(archive) as tar,
-            tqdm(desc=f"unpacking {archive.name}", unit=" files", mininterval=1.0) as bar,
-        ):
-            for member in tar:
-                tar.extract(member, partial, filter="data")
-                bar.update()
-        partial.chmod(0o755)
-        found = sorted(partial.glob(inside)) if inside else [partial]
-        if not found:
-            raise DownloadError(f"{archive}: has no folder {inside}; is this the right file?")
-        os.replace(found[0], folder)
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise DownloadError(
-            f"{archive}: cannot be unpacked ({error}); remove it and download it again"
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return folder
-
-
-def _fetch(url: str, part: Path, etag: Path, progress: bool, name: str) -> bool:
-    """One request for what is missing of ``part``; true if the file is whole afterwards."""
-    have = part.stat().st_size if part.exists() else 0
-    headers = {"User-Agent": "kdkit"}
-    if have:
-        headers["Range"] = f"bytes={have}-"
-        if etag.exists():
-            headers["If-Range"] = etag.read_text()
-    try:
-        answer = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT)
+        with _open(url) as answer:
+            return json.load(answer)
     except urllib.error.HTTPError as error:
-        if error.code != 416:  # nothing left to send: whole already, or not the beginning of this file
-            raise
-        if error.headers.get("Content-Range", "").rpartition("/")[2] == str(have):
-            return True
-        part.unlink()
-        return False
+        raise DownloadError(f"{url}: the server answers {error.code} {error.reason}. {advice}") from error
+    except (*_BROKEN, ValueError) as error:
+        raise DownloadError(
+            f"{url}: cannot be reached ({getattr(error, 'reason', None) or error}). {advice}"
+        ) from error
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def check_sha256(path: Path, sha256: str) -> None:
+    """Raises :class:`DownloadError` when the file at ``path`` has another checksum."""
+    if Path(path).is_file() and (found := sha256_of(path)) != sha256.lower():
+        raise DownloadError(
+            f"{path}: has SHA-256 {found}, not {sha256}: damaged, or another file; fetch it again"
+        )
+
+
+def _open(url: str, headers: dict[str, str] | None = None):
+    request = urllib.request.Request(url, headers={"User-Agent": "kdkit"} | (headers or {}))
+    return urllib.request.urlopen(request, timeout=TIMEOUT)
+
+
+def _tag(part: Path) -> Path:
+    """Says which version of the file the part is of: the server's ETag."""
+    return part.with_name(part.name + ".tag")
+
+
+def _fetch_patiently(url: str, part: Path, wait: float, by_hand: str) -> None:
+    """Attempts until the part is whole; gives up when several in a row brought nothing, or nobody answers at all."""
+    idle = 0
+    while True:
+        before = _size(part)
+        try:
+            return _fetch(url, part)
+        except urllib.error.HTTPError as error:
+            raise DownloadError(
+                f"{url}: the server answers {error.code} {error.reason}. {by_hand}"
+            ) from error
+        except _BROKEN as error:
+            if getattr(error, "errno", None) in _DISK:
+                raise
+            idle = 0 if _size(part) > before else idle + 1
+            reason = getattr(error, "reason", None)  # of a connection that did not come about
+            if reason or idle >= ATTEMPTS:
+                kept = f"{_size(part):,} bytes are kept, the same call goes on there. " if _size(part) else ""
+                raise DownloadError(
+                    f"{url}: cannot be reached ({reason or error}). {kept}{by_hand}"
+                ) from error
+            time.sleep(wait * 2**idle)
+
+
+def _fetch(url: str, part: Path) -> None:
+    """One attempt. Goes on after what is in ``part``, if the server still has that version of the file."""
+    tag = _tag(part)
+    begun = _size(part) if tag.exists() else 0
+    resume = {"Range": f"bytes={begun}-", "If-Range": tag.read_text(encoding="utf-8")} if begun else {}
+    try:
+        answer = _open(url, resume)
+    except urllib.error.HTTPError as error:
+        if begun and error.code == 416:  # there is nothing after the last byte: it was whole
+            return
+        raise
     with answer:
-        if answer.status != 206:  # the whole file again: no ranges here, or it is another file by now
-            have = 0
-        length = answer.headers.get("Content-Length")
-        total = have + int(length) if length else None
-        if total and shutil.disk_usage(part.parent).free < total - have:
-            raise DownloadError(f"{part.parent}: {name} needs {(total - have) / 1e6:.0f} MB; make room")
-        tag = answer.headers.get("ETag", "")
-        if tag and not tag.startswith("W/"):
-            etag.write_text(tag)
-        bar = tqdm(total=total, initial=have, desc=name, unit="B", unit_scale=True, disable=not progress)
-        with bar, open(part, "r+b" if have else "wb") as file:
-            file.seek(have)
+        begun = begun if answer.status == 206 else 0
+        rest = int(answer.headers.get("Content-Length") or 0)
+        if rest > shutil.disk_usage(part.parent).free:
+            raise OSError(errno.ENOSPC, f"{rest / 1e9:.1f} GB are needed")
+        version = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
+        if version and not version.startswith("W/"):  # a weak tag does not promise the same bytes
+            write_text(tag, version)
+        else:
+            tag.unlink(missing_ok=True)
+        bar = tqdm(
+            total=begun + rest or None,
+            initial=begun,
+            desc=part.name.removesuffix(".part"),
+            unit="B",
+            unit_scale=True,
+            mininterval=1.0,
+        )
+        with open(part, "ab" if begun else "wb") as file, bar:
             while chunk := answer.read(_CHUNK):
                 file.write(chunk)
                 bar.update(len(chunk))
             file.flush()
             os.fsync(file.fileno())
-            return total is None or file.tell() == total
+    if rest and _size(part) != begun + rest:
+        raise http.client.IncompleteRead(b"", begun + rest - _size(part))
 
 
-def _check_digest(path: Path, sha256: str | None, message: str) -> None:
-    if sha256 is None:
-        return
-    with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    if digest.hexdigest() != sha256.lower():
-        raise DownloadError(message)
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _existing(folder: Path) -> Path:
+    return folder if folder.exists() else _existing(folder.parent)

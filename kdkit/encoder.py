@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdkit.fftconv import fft_conv1d, kernel_spectrum
+from kdkit.relative import PositionGate, RelativePositions
 
 SCORES = 2**20  # attention scores of a chunk: 2 MB in bf16
 
@@ -56,21 +57,26 @@ class Attention(nn.Module):
     """Multi-head self-attention; ``mask`` (B, 1, 1, T) is True where a key may be looked at, None without padding.
 
     ``dtype``: what queries, keys and values are cast to, where the linear layers give something else.
+    ``gated`` (WavLM): ``bias`` (heads, T, T) is weighted by the input and added to the logits.
     """
 
     dtype: torch.dtype | None = None
 
-    def __init__(self, dim: int, heads: int, dropout: float):
+    def __init__(self, dim: int, heads: int, dropout: float, gated: bool = False):
         super().__init__()
         self.heads, self.dropout = heads, dropout
+        self.gate = PositionGate(dim, heads) if gated else None
         self.qkv = nn.Linear(dim, 3 * dim)
         self.out = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None, bias: Tensor | None = None) -> Tensor:
         qkv = self.qkv(x)
         q, k, v = (
             qkv.to(self.dtype or qkv.dtype).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         )  # each (B, heads, T, d)
+        if bias is not None:
+            bias = self.gate(x, bias).to(q.dtype)
+            mask = bias if mask is None else bias.masked_fill(~mask, -torch.inf)
         y = attend(q, k, v, mask, self.dropout if self.training else 0.0)
         return self.out(y.transpose(1, 2).flatten(2).to(qkv.dtype))
 
@@ -81,7 +87,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float)
     torch's fused kernel is no faster in bf16 than in float32 on CPUs; matrix products are, as long as the scores of a
     chunk of heads (and, for long utterances, of queries) stay in the processor's cache.
     """
-    if q.device.type != "cpu" or q.dtype != torch.bfloat16 or torch.compiler.is_compiling():
+    added = mask is not None and mask.dtype != torch.bool  # WavLM's positions
+    if q.device.type != "cpu" or q.dtype != torch.bfloat16 or added or torch.compiler.is_compiling():
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
     batch, heads, total, _ = q.shape
     q, k, v = (q * q.shape[-1] ** -0.5).flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)
@@ -108,11 +115,18 @@ class Layer(nn.Module):
     """
 
     def __init__(
-        self, dim: int, ffn: int, heads: int, dropout: float, pre_norm: bool, residual_scale: float = 1.0
+        self,
+        dim: int,
+        ffn: int,
+        heads: int,
+        dropout: float,
+        pre_norm: bool,
+        residual_scale: float = 1.0,
+        gated: bool = False,
     ):
         super().__init__()
         self.pre_norm, self.residual_scale = pre_norm, residual_scale
-        self.attention = Attention(dim, heads, dropout)
+        self.attention = Attention(dim, heads, dropout, gated)
         self.norm1 = nn.LayerNorm(dim)
         self.ffn_in = nn.Linear(dim, ffn)
         self.ffn_out = nn.Linear(ffn, dim)
@@ -122,11 +136,11 @@ class Layer(nn.Module):
     def feed_forward(self, x: Tensor) -> Tensor:
         return self.dropout(self.ffn_out(self.dropout(F.gelu(self.ffn_in(x)))))
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
         if self.pre_norm:
-            x = x + self.dropout(self.attention(self.norm1(x), mask))
+            x = x + self.dropout(self.attention(self.norm1(x), mask, bias))
             return x + self.feed_forward(self.norm2(x))
-        x = self.norm1(self.residual_scale * x + self.dropout(self.attention(x, mask)))
+        x = self.norm1(self.residual_scale * x + self.dropout(self.attention(x, mask, bias)))
         return self.norm2(self.residual_scale * x + self.feed_forward(x))
 
 
@@ -135,8 +149,9 @@ class Encoder(nn.Module):
 
     ``forward(x (B, T, D), mask (B, T) or None)`` gives the list of ``layers + 1`` hidden states, each (B, T, D): the
     input of layer 1, then the output of every layer after its residual; with ``depth`` only those up to that layer. In
-    a pre-norm encoder the last one has gone through the final LayerNorm (the convention of torchaudio and
-    transformers), since nothing else is fit to use.
+    a pre-norm encoder the last one has gone through the final LayerNorm (the convention of transformers), since nothing
+    else is fit to use. ``relative_buckets`` and ``relative_distance`` are WavLM's (:mod:`kdkit.relative`); 0 buckets:
+    no relative positions.
     """
 
     def __init__(
@@ -150,14 +165,18 @@ class Encoder(nn.Module):
         pos_kernel: int = 128,
         pos_groups: int = 16,
         residual_scale: float = 1.0,
+        relative_buckets: int = 0,
+        relative_distance: int = 800,
     ):
         super().__init__()
         self.pre_norm = pre_norm
         self.positions = PositionalConv(dim, pos_kernel, pos_groups)
         self.norm = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(dropout)
+        gated = relative_buckets > 0
+        self.relative = RelativePositions(heads, relative_buckets, relative_distance) if gated else None
         self.layers = nn.ModuleList(
-            Layer(dim, ffn, heads, dropout, pre_norm, residual_scale) for _ in range(layers)
+            Layer(dim, ffn, heads, dropout, pre_norm, residual_scale, gated) for _ in range(layers)
         )
         self.apply(_init_bert)
         if residual_scale != 1.0:
@@ -170,9 +189,9 @@ class Encoder(nn.Module):
             keys = mask[:, None, None]
         x = x + self.positions(x)
         x = self.dropout(x if self.pre_norm else self.norm(x))
-        hidden = [x]
+        hidden, bias = [x], self.relative(x.shape[1]) if self.relative else None
         for layer in self.layers[:depth]:
-            hidden.append(layer(hidden[-1], keys))
+            hidden.append(layer(hidden[-1], keys, bias))
         if self.pre_norm and len(hidden) > len(self.layers):
             hidden[-1] = self.norm(hidden[-1])
         return hidden

@@ -24,13 +24,13 @@ class CheckpointError(KdkitError):
     """A checkpoint that is missing, damaged or made for another model."""
 
 
+class DownloadError(KdkitError):
+    """A file that cannot be fetched: no network, no room, a wrong checksum. Says how to fetch it by hand."""
+
+
 class ConfigError(KdkitError):
     """Settings that contradict each other or have impossible values."""
 
 
 class TrainingError(KdkitError):
     """Training that cannot go on, for instance because the loss is not finite."""
-
-
-class DownloadError(KdkitError):
-    """A file that cannot be fetched or is not what was published: the message says how to get it by hand."""

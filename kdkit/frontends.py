@@ -50,25 +50,35 @@ class MaskedGroupNorm(nn.GroupNorm):
         return torch.addcmul(self.bias[:, None], centred, scale).to(x.dtype)
 
 
+class ChannelNorm(nn.LayerNorm):
+    """LayerNorm over the channels of (B, C, T): after every convolution of the Large models."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.transpose(1, 2)).transpose(1, 2)
+
+
 class WaveformCNN(nn.Module):
     """Seven convolutions, 320x down: HuBERT's feature extractor (DESIGN 1.1).
 
     Args:
         channels: output channels of each convolution; (512,) * 7 in HuBERT Base, growing in the tiny teacher,
             because at the 16 kHz end a channel costs 64 times what it costs at the 50 Hz end.
+        norm: "group", a group norm after the first convolution (Base), or "layer", a LayerNorm after each (Large).
+        bias: do the convolutions have one?
 
     Returns (batch, frames, channels[-1]). With ``padded=False`` the caller promises that no utterance of the batch is
     padded, which saves the masking.
     """
 
-    def __init__(self, channels: tuple[int, ...] = (512,) * 7):
+    def __init__(self, channels: tuple[int, ...] = (512,) * 7, norm: str = "group", bias: bool = False):
         super().__init__()
         inputs = (1, *channels[:-1])
         self.convs = nn.ModuleList(
-            nn.Conv1d(i, o, k, s, bias=False)
+            nn.Conv1d(i, o, k, s, bias=bias)
             for i, o, k, s in zip(inputs, channels, KERNELS, STRIDES, strict=True)
         )
-        self.norm = MaskedGroupNorm(channels[0])
+        self.norm = MaskedGroupNorm(channels[0]) if norm == "group" else None
+        self.norms = nn.ModuleList(map(ChannelNorm, channels)) if norm == "layer" else None
         for conv in self.convs:
             nn.init.kaiming_normal_(conv.weight)
 
@@ -76,23 +86,49 @@ class WaveformCNN(nn.Module):
         x = waves[:, None].to(self.convs[0].weight.dtype)  # (B, 1, S)
         for i, conv in enumerate(self.convs):
             x = conv(x)
-            if i == 0:
+            if self.norms is not None:
+                x = self.norms[i](x)
+            elif i == 0:
                 x = self.norm(x, (lengths - KERNELS[0]) // STRIDES[0] + 1 if padded else None)
             x = F.gelu(x)
         return x.transpose(1, 2)  # (B, T, C)
 
 
-class WaveformFrontEnd(nn.Module):
-    """Waveform CNN, LayerNorm and projection to the width of the encoder: (B, S) -> (B, T, dim)."""
+def normalise_waves(waves: Tensor, lengths: Tensor) -> Tensor:
+    """Every utterance (B, S) with mean 0 and variance 1 over its true samples; padding stays 0.
 
-    def __init__(self, dim: int, channels: tuple[int, ...], dropout: float = 0.0):
+    As fairseq does it, 1e-5 being added to the variance; transformers adds 1e-7, which differs on very quiet speech.
+    """
+    mask, count = frame_mask(lengths, waves.shape[1]), lengths[:, None]
+    centred = (waves - (waves * mask).sum(1, keepdim=True) / count) * mask
+    return centred * torch.rsqrt(centred.square().sum(1, keepdim=True) / count + 1e-5)
+
+
+class WaveformFrontEnd(nn.Module):
+    """Waveform CNN, LayerNorm and projection to the width of the encoder: (B, S) -> (B, T, dim).
+
+    ``norm`` and ``bias`` are those of :class:`WaveformCNN`; ``normalise``: :func:`normalise_waves` comes first.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        channels: tuple[int, ...],
+        dropout: float = 0.0,
+        norm: str = "group",
+        bias: bool = False,
+        normalise: bool = False,
+    ):
         super().__init__()
-        self.cnn = WaveformCNN(channels)
+        self.normalise = normalise
+        self.cnn = WaveformCNN(channels, norm, bias)
         self.norm = nn.LayerNorm(channels[-1])
         self.projection = nn.Linear(channels[-1], dim)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, waves: Tensor, lengths: Tensor, padded: bool = True) -> Tensor:
+        if self.normalise:
+            waves = normalise_waves(waves, lengths)
         return self.dropout(
             self.projection(self.norm(self.cnn(waves, lengths, padded).to(self.norm.weight.dtype)))
         )

@@ -23,7 +23,8 @@ from kdkit import teachers
 from kdkit.corpora.synthetic import build_synthetic
 from kdkit.ctc import Recogniser, load_recogniser
 from kdkit.errors import CheckpointError
-from kdkit.manifest import Utterance
+from kdkit.files import write_text
+from kdkit.manifest import Utterance, read_manifest
 from kdkit.models import SpeechModel, parameter_count
 from kdkit.profiles import get_profile
 from kdkit.results import Results
@@ -63,14 +64,49 @@ class Lesson(Results):
             print(f"{split}: {len(utterances)} utterances, {total:.1f} minutes, {voices} voices")
         return tuple(speech[split] for split in splits)
 
-    def teacher(self) -> Teacher:
-        """The shipped tiny teacher, on this run's device."""
-        teacher = load_teacher("tiny")
-        teacher.model.to(self.device)
-        if teacher.codebook is not None:
-            teacher.codebook.to(self.device)
-        self._say_origin("teacher", "shipped", teacher.meta)
+    def manifests(self, *paths: str) -> tuple[list[Utterance], ...]:
+        """Speech of your own, for probing: phone times that a manifest lacks are estimated, which is said and kept."""
+        from kdkit.corpora.alignment import add_phones, bundle_aligner
+
+        found = [read_manifest(path) for path in paths]
+        if all(utterance.phones for utterances in found for utterance in utterances):
+            return tuple(found)
+        aligner = bundle_aligner(device=self.device)
+        super().text(
+            "phone times",
+            f"Phone times of {', '.join(paths)} are estimates: letters aligned by {aligner.name}, phones by eSpeak NG.",
+        )
+        return tuple(add_phones(utterances, aligner) for utterances in found)
+
+    def teacher(self, source: str = "tiny") -> Teacher:
+        """The shipped tiny teacher, or whatever :func:`kdkit.load_teacher` takes, on this run's device."""
+        teacher = load_teacher(source).to(self.device)
+        if source == "tiny":
+            self._say_origin("teacher", "shipped", teacher.meta)
+        else:
+            super().text("origin of teacher", f"Teacher {teacher}.")
+            print(teacher)
         return teacher
+
+    def keep_layers(self, layers: Sequence[int], teacher: str = "tiny") -> None:
+        """Keeps the layers of a teacher that somebody chose in notebook 01, for notebook 02."""
+        kept = {"teacher": teacher, "layers": [int(layer) for layer in layers]}
+        write_text(self._layers_path, json.dumps(kept) + "\n")
+        print(f"kept layers {kept['layers']} of {teacher} in {self._layers_path}")
+
+    def layers(self, teacher: str = "tiny", default: Sequence[int] = (4, 8, 12)) -> tuple[int, ...]:
+        """Teacher layers for prediction heads: those that notebook 01 kept in this run folder, else DistilHuBERT's."""
+        chosen, where = tuple(default), "DistilHuBERT's choice"
+        if self._layers_path.is_file():
+            kept = json.loads(self._layers_path.read_text(encoding="utf-8"))
+            if kept["teacher"] == teacher:
+                chosen, where = tuple(kept["layers"]), "chosen in notebook 01 of this run"
+        print(f"prediction heads learn from layers {list(chosen)}, {where}")
+        return chosen
+
+    @property
+    def _layers_path(self) -> Path:
+        return self.out / "training" / "layers.json"
 
     def student_path(self, preset: str) -> Path:
         """Where this run keeps the student of that structure which it distilled itself."""

@@ -17,7 +17,12 @@ DEEPNORM = (2 * 12) ** 0.25  # residual scale that lets a 12-layer post-norm net
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Everything that decides the shape of a model. ``conv_channels`` is used by the waveform front-end only."""
+    """Everything that decides the shape of a model.
+
+    The ``conv_`` settings and ``normalise_input`` are used by the waveform front-end only. Those after ``dropout`` are
+    there for teachers: Large models have ``conv_norm`` "layer", ``pre_norm`` and mostly ``normalise_input``; WavLM has
+    ``relative_buckets``.
+    """
 
     front_end: str = "waveform"  # "waveform" | "fbank"
     layers: int = 12
@@ -32,6 +37,11 @@ class ModelConfig:
     dropout: float = 0.1
     normalisation: str = "corpus"  # of Fbank: "corpus" | "utterance"
     spec_augment: bool = False  # of Fbank, in training
+    conv_norm: str = "group"  # "group": after the first convolution | "layer": after each
+    conv_bias: bool = False
+    normalise_input: bool = False  # every utterance to mean 0 and variance 1
+    relative_buckets: int = 0  # of gated relative positions; 0: none
+    relative_distance: int = 800  # frames that the last bucket begins with
 
     def __post_init__(self):
         object.__setattr__(self, "conv_channels", tuple(self.conv_channels))  # JSON gives lists
@@ -43,6 +53,8 @@ class ModelConfig:
             raise ConfigError(
                 f"conv_channels needs 7 numbers, one per convolution; got {len(self.conv_channels)}"
             )
+        if self.conv_norm not in ("group", "layer"):
+            raise ConfigError(f"conv_norm is {self.conv_norm!r}: choose 'group' or 'layer'")
         for divisor in ("heads", "pos_groups"):
             if self.dim % getattr(self, divisor):
                 raise ConfigError(f"dim {self.dim} is not a multiple of {divisor} {getattr(self, divisor)}")
@@ -123,7 +135,14 @@ class SpeechModel(nn.Module):
         super().__init__()
         self.config = config
         if config.front_end == "waveform":
-            self.front_end = WaveformFrontEnd(config.dim, config.conv_channels, config.dropout)
+            self.front_end = WaveformFrontEnd(
+                config.dim,
+                config.conv_channels,
+                config.dropout,
+                config.conv_norm,
+                config.conv_bias,
+                config.normalise_input,
+            )
         else:
             self.front_end = FbankFrontEnd(
                 config.dim,
@@ -141,6 +160,8 @@ class SpeechModel(nn.Module):
             config.pos_kernel,
             config.pos_groups,
             config.residual_scale,
+            config.relative_buckets,
+            config.relative_distance,
         )
 
     def forward(

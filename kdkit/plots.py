@@ -171,10 +171,16 @@ def _draw_phones(axes, phones, end: float, colour: str = "0.4", names: bool = Tr
 
 @_styled
 def hidden_states(
-    states: Mapping[str, object], phones: Sequence[tuple[float, str]] = (), title: str = ""
+    states: Mapping[str, object],
+    phones: Sequence[tuple[float, str]] = (),
+    title: str = "",
+    height: float = 1.5,
 ) -> Figure:
-    """One utterance in several layers, {name: (frames at 50 Hz, D)}, dimensions standardised over the frames."""
-    figure, grid = _picture(10, 1.5 * len(states) + 0.8, rows=len(states), sharex=True)
+    """One utterance in several layers, {name: (frames at 50 Hz, D)}, dimensions standardised over the frames.
+
+    ``height``: inches of a panel.
+    """
+    figure, grid = _picture(10, height * len(states) + 0.8, rows=len(states), sharex=True)
     for axes, (name, values) in zip(grid[:, 0], states.items(), strict=True):
         values = np.asarray(values)
         standard = (values - values.mean(0)) / (values.std(0) + 1e-6)

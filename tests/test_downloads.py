@@ -1,160 +1,250 @@
-"""Downloads: resumed where the connection broke, checked, and never half there under their name."""
+"""Downloads from a server that cuts connections, lies, is full of errors or not there; and teachers fetched by name."""
 
+import contextlib
 import hashlib
-import io
-import socket
-import tarfile
+import http.server
+import json
+import shutil
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
+import torchaudio
+from formats import SMALL, SMALL_TORCHAUDIO, transformers_model, write_fairseq
 
 from kdkit import downloads
-from kdkit.downloads import download, unpack
-from kdkit.errors import DownloadError
+from kdkit.downloads import download
+from kdkit.errors import CheckpointError, DownloadError
+from kdkit.files import cache_folder
+from kdkit.teachers import load_teacher, sources
 
-CONTENT = bytes(range(256)) * 4000  # 1 MB
-SHA256 = hashlib.sha256(CONTENT).hexdigest()
+DATA = bytes(range(256)) * 20_000  # 5 MB
 
 
-class Server(ThreadingHTTPServer):
-    """Serves ``content`` at every path; cuts an answer off after ``cut`` bytes while ``cuts`` last."""
+class Server:
+    """Files by path. ``cut``: bytes after which each of the next answers breaks off. ``ranges``: what was asked for."""
 
     def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.content, self.etag, self.ranges = CONTENT, '"one"', True
-        self.cut, self.cuts, self.asked = 0, 0, []
-        self.url = f"http://127.0.0.1:{self.server_address[1]}/file.bin"
+        self.files, self.cut, self.ranges, self.etag = {}, [], [], '"one"'
+        server = self
 
-
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        server, wanted = self.server, self.headers.get("Range")
-        server.asked.append(wanted)
-        if self.path == "/missing":
-            return self.send_error(404)
-        content, first = server.content, 0
-        same = self.headers.get("If-Range") in (None, server.etag)
-        if wanted and server.ranges and same:
-            first = int(wanted.removeprefix("bytes=").removesuffix("-"))
-            if first >= len(content):
-                self.send_response(416)
-                self.send_header("Content-Range", f"bytes */{len(content)}")
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                path, asked = self.path.split("?")[0], self.headers.get("Range")
+                server.ranges.append(asked)
+                if path not in server.files:
+                    self.send_error(404)
+                    return
+                data, begin = server.files[path], 0
+                if asked and self.headers.get("If-Range") == server.etag:
+                    begin = int(asked.removeprefix("bytes=").rstrip("-"))
+                    if begin >= len(data):
+                        self.send_error(416)
+                        return
+                self.send_response(206 if begin else 200)
+                self.send_header("Content-Length", str(len(data) - begin))
+                self.send_header("ETag", server.etag)
                 self.end_headers()
-                return None
-        self.send_response(206 if first else 200)
-        self.send_header("Content-Length", str(len(content) - first))
-        self.send_header("ETag", server.etag)
-        self.end_headers()
-        body = content[first:]
-        if server.cuts:
-            server.cuts -= 1
-            body = body[: server.cut]
-        self.wfile.write(body)
-        self.close_connection = True
-        return None
+                end = begin + server.cut.pop(0) if server.cut else len(data)
+                with contextlib.suppress(ConnectionError):  # the client may have given up
+                    self.wfile.write(data[begin:end])  # short of Content-Length: the connection is closed
 
-    def log_message(self, *args):
-        pass
+            def log_message(self, *_):
+                pass
+
+        self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_port}"
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
 
 
 @pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setattr(downloads.time, "sleep", lambda seconds: None)
-    with Server() as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        yield running
-        running.shutdown()
+def server(monkeypatch, tmp_path):
+    monkeypatch.setenv("KDKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(downloads, "ATTEMPTS", 2)
+    server = Server()
+    server.files["/file.bin"] = DATA
+    yield server
+    server.http.shutdown()
+    server.http.server_close()
 
 
-def left(folder):
-    return sorted(path.name for path in folder.iterdir())
+def seen(folder: Path) -> list[str]:
+    """Names in a folder, without the locks."""
+    return sorted(path.name for path in folder.iterdir() if not path.name.endswith(".lock"))
 
 
-def test_a_broken_connection_is_taken_up_where_it_broke(server, tmp_path):
-    server.cut, server.cuts = 300_000, 3
-    path = download(server.url, tmp_path / "deep" / "file.bin", SHA256)
-    assert path.read_bytes() == CONTENT
-    assert server.asked == [None, "bytes=300000-", "bytes=600000-", "bytes=900000-"]
-    assert left(path.parent) == ["file.bin"]
-    download(server.url, path, SHA256)
-    assert len(server.asked) == 4  # it was there
+def test_several_processes_fetch_a_file_once(server, tmp_path):
+    path = tmp_path / "file.bin"
+    threads = [threading.Thread(target=download, args=(f"{server.url}/file.bin", path)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert path.read_bytes() == DATA and server.ranges == [None]
 
 
-def test_a_later_call_goes_on_too(server, tmp_path):
-    server.cut, server.cuts = 300_000, 1
-    (tmp_path / "file.bin.part").write_bytes(CONTENT[:123_456])
-    assert download(server.url, tmp_path / "file.bin", SHA256).read_bytes() == CONTENT
-    assert server.asked[0] == "bytes=123456-"
+def test_a_file_arrives_whole_and_is_not_fetched_twice(server, tmp_path, capsys):
+    path = tmp_path / "folder" / "file.bin"
+    assert download(f"{server.url}/file.bin", path) == path
+    assert path.read_bytes() == DATA and seen(path.parent) == ["file.bin"]
+    digest = hashlib.sha256(DATA).hexdigest()
+    said = capsys.readouterr()
+    assert f"file.bin: SHA-256 {digest} (none is recorded" in said.out
+    assert "file.bin: 100%" in said.err and "5.12M/5.12M" in said.err
+    download(f"{server.url}/file.bin", path)
+    assert len(server.ranges) == 1
 
 
-def test_a_whole_part_only_gets_its_name(server, tmp_path):
-    (tmp_path / "file.bin.part").write_bytes(CONTENT)
-    assert download(server.url, tmp_path / "file.bin", SHA256).read_bytes() == CONTENT
+def test_a_connection_that_is_cut_is_taken_up_where_it_broke_off(server, tmp_path):
+    server.cut = [1_000_000, 2_000_000]
+    path = tmp_path / "file.bin"
+    download(f"{server.url}/file.bin", path, hashlib.sha256(DATA).hexdigest(), wait=0)
+    assert path.read_bytes() == DATA and seen(tmp_path) == ["file.bin"]
+    assert server.ranges == [None, "bytes=1000000-", "bytes=3000000-"]
 
 
-def test_halves_of_two_files_are_never_joined(server, tmp_path):
-    (tmp_path / "file.bin.part").write_bytes(b"old" * 1000)
-    (tmp_path / "file.bin.part.etag").write_text('"older"')
-    assert download(server.url, tmp_path / "file.bin").read_bytes() == CONTENT
-    assert left(tmp_path) == ["file.bin"]
+def test_a_later_run_goes_on_where_an_earlier_one_gave_up(server, tmp_path):
+    server.cut, path = [1_000_000, 0, 0], tmp_path / "file.bin"
+    with pytest.raises(DownloadError, match="1,000,000 bytes are kept, the same call goes on there"):
+        download(f"{server.url}/file.bin", path, wait=0)
+    assert not path.exists()
+    server.ranges.clear()
+    download(f"{server.url}/file.bin", path, wait=0)
+    assert path.read_bytes() == DATA and server.ranges == ["bytes=1000000-"]
 
 
-def test_a_server_without_ranges_starts_again(server, tmp_path):
-    server.ranges, server.cut, server.cuts = False, 300_000, 1
-    assert download(server.url, tmp_path / "file.bin", SHA256).read_bytes() == CONTENT
+def test_a_file_that_has_changed_meanwhile_is_begun_anew(server, tmp_path):
+    server.cut, path = [1_000_000, 0, 0], tmp_path / "file.bin"
+    with pytest.raises(DownloadError):
+        download(f"{server.url}/file.bin", path, wait=0)
+    server.etag, server.files["/file.bin"] = '"two"', DATA[::-1]
+    download(f"{server.url}/file.bin", path, wait=0)
+    assert path.read_bytes() == DATA[::-1]
 
 
-def test_another_content_is_refused_and_removed(server, tmp_path):
-    with pytest.raises(DownloadError, match=r"SHA-256.*by hand.*file\.bin"):
-        download(server.url, tmp_path / "file.bin", "0" * 64)
-    assert left(tmp_path) == []
-    (tmp_path / "file.bin").write_bytes(b"mine")
-    with pytest.raises(DownloadError, match="remove it"):
-        download(server.url, tmp_path / "file.bin", SHA256)
-    assert (tmp_path / "file.bin").read_bytes() == b"mine"
+def test_a_part_that_is_whole_already_is_taken(server, tmp_path):
+    path = tmp_path / "file.bin"
+    (tmp_path / "file.bin.part").write_bytes(DATA)
+    (tmp_path / "file.bin.part.tag").write_text('"one"')
+    download(f"{server.url}/file.bin", path)
+    assert path.read_bytes() == DATA and not (tmp_path / "file.bin.part.tag").exists()
 
 
-def test_offline_the_message_says_what_to_do_by_hand(tmp_path, monkeypatch):
-    monkeypatch.setattr(downloads.time, "sleep", lambda seconds: None)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{free.getsockname()[1]}/speech.tar.gz"  # nobody listens there
+def test_a_wrong_checksum_is_refused_and_removed(server, tmp_path):
+    with pytest.raises(DownloadError, match=f"not {'0' * 64}: damaged on the way.*put it at .*file.bin"):
+        download(f"{server.url}/file.bin", tmp_path / "file.bin", "0" * 64)
+    assert not any(name.endswith((".bin", ".part")) for name in seen(tmp_path))
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/file.bin", "http://no-such-host.invalid/file.bin"])
+def test_without_a_network_the_message_says_what_to_put_where(url, tmp_path):
     with pytest.raises(DownloadError) as error:
-        download(url, tmp_path / "speech.tar.gz")
-    assert url in str(error.value) and str(tmp_path / "speech.tar.gz") in str(error.value)
-    assert "by hand" in str(error.value) and "refused" in str(error.value)
+        download(url, tmp_path / "file.bin")
+    said = str(error.value)
+    assert "cannot be reached" in said and "\n" not in said
+    assert said.endswith(f"To do it by hand, fetch {url} and put it at {tmp_path / 'file.bin'}")
 
 
-def test_what_is_not_there_is_not_asked_for_again(server, tmp_path):
-    with pytest.raises(DownloadError, match="404"):
-        download(server.url.replace("file.bin", "missing"), tmp_path / "file.bin")
-    assert len(server.asked) == 1
+def test_an_answer_that_is_no_file(server, tmp_path):
+    with pytest.raises(
+        DownloadError, match=r"other.bin: the server answers 404 Not Found\. To do it by hand"
+    ):
+        download(f"{server.url}/other.bin", tmp_path / "other.bin")
 
 
-def make_tar(path, name="a/b.txt"):
-    with tarfile.open(path, "w:gz") as tar:
-        member = tarfile.TarInfo(name)
-        member.size = 5
-        tar.addfile(member, io.BytesIO(b"hello"))
-    return path
+def test_no_room_is_seen_before_anything_is_written(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(
+        DownloadError, match=r"0.0 GB are needed; 0.0 GB free\). Make room, or move the cache"
+    ):
+        download(f"{server.url}/file.bin", tmp_path / "file.bin")
+    assert seen(tmp_path) == []
 
 
-def test_an_archive_is_unpacked_whole_or_not_at_all(tmp_path):
-    archive = make_tar(tmp_path / "a.tar.gz")
-    assert (unpack(archive, tmp_path / "out") / "a" / "b.txt").read_text() == "hello"
-    assert (unpack(archive, tmp_path / "inner", "a") / "b.txt").read_text() == "hello"
-    assert (unpack(archive, tmp_path / "deep", "*/b.txt")).read_text() == "hello"
-    with pytest.raises(DownloadError, match="no folder not-in-there"):
-        unpack(archive, tmp_path / "other", "not-in-there")
-    archive.write_bytes(archive.read_bytes()[:-30])
-    unpack(archive, tmp_path / "out")  # there already
-    with pytest.raises(DownloadError, match=r"a\.tar\.gz.*unpacked"):
-        unpack(archive, tmp_path / "again")
-    assert left(tmp_path) == ["a.tar.gz", "deep", "inner", "out"]
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+def test_a_disk_that_fills_up(server, tmp_path):
+    (tmp_path / "file.bin.part").symlink_to("/dev/full")
+    with pytest.raises(DownloadError, match=r"cannot be written .No space left on device"):
+        download(f"{server.url}/file.bin", tmp_path / "file.bin")
+    assert len(server.ranges) == 1, "no use in trying again"
 
 
-def test_an_archive_that_reaches_outside_is_refused(tmp_path):
-    with pytest.raises(DownloadError, match="unpacked"):
-        unpack(make_tar(tmp_path / "a.tar.gz", "../outside.txt"), tmp_path / "deep" / "out")
-    assert not (tmp_path / "deep" / "outside.txt").exists()
+def test_a_folder_that_cannot_be_made(server, tmp_path):
+    (tmp_path / "folder").write_text("a file")
+    with pytest.raises(DownloadError, match="cannot be written"):
+        download(f"{server.url}/file.bin", tmp_path / "folder" / "file.bin")
+
+
+# --- teachers by name ---------------------------------------------------------------------------------------
+
+
+def serve(server: Server, prefix: str, folder: Path) -> None:
+    for path in folder.iterdir():
+        server.files[f"{prefix}/{path.name}"] = path.read_bytes()
+
+
+def test_a_model_of_a_hub(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    folder = tmp_path / "made"
+    transformers_model("hubert", **SMALL).save_pretrained(folder)
+    weights = (folder / "model.safetensors").read_bytes()
+    siblings = [{"rfilename": "config.json"}, {"rfilename": "README.md"}]
+    siblings.append(
+        {"rfilename": "model.safetensors", "lfs": {"sha256": hashlib.sha256(weights).hexdigest()}}
+    )
+    server.files["/api/models/some/hubert/revision/main"] = json.dumps(
+        {"sha": "abc", "siblings": siblings}
+    ).encode()
+    serve(server, "/some/hubert/resolve/abc", folder)
+    teacher = load_teacher("some/hubert")
+    assert teacher.config.layers == 3 and teacher.source == "some/hubert"
+    kept = cache_folder() / "teachers" / "huggingface" / "some--hubert"
+    assert seen(kept) == ["config.json", "model.safetensors"]
+    asked = len(server.ranges)
+    load_teacher("some/hubert")
+    assert len(server.ranges) == asked, "from the cache"
+    server.files["/some/hubert/resolve/abc/model.safetensors"] = weights[:-1] + b"!"
+    shutil.rmtree(kept)
+    with pytest.raises(DownloadError, match="has SHA-256"):
+        load_teacher("some/hubert")
+
+
+def test_a_hub_that_is_not_there_or_has_no_such_model(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    with pytest.raises(
+        DownloadError, match=r"404 Not Found. Or put config.json and model.safetensors .*some--other"
+    ):
+        load_teacher("some/other")
+    server.files["/api/models/some/text/revision/v1"] = b'{"siblings": [{"rfilename": "README.md"}]}'
+    with pytest.raises(
+        CheckpointError, match=r"has no config.json with model.safetensors or pytorch_model.bin"
+    ):
+        load_teacher("some/text@v1")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(DownloadError, match=r"cannot be reached .*Or put config.json"):
+        load_teacher("some/other")
+
+
+def test_a_bundle_and_a_fairseq_file_by_name(server, tmp_path, monkeypatch):
+    bundle = torchaudio.pipelines.HUBERT_BASE
+    monkeypatch.setattr(bundle, "_params", SMALL_TORCHAUDIO)
+    monkeypatch.setattr("kdkit.teachers.bundles._URL", f"{server.url}/torchaudio/")
+    torch.save(torchaudio.models.wav2vec2_model(**SMALL_TORCHAUDIO).state_dict(), tmp_path / "model.pth")
+    server.files[f"/torchaudio/{bundle._path}"] = (tmp_path / "model.pth").read_bytes()
+    server.cut = [10_000]
+    assert load_teacher("HUBERT_BASE").config.layers == 3
+    assert (cache_folder() / "teachers" / bundle._path).is_file()
+
+    write_fairseq(tmp_path / "hubert.pt", transformers_model("hubert", **SMALL), clusters=5)
+    data = (tmp_path / "hubert.pt").read_bytes()
+    server.files["/hubert_base_ls960.pt"] = data
+    recorded = f"{server.url}/hubert_base_ls960.pt", hashlib.sha256(data).hexdigest()
+    monkeypatch.setitem(sources.FAIRSEQ_FILES, "hubert_base_ls960", recorded)
+    assert len(load_teacher("hubert_base_ls960").codebook.label_embeddings) == 5
+
+
+def test_the_recorded_checksums_are_checksums():
+    for url, digest in sources.FAIRSEQ_FILES.values():
+        assert url.startswith("https://") and (digest is None or len(bytes.fromhex(digest)) == 32)

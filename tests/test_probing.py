@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 import torchaudio
 from hypothesis import given, settings
@@ -21,25 +20,6 @@ from kdkit.manifest import Utterance, frame_phones
 from kdkit.models import ModelConfig, SpeechModel
 
 SMALL = ModelConfig(layers=2, dim=32, ffn=32, heads=2, conv_channels=(8,) * 7, pos_kernel=16, pos_groups=4)
-TONES = {"a": 300, "b": 700, "c": 1500, "d": 3100, "": 0}
-
-
-@pytest.fixture(scope="module")
-def utterances(tmp_path_factory) -> list[Utterance]:
-    """Ten utterances of three speakers; every phone is a tone of its own."""
-    folder, rng = tmp_path_factory.mktemp("tones"), np.random.default_rng(0)
-    made = []
-    for i in range(10):
-        symbols = rng.choice(list(TONES), 8 + i % 3)
-        samples = rng.integers(1000, 3000, len(symbols))
-        wave = np.concatenate(
-            [np.sin(2 * np.pi * TONES[s] * np.arange(n) / 16_000) for s, n in zip(symbols, samples)]
-        )
-        starts = (np.cumsum(samples) - samples) / 16_000
-        soundfile.write(folder / f"{i}.wav", 0.3 * wave + 0.01 * rng.normal(size=len(wave)), 16_000)
-        phones = tuple(zip(starts.tolist(), symbols.tolist(), strict=True))
-        made.append(Utterance(f"u{i}", folder / f"{i}.wav", len(wave) / 16_000, "", f"s{i % 3}", phones))
-    return made
 
 
 def numbers(waves, lengths):

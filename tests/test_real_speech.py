@@ -18,14 +18,15 @@ from kdkit.corpora import fsdd, librispeech
 from kdkit.corpora.intake import Found, shuffled, take_in
 from kdkit.corpora.own import read_folder, read_table
 from kdkit.corpora.summary import check_speakers, split_by_speaker, summarise
-from kdkit.corpora.synthetic import build_synthetic, default_root, subset
+from kdkit.corpora.synthetic import build_synthetic, subset
 from kdkit.corpora.transcripts import clean, outside, spelled
 from kdkit.errors import ConfigError, DownloadError, ManifestError
+from kdkit.files import cache_folder
 from kdkit.manifest import Utterance, read_manifest
 from kdkit.text import decode, encode
 
 FSDD = Path(
-    os.environ.get("KDKIT_FSDD") or default_root() / "fsdd"
+    os.environ.get("KDKIT_FSDD") or cache_folder() / "fsdd"
 )  # the latter: where the kit downloads it to
 
 

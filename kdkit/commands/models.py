@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from kdkit.commands import Seed, app
+from kdkit.commands import Data, Seed, app, speech_of
+from kdkit.errors import ConfigError
 
 
 @app.command(epilog="Example: kdkit models")
@@ -14,6 +16,8 @@ def models() -> None:
     """List known structures and shipped models."""
     from kdkit.models import PRESETS, SpeechModel, parameter_count
     from kdkit.teachers import ASSETS
+    from kdkit.teachers.bundles import bundle_names
+    from kdkit.teachers.sources import FAIRSEQ_FILES
 
     print(f"{'structure':18} {'parameters':>11}  layers  width  front-end")
     for name, config in PRESETS.items():
@@ -22,6 +26,9 @@ def models() -> None:
     print(f"\nshipped in {ASSETS}")
     for path in sorted(ASSETS.glob("*.safetensors")):
         print(f"{path.name:34} {path.stat().st_size / 1e6:6.1f} MB")
+    print("\nteachers that are downloaded on first use (or give a file, a folder, or owner/name on the hub)")
+    print(f"with a codebook: {', '.join(FAIRSEQ_FILES)}")
+    print(f"of torchaudio: {', '.join(name for name in bundle_names() if 'ASR' not in name)}")
 
 
 @app.command(epilog="Example: kdkit structures --budget 23e6 --like dt-waveform --layers 2,4,8,12")
@@ -48,29 +55,65 @@ def structures(
         print(row)
 
 
-@app.command(epilog="Example: kdkit probe tiny --minutes 6")
+@app.command(
+    epilog="Examples: kdkit probe tiny --out runs/probe\n\n"
+    "kdkit probe runs/student/student.safetensors --against tiny\n\n"
+    "kdkit probe hubert_base_ls960 --data train.jsonl --test-data test.jsonl"
+)
 def probe(
     model: Annotated[
-        str, typer.Argument(help="'tiny', a shipped student's name or a checkpoint of a model.")
+        str,
+        typer.Argument(
+            help="'tiny', a shipped student, a bundle, file, folder or hub id (see load_teacher)."
+        ),
     ] = "tiny",
-    minutes: Annotated[float, typer.Option(min=0.1, help="Minutes of speech to train the probe on.")] = 6,
+    against: Annotated[
+        str | None, typer.Option(help="A model whose layers are compared with these: a student's teacher.")
+    ] = None,
+    data: Data = None,
+    test_data: Annotated[
+        Path | None, typer.Option(help="Manifest of other voices, with phone times; needed with --data.")
+    ] = None,
+    minutes: Annotated[float, typer.Option(min=0.1, help="Minutes of speech to train the probes on.")] = 6,
     test_minutes: Annotated[
-        float, typer.Option(min=0.1, help="Minutes of unseen voices to judge it on.")
+        float, typer.Option(min=0.1, help="Minutes of unseen voices to judge them on.")
     ] = 3,
+    frames: Annotated[int, typer.Option(min=100, help="Frames to train on; half as many judge.")] = 20_000,
+    clusters: Annotated[int, typer.Option(min=2, help="k-means centroids in each layer.")] = 100,
+    out: Annotated[Path | None, typer.Option(help="Folder for probe.json and probe.png.")] = None,
     seed: Seed = 0,
 ) -> None:
-    """Ask every layer which phone it hears.
+    """Ask every layer of a teacher or a student what it knows.
 
-    A linear probe for each layer, judged on voices that neither it nor the model ever heard.
+    Phones, speakers, clusters, likeness to Fbank and to another model, attention; on voices that neither the probes nor
+    (with the synthetic speech) the model ever heard.
     """
-    from kdkit.corpora.synthetic import build_synthetic
-    from kdkit.probing import phone_probe
-    from kdkit.students import load_student
-    from kdkit.teachers import load_teacher
+    import json
 
-    network = load_teacher().model if model == "tiny" else load_student(model)[0]
-    splits = build_synthetic(minutes={"train": minutes, "test-clean": test_minutes})
-    print(phone_probe(network, splits["train"], splits["test-clean"], seed=seed))
+    from kdkit.files import write_atomically, write_text
+    from kdkit.probing import survey
+    from kdkit.probing.figures import survey_figure
+    from kdkit.teachers import load_teacher
+    from kdkit.training import best_device
+
+    if (data is None) != (test_data is None):
+        raise ConfigError("--data and --test-data belong together: probes are judged on other voices")
+    teacher, other = load_teacher(model), load_teacher(against) if against else None
+    for network in filter(None, (teacher, other)):
+        network.to(best_device())
+    train = speech_of(data, "train", minutes, minutes)
+    test = speech_of(test_data, "test-clean", test_minutes, test_minutes)
+    print(teacher)
+    found = survey(teacher, train, test, frames, clusters, other, seed)
+    print(found)
+    if out:
+        text = json.dumps(
+            {"model": model, "against": against, "seed": seed, **found.to_dict()}, ensure_ascii=False
+        )
+        write_text(out / "probe.json", text + "\n")
+        figure = survey_figure(found, title=model)
+        write_atomically(out / "probe.png", lambda path: figure.savefig(path, format="png", dpi=120))
+        print(f"numbers: {out / 'probe.json'}, figure: {out / 'probe.png'}")
 
 
 def _shape_only(build, config):

@@ -206,9 +206,9 @@ def check_command(
 
 
 def _root(root: Path | None, below: str = "") -> Path:
-    from kdkit.corpora.synthetic import default_root
+    from kdkit.files import cache_folder
 
-    return root or default_root() / below
+    return root or cache_folder() / below
 
 
 def _divided(taken: dict, dev: float, test: float, allow_overlap: bool) -> tuple[dict, list]:

@@ -36,7 +36,9 @@ from kdkit.errors import ConfigError
 def distill(
     student: Annotated[str, typer.Argument(help="Structure of the student: a preset of 'kdkit models'.")],
     out: Out,
-    teacher: Annotated[str, typer.Option(help="'tiny' or a checkpoint of a teacher.")] = "tiny",
+    teacher: Annotated[
+        str, typer.Option(help="'tiny', a bundle, file, folder or hub id: whatever load_teacher takes.")
+    ] = "tiny",
     labeller: Annotated[
         str | None, typer.Option(help="A second teacher, whose cluster ids the discriminative loss follows.")
     ] = None,
@@ -158,7 +160,8 @@ def distill(
 )
 def finetune(
     model: Annotated[
-        str, typer.Argument(help="A checkpoint of 'kdkit distill', a shipped student's name, or 'tiny'.")
+        str,
+        typer.Argument(help="A checkpoint of 'kdkit distill', a shipped student's name, or any teacher."),
     ],
     out: Out,
     data: Data = None,
@@ -224,13 +227,11 @@ def finetune(
     from kdkit.corpora.summary import check_speakers
     from kdkit.ctc import MaskConfig
     from kdkit.finetuning import FineTuneConfig, budget_table, budgets_of, fine_tune_budgets, from_scratch
-    from kdkit.students import load_student
-    from kdkit.teachers import ASSETS, load_model
+    from kdkit.teachers import load_teacher
     from kdkit.training import TrainConfig, processes
 
     def start(speech):
-        path = ASSETS / "tiny_teacher.safetensors"
-        network = load_model(path)[0] if model == "tiny" else load_student(model)[0]
+        network = load_teacher(model).model.requires_grad_(True)
         return from_scratch(network, speech, seed) if scratch else network
 
     wanted = minutes or ([10.0] if data is None else [])

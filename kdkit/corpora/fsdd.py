@@ -20,9 +20,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from kdkit.archives import unpack
 from kdkit.audio import SAMPLE_RATE, read_audio, write_audio
 from kdkit.corpora.intake import Found
-from kdkit.downloads import download, unpack
+from kdkit.downloads import download
 from kdkit.errors import ConfigError, ManifestError
 from kdkit.manifest import Utterance
 

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kdkit.archives import unpack
 from kdkit.corpora.intake import Found, audio_files
-from kdkit.downloads import download, unpack
+from kdkit.downloads import download
 from kdkit.errors import ConfigError, ManifestError
 
 SUBSETS = {  # and the SHA-256 of their archives

@@ -16,14 +16,20 @@
 # **You will**
 #
 # - listen to an utterance and follow it from samples to hidden states, one vector every 20 ms;
+# - see where the heads look, and hear what a *cluster id* of the teacher stands for;
 # - write a *linear probe* and put it on every layer, with plain Fbank features as the line to beat;
-# - measure how well the teacher's *cluster ids* agree with phones (PNMI), and compare layers with layers
-#   (CKA);
-# - decide which layers a student should learn from.
+# - measure how well cluster ids agree with phones (PNMI), and compare layers with layers (CKA);
+# - decide which layers a student should learn from, and hand that decision on to notebook 02.
 #
 # **Device.** Any CPU; a GPU is used where there is one. **Minutes.** About two in profile `quick` on two
 # cores, seconds in `smoke`. **Needs** nothing from other notebooks: the tiny teacher ships with the kit, the
 # speech is made on first use.
+#
+# **Your own teacher.** Change `teacher_name` below, and every cell asks it instead: `"HUBERT_BASE"` or
+# another bundle of torchaudio, `"hubert_base_ls960"` (fairseq's file, the one with a codebook), a file, a
+# folder or a name on the Hugging Face hub. **Your own speech:** give two manifests, of different voices, in
+# `train_speech` and `test_speech`. LibriSpeech has no phone times; they are then estimated (letters aligned
+# by torchaudio's bundle, 1.2 GB, phones by eSpeak NG), and the notebook says so. Large teachers want a GPU.
 
 # %% [markdown]
 # ## Set-up
@@ -48,9 +54,12 @@ if importlib.util.find_spec("kdkit") is None:
 profile = "quick"  # str: "smoke" (does it run?), "quick" (a laptop) or "full" (everything, a night)
 seed = 0  # int: draws the frames that are probed
 out = "runs/notebooks"  # str: run folder, relative to where the notebook runs
+teacher_name = "tiny"  # str: whatever kdkit.load_teacher takes, such as "HUBERT_BASE" or "hubert_base_ls960"
+train_speech = ""  # str: manifest of speech to train the probes on; "": synthetic speech
+test_speech = ""  # str: manifest of other voices to judge them on; "": synthetic speech
 
 # %%
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 import torch
@@ -64,43 +73,9 @@ from kdkit.fbank import Fbank
 from kdkit.frontends import num_frames
 from kdkit.lessons import Lesson, millions, outcome, percent
 from kdkit.manifest import frame_phones
+from kdkit.probing import figures, listening
 
 lesson = Lesson("01_teacher_probing", "What does each layer of the teacher know?", profile, seed, out)
-
-# %% [markdown]
-# ## The teacher
-#
-# HuBERT (arXiv 2106.07447) has two parts. A *waveform CNN* turns 16,000 samples a second into 50 frames a
-# second. A *Transformer* then lets every frame look at all others. We write
-#
-# - $x$ for the waveform and $t = 1 \dots T$ for the frames;
-# - $H^0$ for the input of layer 1, and $H^l$ for the output of layer $l$, after its residual connection.
-#
-# It was trained by *masked prediction*: spans of frames are hidden, and at the hidden places the network must
-# name the *cluster id* of what was there. Clusters come from k-means, first of MFCCs, then of the network's
-# own layers.
-
-# %% [markdown]
-# The teacher of the lessons has HuBERT's structure at a size that a laptop can handle. It was pre-trained by
-# the kit's own recipe (`data_scripts/make_teacher.py`) on synthetic speech, without any transcript: first its
-# CNN learns to be a filterbank, a short cut at this size, then come two iterations of masked prediction.
-
-# %%
-teacher = lesson.teacher()
-config = teacher.config
-structure = {
-    "layers": config.layers,
-    "width": config.dim,
-    "FFN": config.ffn,
-    "heads": config.heads,
-    "clusters": len(teacher.codebook.label_embeddings),
-    "parameters": millions(teacher.model),
-}
-lesson.table("teacher", [structure], "The tiny teacher.")
-
-# %% [markdown]
-# HuBERT Base has the same twelve layers at 768 wide, and lessons 2 and 3 count it beside the tiny one.
-# Whatever you learn to measure here works on it unchanged.
 
 # %% [markdown]
 # ## One utterance of an unseen voice
@@ -110,9 +85,12 @@ lesson.table("teacher", [structure], "The tiny teacher.")
 # probe.
 
 # %%
-train_speech, test_speech = lesson.corpus("train", "test-clean")
-assert not {u.speaker for u in train_speech} & {u.speaker for u in test_speech}
-utterance = min(test_speech, key=lambda u: abs(u.duration - 3))
+if train_speech:
+    train_part, test_part = lesson.manifests(train_speech, test_speech)
+else:
+    train_part, test_part = lesson.corpus("train", "test-clean")
+assert not {u.speaker for u in train_part} & {u.speaker for u in test_part}
+utterance = min(test_part, key=lambda u: abs(u.duration - 3))
 wave = read_audio(utterance.audio)  # (samples,) at 16 kHz
 lesson.audio("utterance", wave, f"An unseen voice says: “{utterance.text}”")
 
@@ -136,6 +114,41 @@ lesson.figure("fbank", plots.spectrogram(fbank, utterance.phones), "Fbank of the
 # be judged frame by frame; on human speech one would have to estimate them first.
 
 # %% [markdown]
+# ## The teacher
+#
+# HuBERT (arXiv 2106.07447) has two parts. A *waveform CNN* turns 16,000 samples a second into 50 frames a
+# second. A *Transformer* then lets every frame look at all others. We write
+#
+# - $x$ for the waveform and $t = 1 \dots T$ for the frames;
+# - $H^0$ for the input of layer 1, and $H^l$ for the output of layer $l$, after its residual connection.
+#
+# It was trained by *masked prediction*: spans of frames are hidden, and at the hidden places the network must
+# name the *cluster id* of what was there. Clusters come from k-means, first of MFCCs, then of the network's
+# own layers.
+
+# %% [markdown]
+# The teacher of the lessons has HuBERT's structure at a size that a laptop can handle. It was pre-trained by
+# the kit's own recipe (`data_scripts/make_teacher.py`) on synthetic speech, without any transcript: first its
+# CNN learns to be a filterbank, a short cut at this size, then come two iterations of masked prediction.
+
+# %%
+teacher = lesson.teacher(teacher_name)
+config = teacher.config
+structure = {
+    "layers": config.layers,
+    "width": config.dim,
+    "FFN": config.ffn,
+    "heads": config.heads,
+    "clusters": len(teacher.codebook.label_embeddings) if teacher.codebook else "no codebook",
+    "parameters": millions(teacher.model),
+}
+lesson.table("teacher", [structure], f"The teacher: {teacher_name}.")
+
+# %% [markdown]
+# HuBERT Base has the same twelve layers at 768 wide, and lessons 2 and 3 count it beside the tiny one.
+# Whatever you learn to measure here works on it unchanged: `teacher_name = "HUBERT_BASE"` and run again.
+
+# %% [markdown]
 # ## From samples to hidden states
 #
 # Frame $t$ (counted from 0) of the CNN sees samples $320t$ to $320t + 400$: 25 ms of sound, a new frame every
@@ -156,20 +169,50 @@ assert features.shape[1] == output.last.shape[1] == (len(wave) - 400) // 320 + 1
 # states and cluster ids can be laid over one another by frame number alone.
 
 # %% [markdown]
-# The figure shows the utterance on its way, frames from left to right, dimensions from bottom to top. Expect
-# stripes: neighbouring frames of one phone are alike, and the picture changes where the phone does. No
-# dimension has a name; what a layer knows lies in directions, and that is what the probe will look for.
+# The figure shows the utterance on its way through the CNN and every layer, frames from left to right,
+# dimensions from bottom to top. Expect stripes: neighbouring frames of one phone are alike, and the picture
+# changes where the phone does. No dimension has a name; what a layer knows lies in directions, and that is
+# what the probe will look for.
 
 # %%
-shown = [0, config.layers // 3, 2 * config.layers // 3, config.layers]
-states = {"CNN features": features[0].cpu()}
-states |= {f"H{layer}": output.hidden[layer][0].cpu() for layer in shown}
-figure = plots.hidden_states(states, utterance.phones)
-lesson.figure("layers", figure, "The same utterance in the CNN and in four hidden states, with its phones.")
+states = {"CNN": features[0].cpu()}
+states |= {f"H{layer}": hidden[0].cpu() for layer, hidden in enumerate(output.hidden)}
+figure = plots.hidden_states(states, utterance.phones, height=0.75)
+lesson.figure("layers", figure, "The same utterance in the CNN and in every hidden state, with its phones.")
 
 # %% [markdown]
 # Which panel holds steady longest within a phone? Which one changes *before* a border? The CNN cannot look
 # ahead, attention can: a frame of a deep layer knows what comes next.
+
+# %% [markdown]
+# ## Where the heads look
+#
+# A layer is several *heads*. Each gives every frame (from bottom to top) its weights on all frames (from left
+# to right). Three kinds are known from large models: heads that look at the next neighbours (a bright
+# diagonal), heads that look at the same phone elsewhere (blocks), and heads that look at a few frames
+# whatever they ask for (vertical stripes: often silence). Shown is, in the first, a middle and the last
+# layer, the head that looks nearest.
+
+# %%
+weights = probing.attention_weights(teacher, wave)  # layers x (heads, T, T)
+reach = torch.stack([probing.attention_distance(w).mean(-1) for w in weights])  # (layers, heads), seconds
+picked = [(layer, int(reach[layer].argmin())) for layer in (0, config.layers // 2, config.layers - 1)]
+maps = torch.stack([weights[layer][head] for layer, head in picked])
+names = [f"layer {layer + 1}, head {head + 1}" for layer, head in picked]
+lesson.figure("attention", figures.attention_maps(maps, utterance.phones, names), "Where three heads look.")
+
+# %% [markdown]
+# How far do they look? Weights spread evenly would reach a third of the utterance on average. A head far
+# below that has a place of its own to look at. Do not be surprised if the tiny teacher has hardly any: its
+# positional convolution brings the neighbourhood in before attention begins.
+
+# %%
+even = float(probing.attention_distance(torch.full_like(weights[0][:1], 1 / weights[0].shape[-1])).mean())
+nearest, farthest = float(reach.min()), float(reach.max())
+lesson.metric("attention/mean reach", float(reach.mean()), unit="s")
+text = f"The heads reach {nearest:.2f} to {farthest:.2f} s, {float(reach.mean()):.2f} s on average; "
+text += f"even weights would reach {even:.2f} s in this utterance of {utterance.duration:.1f} s."
+lesson.verdict("Some heads look near", "seen" if nearest < even / 2 else "not seen", text)
 
 # %% [markdown]
 # ## The codebook: one id every 20 ms
@@ -181,6 +224,16 @@ lesson.figure("layers", figure, "The same utterance in the CNN and in four hidde
 #
 # Cosine of normalised vectors is a dot product, so one matrix multiplication does all clusters at once. The
 # assertion checks the lines below against the package.
+#
+# Of full-size HuBERT only fairseq's own files carry the codebook. Where a teacher has none, the next cell
+# makes one of k-means centroids of its last layer, and says so.
+
+# %%
+if teacher.codebook is None:
+    from kdkit.pretrain import kmeans_codebook
+
+    teacher.codebook = kmeans_codebook(teacher.model, train_part, clusters=100, seed=seed).to(lesson.device)
+    lesson.text("codebook", f"{teacher_name} has no codebook: 100 k-means centroids of its last layer serve.")
 
 
 # %%
@@ -212,6 +265,42 @@ lesson.table("ids", rows, "Cluster ids of the first phones of the utterance.")
 # when it comes again, use the same ones? PNMI, below, answers this for thousands of frames.
 
 # %% [markdown]
+# ## What a cluster sounds like
+#
+# An id is only a number; its frames can be heard. The next cell looks up every run of every id in some test
+# utterances. Then it takes the ids whose frames agree best on a phone and plays what they stand for: the
+# frames of one id, from many places and voices, one after the other.
+
+# %%
+runs = listening.occurrences(teacher, test_part[:60])  # {id: its runs of frames}
+shares = {k: listening.phone_shares(of_id) for k, of_id in runs.items()}
+spoken = [k for k in runs if shares[k][0][0] and sum(len(run.phones) for run in runs[k]) >= 10]
+purest = sorted(spoken, key=lambda k: -shares[k][0][1])
+shown = list({shares[k][0][0]: k for k in reversed(purest)}.values())[::-1]  # the purest id of each phone
+
+# %%
+rows = [
+    {
+        "id": k,
+        "runs": len(runs[k]),
+        "voices": len({run.utterance.speaker for run in runs[k]}),
+        "phones under its frames": ", ".join(
+            f"{p or 'silence'} {100 * share:.0f} %" for p, share in shares[k][:3]
+        ),
+    }
+    for k in shown[:10]
+]
+lesson.table("clusters heard", rows, "Ids that agree best on a phone, one for each phone.")
+for k in shown[:3]:
+    caption = f"Id {k}: mostly [{shares[k][0][0]}], {min(30, len(runs[k]))} of {len(runs[k])} runs."
+    lesson.audio(f"cluster {k}", listening.play(runs[k]), caption)
+
+# %% [markdown]
+# Play them. You should hear one sound again and again in different mouths, short and cut off. To hear
+# another id, put its number into `listening.play(runs[...])`. The last ones of `purest` are the ids that no
+# phone owns: what do *they* have in common?
+
+# %% [markdown]
 # ## A linear probe, written out
 #
 # What does "layer $l$ knows phones" mean? That a *linear* classifier, trained on its frames, names the phones
@@ -231,10 +320,13 @@ lesson.table("ids", rows, "Cluster ids of the first phones of the utterance.")
 # %%
 size = lesson.size
 extract = ModelLayers(teacher)
-train = collect(extract, subset(train_speech, size.probe_train_minutes), frames=size.probe_frames, seed=seed)
-test = collect(
-    extract, subset(test_speech, size.probe_test_minutes), frames=size.probe_frames // 2, seed=seed
+train_part, test_part = (
+    subset(train_part, size.probe_train_minutes),
+    subset(test_part, size.probe_test_minutes),
 )
+judged = {"frames": size.probe_frames // 2, "seed": seed, "per_utterance": 15}  # from many utterances
+train = collect(extract, train_part, frames=size.probe_frames, seed=seed)
+test = collect(extract, test_part, **judged)
 print(f"{len(train)} frames to train on, {len(test)} of other voices to be judged on")
 print("features:", ", ".join(train.names))
 
@@ -366,6 +458,30 @@ lesson.figure("confusion", figure, f"Phones said for each true phone, probe on {
 # phones miss most: the probe has seen few of them.
 
 # %% [markdown]
+# ## Who speaks?
+#
+# The same probe, another question: whose voice is it? All voices are unseen by the teacher; the probe hears
+# half of each voice's utterances and is judged on the other half. Recognition wants the phone and not the
+# voice. Expect the voice to be plain in Fbank, and to fade where the phones are clear.
+
+# %%
+speakers = probing.probe_speakers(test, seed)
+curves = {"phones": probe.layers, "speakers": speakers[2:]}
+lesson.figure(
+    "speakers",
+    figures.two_curves(curves, "Phones and speakers, frame by frame"),
+    "Linear probes for phone and speaker.",
+)
+for score in speakers:
+    lesson.metric(f"speaker/{score.name}", score.accuracy, (score.low, score.high), unit="share")
+
+# %%
+fbank_voice, last_voice = speakers[0], speakers[-1]
+text = f"Of {len(set(test.speakers))} voices, Fbank + deltas tells {percent(fbank_voice.accuracy)} of the frames, "
+text += f"the last layer {percent(last_voice.accuracy)}."
+lesson.verdict("The voice fades", "seen" if last_voice.high < fbank_voice.low else "not seen", text)
+
+# %% [markdown]
 # ## Cluster ids against phones: PNMI
 #
 # A probe needs phone labels to train; cluster ids need none. How much of the phone does the id tell?
@@ -403,6 +519,30 @@ print(f"codebook ids: PNMI {codebook_pnmi:.3f}, {len(set(test_ids.tolist()))} id
 # neighbourhood alone.
 
 # %% [markdown]
+# ### How sure is the codebook?
+#
+# A student can learn from the whole distribution $q$, not only from the first id. How much there is to learn
+# depends on $\tau$. Two numbers tell: how many ids a frame hesitates between ($e$ to the mean entropy of
+# $q$), and how many are in use at all ($e$ to the entropy of the mean $q$). Expect one certain id at small
+# $\tau$, and at large $\tau$ a distribution that says the same of every frame: nothing.
+
+# %%
+usage = probing.codebook_usage(
+    teacher.codebook, test.features[-1], sorted({0.03, 0.05, 0.1, 0.2, 0.5, 1.0, teacher.codebook.tau})
+)
+trained = next(u for u in usage if u.tau == teacher.codebook.tau)
+lesson.figure("temperature", figures.codebook_usage(usage), "Ids in play over the temperature.")
+lesson.metric("codebook/choices of a frame", trained.choices)
+lesson.metric("codebook/ids in use", trained.used)
+text = f"At the codebook's own temperature, {trained.tau:g}, a frame hesitates between {trained.choices:.1f} ids, and "
+text += f"{trained.used:.0f} of {len(teacher.codebook.label_embeddings)} are in use."
+lesson.text("temperature", text)
+
+# %% [markdown]
+# Between the two ends lies the range in which $q$ says more than its first id. The discriminative loss of
+# notebook 02 takes its temperature from there.
+
+# %% [markdown]
 # The same for every layer, with k-means ids of its own frames, the way HuBERT's targets are made: fitted on
 # training voices, judged on unseen ones. Expect a curve like that of the probe. Beside it runs the share of
 # the *speaker's* entropy that the id removes: features that hear the voice instead of the phone have it high.
@@ -411,7 +551,7 @@ print(f"codebook ids: PNMI {codebook_pnmi:.3f}, {len(set(test_ids.tolist()))} id
 clusters = 100  # fewer than HuBERT's codebooks have: this sample would not fill more
 cluster_scores = probing.layer_pnmi(train, test, clusters, seed)
 for score in cluster_scores:
-    lesson.metric(f"pnmi/{score.name}", score.pnmi, unit="share")
+    lesson.metric(f"pnmi/{score.name}", score.pnmi, score.interval, unit="share")
 figure = plots.cluster_curve(cluster_scores)
 lesson.figure(
     "pnmi", figure, f"What {clusters} k-means ids of each layer tell of the phone and of the speaker."
@@ -505,24 +645,76 @@ rows = [
 lesson.table("layers", rows, "The layers of the teacher, measured on unseen voices.")
 
 # %% [markdown]
-# No column alone decides. The next cell compares DistilHuBERT's choice with the best layer of this teacher.
+# No column alone decides. One simple rule: of all sets of three layers, take the one with the best mean phone
+# probe *minus* how alike its members are (mean CKA). Below it stands beside DistilHuBERT's choice. If you
+# would rather take others, write them into `choice`.
 
 # %%
-chosen = [layer for layer in (4, 8, 12) if layer <= config.layers]
-pairs = [(a, b) for a in chosen for b in chosen if a < b]
-closest = max(pairs, key=lambda pair: cka[2 + pair[0], 2 + pair[1]])
-text = f"DistilHuBERT's layers {chosen} read "
-text += ", ".join(percent(probe.layers[layer].accuracy) for layer in chosen)
-text += f" of the frames here, {best.name} reads {percent(best.accuracy)}; the two most alike are H{closest[0]} and "
-text += f"H{closest[1]}, with CKA {cka[2 + closest[0], 2 + closest[1]]:.2f}."
+accuracy = np.array([score.accuracy for score in probe.layers])
+
+
+def worth(layers):
+    alike = np.mean([cka[2 + a, 2 + b] for a, b in combinations(layers, 2)])
+    return accuracy[list(layers)].mean() - alike
+
+
+choice = max(combinations(range(1, config.layers + 1), 3), key=worth)
+published = tuple(layer for layer in (4, 8, 12) if layer <= config.layers)
+rows = [
+    {
+        "choice": name,
+        "layers": ", ".join(f"H{layer}" for layer in layers),
+        "phone probe, mean": percent(accuracy[list(layers)].mean()),
+        "CKA, mean": f"{np.mean([cka[2 + a, 2 + b] for a, b in combinations(layers, 2)]):.2f}",
+    }
+    for name, layers in (("by the rule", choice), ("DistilHuBERT", published))
+]
+lesson.table("choices", rows, "Two choices of three teacher layers.")
+
+# %%
+lesson.keep_layers(choice, teacher_name)
+text = f"Layers {', '.join(map(str, choice))} of {teacher_name} go into notebook 02: its shallow & wide student learns "
+text += "them through prediction heads. Layer-wise students learn all layers anyhow."
 lesson.text("layers to distil", text)
+
+# %% [markdown]
+# The rule is a proposal, not a law: it asks only for phones and for variety. The last layer, for instance,
+# is what the codebook reads, and the discriminative loss needs a student that can get there.
+
+# %% [markdown]
+# ## The same questions to a student
+#
+# Every measure takes a student as well as a teacher. Here is the CKA of a student that ships with the kit (12
+# thin layers, Fbank front-end) with its teacher, on the same frames. Layer-wise distillation wants its layer
+# $l$ to be like the teacher's layer $l$. Expect a bright diagonal.
+
+# %%
+if teacher_name == "tiny" and not train_speech:
+    student, _ = lesson.student("tiny-dt-fbank")
+    theirs = collect(ModelLayers(student), test_part, **judged)
+    across = probing.cka_map(theirs, test)
+    lesson.figure(
+        "student", plots.cka_map(across, theirs.names, test.names), "CKA: student (rows), teacher (columns)."
+    )
+    own = float(np.mean([across[2 + layer, 2 + layer] for layer in range(config.layers + 1)]))
+    lesson.metric("cka/student with teacher, same layer", own)
+    followed = [int(np.argmax(row[2:])) for row in across[2:]]
+    text = f"CKA of a student's layer with the teacher's of the same number is {own:.2f} on average. "
+    text += f"The student's layers 0, 1, 2, ... are most like the teacher's {followed}."
+    near = np.mean(np.abs(np.array(followed) - np.arange(config.layers + 1)))
+    lesson.verdict("A student's layers follow the teacher's", "seen" if near <= 1.5 else "not seen", text)
+
+# %% [markdown]
+# On the command line `kdkit probe tiny-dt-fbank --against tiny --out runs/probe` makes the whole table, with
+# intervals, and saves it.
 
 # %% [markdown]
 # ## What you have seen
 #
 # - A teacher that never saw a label, and a linear probe that reads phones of unseen voices from it; the
 #   verdict cells say how much better than from Fbank, and in which layer.
-# - Cluster ids that follow phones, and layers that resemble their neighbours.
+# - Cluster ids that follow phones and can be heard, and layers that resemble their neighbours.
+# - Three layers, chosen for what they know and for being different, that notebook 02 distils.
 #
 # **Limits.** A probe says what *can* be read linearly, not what the model uses. Synthetic voices are cleaner
 # and more regular than people; absolute figures do not carry over to human speech, the way of measuring does.

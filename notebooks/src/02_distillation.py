@@ -405,12 +405,17 @@ def unseen_voices(task):
 # Now the two structures, both with the Fbank front-end, which costs least: D&T, which starts from nothing but
 # the speech statistics, and S&W, which starts with two layers of the teacher behind a front-end of random
 # numbers. Expect both losses to fall steeply first and slowly then. A minute or two each.
+#
+# The heads of S&W learn the layers that notebook 01 chose, if it ran in this run folder, else DistilHuBERT's.
 
 # %%
+chosen = lesson.layers()
 live, logs = {}, {}
 for name in ("tiny-dt-fbank", "tiny-sw-fbank"):
     student = start(name)
-    task = DistillTask(student, teacher, DistillConfig(default_pairs(student.config, teacher.config)))
+    deep = student.config.layers == teacher.config.layers
+    mapping = layer_wise(student.config, teacher.config) if deep else prediction_heads(student.config, chosen)
+    task = DistillTask(student, teacher, DistillConfig(mapping))
     folder = lesson.out / "training" / "02_distillation" / name
     logs[name] = train(task, batches, recipe, folder, unseen_voices, resume=size.from_nothing, title=name)
     live[name] = student
@@ -426,7 +431,7 @@ lesson.figure("losses", figure, "Regression loss of two students, trained in thi
 # learning its training voices by heart; with unlabelled speech in plenty that hardly ever happens.
 
 # %% [markdown]
-# The two losses are means over different teacher layers (all of them; 4, 8 and 12), so the curves say how
+# The two losses are means over different teacher layers (all of them; three), so the curves say how
 # each student improves, not which is better. That is for the probe. First: did the loss on unseen voices
 # fall?
 

@@ -1,20 +1,16 @@
-"""What does each layer know? Linear phone probes, clusters against phones (PNMI), CKA between layers.
+"""Which phone is it? A linear probe on every layer, trained on some voices and judged on others.
 
-The measures run on two samples of frames (:mod:`kdkit.activations`), one of training voices and one of
-unseen voices; :func:`phone_probe` does it all for a model. Notebook 01 derives the probe. A probe answers
-"how much of this is *linearly* there", not "does the model use it".
+Notebook 01 derives the probe. It answers "how much of this is *linearly* there", not "does the model use it".
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.cluster import MiniBatchKMeans
 from sklearn.metrics import confusion_matrix
 from torch import nn
 from tqdm import tqdm
@@ -22,8 +18,6 @@ from tqdm import tqdm
 from kdkit.activations import Frames, ModelLayers, collect
 from kdkit.manifest import Utterance
 from kdkit.score import ratio_interval
-
-# --- linear probe -------------------------------------------------------------------------------------------
 
 
 def linear_probe(
@@ -189,86 +183,3 @@ def probe_layers(train: Frames, test: Frames, seed: int = 0) -> PhoneProbe:
         last_hits=tuple(correct[-1].astype(int).tolist()),
         totals=tuple(totals.tolist()),
     )
-
-
-# --- clusters and phones ------------------------------------------------------------------------------------
-
-
-def joint_table(ids: Sequence, phones: Sequence) -> np.ndarray:
-    """Joint probabilities (phones, cluster ids) of two labelings of the same frames."""
-    _, i = np.unique(np.asarray(ids), return_inverse=True)
-    _, p = np.unique(np.asarray(phones), return_inverse=True)
-    table = np.zeros((p.max() + 1, i.max() + 1))
-    np.add.at(table, (p, i), 1.0)
-    return table / table.sum()
-
-
-def pnmi(ids: Sequence, phones: Sequence) -> float:
-    """Phone-normalised mutual information I(phone; id) / H(phone), 0..1: how much of the phone an id tells.
-
-    From the HuBERT paper (arXiv 2106.07447). It grows with the number of clusters: compare at equal numbers
-    only.
-    """
-    joint = joint_table(ids, phones)
-    p_phone, p_id = joint.sum(1, keepdims=True), joint.sum(0, keepdims=True)
-    entropy = -(p_phone * np.log(p_phone)).sum()
-    seen = joint > 0
-    information = (joint[seen] * np.log((joint / (p_phone * p_id))[seen])).sum()
-    return float(information / entropy) if entropy > 0 else 0.0
-
-
-def phone_purity(ids: Sequence, phones: Sequence) -> float:
-    """Frame accuracy if every cluster is read as its most frequent phone."""
-    return float(joint_table(ids, phones).max(0).sum())
-
-
-def cluster_purity(ids: Sequence, phones: Sequence) -> float:
-    """Counterpart of :func:`phone_purity`: the share of frames in their phone's most frequent cluster."""
-    return float(joint_table(ids, phones).max(1).sum())
-
-
-@dataclass(frozen=True)
-class ClusterScore:
-    """How one layer's k-means ids agree with phones, and with speakers (``speaker_nmi``: I / H(speaker))."""
-
-    name: str
-    pnmi: float
-    phone_purity: float
-    cluster_purity: float
-    speaker_nmi: float
-
-
-def layer_pnmi(train: Frames, test: Frames, clusters: int = 100, seed: int = 0) -> list[ClusterScore]:
-    """k-means on every layer's training frames (raw activations, as in HuBERT), judged on the test frames."""
-    scores = []
-    layers = zip(train.names, train.features, test.features, strict=True)
-    for name, x, test_x in tqdm(layers, total=len(train.names), desc="k-means", leave=False):
-        kmeans = MiniBatchKMeans(clusters, batch_size=4096, n_init=3, max_iter=50, random_state=seed).fit(x)
-        ids = kmeans.predict(test_x)
-        measures = (pnmi(ids, test.phones), phone_purity(ids, test.phones), cluster_purity(ids, test.phones))
-        scores.append(ClusterScore(name, *measures, speaker_nmi=pnmi(ids, test.speakers)))
-    return scores
-
-
-# --- layers against layers ----------------------------------------------------------------------------------
-
-
-def linear_cka(x: np.ndarray, y: np.ndarray) -> float:
-    """Linear centred kernel alignment of (n, D1) and (n, D2), 0..1 (arXiv 1905.00414).
-
-    It is 1 for features that are equal up to a rotation, a shift and a scale.
-    """
-    x, y = x - x.mean(0), y - y.mean(0)
-    x, y = x / np.linalg.norm(x), y / np.linalg.norm(y)  # scale does not matter; keeps float32 in range
-    return float(np.linalg.norm(y.T @ x) ** 2 / (np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y)))
-
-
-def cka_map(a: Frames, b: Frames) -> np.ndarray:
-    """:func:`linear_cka` of each layer of ``a`` with each of ``b``, same frames: (layers a, layers b)."""
-    return np.array([[linear_cka(x, y) for y in b.features] for x in a.features])
-
-
-def layer_change(hidden: Sequence[np.ndarray]) -> np.ndarray:
-    """How much layers 1 .. L change their input: 1 - mean cos(H^(l-1), H^l) over frames. [(n, D)] -> (L,)."""
-    unit = [h / np.linalg.norm(h, axis=1, keepdims=True).clip(1e-12) for h in hidden]
-    return np.array([1 - (a * b).sum(1).mean() for a, b in pairwise(unit)])

@@ -1,10 +1,10 @@
-"""A teacher: a frozen model, its codebook, and where it came from."""
+"""A teacher: a frozen model, its codebook, and where it came from; and kdkit's own files of models."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 
@@ -14,28 +14,57 @@ from torch import Tensor
 from kdkit.checkpoints import load_checkpoint, load_into, save_checkpoint
 from kdkit.codebook import Codebook
 from kdkit.errors import CheckpointError
-from kdkit.models import ModelConfig, Output, SpeechModel
+from kdkit.models import ModelConfig, Output, SpeechModel, parameter_count
 
 ASSETS = Path(os.environ.get("KDKIT_ASSETS") or str(files("kdkit") / "assets"))
 
 
 @dataclass
 class Teacher:
-    """``model`` is in eval mode and needs no gradient; ``codebook`` may be None; ``meta`` is the model card's data."""
+    """``model`` is in eval mode and needs no gradient; ``codebook`` may be None; ``meta`` is what its file says of it.
+
+    ``source`` is the name or path that was asked for.
+    """
 
     model: SpeechModel
     codebook: Codebook | None
     source: str
-    meta: dict
+    meta: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        self.model.requires_grad_(False).eval()
 
     @property
     def config(self) -> ModelConfig:
         return self.model.config
 
+    def to(self, device: torch.device | str) -> Teacher:
+        """Moves model and codebook; gives itself back."""
+        self.model.to(device)
+        if self.codebook is not None:
+            self.codebook.to(device)
+        return self
+
     @torch.no_grad()
     def hidden(self, waves: Tensor, lengths: Tensor) -> Output:
-        """Hidden states H^0 .. H^L of a padded batch, without gradient."""
+        """Hidden states H^0 .. H^L of a padded batch, without gradient.
+
+        ``waves`` (B, S) at 16 kHz in [-1, 1], ``lengths`` (B,) samples. The model normalises the waves itself where it
+        wants that. An utterance's states are those that it has alone, however the batch is padded.
+        """
         return self.model(waves, lengths)
+
+    def __str__(self) -> str:
+        c = self.config
+        parts = [
+            f"{self.source}: {parameter_count(self.model) / 1e6:.1f} M parameters, {c.layers} layers of width {c.dim}",
+            f"{c.conv_norm} norm in the CNN" if c.front_end == "waveform" else "Fbank front-end",
+            "pre-norm" if c.pre_norm else "post-norm",
+            *(["input normalised"] if c.normalise_input else []),
+            *(["gated relative positions"] if c.relative_buckets else []),
+            f"codebook of {len(self.codebook.label_embeddings)} clusters" if self.codebook else "no codebook",
+        ]
+        return ", ".join(parts)
 
 
 def fingerprint(model: SpeechModel) -> str:
@@ -72,10 +101,3 @@ def load_model(path: Path) -> tuple[SpeechModel, Codebook | None, dict]:
         load_into(codebook, tensors, path, "codebook.")
         codebook.requires_grad_(False).eval()
     return model.eval(), codebook, meta
-
-
-def load_teacher(name_or_path: str | Path = "tiny") -> Teacher:
-    """The frozen teacher "tiny" (shipped with the kit) or one from a kdkit checkpoint file."""
-    path = ASSETS / "tiny_teacher.safetensors" if str(name_or_path) == "tiny" else Path(name_or_path)
-    model, codebook, meta = load_model(path)
-    return Teacher(model.requires_grad_(False), codebook, str(name_or_path), meta)

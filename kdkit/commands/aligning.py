@@ -1,0 +1,38 @@
+"""``kdkit align``: phone times for speech that has only transcripts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kdkit.commands import app
+
+
+@app.command(epilog="Example: kdkit align data/libri/dev-clean.jsonl --out data/libri/dev-clean-phones.jsonl")
+def align(
+    data: Annotated[Path, typer.Argument(help="Manifest (JSON lines) with transcripts.")],
+    out: Annotated[Path, typer.Option(help="Manifest to write, with phone times.")],
+    recogniser: Annotated[
+        Path | None,
+        typer.Option(help="A recogniser of 'kdkit finetune' to align with; default: torchaudio's MMS_FA."),
+    ] = None,
+) -> None:
+    """Estimate when each phone is said, for probing.
+
+    Letters are aligned by a recogniser; torchaudio's (1.2 GB) is downloaded on first use. The phones of each word are
+    eSpeak NG's. Utterances that have phone times keep them.
+    """
+    from kdkit.corpora.alignment import add_phones, bundle_aligner, recogniser_aligner
+    from kdkit.ctc import load_recogniser
+    from kdkit.manifest import read_manifest, write_manifest
+    from kdkit.training import best_device
+
+    utterances = read_manifest(data)
+    if recogniser is None:
+        aligner = bundle_aligner(device=best_device())
+    else:
+        aligner = recogniser_aligner(load_recogniser(recogniser)[0].to(best_device()), recogniser.name)
+    write_manifest(out, add_phones(utterances, aligner))
+    print(f"manifest: {out}")

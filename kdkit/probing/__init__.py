@@ -1,0 +1,50 @@
+"""What does each layer know? Of a teacher or a student, on voices that were not trained on.
+
+* :mod:`~kdkit.probing.phones`, :mod:`~kdkit.probing.speakers`: linear probes;
+* :mod:`~kdkit.probing.clusters`: cluster ids against phones, and the codebook at several temperatures;
+* :mod:`~kdkit.probing.similarity`: layers against layers (CKA), and how much each changes its input;
+* :mod:`~kdkit.probing.attention`: where each head looks;
+* :mod:`~kdkit.probing.survey`: all of it for a model, as ``kdkit probe`` shows it.
+
+The measures run on two samples of frames (:mod:`kdkit.activations`), one of training voices and one of unseen voices.
+"""
+
+from kdkit.probing.attention import attention_distance, attention_weights
+from kdkit.probing.clusters import (
+    ClusterScore,
+    cluster_purity,
+    cluster_score,
+    codebook_usage,
+    layer_pnmi,
+    phone_purity,
+    pnmi,
+)
+from kdkit.probing.phones import LayerScore, PhoneProbe, last_layer, linear_probe, phone_probe, probe_layers
+from kdkit.probing.similarity import cka_map, layer_change, layer_changes, linear_cka
+from kdkit.probing.speakers import probe_speakers
+from kdkit.probing.survey import Survey, survey
+
+__all__ = [
+    "ClusterScore",
+    "LayerScore",
+    "PhoneProbe",
+    "Survey",
+    "attention_distance",
+    "attention_weights",
+    "cka_map",
+    "cluster_purity",
+    "cluster_score",
+    "codebook_usage",
+    "last_layer",
+    "layer_change",
+    "layer_changes",
+    "layer_pnmi",
+    "linear_cka",
+    "linear_probe",
+    "phone_probe",
+    "phone_purity",
+    "pnmi",
+    "probe_layers",
+    "probe_speakers",
+    "survey",
+]

@@ -1,0 +1,47 @@
+"""Where does each head look? Attention weights of an utterance, and how far they reach."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from kdkit.encoder import Attention
+
+
+@torch.inference_mode()
+def attention_weights(model: nn.Module, wave: Tensor) -> list[Tensor]:
+    """Weights of every layer for one utterance: ``wave`` (samples,) -> layers x (heads, T, T), each row sums to 1.
+
+    ``model``: a SpeechModel, or a Teacher. The encoder's attention never makes these (its kernel does without), so they
+    are worked out from each attention's input, an utterance at a time.
+    """
+    model = getattr(model, "model", model)
+    weights, training = [], model.training
+    hooks = [
+        layer.attention.register_forward_pre_hook(
+            lambda module, call: weights.append(_weights(module, *call))
+        )
+        for layer in model.encoder.layers
+    ]
+    try:
+        wave = wave.to(next(model.parameters()).device)
+        model.eval()(wave[None], torch.tensor([len(wave)], device=wave.device), padded=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        model.train(training)
+    return weights
+
+
+def _weights(attention: Attention, x: Tensor, mask: Tensor | None, bias: Tensor | None = None) -> Tensor:
+    q, k, _ = attention.qkv(x).unflatten(-1, (3, attention.heads, -1)).permute(2, 0, 3, 1, 4)
+    logits = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5  # (1, heads, T, T)
+    if bias is not None:
+        logits = logits + attention.gate(x, bias)
+    return logits.float().softmax(-1)[0].cpu()
+
+
+def attention_distance(weights: Tensor) -> Tensor:
+    """Mean distance in seconds between a frame and what it looks at: (..., T, T) -> (..., T)."""
+    position = torch.arange(weights.shape[-1], dtype=weights.dtype)
+    return 0.02 * (weights * (position - position[:, None]).abs()).sum(-1)

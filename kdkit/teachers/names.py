@@ -1,0 +1,136 @@
+"""What the same tensors are called elsewhere, and the structure that their shapes tell.
+
+fairseq (HuBERT, wav2vec 2.0, and Microsoft's WavLM), and transformers with its close relative torchaudio, hold the same
+networks under other names. A table of patterns turns each into kdkit's; queries, keys and values become one matrix.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from kdkit.checkpoints import load_into
+from kdkit.errors import CheckpointError, ConfigError
+from kdkit.frontends import KERNELS
+from kdkit.models import ModelConfig, SpeechModel
+
+# (pattern, kdkit's name); every pattern that fits is applied, in this order
+FAIRSEQ = (
+    (r"^(?:w2v_encoder\.)?w2v_model\.", ""),  # of fine-tuned models
+    (r"^feature_extractor\.conv_layers\.(\d+)\.0\.", r"front_end.cnn.convs.\1."),
+    (r"^feature_extractor\.conv_layers\.(\d+)\.2\.1\.", r"front_end.cnn.norms.\1."),
+    (r"^feature_extractor\.conv_layers\.0\.2\.", "front_end.cnn.norm."),
+    (r"^layer_norm\.", "front_end.norm."),
+    (r"^post_extract_proj\.", "front_end.projection."),
+    (r"^encoder\.pos_conv\.0\.", "encoder.positions.conv."),
+    (r"^encoder\.layer_norm\.", "encoder.norm."),
+    (r"^encoder\.layers\.0\.self_attn\.relative_attention_bias\.", "encoder.relative.embedding."),
+    (r"\.self_attn\.([qkv])_proj\.", r".attention.\1."),
+    (r"\.self_attn\.out_proj\.", ".attention.out."),
+    (r"\.self_attn\.grep_linear\.", ".attention.gate.linear."),
+    (r"\.self_attn\.grep_a$", ".attention.gate.scale"),
+    (r"\.self_attn_layer_norm\.", ".norm1."),
+    (r"\.final_layer_norm\.", ".norm2."),
+    (r"\.fc1\.", ".ffn_in."),
+    (r"\.fc2\.", ".ffn_out."),
+)
+TRANSFORMERS = (
+    (r"^(?:hubert|wav2vec2|wavlm)\.", ""),  # of models with a head
+    (r"^feature_extractor\.conv_layers\.(\d+)\.conv\.", r"front_end.cnn.convs.\1."),
+    (r"^feature_extractor\.conv_layers\.(\d+)\.layer_norm\.", r"front_end.cnn.norms.\1."),
+    (r"^(?:encoder\.)?feature_projection\.layer_norm\.", "front_end.norm."),
+    (r"^(?:encoder\.)?feature_projection\.projection\.", "front_end.projection."),
+    (r"^encoder\.transformer\.", "encoder."),  # torchaudio
+    (r"^encoder\.pos_conv_embed\.conv\.", "encoder.positions.conv."),
+    (r"^encoder\.layer_norm\.", "encoder.norm."),
+    (r"^encoder\.layers\.0\.attention\.rel_attn_embed\.", "encoder.relative.embedding."),
+    (r"\.attention\.attention\.in_proj_(weight|bias)$", r".attention.qkv.\1"),  # torchaudio's WavLM
+    (r"\.attention\.attention\.", ".attention."),
+    (r"\.attention\.([qkv])_proj\.", r".attention.\1."),
+    (r"\.attention\.out_proj\.", ".attention.out."),
+    (r"\.attention\.gru_rel_pos_linear\.", ".attention.gate.linear."),
+    (r"\.attention\.gru_rel_pos_const$", ".attention.gate.scale"),
+    (r"(\.layers\.\d+)\.layer_norm\.", r"\1.norm1."),
+    (r"\.final_layer_norm\.", ".norm2."),
+    (r"\.feed_forward\.intermediate_dense\.", ".ffn_in."),
+    (r"\.feed_forward\.output_dense\.", ".ffn_out."),
+)
+_WEIGHT_NORM = (
+    (r"\.weight_g$", ".parametrizations.weight.original0"),  # torch before 2.0
+    (r"\.weight_v$", ".parametrizations.weight.original1"),
+)
+# heads and training-only parts: they play no role in the hidden states
+_HEADS = re.compile(
+    r"^(mask_emb|masked_spec_embed|quantizer\.|project_q\.|project_hid\.|final_proj\.|label_embs_concat$"
+    r"|lm_head\.|aux\.|projector\.|classifier\.|w2v_encoder\.proj\.|mask_generator\.|logit_generator\.)"
+)
+
+
+def to_kdkit(tensors: dict[str, Tensor], table: tuple[tuple[str, str], ...]) -> dict[str, Tensor]:
+    """``tensors`` under kdkit's names, heads left out; names that no pattern knows stay as they are."""
+    renamed = {}
+    for name, tensor in tensors.items():
+        for pattern, ours in (*table, *_WEIGHT_NORM):
+            name = re.sub(pattern, ours, name)
+        if not _HEADS.match(name):
+            renamed[name] = tensor
+    if not any(name.startswith("front_end.cnn.norms.1.") for name in renamed):  # one norm: a group norm
+        renamed = {re.sub(r"\.cnn\.norms\.0\.", ".cnn.norm.", name): t for name, t in renamed.items()}
+    for name in [name for name in renamed if ".attention.q." in name]:
+        parts = [name.replace(".q.", f".{part}.") for part in "qkv"]
+        if all(part in renamed for part in parts):
+            renamed[name.replace(".q.", ".qkv.")] = torch.cat([renamed.pop(part) for part in parts])
+    return renamed
+
+
+def shape_of(tensors: dict[str, Tensor], where: str) -> dict:
+    """The settings of :class:`ModelConfig` that shapes tell. Raises :class:`CheckpointError` where they do not."""
+
+    def shape(name: str) -> torch.Size:
+        if name not in tensors:
+            raise CheckpointError(
+                f"{where}: tensor {name!r} (kdkit's name) is missing: the file is damaged, or its model is no "
+                "HuBERT, wav2vec 2.0 or WavLM"
+            )
+        return tensors[name].shape
+
+    convs = [shape(f"front_end.cnn.convs.{i}.weight") for i in range(len(KERNELS))]
+    if tuple(conv[2] for conv in convs) != KERNELS or "front_end.cnn.convs.7.weight" in tensors:
+        raise CheckpointError(
+            f"{where}: the convolutions have kernels {tuple(conv[2] for conv in convs)}; kdkit knows the seven of "
+            f"HuBERT, {KERNELS}, for 16 kHz"
+        )
+    dim, group, kernel = shape("encoder.positions.conv.parametrizations.weight.original1")
+    layers = {int(m[1]) for m in (re.match(r"encoder\.layers\.(\d+)\.", name) for name in tensors) if m}
+    settings = {
+        "layers": len(layers),
+        "dim": dim,
+        "ffn": shape("encoder.layers.0.ffn_in.weight")[0],
+        "conv_channels": tuple(conv[0] for conv in convs),
+        "conv_norm": "layer" if "front_end.cnn.norms.0.weight" in tensors else "group",
+        "conv_bias": "front_end.cnn.convs.0.bias" in tensors,
+        "pos_kernel": kernel,
+        "pos_groups": dim // group,
+    }
+    if "encoder.relative.embedding.weight" in tensors:
+        settings["relative_buckets"] = shape("encoder.relative.embedding.weight")[0]
+    return settings
+
+
+def build(tensors: dict[str, Tensor], settings: dict, where: str | Path) -> SpeechModel:
+    """The model of tensors under kdkit's names; ``settings`` tell what shapes do not (heads, pre_norm, ...).
+
+    ``settings`` override what the shapes say, so that a layer that is missing is found out. Raises
+    :class:`CheckpointError` that lists missing, unexpected and wrongly shaped tensors.
+    """
+    try:
+        config = ModelConfig(**(shape_of(tensors, str(where)) | settings))
+    except ConfigError as error:
+        raise CheckpointError(f"{where}: {error}") from error
+    with torch.device("meta"):  # no random weights that would be overwritten
+        model = SpeechModel(config)
+    load_into(model, tensors, Path(where), assign=True)
+    return model.eval()

@@ -1,0 +1,126 @@
+"""Tensors and plain data out of a pickle file, and nothing that runs.
+
+A pickle is a program: "call this function with these arguments". fairseq's checkpoints name classes of fairseq,
+argparse and omegaconf beside their tensors, so that ``torch.load(weights_only=True)`` refuses them. Here the few names
+that rebuild tensors and containers mean what they mean; *every* other name, ``os.system`` as much as
+``fairseq.Dictionary``, becomes an :class:`Inert` object, which remembers what it was given and does nothing.
+"""
+
+from __future__ import annotations
+
+import collections
+import pickle
+import tarfile
+import types
+import zipfile
+from pathlib import Path
+
+import torch
+
+from kdkit.errors import CheckpointError
+
+_REBUILD = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter")
+_ALLOWED = {("torch._utils", name): getattr(torch._utils, name) for name in _REBUILD} | {
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("collections", "defaultdict"): lambda *_: {},
+    ("torch", "Size"): torch.Size,
+    ("builtins", "set"): set,
+    ("__builtin__", "set"): set,
+}
+
+
+class Inert:
+    """Stands for an object of a class that is not loaded: ``name`` of the class, what it held in ``content``."""
+
+    name = ""
+
+    def __new__(cls, *arguments, **_):
+        inert = super().__new__(cls)
+        inert.content = {"arguments": arguments} if arguments else {}
+        return inert
+
+    def __init__(self, *_, **__):
+        pass
+
+    def __call__(self, *arguments):  # whatever the pickle wants to have called
+        return self
+
+    def __setstate__(self, state):
+        for part in state if isinstance(state, tuple) else (state,):
+            self.content |= part if isinstance(part, dict) else {"state": part}
+
+    def __setitem__(self, key, value):
+        self.content.setdefault("items", {})[key] = value
+
+    def append(self, value):
+        self.content.setdefault("values", []).append(value)
+
+    def extend(self, values):
+        self.content.setdefault("values", []).extend(values)
+
+
+class _Unpickler(pickle.Unpickler):
+    """Knows tensors and containers; makes everything else inert."""
+
+    def find_class(self, module: str, name: str):
+        if (module, name) in _ALLOWED:
+            return _ALLOWED[module, name]
+        storage = getattr(torch, name, None) if module == "torch" and name.endswith("Storage") else None
+        if isinstance(storage, type):
+            return storage
+        if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
+            return getattr(torch, name)
+        return type("Inert", (Inert,), {"name": f"{module}.{name}"})
+
+
+def _load(file, **options):
+    return _Unpickler(file, **options).load()
+
+
+# What torch.load asks of a pickle module.
+_pickle_module = types.SimpleNamespace(Unpickler=_Unpickler, load=_load, __name__="kdkit.teachers.unpickling")
+
+
+def read_pickle(path: Path) -> object:
+    """The content of a file of ``torch.save``: tensors on the CPU, plain data, :class:`Inert` for the rest.
+
+    Raises :class:`CheckpointError` for a file that is missing, truncated or no file of ``torch.save``.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint file")
+    zipped = zipfile.is_zipfile(path)
+    if zipped:
+        with zipfile.ZipFile(path) as archive:
+            names = {Path(name).name for name in archive.namelist()}
+        if "constants.pkl" in names:  # torch.load would hand it to torch.jit.load
+            raise CheckpointError(f"{path}: a TorchScript program, not a checkpoint; weights are needed")
+    elif tarfile.is_tarfile(path):
+        raise CheckpointError(f"{path}: a tar archive; unpack it and give the checkpoint in it")
+    try:
+        return torch.load(
+            str(path), map_location="cpu", pickle_module=_pickle_module, weights_only=False, mmap=zipped
+        )
+    except Exception as error:  # a damaged pickle can fail in any way
+        reason = str(error).split("\n")[0] or type(error).__name__
+        raise CheckpointError(
+            f"{path}: not a whole file of torch.save ({reason}); it may be truncated or of another format, "
+            "download or copy it again"
+        ) from error
+
+
+def plain(value: object) -> object:
+    """Settings as plain dicts, lists and values: argparse's and omegaconf's objects opened, enums by their value."""
+    if isinstance(value, Inert):
+        content = value.content
+        for key in ("_content", "_val"):  # omegaconf's containers and its values
+            if key in content:
+                return plain(content[key])
+        if set(content) == {"arguments"}:
+            return plain(content["arguments"][0])
+        return plain(content)
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value

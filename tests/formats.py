@@ -1,0 +1,193 @@
+"""Random-weight reference models of transformers and torchaudio, and writers of every checkpoint format."""
+
+import argparse
+import contextlib
+import enum
+import re
+import sys
+import types
+from pathlib import Path
+
+import torch
+from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Model, WavLMConfig, WavLMModel
+
+KINDS = {
+    "hubert": (HubertConfig, HubertModel),
+    "wav2vec2": (Wav2Vec2Config, Wav2Vec2Model),
+    "wavlm": (WavLMConfig, WavLMModel),
+}
+SMALL = {
+    "hidden_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 96,
+    "conv_dim": [8, 12, 16, 16, 16, 16, 20],
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+}
+LARGE = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
+SMALL_CONVS = list(zip(SMALL["conv_dim"], (10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2), strict=True))
+SMALL_TORCHAUDIO = {
+    "extractor_mode": "group_norm",
+    "extractor_conv_layer_config": SMALL_CONVS,
+    "extractor_conv_bias": False,
+    "encoder_embed_dim": 48,
+    "encoder_projection_dropout": 0.0,
+    "encoder_pos_conv_kernel": 16,
+    "encoder_pos_conv_groups": 4,
+    "encoder_num_layers": 3,
+    "encoder_num_heads": 4,
+    "encoder_attention_dropout": 0.0,
+    "encoder_ff_interm_features": 96,
+    "encoder_ff_interm_dropout": 0.0,
+    "encoder_dropout": 0.0,
+    "encoder_layer_norm_first": False,
+    "encoder_layer_drop": 0.0,
+    "aux_num_out": None,
+}
+
+
+def shake(model: torch.nn.Module) -> torch.nn.Module:
+    """Norms and biases that are not 1 and 0, so that a forgotten one is seen."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(0.2 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def transformers_model(kind: str, large: bool = False, seed: int = 0, **settings) -> torch.nn.Module:
+    torch.manual_seed(seed)
+    config, model = KINDS[kind]
+    return shake(model(config(**settings, **(LARGE if large else {}))))
+
+
+# --- fairseq ------------------------------------------------------------------------------------------------
+
+_TO_FAIRSEQ = (
+    (r"feature_extractor\.conv_layers\.(\d+)\.conv\.", r"feature_extractor.conv_layers.\1.0."),
+    (r"feature_projection\.layer_norm\.", "layer_norm."),
+    (r"feature_projection\.projection\.", "post_extract_proj."),
+    (r"pos_conv_embed\.conv\.bias", "pos_conv.0.bias"),
+    (r"pos_conv_embed\.conv\.parametrizations\.weight\.original0", "pos_conv.0.weight_g"),
+    (r"pos_conv_embed\.conv\.parametrizations\.weight\.original1", "pos_conv.0.weight_v"),
+    (r"(layers\.\d+)\.layer_norm\.", r"\1.self_attn_layer_norm."),
+    (r"\.attention\.rel_attn_embed\.", ".self_attn.relative_attention_bias."),
+    (r"\.attention\.gru_rel_pos_linear\.", ".self_attn.grep_linear."),
+    (r"\.attention\.gru_rel_pos_const", ".self_attn.grep_a"),
+    (r"\.attention\.", ".self_attn."),
+    (r"\.feed_forward\.intermediate_dense\.", ".fc1."),
+    (r"\.feed_forward\.output_dense\.", ".fc2."),
+    (r"masked_spec_embed", "mask_emb"),
+)
+
+
+def fairseq_tensors(model, clusters: int = 0, proj: int = 16) -> dict:
+    """The tensors of a transformers model under fairseq's names, with a codebook of ``clusters`` + 4 rows."""
+    norm = r"feature_extractor.conv_layers.\1.2.1." if model.config.feat_extract_norm == "layer" else ""
+    norm = norm or r"feature_extractor.conv_layers.\1.2."
+    table = ((r"feature_extractor\.conv_layers\.(\d+)\.layer_norm\.", norm), *_TO_FAIRSEQ)
+    tensors = {}
+    for name, tensor in model.state_dict().items():
+        for pattern, theirs in table:
+            name = re.sub(pattern, theirs, name)
+        tensors[name] = tensor
+    if clusters:
+        tensors["label_embs_concat"] = torch.randn(clusters + 4, proj)
+        tensors["final_proj.weight"] = torch.randn(proj, model.config.hidden_size)
+        tensors["final_proj.bias"] = torch.randn(proj)
+    return tensors
+
+
+def fairseq_settings(model, normalise: bool) -> tuple[dict, dict]:
+    """ "model" and "task" of fairseq's cfg."""
+    config = model.config
+    settings = {
+        "_name": config.model_type,
+        "encoder_layers": config.num_hidden_layers,
+        "encoder_embed_dim": config.hidden_size,
+        "encoder_attention_heads": config.num_attention_heads,
+        "layer_norm_first": config.do_stable_layer_norm,
+        "activation_fn": "gelu",
+        "logit_temp": 0.07,
+    }
+    return settings, {"_name": "hubert_pretraining", "normalize": normalise, "sample_rate": 16_000}
+
+
+@contextlib.contextmanager
+def foreign_module(name: str, *classes: type):
+    """Classes that can be pickled under the name of a package that is not installed."""
+    added = {}
+    for i in range(1, name.count(".") + 2):
+        package = ".".join(name.split(".")[:i])
+        added[package] = sys.modules[package] = types.ModuleType(package)
+    for cls in classes:
+        cls.__module__, cls.__qualname__ = name, cls.__name__
+        setattr(added[name], cls.__name__, cls)
+    try:
+        yield
+    finally:
+        for package in added:
+            del sys.modules[package]
+
+
+class Dictionary:
+    """As fairseq keeps it: symbols, the specials first."""
+
+    def __init__(self, clusters: int):
+        self.symbols = ["<s>", "<pad>", "</s>", "<unk>", *map(str, range(clusters))]
+        self.indices = {symbol: i for i, symbol in enumerate(self.symbols)}
+
+
+class Mode(enum.Enum):
+    layer_norm = "layer_norm"
+
+
+class AnyNode:
+    """As omegaconf keeps a value."""
+
+    def __init__(self, value):
+        self._val = value
+
+
+class DictConfig:
+    """As omegaconf keeps a mapping."""
+
+    def __init__(self, values: dict):
+        self._content = {
+            key: DictConfig(value) if isinstance(value, dict) else AnyNode(value)
+            for key, value in values.items()
+        }
+
+
+def write_fairseq(
+    path: Path, model, normalise: bool = False, clusters: int = 0, form: str = "cfg", **content
+):
+    """A checkpoint as fairseq writes it; ``form``: "cfg" (dict), "omegaconf", "args" (Namespace), "s3prl", "legacy"."""
+    settings, task = fairseq_settings(model, normalise)
+    tensors = fairseq_tensors(model, clusters)
+    with (
+        foreign_module("fairseq.data.dictionary", Dictionary),
+        foreign_module("omegaconf.dictconfig", DictConfig, AnyNode),
+        foreign_module("fairseq_enums.constants", Mode),
+    ):
+        dictionaries = [Dictionary(clusters)] if clusters else []
+        if form == "s3prl":
+            state = {
+                "task_cfg": task,
+                "model_cfg": settings | {"extractor_mode": Mode.layer_norm},
+                "model_weight": tensors,
+                "dictionaries_symbols": [d.symbols for d in dictionaries],
+            }
+        else:
+            state = {
+                "model": tensors,
+                "extra_state": {"epoch": 1},
+                "task_state": {"dictionaries": dictionaries},
+            }
+            if form == "args":
+                state["args"] = argparse.Namespace(**settings | task)
+            else:
+                cfg = {"_name": None, "model": settings | {"extractor_mode": Mode.layer_norm}, "task": task}
+                state["cfg"] = DictConfig(cfg) if form == "omegaconf" else cfg
+        torch.save(state | content, path, _use_new_zipfile_serialization=form != "legacy")

@@ -1,0 +1,130 @@
+"""Estimated phone times against exact ones, word times by hand, what cannot be aligned, torchaudio's bundle offline."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torchaudio
+from formats import SMALL_TORCHAUDIO
+
+from kdkit.commands.aligning import align as align_command
+from kdkit.corpora import alignment
+from kdkit.corpora.alignment import (
+    Aligner,
+    add_phones,
+    agreement,
+    pronunciation,
+    recogniser_aligner,
+    word_times,
+)
+from kdkit.corpora.synthetic import build_synthetic
+from kdkit.ctc import load_recogniser
+from kdkit.errors import KdkitError
+from kdkit.manifest import read_manifest, write_manifest
+from kdkit.teachers import ASSETS
+
+RECOGNISER = ASSETS / "recogniser_teacher_pretrained_60.safetensors"
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory):
+    return build_synthetic(tmp_path_factory.mktemp("corpus"), {"train": 0.3}, progress=False)["train"]
+
+
+def test_estimates_agree_with_the_exact_times(speech, capsys):
+    bare = [replace(utterance, phones=()) for utterance in speech]
+    aligner = recogniser_aligner(load_recogniser(RECOGNISER)[0], "the shipped recogniser")
+    estimated = add_phones(bare, aligner)
+    assert (
+        f"phone times of {len(speech)} utterances are estimates: letters aligned by the shipped"
+        in capsys.readouterr().out
+    )
+    assert agreement(speech, estimated) > 0.65
+    assert agreement(speech, speech) == 1
+    late = [replace(u, phones=tuple((t + 0.1, p) for t, p in u.phones)) for u in estimated]
+    assert agreement(speech, late) < agreement(speech, estimated) - 0.2, "a tenth of a second is noticed"
+    for utterance in estimated:
+        starts = [start for start, _ in utterance.phones]
+        assert starts == sorted(starts) and starts[0] >= 0 and starts[-1] <= utterance.duration + 0.03
+    assert add_phones(speech, aligner) == speech, "exact times are kept"
+
+
+def test_word_times_by_hand():
+    labels = ("-", "a", "b", "c")
+    path = [
+        0,
+        0,
+        0,
+        0,
+        1,
+        2,
+        2,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        3,
+        0,
+        0,
+        0,
+        0,
+        0,
+    ]  # "ab" in frames 4 to 6, "c" in frame 14
+    log_probs = torch.full((20, 4), -10.0)
+    log_probs[range(20), path] = 0.0
+    aligner = Aligner("hand", None, labels)
+    (start, end), second = word_times(log_probs.log_softmax(-1), ["ab", "c"], aligner)
+    margin = alignment._MARGIN
+    assert (start, end) == pytest.approx((0.08 - margin, 0.14 + margin))
+    assert second == pytest.approx((0.28 - margin, 0.30 + margin))
+    close = torch.full((20, 4), -10.0)
+    close[range(20), [1, 0, 3, *[0] * 17]] = 0.0
+    first, second = word_times(close.log_softmax(-1), ["a", "c"], aligner)
+    assert first[0] == 0 and first[1] == second[0] == pytest.approx(0.03), "what lies between is shared"
+
+
+def test_what_cannot_be_aligned_stays_as_it_is(speech, capsys):
+    aligner = recogniser_aligner(load_recogniser(RECOGNISER)[0])
+    bare = replace(speech[0], phones=())
+    cases = {
+        "letters that kdkit's recogniser does not know: ['5']": "5 goats",
+        "letters do not fit into": "word " * 200,
+        "no words": "",
+    }
+    for words, text in cases.items():
+        assert add_phones([replace(bare, text=text)], aligner) == [replace(bare, text=text)]
+        assert "1 could not be aligned, the first" in (said := capsys.readouterr().out) and words in said
+    with pytest.raises(KdkitError, match="no phones"):
+        pronunciation("'")
+
+
+def test_a_pronunciation_has_shares_of_the_word():
+    (first, p), *_, (last, t) = pronunciation("paint")
+    assert (p, t) == ("p", "t") and first == 0 and 0.4 < last < 1
+
+
+def test_torchaudios_bundle_from_the_cache(tmp_path, monkeypatch, speech):
+    monkeypatch.setenv("KDKIT_CACHE", str(tmp_path))
+    bundle = torchaudio.pipelines.MMS_FA
+    monkeypatch.setattr(bundle, "_params", SMALL_TORCHAUDIO | {"aux_num_out": 28})
+    model = torchaudio.models.wav2vec2_model(**SMALL_TORCHAUDIO)
+    model.aux = torch.nn.Linear(48, 31)  # the file has three more rows, which torchaudio takes out
+    folder = tmp_path / "aligners" / "MMS_FA"
+    folder.mkdir(parents=True)
+    torch.save(model.state_dict(), folder / "model.pt")
+    aligner = alignment.bundle_aligner()
+    assert aligner.labels[:2] == ("-", "a") and "'" in aligner.labels
+    log_probs = aligner.log_probs(torch.randn(16_000))
+    torch.testing.assert_close(log_probs.exp().sum(-1), torch.ones(49))
+    assert log_probs.shape[1] == len(aligner.labels)
+    [estimated] = add_phones([replace(speech[0], phones=())], aligner)
+    assert estimated.phones
+
+
+def test_the_command_writes_a_manifest_with_phones(tmp_path, speech):
+    write_manifest(tmp_path / "bare.jsonl", [replace(u, phones=()) for u in speech])
+    align_command(tmp_path / "bare.jsonl", tmp_path / "phones.jsonl", RECOGNISER)
+    assert all(u.phones for u in read_manifest(tmp_path / "phones.jsonl"))
