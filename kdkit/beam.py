@@ -66,17 +66,14 @@ class BeamSearch:
     def __call__(self, logits: Tensor, frames: Tensor) -> list[str]:
         check(logits, frames)
         search = _search(self, self.lm and _stamp(self.lm))
-        return [
-            self._text(search, row[:n]) for row, n in zip(logits.cpu(), frames.tolist(), strict=True)
-        ]  # one at a time: flashlight does no better with a batch
+        return [self._text(search, row[:n]) for row, n in zip(logits.cpu(), frames.tolist(), strict=True)]
 
     def _text(self, search, logits: Tensor) -> str:
         if not len(logits):
             return ""
         emissions = logits.float().log_softmax(-1)  # (T, V)
-        if (
-            self.words is not None
-        ):  # every word ends in a boundary, the last one too: one more frame that says so
+        if self.words is not None:
+            # every word of the lexicon ends in a boundary; the network says none after the last: one more frame
             emissions = F.pad(emissions, (0, 0, 0, 1), value=_IMPOSSIBLE)
             emissions[-1, BOUNDARY] = 0.0
         hypotheses = search(emissions[None].contiguous())[0]

@@ -45,7 +45,8 @@ class Tuned:
     def __str__(self) -> str:
         return (
             f"LM weight {self.best.lm_weight:g}, word score {self.best.word_score:g}: "
-            f"WER {100 * self.best.wer:.1f} % on {self.utterances} dev utterances, the best of {len(self.trials)} settings"
+            f"WER {100 * self.best.wer:.1f} % on {self.utterances} dev utterances, "
+            f"the best of {len(self.trials)} settings"
         )
 
 
