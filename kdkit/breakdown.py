@@ -37,7 +37,9 @@ def speaker_interval(result: Score, speakers: Sequence[str], seed: int = 0) -> t
     "what if these people said more?" and is narrower when some voices are harder than others. With fewer than
     some ten speakers it is a rough guess; ``(nan, nan)`` for one.
     """
-    return ratio_interval(by_group(result.word_errors, speakers), by_group(result.word_counts, speakers), seed)
+    return ratio_interval(
+        by_group(result.word_errors, speakers), by_group(result.word_counts, speakers), seed
+    )
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,15 @@ from importlib import import_module
 from kdkit.commands import app
 from kdkit.errors import KdkitError
 
-ROOMS = ("reports", "speech", "models", "training", "recognising", "speed")  # in the order of kdkit --help
+ROOMS = (
+    "reports",
+    "speech",
+    "models",
+    "training",
+    "language",
+    "recognising",
+    "speed",
+)  # in the order of kdkit --help
 
 for room in ROOMS:
     import_module(f"kdkit.commands.{room}")

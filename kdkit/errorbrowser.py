@@ -24,20 +24,28 @@ from kdkit.score import Score
 
 CSS = """
 .errors { font: 15px/1.4 system-ui, sans-serif; color: #1d2530; }
-.errors article { border: 1px solid #dfe4ea; border-radius: .5rem; background: #fff; padding: .6rem .9rem; margin: .6rem 0; }
+.errors article { border: 1px solid #dfe4ea; border-radius: .5rem; background: #fff; margin: .6rem 0;
+padding: .6rem .9rem; }
 .errors .about { color: #5b6672; font-size: .85rem; }
 .errors .words { display: flex; flex-wrap: wrap; gap: .2rem .7rem; margin: .35rem 0; }
 .errors .word { display: inline-flex; flex-direction: column; padding: 0 .15rem; border-bottom: 3px solid transparent; }
 .errors .word > * { min-height: 1.4em; } .errors .said { font-weight: 600; } .errors .written { font-style: italic; }
 .errors .word.substitution { border-bottom: 3px solid #b85c00; } .errors .word.substitution .written { color: #b85c00; }
-.errors .word.deletion { border-bottom: 3px dashed #6b7480; } .errors .word.deletion .said { text-decoration: line-through; }
+.errors .word.deletion { border-bottom: 3px dashed #6b7480; }
+.errors .word.deletion .said { text-decoration: line-through; }
 .errors .word.insertion { border-bottom: 3px double #0b66b3; } .errors .word.insertion .written { color: #0b66b3; }
 .errors .word.insertion .written::before { content: "+"; } .errors .word.equal .written { color: #8a94a0; }
 .errors audio { height: 2rem; width: 100%; max-width: 24rem; display: block; }
 .errors table { border-collapse: collapse; margin: .4rem 0; } .errors td, .errors th { padding: .15rem .7rem .15rem 0;
-text-align: left; } .errors .tables { display: flex; flex-wrap: wrap; gap: 0 3rem; } .errors label { margin-right: 1rem; }
+text-align: left; } .errors .tables { display: flex; flex-wrap: wrap; gap: 0 3rem; }
+.errors label { margin-right: 1rem; }
 """
-FILTERS = (("all", "all"), (SUBSTITUTION, "substitutions"), (DELETION, "deletions"), (INSERTION, "insertions"))
+FILTERS = (
+    ("all", "all"),
+    (SUBSTITUTION, "substitutions"),
+    (DELETION, "deletions"),
+    (INSERTION, "insertions"),
+)
 ORDERS = ("worst", "given")
 
 
@@ -57,7 +65,7 @@ def error_browser(
     """
     if [u.text.lower().split() for u in utterances] != [r.split() for r in result.references]:
         raise TextError(
-            f"the score has {result.utterances} references, and the {len(utterances)} utterances given have other texts: "
+            f"the score has {result.utterances} references, the {len(utterances)} utterances given have other texts: "
             "give the utterances that were scored, in the same order"
         )
     if order not in ORDERS:
@@ -97,7 +105,9 @@ def _article(result: Score, i: int, utterance: Utterance, sound: bool) -> str:
         f'<span class="written">{escape(written)}</span></span>'
         for kind, said, written in steps
     )
-    about = f"{utterance.id}, {utterance.duration:.1f} s" + (f", {utterance.speaker}" * bool(utterance.speaker))
+    about = f"{utterance.id}, {utterance.duration:.1f} s" + (
+        f", {utterance.speaker}" * bool(utterance.speaker)
+    )
     about += f": {result.word_errors[i]} errors in {result.word_counts[i]} words"
     player = _player(utterance) if sound else ""
     return (
@@ -124,7 +134,9 @@ def _tables(result: Score, utterances: Sequence[Utterance]) -> str:
             (w.word, f"{w.substituted + w.deleted} of {w.said} missed, {w.inserted} wrongly written")
             for w in by_word(result)[:15]
         ],
-        "Taken for": [(f"{said} → {written}", f"{times}") for said, written, times in confusions(result)[:15]],
+        "Taken for": [
+            (f"{said} → {written}", f"{times}") for said, written, times in confusions(result)[:15]
+        ],
     }
     speakers = [utterance.speaker for utterance in utterances]
     if any(speakers):
@@ -140,7 +152,9 @@ def _tables(result: Score, utterances: Sequence[Utterance]) -> str:
         + "</table>"
         for head, body in rows.items()
     )
-    return f'<details><summary>Speakers, words, confusions</summary><div class="tables">{tables}</div></details>'
+    return (
+        f'<details><summary>Speakers, words, confusions</summary><div class="tables">{tables}</div></details>'
+    )
 
 
 def _filters(name: str) -> str:

@@ -64,7 +64,7 @@ class NGram:
 
     def unknown(self, sentences: Iterable[Sequence[str]]) -> float:
         """Share of words that the model does not know."""
-        found = [(word,) in self.log10 for sentence in sentences for word in sentence]
+        found = [w != UNKNOWN and (w,) in self.log10 for sentence in sentences for w in sentence]
         return 1 - sum(found) / max(1, len(found))
 
     def write(self, path: str | Path) -> None:

@@ -39,7 +39,14 @@ from kdkit.report_pages import write_index, write_notebook_html
 from kdkit.results import read_results
 
 GIVEN = ("profile", "seed", "out")  # parameters that every notebook has and the report sets
-OWNED = ("notebooks", "metrics", "figures", "audio", "pages", "training")  # folders of a run that a new run replaces
+OWNED = (
+    "notebooks",
+    "metrics",
+    "figures",
+    "audio",
+    "pages",
+    "training",
+)  # folders of a run that a new run replaces
 STOPPED = 130  # exit status after Ctrl-C, as shells have it
 
 

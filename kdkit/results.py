@@ -132,8 +132,8 @@ class Results:
         self._item("audio", name, caption=caption, file=self._relative(path))
 
     def page(self, name: str, fragment: str, caption: str) -> None:
-        """A piece of HTML that needs nothing else, such as :func:`kdkit.errorbrowser.error_browser`: folded in the report,
-        and a page of its own in the run folder."""
+        """A piece of HTML that needs nothing else, such as :func:`kdkit.errorbrowser.error_browser`: folded in the
+        report, and a page of its own in the run folder."""
         path = self._path("pages", name, ".html")
         head = f'<!doctype html><meta charset="utf-8"><title>{escape(caption)}</title>'
         write_text(path, f"{head}\n{fragment}")

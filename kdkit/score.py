@@ -157,7 +157,9 @@ def by_group(values: Sequence[float], groups: Sequence[str]) -> np.ndarray:
     Raises :class:`TextError` when the two differ in length.
     """
     if len(values) != len(groups):
-        raise TextError(f"{len(values)} utterances but {len(groups)} speakers: give one for each, in the same order")
+        raise TextError(
+            f"{len(values)} utterances but {len(groups)} speakers: give one for each, in the same order"
+        )
     place = {group: i for i, group in enumerate(dict.fromkeys(groups))}
     return np.bincount([place[group] for group in groups], weights=values, minlength=len(place))
 
