@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -100,6 +102,80 @@ def evaluate(
     if errors:
         write_error_browser(errors, result, found.utterances, title=f"{recogniser} on {data or split}")
         print(f"errors: {errors}")
+
+
+@app.command(
+    epilog="Example: kdkit transcribe tiny_sw_fbank_distilled_60 talk.mp3 recordings/ --format json --out talks.jsonl"
+)
+def transcribe(
+    recogniser: Model,
+    audio: Annotated[
+        list[Path], typer.Argument(help="Audio files of any format and length, or folders of them.")
+    ],
+    format: Annotated[str, typer.Option(help="text, or json: with the times of all words.")] = "text",
+    out: Annotated[Path | None, typer.Option(help="File to write; default: the standard output.")] = None,
+    lm: Lm = None,
+    lexicon: Lexicon = None,
+    lm_weight: LmWeight = None,
+    word_score: WordScore = 0.0,
+    beam: Beam = 50,
+    window: Annotated[
+        float, typer.Option(help="Seconds heard at once; best as long as the training utterances.")
+    ] = 6.0,
+    jobs: Jobs = None,
+) -> None:
+    """Write down what is said.
+
+    One line a file: its name, a tab and the text; or a JSON object with words, start, end (seconds) and probability.
+    Files that cannot be read are reported and left out. Exit status: 0, 1 if files were left out, 2 for other errors.
+    """
+    from tqdm import tqdm
+
+    from kdkit.decode import greedy
+    from kdkit.files import write_text
+    from kdkit.transcribe import MARGIN, Settings, transcribe_all
+
+    if format not in ("text", "json"):
+        raise ConfigError(f"--format {format}: choose text or json")
+    files = _audio_files(audio)
+    decoder = _search(lm, lexicon, lm_weight, word_score, beam) or greedy
+    settings = Settings(recogniser, decoder, window, min(MARGIN, window / 6))
+    lines, bad = [], 0
+    with tqdm(total=len(files), desc="transcribing", unit="file") as bar:
+        for transcript in transcribe_all(settings, files, jobs):
+            bar.update()
+            if transcript.error:
+                bad += 1
+                tqdm.write(f"left out: {transcript.error}", file=sys.stderr)
+                continue
+            line = f"{transcript.file}\t{transcript.text}"
+            if format == "json":
+                line = json.dumps(transcript.to_dict(), ensure_ascii=False)
+            lines.append(line)
+            if out is None:
+                tqdm.write(line, file=sys.stdout)
+    if out is not None:
+        write_text(out, "".join(f"{line}\n" for line in lines))
+        print(f"transcripts: {out}")
+    if bad:
+        print(f"{bad} of {len(files)} files could not be read", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def _audio_files(places: list[Path]) -> list[Path]:
+    """Files as they are, folders as the audio files within, sorted; each once."""
+    from kdkit.stream import SUFFIXES
+
+    found: dict[Path, None] = {}
+    for place in places:
+        if place.is_dir():
+            inside = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            if not inside:
+                raise ConfigError(f"{place}: no audio file in this folder ({', '.join(sorted(SUFFIXES))})")
+            found |= dict.fromkeys(inside)
+        else:
+            found[place] = None  # if it is missing, that is reported with the others
+    return list(found)
 
 
 def _search(lm: Path | None, lexicon: Path | None, lm_weight: float | None, word_score: float, beam: int):
