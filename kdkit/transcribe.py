@@ -71,8 +71,11 @@ class Transcript:
 
 
 class Recogniser:
-    """A network and a decoder. ``window`` and ``margin`` in seconds: as long as the utterances that the network learnt
-    from is best (the kit's own are some 3 s long; a model of LibriSpeech likes 20 s), and its margins are dropped."""
+    """A network and a decoder.
+
+    ``window`` and ``margin`` in seconds, see :func:`kdkit.stream.windows`. A window as long as the training utterances is
+    best: the kit's own are some 3 s long, and hear less well in longer ones; a model of LibriSpeech likes 20 s.
+    """
 
     def __init__(
         self, network: Network, decoder: Decoder = greedy, window: float = WINDOW, margin: float = MARGIN
