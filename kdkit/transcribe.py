@@ -73,8 +73,8 @@ class Transcript:
 class Recogniser:
     """A network and a decoder.
 
-    ``window`` and ``margin`` in seconds, see :func:`kdkit.stream.windows`. A window as long as the training utterances is
-    best: the kit's own are some 3 s long, and hear less well in longer ones; a model of LibriSpeech likes 20 s.
+    ``window`` and ``margin`` in seconds, see :func:`kdkit.stream.windows`. A window as long as the training utterances
+    is best: the kit's own are some 3 s long, and hear less well in longer ones; a model of LibriSpeech likes 20 s.
     """
 
     def __init__(
