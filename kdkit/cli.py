@@ -20,6 +20,7 @@ ROOMS = (
     "models",
     "front_ends",
     "training",
+    "language",
     "recognising",
     "speed",
 )

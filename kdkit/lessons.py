@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 import torchaudio
-from IPython.display import Audio, Markdown, display
+from IPython.display import HTML, Audio, Markdown, display
 from torch import Tensor
 
 from kdkit import teachers
@@ -175,6 +175,11 @@ class Lesson(Results):
             "| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines
         )
         display(Markdown(f"{caption}\n\n{text}"))
+
+    def page(self, name: str, fragment: str, caption: str) -> None:
+        """A piece of HTML under the cell and in the report."""
+        super().page(name, fragment, caption)
+        display(HTML(fragment))
 
     def verdict(self, name: str, outcome: str, text: str) -> None:
         """A conclusion that a cell computed: shown, and kept for the report."""
