@@ -22,6 +22,7 @@ ROOMS = (
     "training",
     "language",
     "recognising",
+    "exporting",
     "speed",
 )
 

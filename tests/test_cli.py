@@ -19,7 +19,7 @@ from kdkit.teachers import save_model
 
 COMMANDS = [
     *("report", "corpus", "align", "models", "structures", "probe", "statistics", "swap"),
-    *("distill", "finetune", "lm", "evaluate", "transcribe"),
+    *("distill", "finetune", "lm", "evaluate", "transcribe", "export"),
 ]
 
 
