@@ -14,9 +14,9 @@ from kdkit.activations import ModelLayers, collect
 from kdkit.checkpoints import load_checkpoint
 from kdkit.corpora.synthetic import build_synthetic
 from kdkit.files import write_text
+from kdkit.lessons import study_rows
 from kdkit.models import parameter_count
 from kdkit.probing import layer_pnmi, probe_layers
-from kdkit.studies import Finding, contrast, summary
 from kdkit.teachers import load_model
 
 INTRODUCTION = """# Models shipped with kdkit
@@ -147,33 +147,24 @@ def write_headline(readme: Path, metrics: Path) -> None:
     write_text(readme, before + text + after)
 
 
-def study_section(path: Path) -> str:
+STUDIES = {
+    "losses": "the ablation of the losses, shallow & wide Fbank student; differences are against regression only",
+    "structures": "equal parameters, waveform front-end; differences are against the shallowest",
+    "front_ends": "deep & thin student with and without front-end adaptation, whose steps count, and its waveform twin",
+}
+
+
+def study_section(study: str, path: Path) -> str:
     if not path.exists():
         return ""
-    kept = json.loads(path.read_text())
-    findings = [Finding(**finding) for finding in kept["findings"]]
-    names = list(dict.fromkeys(finding.name for finding in findings))
-    rows = []
-    for name in names:
-        found = summary(findings, name)
-        row = {"losses": name, "last layer": percent(found.accuracy, found.interval)}
-        row |= {"against regression only, points": "", "each seed": "", "verdict": ""}
-        if name != names[0]:
-            change = contrast(findings, name, names[0])
-            low, high = (100 * end for end in change.interval)
-            row["against regression only, points"] = (
-                f"{100 * change.difference:+.1f} ({low:+.1f} to {high:+.1f})"
-            )
-            row["each seed"] = ", ".join(f"{100 * value:+.1f}" for value in change.seeds.values())
-            row["verdict"] = change.verdict
-        rows.append(row)
-    return f"""## Study of losses: `study.json`
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    return f"""## Study of {study.replace("_", "-")}: `{path.name}`
 
-{kept["student"]}, {kept["steps"]} steps of {kept["batch_seconds"]:g} s, {len(kept["seeds"])} seeds: frames of unseen
-voices whose phone a linear probe reads off the student's last layer, 95 % intervals over utterances. "Better" asks that
-the interval leaves 0 out and that every seed agrees. Made by `make_study.py`.
+{STUDIES[study].capitalize()}. {kept["steps"]} steps of {kept["batch_seconds"]:g} s, {len(kept["seeds"])} seeds: frames
+of unseen voices whose phone a linear probe reads off the student's last layer, 95 % intervals over utterances. "Better"
+asks that the interval leaves 0 out and that every seed agrees. Made by `make_study.py {study.replace("_", "-")}`.
 
-{table(rows)}
+{table(study_rows(study))}
 """
 
 
@@ -191,7 +182,7 @@ def main() -> None:
         teacher_section(args.assets / "tiny_teacher.safetensors", splits, args.frames),
         student_section(sorted(args.assets.glob("tiny_[ds]*.safetensors"))),
         recogniser_section(args.assets / "metrics.json"),
-        study_section(args.assets / "study.json"),
+        *(study_section(study, args.assets / f"study_{study}.json") for study in STUDIES),
     ]
     write_text(args.assets / "README.md", "\n".join(filter(None, sections)))
     write_headline(args.readme, args.assets / "metrics.json")

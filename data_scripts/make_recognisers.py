@@ -2,7 +2,9 @@
 
     python data_scripts/make_recognisers.py --out runs/recognisers                # every system and label budget
     python data_scripts/make_recognisers.py --out runs/recognisers --only teacher --minutes 10 --steps 800
+    python data_scripts/make_recognisers.py --out runs/recognisers --only tiny-sw-fbank --starts swapped
 
+A "swapped" recogniser is that of its waveform twin, same labels, whose front-end was replaced without any.
 Every run is kept as OUT/recogniser_<system>_<start>_<minutes>.safetensors (float16, scores in its header) and skipped
 when it is there, so that several processes can share the work. OUT/metrics.json is made of what is in OUT.
 """
@@ -12,22 +14,26 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from kdkit.augment import AUGMENTED
 from kdkit.batches import Batches
 from kdkit.checkpoints import half, load_checkpoint
 from kdkit.corpora.synthetic import build_synthetic, subset
-from kdkit.ctc import CTCTask, MaskConfig, Recogniser, save_recogniser, trainable
+from kdkit.ctc import CTCTask, MaskConfig, Recogniser, load_recogniser, save_recogniser, trainable
+from kdkit.distill import DistillTask, swap_losses
 from kdkit.fbank import fbank_statistics
 from kdkit.files import write_text
 from kdkit.models import parameter_count
 from kdkit.score import score
-from kdkit.students import load_student, new_student
-from kdkit.teachers import load_model, load_teacher
+from kdkit.students import load_student, new_student, swap_front_end
+from kdkit.teachers import Teacher, load_model, load_teacher
 from kdkit.training import TrainConfig, train
 
+STARTS = ("first", "scratch", "swapped")
 SYSTEMS = ("teacher", "tiny-sw-fbank", "tiny-dt-fbank", "tiny-sw-waveform", "tiny-dt-waveform")
 
 
@@ -80,13 +86,56 @@ def fine_tune(system: str, start: str, minutes: float, steps: int, args: argpars
         "parameters": parameter_count(model),
         "seconds": round(time.time() - began),
     }
+    evaluate_and_save(path, recogniser, common, corpus)
+
+
+def swap(system: str, minutes: float, args: argparse.Namespace) -> None:
+    """The recogniser of the waveform twin with a Fbank front-end: adapted, then trained jointly, without labels."""
+    name = f"recogniser_{system.replace('-', '_')}_swapped_{minutes:g}"
+    path = args.out / f"{name}.safetensors"
+    twin = args.out / f"{name.replace('fbank', 'waveform').replace('swapped', 'distilled')}.safetensors"
+    if path.exists():
+        return
+    corpus = build_synthetic(minutes={"unlabelled": 600, "test-clean": 10, "test-other": 10})
+    old, _ = load_recogniser(twin)
+    model = swap_front_end(old.model, args.seed)
+    model.front_end.set_statistics(*fbank_statistics(corpus["unlabelled"][:500]))
+    guide = Teacher(old.model.requires_grad_(False).eval(), None, twin.name, {})
+    losses = replace(swap_losses(old.model.config, args.swap_steps // 4), augmenting=AUGMENTED)
+    recipe = TrainConfig(
+        steps=args.swap_steps,
+        lr=2e-3,
+        stages=(args.swap_steps // 4,),
+        weight_decay=0.01,
+        seed=args.seed,
+        log_every=25,
+    )
+    batches, began = Batches(corpus["unlabelled"], 32, args.seed, cache=True), time.time()
+    train(DistillTask(model, guide, losses), batches, recipe, args.out / name, title=name)
+    recogniser = Recogniser(model)
+    recogniser.head, recogniser.mask_embedding = old.head, old.mask_embedding
+    common = {
+        "system": system,
+        "start": "swapped",
+        "minutes": minutes,
+        "steps": args.swap_steps,
+        "lr": recipe.lr,
+        "batch_seconds": 32,
+        "seed": args.seed,
+        "parameters": parameter_count(model),
+        "seconds": round(time.time() - began),
+    }
+    evaluate_and_save(path, recogniser, common, corpus)
+
+
+def evaluate_and_save(path: Path, recogniser: Recogniser, common: dict, corpus: dict) -> None:
     rows = []
     for split in ("test-clean", "test-other"):
         texts = recogniser.transcribe(corpus[split])
         heard = [u for u in corpus[split] if u.id in texts]
         result = score([u.text for u in heard], [texts[u.id] for u in heard])
         rows.append(common | {"split": split} | result.to_dict())
-        print(f"{name} on {split}: {result}", flush=True)
+        print(f"{path.stem} on {split}: {result}", flush=True)
     save_recogniser(path, recogniser, common | {"metrics": rows}, pack=half)
 
 
@@ -99,7 +148,7 @@ def main() -> None:
     parser.add_argument(
         "--minutes", type=float, nargs="+", default=(10, 30, 60), help="minutes of labelled speech"
     )
-    parser.add_argument("--starts", nargs="+", choices=("first", "scratch"), default=("first", "scratch"))
+    parser.add_argument("--starts", nargs="+", choices=STARTS, default=("first", "scratch"))
     parser.add_argument("--teacher", type=Path, help="checkpoint (default: the shipped teacher)")
     parser.add_argument(
         "--students", type=Path, help="folder of distilled students (default: the shipped ones)"
@@ -107,6 +156,7 @@ def main() -> None:
     parser.add_argument(
         "--steps", type=int, nargs="+", default=(1300, 2000, 3000), help="for each budget of labels"
     )
+    parser.add_argument("--swap-steps", type=int, default=1500)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--batch-seconds", type=float, default=16)
     parser.add_argument("--seed", type=int, default=0)
@@ -116,6 +166,9 @@ def main() -> None:
         for system in args.only:
             first = "pretrained" if system == "teacher" else "distilled"
             for start in args.starts:
+                if start == "swapped":
+                    swap(system, minutes, args)
+                    continue
                 fine_tune(system, first if start == "first" else start, minutes, steps, args)
     made = [load_checkpoint(path)[1] for path in args.out.glob("recogniser_*.safetensors")]
     made.sort(key=lambda meta: (SYSTEMS.index(meta["system"]), meta["start"], meta["minutes"]))

@@ -1,13 +1,15 @@
-"""From a large self-supervised speech model to a small, fast recogniser. ``kdkit.load_teacher`` loads the large one."""
+"""kdkit: from a large self-supervised speech model to a small, fast recogniser.
 
-__all__ = ["load_teacher"]
+What is named here is imported when it is first used, so that ``import kdkit`` and ``kdkit --help`` load no torch.
+"""
+
+from importlib import import_module
+
+_PLACES = {"Recogniser": "kdkit.transcribe", "load_teacher": "kdkit.teachers"}
+__all__ = ["Recogniser", "load_teacher"]
 
 
 def __getattr__(name: str):
-    if (
-        name in __all__
-    ):  # on first use: torch takes seconds to load, ``import kdkit`` and ``kdkit --help`` must not
-        from kdkit import teachers
-
-        return getattr(teachers, name)
+    if name in _PLACES:
+        return getattr(import_module(_PLACES[name]), name)
     raise AttributeError(f"module 'kdkit' has no attribute {name!r}")

@@ -40,7 +40,7 @@ def read_audio(path: str | Path) -> Tensor:
         raise AudioError(
             f"{path}: not an audio file that can be read (wav, flac, ogg, mp3): {error}"
         ) from error
-    if _is_truncated(path, promised, len(wave)):
+    if is_truncated(path, promised, len(wave)):
         raise AudioError(
             f"{path}: truncated: the header promises more than the {len(wave)} samples that could be read; "
             "copy it again"
@@ -84,7 +84,8 @@ def to_int16(wave: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(wave * 32768.0), -32768, 32767).astype(np.int16)
 
 
-def _is_truncated(path: Path, promised: int, found: int) -> bool:
+def is_truncated(path: Path, promised: int, found: int) -> bool:
+    """Does a file hold less than its header promises? ``found`` samples of ``promised`` could be read."""
     if found < promised:
         return True
     # libsndfile quietly believes the file's size rather than a wav header that promises more

@@ -15,11 +15,14 @@ from kdkit.errors import KdkitError
 ROOMS = (
     "reports",
     "speech",
+    "preparing",
     "aligning",
     "models",
     "front_ends",
     "training",
+    "language",
     "recognising",
+    "exporting",
     "speed",
 )
 

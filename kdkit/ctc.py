@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -15,13 +14,15 @@ from kdkit.augment import AUGMENTED, AugmentConfig, augment
 from kdkit.batches import Batches
 from kdkit.checkpoints import load_checkpoint, load_into, save_checkpoint
 from kdkit.decode import greedy
-from kdkit.errors import TextError, TrainingError
+from kdkit.errors import ConfigError, TextError, TrainingError
 from kdkit.frontends import num_frames
 from kdkit.manifest import Utterance
 from kdkit.models import ModelConfig, SpeechModel
 from kdkit.pretrain import span_mask
 from kdkit.score import COLLAPSED
-from kdkit.text import BLANK, VOCABULARY, encode
+from kdkit.text import BLANK, VOCABULARY, encode, frames_needed
+
+_NAMED = 3  # utterances without room for their text that are named one by one
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class MaskConfig:
 class Recogniser(nn.Module):
     """A speech model and a linear CTC head.
 
-    ``forward(waves (B, S), lengths (B,))`` gives logits (B, T, vocabulary) and true frame counts (B,).
+    ``forward(waves (B, S), lengths (B,))`` gives logits (B, T, vocabulary) and true frame counts (B,). With
+    ``head_only`` no gradient goes below the head.
     """
 
     def __init__(self, model: SpeechModel):
@@ -47,13 +49,15 @@ class Recogniser(nn.Module):
         self.mask_embedding = nn.Parameter(torch.zeros(model.config.dim))
 
     def forward(
-        self, waves: Tensor, lengths: Tensor, mask: MaskConfig | None = None
+        self, waves: Tensor, lengths: Tensor, mask: MaskConfig | None = None, head_only: bool = False
     ) -> tuple[Tensor, Tensor]:
         frames = num_frames(lengths)
-        features = self.model.front_end(waves, lengths)  # (B, T, D)
-        if mask is not None:
-            features = self._masked(features, mask)
-        return self.head(self.model.encode(features, frames).last), frames
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not head_only):
+            features = self.model.front_end(waves, lengths)  # (B, T, D)
+            if mask is not None:
+                features = self._masked(features, mask)
+            last = self.model.encode(features, frames).last
+        return self.head(last), frames
 
     def _masked(self, features: Tensor, mask: MaskConfig) -> Tensor:
         batch, total, dim = features.shape
@@ -82,7 +86,9 @@ class Recogniser(nn.Module):
 class CTCTask(nn.Module):
     """CTC loss of a batch for :func:`kdkit.training.train`, per character.
 
-    In training mode the sound is augmented (:mod:`kdkit.augment`) and features are masked.
+    In training mode the sound is augmented (:mod:`kdkit.augment`) and features are masked. For the first ``freeze``
+    (a share) of the steps only the head learns: the model's weights are not pulled about by a head that knows nothing.
+    An utterance whose text has no room in its frames adds nothing to the loss, and :meth:`complaints` names it.
     """
 
     def __init__(
@@ -90,43 +96,96 @@ class CTCTask(nn.Module):
         recogniser: Recogniser,
         mask: MaskConfig | None = MaskConfig(),
         augmenting: AugmentConfig | None = AUGMENTED,
+        freeze: float = 0.0,
     ):
         super().__init__()
-        self.recogniser, self.mask, self.augmenting = recogniser, mask, augmenting
+        if not 0 <= freeze < 1:
+            raise ConfigError(
+                f"freeze is {freeze}: the share of the steps is needed, 0 or more and less than 1"
+            )
+        self.recogniser, self.mask, self.augmenting, self.freeze = recogniser, mask, augmenting, freeze
+        self.leaves_some_out = freeze > 0
         self.settings = {
             "model": recogniser.model.config.to_dict(),
             "mask": mask and asdict(mask),
             "augmenting": augmenting and asdict(augmenting),
         }
+        if freeze:
+            self.settings["freeze"] = freeze
+        self._head_only = False
+        self._no_room: dict[str, str] = {}  # utterance id: why
+
+    def schedule(self, step: int, steps: int) -> None:
+        """Called before each step: is the model still frozen?"""
+        self._head_only = step < self.freeze * steps
 
     def size(self, batch) -> int:
         """Characters: what the loss is a mean over."""
-        return sum(len(u.text) for u in batch.utterances)
+        return max(1, sum(len(label) for label in self._labels(batch).values()))
 
     def complaints(self, rows: list[dict]) -> list[str]:
-        """Says so when only blanks are left long after the warm-up."""
-        blanks = [row["blanks"] for row in rows if "blanks" in row]
-        if len(blanks) >= 20 and min(blanks[-10:]) > COLLAPSED:
-            return [
-                f"more than {100 * COLLAPSED:.0f} % of the frames are blank for the last ten logged steps: the "
-                "recogniser says next to nothing yet. Usual at first; if it stays, train longer, raise lr, or start "
-                "from a distilled student"
-            ]
-        return []
+        """What goes wrong, in words: utterances without room for their text, a collapse to blanks."""
+        said = list(self._no_room.values())[:_NAMED]
+        if len(self._no_room) > _NAMED:
+            said.append(
+                "more utterances are like that: look at durations and transcripts (kdkit prepare check)"
+            )
+        return said + explain_blanks(rows)
 
     def forward(self, batch) -> tuple[Tensor, dict[str, Tensor]]:
         waves = batch.waves
         if self.training and self.augmenting is not None:
             waves = augment(waves, batch.lengths, self.augmenting)
-        logits, frames = self.recogniser(waves, batch.lengths, self.mask if self.training else None)
-        labels = [torch.tensor(encode(u.text, u.id)) for u in batch.utterances]
-        sizes = torch.tensor([len(label) for label in labels])
-        log_probs = logits.float().log_softmax(-1).transpose(0, 1)  # (T, B, V)
-        loss = F.ctc_loss(
-            log_probs, torch.cat(labels).to(logits.device), frames, sizes, BLANK, reduction="sum"
-        )
-        best = logits.argmax(-1) == BLANK
-        return loss / sizes.sum(), {"blanks": best.float().mean()}
+        mask = self.mask if self.training else None
+        logits, frames = self.recogniser(waves, batch.lengths, mask, self.training and self._head_only)
+        blanks = (logits.argmax(-1) == BLANK).float().mean()
+        labels = self._labels(batch)
+        if not labels:
+            return logits.sum() * 0.0, {"blanks": blanks}
+        rows = torch.tensor(list(labels), device=logits.device)
+        targets = torch.cat([torch.tensor(label) for label in labels.values()]).to(logits.device)
+        sizes = torch.tensor([len(label) for label in labels.values()])
+        log_probs = logits[rows].float().log_softmax(-1).transpose(0, 1)  # (T, B, V)
+        loss = F.ctc_loss(log_probs, targets, frames[rows], sizes, BLANK, reduction="sum")
+        return loss / sizes.sum(), {"blanks": blanks}
+
+    def _labels(self, batch) -> dict[int, list[int]]:
+        """{row of the batch: its character ids} for every utterance whose text has room in its frames."""
+        labels = {}
+        for row, (utterance, frames) in enumerate(zip(batch.utterances, num_frames(batch.lengths).tolist())):
+            label = encode(utterance.text, utterance.id)
+            needed = frames_needed(label)
+            if needed <= frames:
+                labels[row] = label
+            else:
+                self._no_room[utterance.id] = (
+                    f"{utterance.id}: its text needs {needed} frames, its audio has {frames}, so no alignment exists "
+                    "and it teaches nothing: is the transcript another one's, the audio cut off, or the manifest's "
+                    f"duration ({utterance.duration:.2f} s) wrong?"
+                )
+        return labels
+
+
+def explain_blanks(rows: list[dict]) -> list[str]:
+    """Why a run whose log has ``blanks`` (share of frames that are blank) says nothing, if it does; in words."""
+    blanks = [(row["step"], row["blanks"]) for row in rows if "blanks" in row]
+    if len(blanks) < 20 or min(share for _, share in blanks[-10:]) <= COLLAPSED:
+        return []
+    silent = next(
+        i for i, (_, share) in enumerate(blanks) if share > COLLAPSED
+    )  # before: the babble of a random head
+    lowest = min(blanks[silent:], key=lambda item: item[1])
+    if lowest[1] < COLLAPSED - 0.1:
+        return [
+            f"it has fallen back to blanks: at step {lowest[0]} {100 * lowest[1]:.0f} % of the frames were blank, and "
+            f"for the last ten logged steps more than {100 * COLLAPSED:.0f} %. The steps were too large: lower lr, or "
+            "warm up for longer"
+        ]
+    return [
+        f"more than {100 * COLLAPSED:.0f} % of the frames are blank for the last ten logged steps: the recogniser says "
+        "next to nothing yet. Usual at first, because blank is the safest guess while letters are not told apart; if "
+        "it stays, train longer, raise lr, start from a distilled student, or see that the texts belong to the audio"
+    ]
 
 
 def trainable(utterances: list[Utterance]) -> list[Utterance]:
@@ -142,7 +201,7 @@ def trainable(utterances: list[Utterance]) -> list[Utterance]:
         except TextError as error:
             dropped.append(str(error))
             continue
-        needed = len(label) + sum(a == b for a, b in pairwise(label))
+        needed = frames_needed(label)
         frames = num_frames(round(utterance.duration * 16_000))
         if not label:
             dropped.append(f"{utterance.id}: no text")

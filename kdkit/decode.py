@@ -27,19 +27,20 @@ def greedy(logits: Tensor, frames: Tensor) -> list[str]:
     Raises :class:`ConfigError` when V is not the size of the vocabulary or an utterance claims more than T
     frames.
     """
-    _check(logits, frames)
+    check(logits, frames)
     best = logits.argmax(-1).cpu()
     return [decode(collapse(row[:n].tolist())) for row, n in zip(best, frames.tolist(), strict=True)]
 
 
 def blank_fraction(logits: Tensor, frames: Tensor) -> float:
     """Share of real frames whose best symbol is the blank; a recogniser that works has some 60 to 90 %."""
-    _check(logits, frames)
+    check(logits, frames)
     blank = (logits.argmax(-1) == BLANK) & frame_mask(frames.to(logits.device), logits.shape[1])
     return float(blank.sum() / frames.sum().clamp_min(1))
 
 
-def _check(logits: Tensor, frames: Tensor) -> None:
+def check(logits: Tensor, frames: Tensor) -> None:
+    """Raises :class:`ConfigError` unless emissions (B, T, V) fit the vocabulary and frame counts (B,) fit them."""
     if logits.ndim != 3 or logits.shape[-1] != len(VOCABULARY):
         raise ConfigError(
             f"emissions have shape {tuple(logits.shape)}; (batch, frames, {len(VOCABULARY)}) is needed: "

@@ -30,11 +30,6 @@ _BROKEN = (OSError, http.client.HTTPException)  # what a connection that breaks 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)  # no use in trying again
 
 
-def cache_folder() -> Path:
-    """Where downloads and corpora are kept: $KDKIT_CACHE, or ~/.cache/kdkit."""
-    return Path(os.environ.get("KDKIT_CACHE") or Path.home() / ".cache" / "kdkit")
-
-
 def download(url: str, path: Path, sha256: str | None = None, wait: float = 1.0) -> Path:
     """``path``, fetched from ``url`` unless it is there already.
 

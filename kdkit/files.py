@@ -28,3 +28,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Writes UTF-8 ``text`` atomically, with the line ends as they are on every system."""
     write_atomically(path, lambda temporary: temporary.write_bytes(text.encode("utf-8")))
+
+
+def cache_folder() -> Path:
+    """Where downloads and corpora are kept: $KDKIT_CACHE, or ~/.cache/kdkit."""
+    return Path(os.environ.get("KDKIT_CACHE") or Path.home() / ".cache" / "kdkit")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 import torchaudio
-from IPython.display import Audio, Markdown, display
+from IPython.display import HTML, Audio, Markdown, display
 from torch import Tensor
 
 from kdkit import teachers
@@ -176,6 +176,11 @@ class Lesson(Results):
         )
         display(Markdown(f"{caption}\n\n{text}"))
 
+    def page(self, name: str, fragment: str, caption: str) -> None:
+        """A piece of HTML under the cell and in the report."""
+        super().page(name, fragment, caption)
+        display(HTML(fragment))
+
     def verdict(self, name: str, outcome: str, text: str) -> None:
         """A conclusion that a cell computed: shown, and kept for the report."""
         super().verdict(name, outcome, text)
@@ -212,12 +217,13 @@ def shipped_scores() -> list[dict]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def shipped_study() -> list[tuple[str, int, Summary, Contrast | None]]:
-    """Trials of the shipped ``study.json``: name, steps, accuracy over seeds, and the contrast with the first trial.
+def shipped_study(study: str) -> list[tuple[str, int, Summary, Contrast | None]]:
+    """Trials of a shipped study, "losses", "structures" or "front_ends": name, steps, accuracy over seeds, and the
+    contrast with the first trial.
 
     Distilled and probed when the kit was made, not in this run: say so wherever they are shown.
     """
-    path = teachers.ASSETS / "study.json"
+    path = teachers.ASSETS / f"study_{study}.json"
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; it is made by data_scripts/make_study.py")
     kept = json.loads(path.read_text(encoding="utf-8"))
@@ -227,6 +233,21 @@ def shipped_study() -> list[tuple[str, int, Summary, Contrast | None]]:
         (name, kept["steps"], summary(findings, name), contrast(findings, name, names[0]) if i else None)
         for i, name in enumerate(names)
     ]
+
+
+def study_rows(study: str) -> list[dict[str, str]]:
+    """:func:`shipped_study` as the rows of a table: accuracy, difference to the first trial, verdict."""
+    rows = []
+    for name, steps, found, change in shipped_study(study):
+        row = {"trial": name, "steps": str(steps), "last layer": percent(found.accuracy, found.interval)}
+        row |= {"difference, points": "", "each seed": "", "verdict": ""}
+        if change:
+            low, high = (100 * end for end in change.interval)
+            row["difference, points"] = f"{100 * change.difference:+.1f} ({low:+.1f} to {high:+.1f})"
+            row["each seed"] = ", ".join(f"{100 * value:+.1f}" for value in change.seeds.values())
+            row["verdict"] = change.verdict
+        rows.append(row)
+    return rows
 
 
 def outcome(ours: Sequence[float], baseline: Sequence[float]) -> str:

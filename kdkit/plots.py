@@ -409,6 +409,50 @@ def size_and_speed(systems: Sequence[Mapping], title: str = "") -> Figure:
 
 
 @_styled
+def speed_bars(speeds: Mapping[str, Mapping[str, Sequence[float]]], title: str = "") -> Figure:
+    """Speed of models in several precisions: one group of bars a model, lines for quartiles, logarithmic.
+
+    ``speeds``: {model: {precision: (lower quartile, median, upper quartile) in seconds of speech a second}}.
+    """
+    kinds = list(dict.fromkeys(kind for row in speeds.values() for kind in row))
+    figure, [[axes]] = _picture(10, 0.28 * len(speeds) * len(kinds) + 1.6)
+    height = 0.8 / max(1, len(kinds))
+    for row, (_, mine) in enumerate(speeds.items()):
+        for colour, (i, kind) in zip(CYCLE, enumerate(kinds), strict=False):
+            if kind in mine:
+                low, median, high = mine[kind]
+                place = row + (i - (len(kinds) - 1) / 2) * height
+                axes.barh(place, median, 0.9 * height, color=colour, label=kind if row == 0 else None)
+                axes.plot([low, high], [place, place], color="0.2", linewidth=1)
+                axes.text(1.03 * high, place, f"{median:.3g}", va="center", fontsize=9)
+    axes.set_yticks(range(len(speeds)), list(speeds))
+    axes.invert_yaxis()
+    axes.set(xlabel="speed (x real time)", xscale="log", title=title)
+    axes.legend(loc="lower right")
+    axes.grid(axis="x")
+    return figure
+
+
+@_styled
+def frame_alignment(samples: int = 4000, title: str = "What a frame has seen") -> Figure:
+    """The stretch of sound behind each frame of the waveform CNN and of Fbank with its convolution, over time (ms)."""
+    ms = 1000 / 16_000
+    figure, [[axes]] = _picture(10, 3.6)
+    for k in range((samples - 400) // 320 + 1):
+        axes.barh(0.2, 400 * ms, 0.3, left=320 * k * ms, color=(BLUE, SKY)[k % 2])
+        windows = [w for w in range(2 * k - 2, 2 * k + 3) if 0 <= w <= (samples - 400) // 160]
+        left, right = 160 * windows[0] * ms, (160 * windows[-1] + 400) * ms
+        axes.barh(1.2, right - left, 0.3, left=left, color=(GREEN, ORANGE)[k % 2], alpha=0.6)
+        for place in (0.2, 1.2):
+            axes.text((320 * k + 200) * ms, place, str(k), ha="center", va="center", fontsize=9)
+    for w in range((samples - 400) // 160 + 1):
+        axes.barh(0.75 + 0.12 * (w % 3), 400 * ms, 0.1, left=160 * w * ms, color="0.75")
+    axes.set_yticks([0.2, 0.87, 1.2], ["CNN", "Fbank windows", "Fbank, convolved"])
+    axes.set(xlabel="time (ms)", title=title, ylim=(-0.1, 1.5))
+    return figure
+
+
+@_styled
 def wer_over_minutes(
     curves: Mapping[str, Sequence[Sequence[float]]], title: str = "", unit: str = "WER"
 ) -> Figure:

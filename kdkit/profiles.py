@@ -36,6 +36,10 @@ class Profile:
     # 02 and 03 distillation, live
     distill_steps: int
     twin_steps: int  # notebook 03: Fbank student and waveform twin, each
+    adaptation_steps: int  # notebook 03: of those, in which the front-end alone learns
+    swap_steps: (
+        int  # notebook 03: to give a waveform recogniser a Fbank front-end; a third of them adaptation
+    )
     seconds_per_batch: float
 
     # 02 studies of losses and structures
@@ -45,6 +49,7 @@ class Profile:
     structure_seeds: tuple[int, ...]  # waveform students take longer
 
     speed_rounds: int  # notebook 03: interleaved repeats of the speed measurement
+    speed_full_size: bool  # of full-size models too
 
     # 04 fine-tuning, live
     finetune_steps: int
@@ -78,12 +83,15 @@ SMOKE = Profile(
     probe_frames=600,
     distill_steps=4,
     twin_steps=2,
+    adaptation_steps=1,
+    swap_steps=3,
     seconds_per_batch=16,
     study_minutes=1,
     study_steps=2,
     study_seeds=(0,),
     structure_seeds=(0,),
     speed_rounds=2,
+    speed_full_size=False,
     finetune_steps=4,
     finetune_minutes=1,
 )
@@ -101,12 +109,15 @@ QUICK = Profile(
     probe_frames=20_000,
     distill_steps=200,
     twin_steps=120,
+    adaptation_steps=40,
+    swap_steps=180,
     seconds_per_batch=16,
     study_minutes=20,
     study_steps=100,
     study_seeds=(0, 1),
     structure_seeds=(0,),
     speed_rounds=7,
+    speed_full_size=True,
     finetune_steps=400,
     finetune_minutes=10,
 )
@@ -124,12 +135,15 @@ FULL = Profile(
     probe_frames=40_000,
     distill_steps=5_000,
     twin_steps=3000,
+    adaptation_steps=600,
+    swap_steps=3000,
     seconds_per_batch=64,
     study_minutes=300,
     study_steps=2_000,
     study_seeds=(0, 1, 2, 3),
     structure_seeds=(0, 1, 2, 3),
     speed_rounds=15,
+    speed_full_size=True,
     finetune_steps=3_000,
     finetune_minutes=60,
     seeds=(0, 1, 2, 3),

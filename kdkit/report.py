@@ -5,7 +5,7 @@ The run folder afterwards::
     index.html                    the report: opens offline, everything embedded
     metrics.json                  every number of every notebook, and how each notebook ended
     notebooks/NN_name.ipynb .html executed
-    metrics/ figures/ audio/      what each notebook handed over (kdkit.results)
+    metrics/ figures/ audio/ pages/   what each notebook handed over (kdkit.results)
     training/                     what notebooks trained, if they keep it
 
 All of it is rewritten after each notebook, so a run that is stopped or fails leaves a page of what was done.
@@ -39,7 +39,14 @@ from kdkit.report_pages import write_index, write_notebook_html
 from kdkit.results import read_results
 
 GIVEN = ("profile", "seed", "out")  # parameters that every notebook has and the report sets
-OWNED = ("notebooks", "metrics", "figures", "audio", "training")  # folders of a run that a new run replaces
+OWNED = (
+    "notebooks",
+    "metrics",
+    "figures",
+    "audio",
+    "pages",
+    "training",
+)  # folders of a run that a new run replaces
 STOPPED = 130  # exit status after Ctrl-C, as shells have it
 
 

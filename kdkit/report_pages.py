@@ -174,9 +174,11 @@ def _section(out: Path, notebook: dict, record: dict | None) -> dict:
 
 
 def _embedded(out: Path, file: str | None) -> str | None:
-    """The file as a data URL; None where it is missing (a stopped run may lack it)."""
+    """The file as a data URL, a page as what it holds; None where it is missing (a stopped run may lack it)."""
     if not file or not (out / file).is_file():
         return None
+    if file.endswith(".html"):  # kdkit.results.Results.page: a head in the first line, then the piece itself
+        return Markup((out / file).read_text(encoding="utf-8").partition("\n")[2])
     kind = {".png": "image/png", ".wav": "audio/wav"}[Path(file).suffix]
     return f"data:{kind};base64,{base64.b64encode((out / file).read_bytes()).decode('ascii')}"
 

@@ -9,7 +9,8 @@ A notebook opens one collector and calls it wherever it has found something::
 
 Every call writes its files at once and atomically, so a notebook that is stopped leaves what it had. Calling again
 with the same kind and name replaces the earlier entry in its place: cells may be run twice. Everything lies in the run
-folder: ``metrics/<notebook>.json`` (this collector's record), ``figures/<notebook>/*.png``, ``audio/<notebook>/*.wav``.
+folder: ``metrics/<notebook>.json`` (this collector's record), ``figures/<notebook>/*.png``, ``audio/<notebook>/*.wav``,
+``pages/<notebook>/*.html``.
 :mod:`kdkit.report` turns the records into ``metrics.json`` and ``index.html``.
 """
 
@@ -20,6 +21,7 @@ import math
 import re
 import shutil
 from collections.abc import Mapping, Sequence
+from html import escape
 from pathlib import Path
 
 from kdkit.errors import ConfigError
@@ -40,7 +42,7 @@ class Results:
         self, out: Path | str, notebook: str, title: str = "", profile: str = "", seed: int | None = None
     ):
         self.out, self.notebook = Path(out), _checked_name(notebook)
-        for kind in ("figures", "audio"):
+        for kind in ("figures", "audio", "pages"):
             shutil.rmtree(self.out / kind / notebook, ignore_errors=True)
         self._record = {
             "notebook": notebook,
@@ -128,6 +130,14 @@ class Results:
         path = self._path("audio", name, ".wav")
         write_audio(path, wave)
         self._item("audio", name, caption=caption, file=self._relative(path))
+
+    def page(self, name: str, fragment: str, caption: str) -> None:
+        """A piece of HTML that needs nothing else, such as :func:`kdkit.errorbrowser.error_browser`: folded in the
+        report, and a page of its own in the run folder."""
+        path = self._path("pages", name, ".html")
+        head = f'<!doctype html><meta charset="utf-8"><title>{escape(caption)}</title>'
+        write_text(path, f"{head}\n{fragment}")
+        self._item("page", name, caption=caption, file=self._relative(path))
 
     def table(self, name: str, rows: Sequence[Mapping[str, object]], caption: str) -> None:
         """A table, one mapping per row; the first row's keys are the columns, values are shown as ``str`` shows them.

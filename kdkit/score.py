@@ -151,6 +151,19 @@ def ratio_interval(
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
+def by_group(values: Sequence[float], groups: Sequence[str]) -> np.ndarray:
+    """Sums of ``values`` (one an utterance) over each group, groups in the order in which they first appear.
+
+    Raises :class:`TextError` when the two differ in length.
+    """
+    if len(values) != len(groups):
+        raise TextError(
+            f"{len(values)} utterances but {len(groups)} speakers: give one for each, in the same order"
+        )
+    place = {group: i for i, group in enumerate(dict.fromkeys(groups))}
+    return np.bincount([place[group] for group in groups], weights=values, minlength=len(place))
+
+
 @dataclass(frozen=True)
 class Comparison:
     """``difference``: WER of the system minus WER of the baseline (below 0: fewer errors); 95 % interval."""
@@ -160,11 +173,15 @@ class Comparison:
     verdict: str  # "better" | "worse" | "inconclusive"
 
 
-def compare(system: Score, baseline: Score, seed: int = 0) -> Comparison:
+def compare(
+    system: Score, baseline: Score, seed: int = 0, speakers: Sequence[str] | None = None
+) -> Comparison:
     """Paired bootstrap of two systems on the same utterances: both are drawn together, so hard ones cancel.
 
-    "better" or "worse" when the 95 % interval of the difference leaves 0 out, else "inconclusive". It
-    speaks for these two models on more speech of this kind, not for other seeds of the training.
+    With ``speakers`` (one name an utterance) whole speakers are drawn instead of utterances: wider, and the right
+    question when the claim is about people not heard yet. "better" or "worse" when the 95 % interval of the
+    difference leaves 0 out, else "inconclusive". It speaks for these two models on more speech of this kind, not for
+    other seeds of the training.
 
     Raises :class:`TextError` when the two were not scored against the same references.
     """
@@ -173,8 +190,10 @@ def compare(system: Score, baseline: Score, seed: int = 0) -> Comparison:
             f"the two systems were scored on different references ({system.utterances} and "
             f"{baseline.utterances} utterances): a paired comparison needs the same ones in the same order"
         )
-    change = np.subtract(system.word_errors, baseline.word_errors)
-    low, high = ratio_interval(change, system.word_counts, seed)
+    change, counts = np.subtract(system.word_errors, baseline.word_errors), system.word_counts
+    if speakers is not None:
+        change, counts = by_group(change, speakers), by_group(counts, speakers)
+    low, high = ratio_interval(change, counts, seed)
     verdict = "better" if high < 0 else "worse" if low > 0 else "inconclusive"
     return Comparison(system.wer - baseline.wer, (low, high), verdict)
 

@@ -106,17 +106,8 @@ class Snapshots:
             raise CheckpointError(
                 f"{path}: an earlier run with other settings ({told}); use another folder or remove it"
             )
-        own = trained_state(self.task)
-        saved = {
-            name.removeprefix("task."): t.shape for name, t in tensors.items() if name.startswith("task.")
-        }
-        wrong = sorted(n for n in own.keys() | saved.keys() if n not in own or own[n].shape != saved.get(n))
-        if wrong:
-            raise CheckpointError(
-                f"{path}: an earlier run of another model ({wrong[0]} differs); use another folder or remove it"
-            )
-        for name, tensor in own.items():
-            tensor.copy_(tensors[f"task.{name}"])
+        saved = {name.removeprefix("task."): t for name, t in tensors.items() if name.startswith("task.")}
+        load_trained_state(self.task, saved, path)
         state: dict[str, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
             if name.startswith("optimiser."):
@@ -143,3 +134,19 @@ def trained_state(task: nn.Module) -> dict[str, Tensor]:
     return {
         name: t.detach() for name, t in task.state_dict().items() if not (frozen and name.startswith(frozen))
     }
+
+
+def load_trained_state(task: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    """Copies what :func:`trained_state` gave back into a task; ``path`` is where it was read, for the message."""
+    own = trained_state(task)
+    wrong = sorted(
+        n
+        for n in own.keys() | tensors.keys()
+        if n not in own or n not in tensors or own[n].shape != tensors[n].shape
+    )
+    if wrong:
+        raise CheckpointError(
+            f"{path}: an earlier run of another model ({wrong[0]} differs); use another folder or remove it"
+        )
+    for name, tensor in own.items():
+        tensor.copy_(tensors[name])

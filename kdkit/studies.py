@@ -95,7 +95,8 @@ def run_study(
     """Distils every trial with every seed and probes the result.
 
     ``batches_of(seed)`` gives the speech in that seed's order; ``prepare(student)`` is for what a new student needs
-    before it starts (Fbank statistics); after front-end adaptation the learning rate starts anew. Seeds are the outer loop: a study that is stopped early has whole rounds.
+    before it starts (Fbank statistics); after front-end adaptation the learning rate starts anew. Seeds are the outer
+    loop: a study that is stopped early has whole rounds.
 
     Raises :class:`ConfigError` when two trials share a name.
     """

@@ -25,9 +25,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from kdkit.batches import Batches
-from kdkit.corpora.synthetic import default_root
 from kdkit.errors import CheckpointError, ConfigError
-from kdkit.files import write_atomically
+from kdkit.files import cache_folder, write_atomically
 from kdkit.frontends import num_frames
 from kdkit.manifest import Utterance
 from kdkit.teachers import Teacher, fingerprint
@@ -74,7 +73,7 @@ class TargetCache:
         self.bf16 = use_bf16(precision, best_device())
         name = "-".join(map(str, self.layers)) + ("-bf16" if self.bf16 else "")
         self.folder = (
-            (root or default_root()) / "targets" / f"{self.identity}-{corpus.hexdigest()[:12]}-{name}"
+            (root or cache_folder()) / "targets" / f"{self.identity}-{corpus.hexdigest()[:12]}-{name}"
         )
         self._place = {u.id: i // _SHARD for i, u in enumerate(self.utterances)}
         self._open: dict[int, object] = {}

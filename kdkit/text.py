@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from kdkit.errors import TextError
 
 VOCABULARY = ("-", "|", *"etaonihsrdlumwcfgypbvk'xjqz")  # blank, word boundary, letters by frequency
@@ -26,3 +28,8 @@ def encode(text: str, where: str = "text") -> list[int]:
 def decode(ids: list[int]) -> str:
     """Character ids, blanks already removed, to words."""
     return " ".join("".join(VOCABULARY[i] for i in ids).replace("|", " ").split())
+
+
+def frames_needed(ids: list[int]) -> int:
+    """Frames that a CTC alignment of character ids takes at least: one each, one more between two equal ones."""
+    return len(ids) + sum(a == b for a, b in pairwise(ids))

@@ -34,6 +34,7 @@ from tqdm import tqdm
 from kdkit.encoder import Encoder
 from kdkit.errors import ConfigError, TrainingError
 from kdkit.runlog import RunLog
+from kdkit.selection import Selection
 from kdkit.snapshots import Snapshots
 
 _WRAPPERS = ("forward", "_original_forward")  # accelerate's, which compute in the precision of the run
@@ -123,13 +124,15 @@ def train(
     evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
     resume: bool = True,
     title: str = "training",
+    selection: Selection | None = None,
 ) -> list[dict]:
     """Trains ``task`` and returns the log: one dict per logged step (step, loss, parts, lr; evaluation results).
 
     Writes ``out/checkpoints`` (weights and optimiser; atomic, the last ``keep``) every ``save_every`` steps and
     ``out/metrics.jsonl``. With ``resume`` a run found in ``out`` goes on from its newest good checkpoint, and ends
     with the weights that it would have had without the interruption; a finished one is loaded and returned at once.
-    Ctrl-C saves before it leaves.
+    Ctrl-C saves before it leaves. ``selection`` (:mod:`kdkit.selection`) keeps the weights of every evaluation that may
+    be wanted at the end, and may end the run early.
 
     Raises :class:`TrainingError` at a non-finite loss or when memory runs out, naming step and utterances, and
     :class:`CheckpointError` when ``out`` holds a run with another recipe.
@@ -146,6 +149,8 @@ def train(
     settings = config.result() | {"batches a step": group} | {"task": getattr(task, "settings", {})}
     snapshots = Snapshots(Path(out) / "checkpoints", task, parameters, optimiser, settings, config.keep)
     first = snapshots.restore() if resume else snapshots.clear()
+    if selection and not resume and accelerator.is_main_process:
+        selection.clear()
     log = RunLog(Path(out), first, accelerator.is_main_process, config.tensorboard)
     if config.compile:
         for part in task.modules():
@@ -166,6 +171,11 @@ def train(
     try:
         with _patient_interrupt() as asked_to_stop:
             for step in range(first, config.steps):
+                if selection and (reason := selection.enough(log.rows)):
+                    if accelerator.is_main_process:
+                        snapshots.save(step)
+                        bar.write(f"ended after step {step}: {reason}")
+                    break
                 place = step * config.accumulate * accelerator.num_processes + accelerator.process_index
                 numbers = [place + turn * accelerator.num_processes for turn in range(config.accumulate)]
                 some = [batches.batch(number) for number in numbers]
@@ -194,13 +204,16 @@ def train(
                     row |= {"grad_norm": norm.item()} | dict(zip(parts, values[1:]))
                     log.add(row | {"times_real_time": seconds / (time.perf_counter() - started)})
                     bar.set_postfix(_shown(log.rows[-1], parts))
-                    for complaint in getattr(task, "complaints", lambda rows: ())(log.rows):
-                        log.warn(complaint)
                 due = config.evaluate_every and done % config.evaluate_every == 0
                 if evaluate and (due or done == config.steps):
                     task.eval()
-                    log.add({"step": done, **evaluate(task)})
+                    log.add({"step": done} | _agreed(accelerator, evaluate(task)))
                     task.train()
+                    if selection and accelerator.is_main_process:
+                        selection.keep(done, task, log.rows)
+                if logged:
+                    for complaint in getattr(task, "complaints", lambda rows: ())(log.rows):
+                        log.warn(complaint)
                 if saved and accelerator.is_main_process:
                     snapshots.save(done)
                 if asked_to_stop:
@@ -279,6 +292,14 @@ def _gradients(
         for name, value in values.items():
             parts[name] = parts.get(name, 0.0) + value.detach() * share
     return total, parts
+
+
+def _agreed(accelerator: Accelerator, values: dict[str, float]) -> dict[str, float]:
+    """The processes' mean of what each of them measured: all of them decide on the same numbers."""
+    if accelerator.num_processes == 1 or not values:
+        return values
+    measured = torch.tensor(list(values.values()), dtype=torch.float64, device=accelerator.device)
+    return dict(zip(values, accelerator.reduce(measured, "mean").tolist()))
 
 
 def _size(task: nn.Module, batch) -> float:

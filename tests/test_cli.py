@@ -19,7 +19,7 @@ from kdkit.teachers import save_model
 
 COMMANDS = [
     *("report", "corpus", "align", "models", "structures", "probe", "statistics", "swap"),
-    *("distill", "finetune", "evaluate"),
+    *("distill", "finetune", "lm", "evaluate", "transcribe", "export"),
 ]
 
 
@@ -134,4 +134,27 @@ def test_from_speech_to_a_word_error_rate(tmp_path, monkeypatch):
     said = kdkit("evaluate", recogniser, "--minutes", 0.1, "--examples", 1)
     assert said.count("heard: ") == 1 and "WER " in said and "CER " in said
     manifest = next((tmp_path / "cache").rglob("test-clean/manifest.jsonl"))
-    assert "WER " in kdkit("evaluate", recogniser, "--data", manifest, "--examples", 0)
+    page = tmp_path / "errors.html"
+    said = kdkit("evaluate", recogniser, "--data", manifest, "--examples", 0, "--errors", page)
+    assert "WER " in said and "real-time factor" in said and "<article" in page.read_text(encoding="utf-8")
+
+
+def test_evaluate_with_a_language_model_chooses_its_weights_on_dev(tmp_path, monkeypatch):
+    pytest.importorskip("flashlight.lib.text.decoder.kenlm")
+    from kdkit.corpora.synthetic import build_synthetic
+
+    monkeypatch.setenv("KDKIT_CACHE", str(tmp_path / "cache"))
+    build_synthetic(minutes={"dev": 0.1, "test-clean": 0.3, "train": 3})
+    train, dev, test = (
+        next((tmp_path / "cache").rglob(f"{split}/manifest.jsonl"))
+        for split in ("train", "dev", "test-clean")
+    )
+    arpa = tmp_path / "lm.arpa"
+    assert "unknown words" in kdkit("lm", train, "--out", arpa, "--order", 2, "--test", dev)
+    given = ("tiny_sw_fbank_distilled_60", "--data", test, "--lm", arpa, "--jobs", 1, "--examples", 0)
+    with pytest.raises(ConfigError, match="--dev MANIFEST"):
+        kdkit("evaluate", *given)
+    said = kdkit("evaluate", *given, "--dev", dev)
+    assert "chosen on dev: LM weight" in said and "the best of 24 settings" in said
+    assert "beam search against greedy: better" in said and "speakers: WER" in said
+    assert "chosen on dev" not in kdkit("evaluate", *given, "--lm-weight", 1.5)

@@ -246,9 +246,9 @@ def test_impossible_wishes(tmp_path, minutes):
 
 def test_the_cache_folder_comes_from_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("KDKIT_CACHE", str(tmp_path))
-    assert synthetic.default_root() == tmp_path
+    assert synthetic.cache_folder() == tmp_path
     monkeypatch.delenv("KDKIT_CACHE")
-    assert synthetic.default_root().name == "kdkit"
+    assert synthetic.cache_folder().name == "kdkit"
 
 
 # accidents

@@ -15,8 +15,9 @@ import torchaudio
 from formats import SMALL, SMALL_TORCHAUDIO, transformers_model, write_fairseq
 
 from kdkit import downloads
-from kdkit.downloads import cache_folder, download
+from kdkit.downloads import download
 from kdkit.errors import CheckpointError, DownloadError
+from kdkit.files import cache_folder
 from kdkit.teachers import load_teacher, sources
 
 DATA = bytes(range(256)) * 20_000  # 5 MB

@@ -357,6 +357,7 @@ import torch
 
 sys.path.insert(0, {tests!r})
 import test_training as t
+from kdkit.selection import Selection
 from kdkit.training import processes, train
 
 assert processes().num_processes == int(t.os.environ.get("WORLD_SIZE", 1))
@@ -367,16 +368,21 @@ class Slow(t.Batches):
         time.sleep({pause})
         return super().batch(step)
 
+def evaluate(task):  # every process measures something else
+    return {{"dev_wer": [0.4, 0.4, 0.6][processes().process_index + processes().num_processes - 1]}}
+
 torch.set_num_threads(1)
-task = t.Task()
-train(task, Slow(), t.replace(t.RECIPE, save_every=1, steps={steps}, accumulate={accumulate}), Path(sys.argv[1]))
-torch.save(t.weights(task), Path(sys.argv[1]) / f"weights-{{t.os.environ.get('RANK', '0')}}.pt")
+task, out = t.Task(), Path(sys.argv[1])
+recipe = t.replace(t.RECIPE, save_every=1, steps={steps}, accumulate={accumulate}, evaluate_every={patience} and 4)
+selection = Selection(out / "candidates", patience={patience}) if {patience} else None
+train(task, Slow(), recipe, out, evaluate if {patience} else None, selection=selection)
+torch.save(t.weights(task), out / f"weights-{{t.os.environ.get('RANK', '0')}}.pt")
 """
 
 
-def program(tmp_path, **values) -> list[str]:
+def program(tmp_path, patience=0, **values) -> list[str]:
     path = tmp_path / "program.py"
-    path.write_text(PROGRAM.format(tests=str(Path(__file__).parent), **values))
+    path.write_text(PROGRAM.format(tests=str(Path(__file__).parent), patience=patience, **values))
     return [sys.executable, str(path)]
 
 
@@ -401,13 +407,13 @@ def test_killed_again_and_again_it_ends_with_the_same_weights(tmp_path):
 
 
 def test_two_processes_are_one_with_a_batch_of_the_same_size(tmp_path):
-    """Two processes (gloo) against one that takes two batches for a step: same weights, same losses."""
+    """Two processes (gloo) against one that takes two batches for a step: same weights, same losses, same early end."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    alone = program(tmp_path, pause=0, steps=12, accumulate=2)
+    alone = program(tmp_path, pause=0, steps=12, accumulate=2, patience=1)
     subprocess.run([*alone, str(tmp_path / "alone")], check=True, capture_output=True)
-    together = program(tmp_path, pause=0, steps=12, accumulate=1)
+    together = program(tmp_path, pause=0, steps=12, accumulate=1, patience=1)
     where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "true"}
     processes = [
         subprocess.Popen(
@@ -427,6 +433,10 @@ def test_two_processes_are_one_with_a_batch_of_the_same_size(tmp_path):
         for name in one:
             torch.testing.assert_close(two[name], one[name], rtol=1e-5, atol=1e-6)
     one, two = rows(tmp_path / "alone"), rows(tmp_path / "together")
+    dev = [[(row["step"], row.pop("dev_wer")) for row in log if "dev_wer" in row] for log in (one, two)]
+    assert dev == [[(4, 0.4), (8, 0.4)], [(4, 0.5), (8, 0.5)]]  # the mean of 0.4 and 0.6
+    one, two = ([row for row in log if "loss" in row] for log in (one, two))
+    assert len(one) == 8  # of 12: both ended early
     for key in ("step", "loss", "square", "grad_norm"):
         assert [row[key] for row in two] == pytest.approx([row[key] for row in one], rel=1e-4), key
 

@@ -1,43 +1,208 @@
-"""``kdkit evaluate``: what a recogniser is worth."""
+"""``kdkit evaluate`` and ``kdkit transcribe``: what a recogniser is worth, and what it hears."""
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from kdkit.commands import Data, Minutes, app, speech_of
+from kdkit.errors import ConfigError
+
+Model = Annotated[
+    str, typer.Argument(help="A recogniser: .safetensors, .onnx or .pt file, or the name of a shipped one.")
+]
+Lm = Annotated[Path | None, typer.Option("--lm", help="Beam search with this ARPA file (kdkit lm).")]
+Lexicon = Annotated[
+    Path | None,
+    typer.Option(help="Beam search over the words of this text file only; default: those of the LM."),
+]
+LmWeight = Annotated[float | None, typer.Option(min=0, help="Weight of the LM's log10 probabilities.")]
+WordScore = Annotated[float, typer.Option(help="Added for every word, with a lexicon.")]
+Beam = Annotated[int, typer.Option(min=1, help="Hypotheses kept after every frame.")]
+Jobs = Annotated[int | None, typer.Option(min=1, help="Processes; default: one for every core.")]
 
 
-@app.command(epilog="Example: kdkit evaluate runs/recogniser/recogniser.safetensors --split test-other")
+@app.command(
+    epilog="Example: kdkit evaluate runs/recogniser/recogniser.safetensors --split test-other --lm lm.arpa"
+)
 def evaluate(
-    recogniser: Annotated[
-        Path, typer.Argument(help="A checkpoint of 'kdkit finetune' or one shipped with the kit.")
-    ],
+    recogniser: Model,
     data: Data = None,
     split: Annotated[str, typer.Option(help="Split of the synthetic speech.")] = "test-clean",
     minutes: Minutes = None,
+    lm: Lm = None,
+    lexicon: Lexicon = None,
+    lm_weight: LmWeight = None,
+    word_score: WordScore = 0.0,
+    beam: Beam = 50,
+    dev: Annotated[
+        Path | None,
+        typer.Option(help="Manifest to choose the LM's weights on; default: synthetic dev speech."),
+    ] = None,
+    errors: Annotated[
+        Path | None, typer.Option(help="Write a page to read and hear the errors on (HTML).")
+    ] = None,
     examples: Annotated[int, typer.Option(min=0, help="Transcripts to show.")] = 5,
+    jobs: Jobs = None,
 ) -> None:
-    """Measure the word error rate of a recogniser.
+    """Measure the error rates and the speed of a recogniser.
 
-    Greedy decoding; word and character error rate with 95 % intervals.
+    Word and character error rate with 95 % intervals over utterances and speakers, and the real-time factor from file
+    to text. With a language model also greedy decoding, and whether the difference is one. The weights are chosen on
+    dev speech unless --lm-weight is given, never on the speech that is tested on.
     """
-    from kdkit.ctc import load_recogniser
-    from kdkit.score import describe_collapse, score
+    from kdkit.breakdown import confusions
+    from kdkit.emissions import emissions
+    from kdkit.errorbrowser import write_error_browser
+    from kdkit.evaluation import evaluate
+    from kdkit.networks import load_network
+    from kdkit.score import compare, describe_collapse
     from kdkit.training import best_device
 
-    network, _ = load_recogniser(recogniser)
+    network = load_network(recogniser)
+    if hasattr(network, "to"):
+        network = network.to(best_device())
+    search = _search(lm, lexicon, lm_weight, word_score, beam)
     utterances = speech_of(data, split, minutes, 10)
-    texts = network.to(best_device()).transcribe(utterances)
-    heard = [u for u in utterances if u.id in texts]
-    for utterance in heard[:examples]:
-        print(f"said:  {utterance.text}\nheard: {texts[utterance.id]}\n")
-    hypotheses = [texts[u.id] for u in heard]
-    print(score([u.text for u in heard], hypotheses))
-    if len(heard) < len(utterances):
-        print(f"{len(utterances) - len(heard)} of {len(utterances)} files could not be read")
-    trouble = describe_collapse(hypotheses)
+    if lm and lm_weight is None:
+        search = _tuned(search, network, data, dev, jobs)
+    found = emissions(network, utterances)
+    plain = evaluate(network, found)
+    shown = plain if search is None else evaluate(network, found, search, jobs)
+    for utterance, text in list(zip(found.utterances, shown.score.hypotheses, strict=True))[:examples]:
+        print(f"said:  {utterance.text}\nheard: {text}\n")
+    if search is not None:
+        print(f"greedy: {plain.score}; {plain.cost}")
+    print(f"{'greedy' if search is None else 'beam search'}: {shown.score}; {shown.cost}")
+    result = shown.score
+    print(
+        f"{result.substitutions} substitutions, {result.deletions} deletions, {result.insertions} insertions"
+    )
+    speakers = set(shown.speakers)
+    if len(speakers) > 1:
+        low, high = shown.speaker_interval()
+        print(f"over {len(speakers)} speakers: WER {100 * low:.1f} to {100 * high:.1f} %")
+    if search is not None:
+        change = compare(result, plain.score)
+        low, high = (100 * end for end in change.interval)
+        print(f"beam search against greedy: {change.verdict}, ", end="")
+        print(f"WER {100 * change.difference:+.1f} points ({low:+.1f} to {high:+.1f})")
+    pairs = ", ".join(f"{said} as {written} ({times})" for said, written, times in confusions(result)[:5])
+    if pairs:
+        print(f"most often confused: {pairs}")
+    if len(found.utterances) < len(utterances):
+        print(f"{len(utterances) - len(found.utterances)} of {len(utterances)} files could not be read")
+    trouble = describe_collapse(result.hypotheses)
     if trouble:
         print(trouble)
+    if errors:
+        write_error_browser(errors, result, found.utterances, title=f"{recogniser} on {data or split}")
+        print(f"errors: {errors}")
+
+
+@app.command(
+    epilog="Example: kdkit transcribe tiny_sw_fbank_distilled_60 talk.mp3 recordings/ --format json --out talks.jsonl"
+)
+def transcribe(
+    recogniser: Model,
+    audio: Annotated[
+        list[Path], typer.Argument(help="Audio files of any format and length, or folders of them.")
+    ],
+    format: Annotated[str, typer.Option(help="text, or json: with the times of all words.")] = "text",
+    out: Annotated[Path | None, typer.Option(help="File to write; default: the standard output.")] = None,
+    lm: Lm = None,
+    lexicon: Lexicon = None,
+    lm_weight: LmWeight = None,
+    word_score: WordScore = 0.0,
+    beam: Beam = 50,
+    window: Annotated[
+        float, typer.Option(help="Seconds heard at once; best as long as the training utterances.")
+    ] = 6.0,
+    jobs: Jobs = None,
+) -> None:
+    """Write down what is said.
+
+    One line a file: its name, a tab and the text; or a JSON object with words, start, end (seconds) and probability.
+    Files that cannot be read are reported and left out. Exit status: 0, 1 if files were left out, 2 for other errors.
+    """
+    from tqdm import tqdm
+
+    from kdkit.decode import greedy
+    from kdkit.files import write_text
+    from kdkit.transcribe import MARGIN, Settings, transcribe_all
+
+    if format not in ("text", "json"):
+        raise ConfigError(f"--format {format}: choose text or json")
+    files = _audio_files(audio)
+    decoder = _search(lm, lexicon, lm_weight, word_score, beam) or greedy
+    settings = Settings(recogniser, decoder, window, min(MARGIN, window / 6))
+    lines, bad = [], 0
+    with tqdm(total=len(files), desc="transcribing", unit="file") as bar:
+        for transcript in transcribe_all(settings, files, jobs):
+            bar.update()
+            if transcript.error:
+                bad += 1
+                tqdm.write(f"left out: {transcript.error}", file=sys.stderr)
+                continue
+            line = f"{transcript.file}\t{transcript.text}"
+            if format == "json":
+                line = json.dumps(transcript.to_dict(), ensure_ascii=False)
+            lines.append(line)
+            if out is None:
+                tqdm.write(line, file=sys.stdout)
+    if out is not None:
+        write_text(out, "".join(f"{line}\n" for line in lines))
+        print(f"transcripts: {out}")
+    if bad:
+        print(f"{bad} of {len(files)} files could not be read", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def _audio_files(places: list[Path]) -> list[Path]:
+    """Files as they are, folders as the audio files within, sorted; each once."""
+    from kdkit.stream import SUFFIXES
+
+    found: dict[Path, None] = {}
+    for place in places:
+        if place.is_dir():
+            inside = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            if not inside:
+                raise ConfigError(f"{place}: no audio file in this folder ({', '.join(sorted(SUFFIXES))})")
+            found |= dict.fromkeys(inside)
+        else:
+            found[place] = None  # if it is missing, that is reported with the others
+    return list(found)
+
+
+def _search(lm: Path | None, lexicon: Path | None, lm_weight: float | None, word_score: float, beam: int):
+    """The beam search that the options ask for; None for greedy decoding."""
+    from kdkit.beam import BeamSearch, with_language_model
+    from kdkit.language import sentences_of
+    from kdkit.ngram import UNKNOWN
+
+    if lm is None and lm_weight is not None:
+        raise ConfigError("--lm-weight goes with a language model: give --lm too")
+    if lm is None and lexicon is None:
+        return None
+    words = None
+    if lexicon is not None:
+        words = tuple(sorted({w for words in sentences_of([lexicon]) for w in words} - {UNKNOWN}))
+    weights = {"word_score": word_score, "beam": beam}
+    if lm is None:
+        return BeamSearch(words, **weights)
+    return with_language_model(lm, words, lm_weight=1.0 if lm_weight is None else lm_weight, **weights)
+
+
+def _tuned(search, network, data: Path | None, dev: Path | None, jobs: int | None):
+    from kdkit.emissions import emissions
+    from kdkit.tune import tune
+
+    if data is not None and dev is None:
+        raise ConfigError("the LM's weight is chosen on dev speech: give --dev MANIFEST, or --lm-weight")
+    tuned = tune(search, emissions(network, speech_of(dev, "dev", None, 5)), jobs=jobs)
+    print(f"chosen on dev: {tuned}")
+    return tuned.search

@@ -154,7 +154,9 @@ def distill(
 
 
 @app.command(
-    epilog="Example: kdkit finetune runs/student/student.safetensors --minutes 10 --out runs/recogniser"
+    epilog="Examples: kdkit finetune tiny-sw-fbank --minutes 10 --out runs/recogniser\n\n"
+    "kdkit finetune runs/student/student.safetensors --minutes 1 --minutes 10 --minutes 30 --out runs/budgets\n\n"
+    "kdkit finetune tiny-sw-fbank --data data/train.jsonl --dev data/dev.jsonl --test data/test.jsonl --out runs/mine"
 )
 def finetune(
     model: Annotated[
@@ -163,28 +165,87 @@ def finetune(
     ],
     out: Out,
     data: Data = None,
-    minutes: Minutes = None,
+    minutes: Annotated[
+        list[float] | None,
+        typer.Option(
+            min=0,
+            help="Label budget, the first so many minutes; repeat to compare. Default: 10, or all of --data.",
+        ),
+    ] = None,
+    dev: Annotated[
+        Path | None,
+        typer.Option(
+            help="Manifest that decides which weights are used; default: none for --data, else synthetic."
+        ),
+    ] = None,
+    test: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Manifest, or split of the synthetic speech, to measure the result on; repeat for more."
+        ),
+    ] = None,
+    scratch: Annotated[
+        bool, typer.Option("--scratch", help="Start from random weights, for comparison.")
+    ] = False,
     steps: Steps = 1000,
     lr: Rate = 1e-3,
-    batch_seconds: BatchSeconds = 32,
+    freeze: Annotated[
+        float, typer.Option(min=0, max=0.99, help="Share of the steps in which only the CTC head learns.")
+    ] = 0.0,
+    patience: Annotated[
+        int, typer.Option(min=0, help="End after so many evaluations on dev without a better one; 0: never.")
+    ] = 0,
+    average: Annotated[
+        int, typer.Option(min=1, help="Also try the mean of the weights of so many last evaluations.")
+    ] = 1,
+    evaluate_every: Annotated[
+        int, typer.Option(min=0, help="Steps between evaluations on dev; 0: a tenth.")
+    ] = 0,
+    mask_time: Annotated[float, typer.Option(min=0, max=1, help="Share of frames hidden in training.")] = 0.2,
+    mask_channel: Annotated[float, typer.Option(min=0, max=1, help="Share of channels hidden.")] = 0.1,
+    augmenting: Annotated[
+        bool, typer.Option("--augment/--no-augment", help="Random equalisers and noise in training.")
+    ] = True,
+    spec_augment: Annotated[
+        bool, typer.Option("--spec-augment", help="Mask Fbank bins and frames in training.")
+    ] = False,
+    batch_seconds: BatchSeconds = 16,
     accumulate: Accumulate = 1,
     precision: Precision = "auto",
     tensorboard: Board = False,
+    allow_speaker_overlap: Annotated[
+        bool, typer.Option("--allow-speaker-overlap", help="Accept test voices that are heard in training.")
+    ] = False,
     seed: Seed = 0,
 ) -> None:
     """Fine-tune a model on labelled speech with CTC.
 
+    The weights with the lowest word error rate on dev are kept. Several --minutes give a table, and OUT/results.json.
     Stopped with Ctrl-C or killed, the same command goes on where it was.
     """
-    from kdkit.batches import Batches
-    from kdkit.ctc import CTCTask, Recogniser, save_recogniser, trainable
+    from kdkit.augment import AUGMENTED
+    from kdkit.corpora.summary import check_speakers
+    from kdkit.ctc import MaskConfig
+    from kdkit.finetuning import FineTuneConfig, budget_table, budgets_of, fine_tune_budgets, from_scratch
     from kdkit.teachers import load_teacher
-    from kdkit.training import TrainConfig, processes, train
+    from kdkit.training import TrainConfig, processes
 
-    network = load_teacher(model).model.requires_grad_(True)
-    utterances = trainable(speech_of(data, "train", minutes, 10))
-    recogniser = Recogniser(network)
-    batches = Batches(utterances, batch_seconds, seed)
+    def start(speech):
+        network = load_teacher(model).model.requires_grad_(True)
+        return from_scratch(network, speech, seed) if scratch else network
+
+    wanted = minutes or ([10.0] if data is None else [])
+    speech = speech_of(data, "train", max(wanted, default=None), 10)
+    budgets = budgets_of(speech, wanted or [sum(u.duration for u in speech) / 60])
+    watched = speech_of(dev, "dev", None if dev else 2, 2) if dev or data is None else []
+    if test is None and data is None and len(budgets) > 1:
+        test = ["test-clean"]
+    tests = {}
+    for name in test or []:
+        own = name.endswith(".jsonl") or Path(name).is_file()
+        tests[Path(name).stem if own else name] = speech_of(Path(name) if own else None, name, None, 10)
+    named = {"train": speech, "dev": watched} | {f"test {name}": some for name, some in tests.items()}
+    notes = check_speakers({name: some for name, some in named.items() if some}, allow_speaker_overlap)
     recipe = TrainConfig(
         steps=steps,
         lr=lr,
@@ -193,16 +254,30 @@ def finetune(
         seed=seed,
         accumulate=accumulate,
         precision=precision,
+        evaluate_every=evaluate_every,
         tensorboard=tensorboard,
     )
-    log = train(CTCTask(recogniser), batches, recipe, out, title=f"fine-tuning {model}")
-    labelled = sum(u.duration for u in utterances) / 60
-    path = out / "recogniser.safetensors"
+    config = FineTuneConfig(
+        batch_seconds=batch_seconds,
+        mask=MaskConfig(time=mask_time, channel=mask_channel),
+        augmenting=AUGMENTED if augmenting else None,
+        spec_augment=spec_augment,
+        freeze=freeze,
+        patience=patience,
+        average=average,
+    )
+    meta = {"from": model, "start": "scratch" if scratch else "given"}
+    rows = fine_tune_budgets(start, budgets, recipe, out, watched, tests, config, meta)
     if processes().is_main_process:
-        meta = {"from": model, "minutes": labelled, "steps": steps, "last": log[-1]}
-        save_recogniser(path, recogniser, meta)
-        say_skipped(batches)
-        print(f"recogniser: {path}")
+        for note in notes if data else []:
+            print(f"note: {note}")
+        print(budget_table(rows))
+        for row in rows:
+            if row["skipped"]:
+                print(
+                    f"{len(row['skipped'])} utterances were left out, the first: {': '.join(row['skipped'][0])}"
+                )
+            print(f"recogniser: {row['recogniser']}")
 
 
 def layer_pairs(text: str) -> tuple[tuple[int, int], ...]:

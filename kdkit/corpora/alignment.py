@@ -23,8 +23,9 @@ from tqdm import tqdm
 from kdkit.audio import read_audio
 from kdkit.corpora import espeak
 from kdkit.corpora.phones import SILENCE, normalise
-from kdkit.downloads import cache_folder, download
+from kdkit.downloads import download
 from kdkit.errors import KdkitError
+from kdkit.files import cache_folder
 from kdkit.frontends import num_frames
 from kdkit.manifest import Utterance, frame_phones
 from kdkit.text import VOCABULARY

@@ -32,6 +32,7 @@ from tqdm import tqdm
 from kdkit.corpora import espeak, grammar, phones, voices
 from kdkit.corpora.rooms import add_noise, reverberate
 from kdkit.errors import ConfigError, KdkitError
+from kdkit.files import cache_folder
 from kdkit.manifest import Utterance, read_manifest, write_manifest
 
 VERSION = "synthetic-v1"  # part of the folder's name: change it whenever the speech would change
@@ -44,11 +45,6 @@ _TYPICAL_SECONDS = 2.6  # of an utterance: only decides how many blocks are star
 _QUIET = 10 ** (-50 / 20)  # relative to the peak: below it, a tail is silence
 
 
-def default_root() -> Path:
-    """Where corpora are kept: $KDKIT_CACHE, or ~/.cache/kdkit."""
-    return Path(os.environ.get("KDKIT_CACHE") or Path.home() / ".cache" / "kdkit")
-
-
 def build_synthetic(
     root: str | Path | None = None,
     minutes: dict[str, float] | None = None,
@@ -57,7 +53,7 @@ def build_synthetic(
 ) -> dict[str, list[Utterance]]:
     """Make the splits that are asked for, unless they are on disk already, and return them.
 
-    `root` is the folder that holds corpora (None: default_root()). `minutes` gives the length of each split
+    `root` is the folder that holds corpora (None: cache_folder()). `minutes` gives the length of each split
     wanted ("unlabelled", "train", "dev", "test-clean", "test-other"); None stands for DEFAULT_MINUTES. A
     split on disk is extended when it is too short; when it is longer, its beginning is returned. "test-clean"
     has voices never heard in training; "test-other" has other voices, other accents, noise and reverberation.
@@ -71,7 +67,7 @@ def build_synthetic(
             raise ConfigError(f"synthetic corpus: no split {split!r}; there are {', '.join(SPLITS)}")
         if not (math.isfinite(length) and length > 0):
             raise ConfigError(f"synthetic corpus: minutes of {split!r} must be more than 0, not {length}")
-    folder = Path(root or default_root()) / f"{VERSION}-seed{seed}"
+    folder = Path(root or cache_folder()) / f"{VERSION}-seed{seed}"
     return {
         split: _build_split(folder / split, split, length, seed, progress)
         for split, length in minutes.items()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -87,6 +90,19 @@ def export_huggingface(recogniser: Recogniser, folder: Path) -> Path:
         folder / "model.safetensors", lambda temporary: save_file(tensors, temporary, {"format": "pt"})
     )
     return folder
+
+
+def check_huggingface(folder: Path, recogniser: Recogniser, seconds: float = 3.0) -> float | None:
+    """Largest difference of the logits for some seconds of noise; None where transformers is not installed."""
+    if find_spec("transformers") is None:
+        return None
+    from transformers import HubertForCTC
+
+    wave = 0.1 * torch.randn(1, round(16_000 * seconds), generator=torch.Generator().manual_seed(0))
+    theirs, recogniser = HubertForCTC.from_pretrained(folder).eval(), copy.deepcopy(recogniser).cpu().eval()
+    with torch.inference_mode():
+        ours, _ = recogniser(wave, torch.tensor([wave.shape[1]]))
+        return (theirs(wave).logits - ours).abs().max().item()
 
 
 def _tensors(recogniser: Recogniser) -> dict[str, Tensor]:

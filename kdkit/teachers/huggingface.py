@@ -9,8 +9,9 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from kdkit.downloads import cache_folder, download, download_json
+from kdkit.downloads import download, download_json
 from kdkit.errors import CheckpointError
+from kdkit.files import cache_folder
 from kdkit.models import SpeechModel
 from kdkit.teachers.names import TRANSFORMERS, build, to_kdkit
 from kdkit.teachers.unpickling import read_pickle

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from kdkit.downloads import cache_folder, check_sha256, download
+from kdkit.downloads import check_sha256, download
 from kdkit.errors import CheckpointError
+from kdkit.files import cache_folder
 from kdkit.teachers import huggingface
 from kdkit.teachers.bundles import bundle_names, bundle_of_file, bundle_url, load_bundle
 from kdkit.teachers.fairseq import is_fairseq, load_fairseq

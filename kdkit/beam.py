@@ -1,0 +1,174 @@
+"""Beam search: not the best symbol of every frame but the best *text*, with a lexicon and a language model.
+
+Greedy decoding adds up nothing: it follows the single best path. Beam search goes through the frames and keeps
+the likeliest beginnings of a text, each judged by all of its paths together,
+
+    log P_CTC(text)  +  lm_weight * log10 P_LM(text)  +  word_score * words
+
+A lexicon allows only words that it knows, spelled letter by letter in a trie. The search is flashlight's (Kahn
+et al. 2022) through ``torchaudio.models.decoder.ctc_decoder``, with KenLM inside; the weights are chosen on dev
+speech by :func:`kdkit.tune.tune`.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from kdkit.decode import check
+from kdkit.errors import ConfigError
+from kdkit.ngram import UNKNOWN, read_arpa
+from kdkit.text import BLANK, VOCABULARY, decode, encode
+
+BOUNDARY = VOCABULARY.index("|")
+_IMPOSSIBLE = -1e4  # log-probability
+NEEDS_FLASHLIGHT = (
+    "beam search needs the package flashlight-text (Python 3.10 to 3.12): pip install 'kdkit[decoding]', or "
+    "pip install flashlight-text==0.0.7; greedy decoding works without it"
+)
+
+
+@dataclass(frozen=True)
+class BeamSearch:
+    """A decoder: called with logits or log-probabilities (B, T, V) and real frames (B,), it returns B texts.
+
+    ``words``: the lexicon; None for any spelling. ``lm``: an ARPA file of words (with a lexicon) or of letters
+    (without), see :func:`with_language_model`; None for no language model. ``lm_weight`` multiplies log10
+    probabilities, as flashlight does it. ``word_score`` is added for every word (with a lexicon only): above 0
+    it mends the LM's liking for few words. ``beam`` hypotheses are kept after every frame, and none that is
+    ``threshold`` worse than the best.
+
+    It can be sent to other processes; the search itself is built on first use in each. Raises :class:`ConfigError`
+    when flashlight-text is not installed, and for settings that do not fit together.
+    """
+
+    words: tuple[str, ...] | None = field(default=None, repr=False)
+    lm: Path | None = None
+    lm_weight: float = 1.0
+    word_score: float = 0.0
+    beam: int = 50
+    threshold: float = 25.0
+
+    def __post_init__(self):
+        if self.beam < 1 or self.threshold <= 0:
+            raise ConfigError(f"beam {self.beam} and threshold {self.threshold} must be more than 0")
+        if self.words is not None and not self.words:
+            raise ConfigError("the lexicon has no word; leave it out to allow any spelling")
+
+    def __call__(self, logits: Tensor, frames: Tensor) -> list[str]:
+        check(logits, frames)
+        search = _search(self, self.lm and _stamp(self.lm))
+        return [self._text(search, row[:n]) for row, n in zip(logits.cpu(), frames.tolist(), strict=True)]
+
+    def _text(self, search, logits: Tensor) -> str:
+        if not len(logits):
+            return ""
+        emissions = logits.float().log_softmax(-1)  # (T, V)
+        if self.words is not None:
+            # every word of the lexicon ends in a boundary; the network says none after the last: one more frame
+            emissions = F.pad(emissions, (0, 0, 0, 1), value=_IMPOSSIBLE)
+            emissions[-1, BOUNDARY] = 0.0
+        hypotheses = search(emissions[None].contiguous())[0]
+        if not hypotheses:
+            return ""
+        best = hypotheses[0]
+        return " ".join(best.words) if self.words is not None else decode(best.tokens.tolist())
+
+
+def with_language_model(path: str | Path, words: Sequence[str] | None = None, **settings) -> BeamSearch:
+    """A beam search with the ARPA file ``path``: one of words brings its words as the lexicon, unless ``words`` says
+    otherwise; one of letters (``kdkit lm --unit letter``) goes without lexicon.
+
+    Raises :class:`kdkit.errors.TextError` for a file that is no ARPA file and :class:`ConfigError` for a model of
+    single words, or a lexicon with a model of letters.
+    """
+    model = read_arpa(path)
+    if model.order < 2:
+        raise ConfigError(f"{path}: KenLM wants n-grams of order 2 or more; make the model with --order 2")
+    known = model.words
+    letters = VOCABULARY[BOUNDARY] in known
+    if letters and words is not None:
+        raise ConfigError(f"{path} is a model of letters, which goes without lexicon: leave the lexicon out")
+    lexicon = None if letters else tuple(sorted(set(known if words is None else words)))
+    return BeamSearch(lexicon, Path(path), **settings)
+
+
+def reweighted(search: BeamSearch, lm_weight: float, word_score: float) -> BeamSearch:
+    """The same search with other weights."""
+    return replace(search, lm_weight=lm_weight, word_score=word_score)
+
+
+def available() -> bool:
+    """Is flashlight-text installed?"""
+    try:
+        _ctc_decoder()
+    except ConfigError:
+        return False
+    return True
+
+
+def _ctc_decoder():
+    try:
+        from torchaudio.models.decoder import ctc_decoder
+    except (ImportError, RuntimeError) as error:  # torchaudio turns the one into the other
+        raise ConfigError(NEEDS_FLASHLIGHT) from error
+    return ctc_decoder
+
+
+@lru_cache(maxsize=2)  # a trie and a language model each
+def _search(settings: BeamSearch, stamp: object):
+    """flashlight's search; ``stamp`` is that of the LM's file, so that a file made anew is read anew."""
+    build = _ctc_decoder()
+    options = {
+        "tokens": list(VOCABULARY),
+        "lm": settings.lm and str(settings.lm),
+        "beam_size": settings.beam,
+        "beam_threshold": settings.threshold,
+        "log_add": True,  # a text has the probability of all its paths together
+        "lm_weight": settings.lm_weight,
+        "blank_token": VOCABULARY[BLANK],
+        "sil_token": VOCABULARY[BOUNDARY],
+    }
+    with _quiet(), tempfile.TemporaryDirectory() as folder:
+        if (
+            settings.words is None
+        ):  # torchaudio would number the LM's letters by the alphabet, the search by the vocabulary
+            letters = Path(folder, "letters.txt")
+            letters.write_text("\n".join((*VOCABULARY, UNKNOWN)) + "\n")
+            return build(lexicon=None, lm_dict=str(letters) if settings.lm else None, **options)
+        lexicon = Path(folder, "lexicon.txt")
+        lexicon.write_text("".join(f"{word} {_spelling(word)}\n" for word in settings.words))
+        return build(lexicon=str(lexicon), word_score=settings.word_score, **options)
+
+
+def _spelling(word: str) -> str:
+    return " ".join(VOCABULARY[i] for i in [*encode(word, "lexicon"), BOUNDARY])
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise ConfigError(f"{path}: no such language model; make one with kdkit lm") from error
+    return found.st_size, found.st_mtime_ns
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps KenLM's progress bar, which C++ writes to the standard error, out of ours."""
+    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)

@@ -1,0 +1,79 @@
+"""``kdkit export``: a recogniser for other runtimes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kdkit.commands import Data, Minutes, app, speech_of
+from kdkit.errors import ConfigError
+
+
+@app.command(
+    epilog="Examples: kdkit export runs/recogniser/recogniser.safetensors --to onnx --int8\n\n"
+    "kdkit export runs/recogniser/recogniser.safetensors --to huggingface --out runs/huggingface"
+)
+def export(
+    model: Annotated[str, typer.Argument(help="A recogniser: its file, or the name of a shipped one.")],
+    to: Annotated[str, typer.Option(help="onnx or huggingface (waveform models).")] = "onnx",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="File (ONNX) or folder (Hugging Face) to write; default: beside the model."),
+    ] = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Also an int8 ONNX file, and what it costs in WER.")
+    ] = False,
+    data: Data = None,
+    split: Annotated[str, typer.Option(help="Split of the synthetic speech that int8 is judged on.")] = (
+        "test-clean"
+    ),
+    minutes: Minutes = None,
+) -> None:
+    """Write a recogniser as ONNX, Fbank included, or as a Hugging Face folder.
+
+    What is written is checked against PyTorch: the largest difference of the logits is printed.
+    """
+    from kdkit.ctc import Recogniser
+    from kdkit.networks import load_network
+
+    if to not in ("onnx", "huggingface"):
+        raise ConfigError(f"--to {to}: choose onnx or huggingface")
+    if int8 and to != "onnx":
+        raise ConfigError("--int8 is for --to onnx")
+    network = load_network(model)
+    if not isinstance(network, Recogniser):
+        raise ConfigError(f"{model} is exported already: give a checkpoint of kdkit")
+    stem = Path(model).with_suffix("") if Path(model).is_file() else Path(model)
+    if to == "huggingface":
+        from kdkit.export.huggingface import check_huggingface, export_huggingface
+
+        folder = export_huggingface(network, out or stem.with_name(f"{stem.name}-huggingface"))
+        difference = check_huggingface(folder, network)
+        told = "not checked: transformers is not installed"
+        print(told if difference is None else f"largest difference from PyTorch: {difference:.1e}")
+        print(f"folder: {folder}")
+        return
+    from kdkit.evaluation import evaluate
+    from kdkit.export.onnx import check_onnx, export_onnx, quantise_onnx
+    from kdkit.networks import OnnxNetwork
+    from kdkit.score import compare
+
+    path = export_onnx(network, out or stem.with_suffix(".onnx"))
+    differences = check_onnx(path, network)
+    whole = ", ".join(f"{n} samples {value:.1e}" for n, value in differences.items() if n)
+    print(f"largest difference of the logits from PyTorch: {max(differences.values()):.1e}")
+    print(f"  {whole}, all of them in one batch {differences[0]:.1e}")
+    print(f"ONNX: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    if not int8:
+        return
+    small = quantise_onnx(path, path.with_name(f"{path.stem}-int8.onnx"))
+    print(f"int8: {small} ({small.stat().st_size / 1e6:.1f} MB)")
+    speech = speech_of(data, split, minutes, 10)
+    before, after = (evaluate(OnnxNetwork(file), speech) for file in (path, small))
+    print(f"float32 {before.score}\n        {before.cost}")
+    print(f"int8    {after.score}\n        {after.cost}")
+    change = compare(after.score, before.score)
+    low, high = (100 * end for end in change.interval)
+    print(f"int8 against float32: {change.verdict}, {100 * change.difference:+.1f} points ({low:+.1f} to {high:+.1f})")

@@ -1,0 +1,49 @@
+"""``kdkit lm``: an n-gram language model from any text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kdkit.commands import app
+
+
+@app.command(
+    epilog="Example: kdkit lm transcripts.txt --order 3 --out lm.arpa; then: kdkit evaluate RECOGNISER --lm lm.arpa"
+)
+def lm(
+    text: Annotated[
+        list[Path], typer.Argument(help="Text files, one sentence a line, or manifests (.jsonl).")
+    ],
+    out: Annotated[Path, typer.Option(help="The ARPA file to write.")],
+    order: Annotated[int, typer.Option(min=1, help="Words (or letters) of the longest n-grams.")] = 3,
+    unit: Annotated[str, typer.Option(help="word, or letter: a model that spells new words too.")] = "word",
+    test: Annotated[Path | None, typer.Option(help="Other text, to measure the perplexity on.")] = None,
+) -> None:
+    """Estimate an n-gram language model (interpolated modified Kneser-Ney) and write it in ARPA format.
+
+    Never from the text of the speech that is tested on. Text is lower-cased and loses its punctuation; words with other
+    characters than a to z and the apostrophe count as unknown.
+    """
+    from kdkit.language import sentences_of
+    from kdkit.ngram import END, UNKNOWN, estimate
+
+    sentences = list(sentences_of(text, unit))
+    model = estimate(sentences, order)
+    model.write(out)
+    units = sum(map(len, sentences))
+    print(f"{len(sentences)} sentences, {units} {unit}s, {len(model.words)} different")
+    lost = sum(sentence.count(UNKNOWN) for sentence in sentences)
+    if lost:
+        print(f"{lost} words ({100 * lost / units:.1f} %) have other characters and count as {UNKNOWN}")
+    grams = [sum(len(gram) == n for gram in model.log10) for n in range(1, order + 1)]
+    print("n-grams: " + ", ".join(f"{count} of order {n}" for n, count in enumerate(grams, start=1)))
+    if test:
+        other = list(sentences_of([test], unit))
+        print(
+            f"{test}: perplexity {model.perplexity(other):.1f} ({END} counted), "
+            f"{100 * model.unknown(other):.1f} % unknown {unit}s"
+        )
+    print(f"language model: {out}")

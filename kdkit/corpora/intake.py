@@ -1,0 +1,124 @@
+"""From files that somebody has to utterances that can be trusted: every file is opened, every bad one is named.
+
+A corpus's room finds files and transcripts (:class:`Found`); :func:`take_in` reads them on all cores, measures how
+long they are, cleans the text, and sorts out what cannot be used. The utterances come back in an order of their own
+(:func:`shuffled`), the same every time, so that the first ten minutes of a manifest are a fair sample of it, and part
+of its first hour.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import soundfile
+from tqdm import tqdm
+
+from kdkit.audio import MIN_SAMPLES, SAMPLE_RATE, read_audio
+from kdkit.corpora.transcripts import clean
+from kdkit.errors import AudioError
+from kdkit.manifest import Utterance
+
+AUDIO = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au")  # what soundfile reads
+
+
+@dataclass(frozen=True)
+class Found:
+    """A recording and what its corpus says about it, before anything is checked."""
+
+    id: str
+    audio: Path
+    text: str = ""
+    speaker: str = ""
+    accent: str = ""
+    trouble: str = ""  # why it cannot be used, if its room knows already
+
+
+@dataclass
+class Intake:
+    """``utterances`` that can be used, and ``bad``: (file, reason) of each one that cannot."""
+
+    utterances: list[Utterance] = field(default_factory=list)
+    bad: list[tuple[str, str]] = field(default_factory=list)
+
+
+def take_in(
+    found: Iterable[Found], title: str, numbers: bool = False, quick: bool = False, progress: bool = True
+) -> Intake:
+    """Checks recordings and makes utterances of them.
+
+    Bad are: audio that :func:`kdkit.audio.read_audio` refuses (missing, empty, truncated, not audio, not finite,
+    shorter than 25 ms), an id or file that was there before, and a transcript without a word in it. Characters outside
+    the vocabulary are no reason (:func:`kdkit.corpora.summary.summarise` counts them). ``numbers`` spells numbers out
+    (:mod:`kdkit.corpora.transcripts`); ``quick`` believes the headers, so that damage later in a file goes unseen.
+    """
+    found, result = list(found), Intake()
+    measure = _seconds_by_header if quick else _seconds_by_reading
+    ids, files = set(), set()
+    pool = ThreadPoolExecutor(os.cpu_count() or 1)
+    try:
+        checks = pool.map(lambda item: _measured(item, measure), found)
+        for item, (seconds, reason) in tqdm(
+            zip(found, checks, strict=True), title, len(found), unit="file", mininterval=0.5, disable=not progress
+        ):  # fmt: skip
+            text = clean(item.text, numbers)
+            if not reason and item.text and not text:
+                reason = f"{item.audio}: no word is left of its transcript {item.text!r}"
+            if not reason and (item.id in ids or item.audio in files):
+                reason = f"{item.audio}: listed before ({item.id})"
+            if reason:
+                result.bad.append((str(item.audio), reason))
+                continue
+            ids.add(item.id)
+            files.add(item.audio)
+            result.utterances.append(
+                Utterance(item.id, item.audio.absolute(), seconds, text, item.speaker, accent=item.accent)
+            )
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+    result.utterances = shuffled(result.utterances)
+    return result
+
+
+def shuffled(utterances: Sequence[Utterance]) -> list[Utterance]:
+    """By a hash of their id: an order without pattern that more or fewer utterances do not change."""
+    return sorted(utterances, key=lambda u: (hashlib.sha256(u.id.encode()).digest(), u.id))
+
+
+def audio_files(folder: Path, endings: Sequence[str] = AUDIO) -> list[Path]:
+    """All audio files below a folder, sorted; hidden ones (.name) are not looked at."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in endings
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+
+
+def _measured(item: Found, measure) -> tuple[float, str]:
+    if item.trouble:
+        return 0.0, item.trouble
+    try:
+        return measure(item.audio), ""
+    except AudioError as error:
+        return 0.0, str(error)
+
+
+def _seconds_by_reading(path: Path) -> float:
+    return len(read_audio(path)) / SAMPLE_RATE
+
+
+def _seconds_by_header(path: Path) -> float:
+    if not path.is_file():
+        raise AudioError(f"{path}: no such audio file")
+    try:
+        seconds = float(soundfile.info(str(path)).duration)
+    except (soundfile.SoundFileError, RuntimeError) as error:
+        raise AudioError(f"{path}: not an audio file that can be read: {error}") from error
+    if seconds * SAMPLE_RATE < MIN_SAMPLES:
+        raise AudioError(f"{path}: shorter than 25 ms, the length of one frame")
+    return seconds

@@ -1,0 +1,101 @@
+"""The last step of every corpus: fair splits, written as manifests, with what was found and what was left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from kdkit.corpora.intake import Found, Intake, take_in
+from kdkit.corpora.summary import check_speakers, summarise
+from kdkit.errors import ManifestError
+from kdkit.files import write_text
+from kdkit.manifest import Utterance, read_manifest, write_manifest
+
+_SHOWN = 20  # bad files on the screen; all of them are in LEFT_OUT
+LEFT_OUT = "left-out.txt"
+
+
+def intake(
+    splits: Mapping[str, Sequence[Found]], numbers: bool = False, quick: bool = False
+) -> dict[str, Intake]:
+    """:func:`kdkit.corpora.intake.take_in` for each split; a split in which nothing can be used is an error."""
+    taken = {
+        name: take_in(found, f"reading {name or 'files'}", numbers, quick) for name, found in splits.items()
+    }
+    for name, one in taken.items():
+        if not one.utterances:
+            raise ManifestError(
+                f"{name or 'corpus'}: none of {len(one.bad)} files can be used; the first: {one.bad[0][1]}"
+            )
+    return taken
+
+
+def as_splits(taken: Mapping[str, Intake]) -> tuple[dict[str, list[Utterance]], list[tuple[str, str]]]:
+    """An intake as (splits, bad files), for :func:`publish`."""
+    bad = [item for one in taken.values() for item in one.bad]
+    return {name: one.utterances for name, one in taken.items()}, bad
+
+
+def publish(
+    splits: Mapping[str, Sequence[Utterance]],
+    bad: Sequence[tuple[str, str]],
+    out: str | Path,
+    allow_overlap: bool = False,
+) -> dict[str, Path]:
+    """Writes OUT/SPLIT.jsonl for each split, all bad files with reasons to OUT/left-out.txt, and prints a summary.
+
+    Raises ConfigError, before anything is written, when a test split shares speakers with another one
+    (:func:`kdkit.corpora.summary.check_speakers`).
+    """
+    out = Path(out)
+    notes = check_speakers(splits, allow_overlap)
+    paths = {name: out / f"{name}.jsonl" for name in splits}
+    for name, utterances in splits.items():
+        write_manifest(paths[name], utterances)
+        print(f"{paths[name]}: {summarise(utterances)}")
+    for note in notes:
+        print(f"note: {note}")
+    report(bad, out / LEFT_OUT)
+    return paths
+
+
+def report(bad: Sequence[tuple[str, str]], path: Path | None = None) -> None:
+    """Prints why files were left out, the first twenty of them; writes all of them to ``path``."""
+    if path is not None and (bad or path.exists()):
+        write_text(path, "".join(f"{reason}\n" for _, reason in bad))
+    if not bad:
+        return
+    print(f"{len(bad)} left out:")
+    for _, reason in bad[:_SHOWN]:
+        print(f"  {reason}")
+    if len(bad) > _SHOWN:
+        print(f"  ... and {len(bad) - _SHOWN} more" + (f", see {path}" if path else ""))
+
+
+def check_manifests(paths: Sequence[str | Path], quick: bool = False, allow_overlap: bool = False) -> bool:
+    """Opens every file of some manifests, prints their summaries; true if nothing is wrong with them.
+
+    Wrong are files that cannot be read and durations that are more than 0.05 s off. Raises as :func:`publish`.
+    """
+    splits, good = {}, True
+    for path in map(Path, paths):
+        utterances = read_manifest(path)
+        splits[path.stem] = utterances
+        taken = take_in(
+            [Found(u.id, u.audio, speaker=u.speaker) for u in utterances], f"reading {path.name}", quick=quick
+        )
+        measured = {u.id: u.duration for u in taken.utterances}
+        bad = taken.bad + [
+            (
+                str(u.audio),
+                f"{u.audio}: lasts {measured[u.id]:.2f} s, the manifest says {u.duration:.2f} s ({u.id})",
+            )
+            for u in utterances
+            if u.id in measured and abs(measured[u.id] - u.duration) > 0.05
+        ]
+        print(f"{path}: {summarise(utterances)}")
+        report(bad)
+        good = good and not bad
+    for note in check_speakers(splits, allow_overlap):
+        print(f"note: {note}")
+    return good

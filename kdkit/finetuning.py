@@ -1,0 +1,192 @@
+"""Fine-tuning from start to end: CTC on labelled minutes, watched on dev, and what comes of several label budgets."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+from kdkit.augment import AUGMENTED, AugmentConfig
+from kdkit.batches import Batches
+from kdkit.corpora.synthetic import subset
+from kdkit.ctc import CTCTask, MaskConfig, Recogniser, save_recogniser, trainable
+from kdkit.errors import ConfigError
+from kdkit.fbank import SpecAugment, fbank_statistics
+from kdkit.files import write_text
+from kdkit.manifest import Utterance
+from kdkit.models import SpeechModel, parameter_count
+from kdkit.score import score
+from kdkit.selection import Selection
+from kdkit.students import new_student
+from kdkit.training import TrainConfig, processes, train
+
+EVALUATIONS = 10  # of dev in a run, unless evaluate_every says otherwise
+
+
+@dataclass(frozen=True)
+class FineTuneConfig:
+    """What fine-tuning needs besides the recipe of the training loop.
+
+    ``patience`` saves time, not errors: a run that it ends has not been through the decay of the schedule, in which
+    error rates usually fall most. The best weights are kept with and without it.
+    """
+
+    batch_seconds: float = 16.0
+    mask: MaskConfig | None = field(default_factory=MaskConfig)
+    augmenting: AugmentConfig | None = AUGMENTED
+    spec_augment: bool = False  # mask Fbank bins and frames too (Fbank models only)
+    freeze: float = 0.0  # share of the steps in which only the head learns
+    patience: int = 0  # evaluations on dev without a new best after which the run ends; 0: never
+    average: int = 1  # evaluations whose weights are averaged, if dev prefers that to the best one
+
+
+def fine_tune(
+    model: SpeechModel,
+    speech: Sequence[Utterance],
+    recipe: TrainConfig,
+    out: Path,
+    dev: Sequence[Utterance] = (),
+    config: FineTuneConfig = FineTuneConfig(),
+    resume: bool = True,
+    title: str = "fine-tuning",
+) -> tuple[Recogniser, dict]:
+    """Puts a CTC head on ``model`` and trains both; returns the recogniser, in eval mode, and facts about the run.
+
+    With ``dev`` speech the word error rate on it is measured ten times in the run (or every ``evaluate_every`` steps),
+    and the weights that had the lowest one are returned; without, those of the last step. Everything is kept in
+    ``out``: a run that was stopped goes on exactly, as :func:`kdkit.training.train` does.
+
+    Raises ConfigError for early stopping or averaging without dev, TrainingError as ``train`` and ``trainable`` do.
+    """
+    if not dev and (config.patience or config.average > 1):
+        raise ConfigError(
+            "early stopping and averaging are decided on dev speech: give some, or leave both off"
+        )
+    speech, dev = trainable(list(speech)), list(dev)
+    if config.spec_augment:
+        if model.config.front_end != "fbank":
+            raise ConfigError("SpecAugment is for Fbank models; this one has a waveform CNN")
+        model.front_end.spec_augment = SpecAugment()
+        model.config = replace(model.config, spec_augment=True)
+    torch.manual_seed(recipe.seed)  # the head
+    recogniser = Recogniser(model)
+    task = CTCTask(recogniser, config.mask, config.augmenting, config.freeze)
+    selection = None
+    if dev:
+        selection = Selection(
+            Path(out) / "candidates",
+            patience=config.patience,
+            last=config.average,
+            not_before=round(config.freeze * recipe.steps),
+        )
+        recipe = replace(recipe, evaluate_every=recipe.evaluate_every or max(1, recipe.steps // EVALUATIONS))
+    batches, began = Batches(speech, config.batch_seconds, recipe.seed), time.perf_counter()
+
+    def on_dev(task: CTCTask) -> dict[str, float]:
+        return dev_scores(task.recogniser, dev)
+
+    try:
+        log = train(task, batches, recipe, Path(out), on_dev if dev else None, resume, title, selection)
+    finally:
+        batches.close()
+    facts = {
+        "minutes": sum(u.duration for u in speech) / 60,
+        "utterances": len(speech),
+        "parameters": parameter_count(model),
+        "steps": log[-1]["step"],
+        "seed": recipe.seed,
+        "lr": recipe.lr,
+        "freeze": config.freeze,
+        "seconds": round(time.perf_counter() - began, 1),  # of this call: less for a run that went on
+        "loss": next((row["loss"] for row in reversed(log) if "loss" in row), None),  # per character
+        "skipped": batches.skipped,  # (id, reason) of files that could not be read
+    }
+    return recogniser, facts | (selection.choose(task, log, on_dev) if selection else {"chosen": "last step"})
+
+
+def dev_scores(recogniser: Recogniser, dev: Sequence[Utterance]) -> dict[str, float]:
+    """Error rates (shares) of greedy decoding on dev speech, and the share of transcripts that are empty."""
+    texts = recogniser.transcribe(list(dev))
+    heard = [u for u in dev if u.id in texts]
+    result = score([u.text for u in heard], [texts[u.id] for u in heard])
+    empty = sum(not texts[u.id] for u in heard) / len(heard)
+    return {"dev_wer": result.wer, "dev_cer": result.cer, "dev_empty": empty}
+
+
+def from_scratch(model: SpeechModel, speech: Sequence[Utterance], seed: int = 0) -> SpeechModel:
+    """The structure of ``model`` with random weights; an Fbank front-end takes its statistics from ``speech``."""
+    fresh = new_student(model.config, seed=seed)
+    if fresh.config.front_end == "fbank":
+        fresh.front_end.set_statistics(*fbank_statistics(speech[:500]))
+    return fresh
+
+
+def budgets_of(speech: Sequence[Utterance], minutes: Sequence[float]) -> dict[float, list[Utterance]]:
+    """Label budgets as nested subsets: the first minutes of the speech, so that 1 minute is part of 10.
+
+    Raises ConfigError for a budget of no length or one that is longer than the speech.
+    """
+    total = sum(u.duration for u in speech) / 60
+    for budget in minutes:
+        if not 0 < budget <= total + 1e-6:
+            raise ConfigError(f"{budget:g} labelled minutes are wanted, but there are {total:.1f}")
+    return {budget: subset(list(speech), budget) for budget in sorted(set(minutes))}
+
+
+def fine_tune_budgets(
+    model: Callable[[Sequence[Utterance]], SpeechModel],
+    budgets: Mapping[float, Sequence[Utterance]],
+    recipe: TrainConfig,
+    out: Path,
+    dev: Sequence[Utterance] = (),
+    tests: Mapping[str, Sequence[Utterance]] | None = None,
+    config: FineTuneConfig = FineTuneConfig(),
+    meta: dict | None = None,
+) -> list[dict]:
+    """A recogniser for every label budget, each from a ``model(speech of the budget)`` of its own.
+
+    Writes OUT/<budget>min/recogniser.safetensors (OUT/recogniser.safetensors if there is one budget only) and, after
+    each budget, OUT/results.json: facts of the run and scores on every test set. Returns the rows of that file.
+    """
+    rows = []
+    for minutes, speech in budgets.items():
+        folder = Path(out) / f"{minutes:g}min" if len(budgets) > 1 else Path(out)
+        path = folder / "recogniser.safetensors"
+        title = f"{round(minutes, 1):g} labelled min"
+        recogniser, facts = fine_tune(model(speech), speech, recipe, folder, dev, config, title=title)
+        row = (meta or {}) | {"budget": minutes} | facts | {"tests": test_scores(recogniser, tests or {})}
+        rows.append(row | {"recogniser": str(path)})
+        if processes().is_main_process:
+            save_recogniser(path, recogniser, row)
+            write_text(Path(out) / "results.json", json.dumps(rows, indent=1) + "\n")
+    return rows
+
+
+def test_scores(recogniser: Recogniser, tests: Mapping[str, Sequence[Utterance]]) -> dict[str, dict]:
+    """:meth:`kdkit.score.Score.to_dict` for each test set, greedy decoding."""
+    results = {}
+    for name, utterances in tests.items():
+        texts = recogniser.transcribe(list(utterances))
+        heard = [u for u in utterances if u.id in texts]
+        results[name] = score([u.text for u in heard], [texts[u.id] for u in heard]).to_dict()
+    return results
+
+
+def budget_table(rows: Sequence[dict]) -> str:
+    """The rows of :func:`fine_tune_budgets` as a table of plain text; rates in per cent, 95 % intervals in brackets."""
+    tests = list(rows[0]["tests"])
+    lines = [["minutes", "utterances", "steps", "used", "dev WER", *(f"{name} WER" for name in tests)]]
+    for row in rows:
+        dev = f"{100 * row['dev_wer']:.1f}" if "dev_wer" in row else "-"
+        cells = [f"{row['minutes']:.1f}", str(row["utterances"]), str(row["steps"]), row["chosen"], dev]
+        for name in tests:
+            result = row["tests"][name]
+            low, high = result["wer_interval"]
+            cells.append(f"{100 * result['wer']:.1f} ({100 * low:.1f} to {100 * high:.1f})")
+        lines.append(cells)
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths)) for line in lines)

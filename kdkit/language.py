@@ -1,0 +1,71 @@
+"""Text for a language model, and the model's file: what ``kdkit lm`` does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from kdkit.errors import ConfigError, TextError
+from kdkit.manifest import read_manifest
+from kdkit.ngram import UNKNOWN
+from kdkit.text import VOCABULARY
+
+UNITS = ("word", "letter")
+BOUNDARY = VOCABULARY[1]
+_APOSTROPHES = re.compile("[\u2018\u2019\u02bc]")
+_BETWEEN_WORDS = re.compile(r"[^\w']+|_+")
+_SPELLED = re.compile(r"[a-z']+")
+
+
+def sentences_of(paths: Iterable[str | Path], unit: str = "word") -> Iterator[list[str]]:
+    """Sentences of text files (a line each) and of manifests (``.jsonl``: their transcripts), as lists of units.
+
+    Raises :class:`TextError` for a file that is missing or not UTF-8, :class:`ConfigError` for another unit.
+    """
+    if unit not in UNITS:
+        raise ConfigError(f"unit is {unit!r}: choose one of {', '.join(UNITS)}")
+    for path in map(Path, paths):
+        for line in _lines(path):
+            words = words_of(line)
+            if words:
+                yield words if unit == "word" else letters_of(words)
+
+
+def words_of(line: str) -> list[str]:
+    """The words of a line as a recogniser writes them: lower case, letters and apostrophes, no punctuation.
+
+    A word with a digit or a letter outside a to z cannot be written with the vocabulary: it becomes ``<unk>``.
+    """
+    line = _APOSTROPHES.sub("'", line.lower())
+    found = []
+    for word in _BETWEEN_WORDS.split(line):
+        if word[:1] == word[-1:] == "'":
+            word = word.strip("'")  # quoted
+        if word:
+            found.append(word if _SPELLED.fullmatch(word) else UNKNOWN)
+    return found
+
+
+def letters_of(words: Sequence[str]) -> list[str]:
+    """Words letter by letter with the boundary between them, for a model of letters; ``<unk>`` stays one unit."""
+    letters: list[str] = []
+    for i, word in enumerate(words):
+        letters += [BOUNDARY] if i else []
+        letters += [word] if word == UNKNOWN else word
+    return letters
+
+
+def _lines(path: Path) -> Iterator[str]:
+    if path.suffix == ".jsonl":
+        yield from (utterance.text for utterance in read_manifest(path))
+        return
+    try:
+        with open(path, encoding="utf-8") as file:
+            yield from file
+    except FileNotFoundError:
+        raise TextError(f"{path}: no such text file; check the path") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise TextError(
+            f"{path}: cannot be read as UTF-8 text ({error}); give plain text, one sentence a line"
+        ) from error

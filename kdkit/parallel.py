@@ -1,0 +1,47 @@
+"""The same function on many tasks, on all cores: in processes, because decoding holds Python's lock."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+from joblib import Parallel, delayed, parallel_config
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+from kdkit.errors import ConfigError, KdkitError
+
+Task, Answer = TypeVar("Task"), TypeVar("Answer")
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS, Windows
+        return os.cpu_count() or 1
+
+
+def each(
+    function: Callable[[Task], Answer], tasks: Sequence[Task], jobs: int | None = None
+) -> Iterator[Answer]:
+    """``function`` of every task, in the order of the tasks, as soon as it is there.
+
+    ``jobs`` processes of one thread each (None: one for every core); with one, or with one task, nothing is started
+    and the function runs here. The processes need no ``__main__`` guard and stay ready for the next call. An exception
+    of the function is raised here. Raises :class:`KdkitError` when a process was killed.
+    """
+    if jobs is not None and jobs < 1:
+        raise ConfigError(f"jobs must be 1 or more, not {jobs}")
+    jobs = min(jobs or cores(), len(tasks))
+    if jobs <= 1:
+        yield from map(function, tasks)
+        return
+    try:
+        with parallel_config(backend="loky", inner_max_num_threads=1):
+            answers = Parallel(n_jobs=jobs, return_as="generator")(delayed(function)(t) for t in tasks)
+            yield from answers
+    except TerminatedWorkerError as error:
+        raise KdkitError(
+            "a process was killed, most likely for want of memory; try fewer at a time (--jobs 1, or jobs=1)"
+        ) from error

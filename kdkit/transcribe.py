@@ -1,0 +1,290 @@
+"""The finished product: sound in, text with word times out, for files of any length and any number.
+
+    recogniser = kdkit.Recogniser.load("recogniser.safetensors")
+    recogniser("speech.mp3")                            # "the text"
+    recogniser(samples, 44_100)                         # an array and its rate
+    recogniser.transcribe("speech.mp3").words           # (Word("the", 0.31, 0.38, 0.97), ...)
+
+A file goes through the network in overlapping windows (:func:`kdkit.stream.windows`). Its emissions are cut in
+the middle of pauses, each stretch is decoded and aligned, and then forgotten: memory does not grow with the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+import torchaudio.functional as AF
+from torch import Tensor, nn
+
+from kdkit.audio import MIN_SAMPLES, SAMPLE_RATE
+from kdkit.decode import greedy
+from kdkit.emissions import Decoder, Network
+from kdkit.errors import AudioError, ConfigError
+from kdkit.frontends import HOP
+from kdkit.networks import load_network
+from kdkit.parallel import cores, each
+from kdkit.stream import Window, blocks_of_array, blocks_of_file, windows
+from kdkit.text import BLANK, VOCABULARY, encode
+from kdkit.training import best_device
+
+WINDOW, MARGIN = 6.0, 1.0  # seconds
+PAUSE = 15  # frames, 0.3 s: so many blanks in a row are a pause, and a pause ends a word
+LONGEST = 1500  # frames, 30 s: without a pause a stretch ends at a word boundary
+_BATCH = 60.0  # seconds of windows that go through the network together
+BOUNDARY = VOCABULARY.index("|")
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word, where it was said (seconds), and the mean probability of its letters (0 to 1).
+
+    CTC says a letter in a frame or two, somewhere within its sound: the times are those of the first and the last
+    letter, a little inside of the word.
+    """
+
+    word: str
+    start: float
+    end: float
+    probability: float
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What was heard in one file; or ``error``, why it could not be read."""
+
+    file: str
+    text: str = ""
+    seconds: float = 0.0
+    words: tuple[Word, ...] = ()
+    error: str = ""
+
+    def to_dict(self) -> dict:
+        """For JSON: file and error, or file, text, seconds and words."""
+        if self.error:
+            return {"file": self.file, "error": self.error}
+        return {key: value for key, value in asdict(self).items() if key != "error"}
+
+
+class Recogniser:
+    """A network and a decoder.
+
+    ``window`` and ``margin`` in seconds, see :func:`kdkit.stream.windows`. A window as long as the training utterances
+    is best: the kit's own are some 3 s long, and hear less well in longer ones; a model of LibriSpeech likes 20 s.
+    """
+
+    def __init__(
+        self, network: Network, decoder: Decoder = greedy, window: float = WINDOW, margin: float = MARGIN
+    ):
+        self.network, self.decoder = network, decoder
+        self.window, self.margin = (round(value * SAMPLE_RATE / HOP) * HOP for value in (window, margin))
+        list(windows([], self.window, self.margin))  # refuses settings that do not fit
+        self.device = torch.device("cpu")
+        if isinstance(network, nn.Module):
+            network.eval()
+            self.device = next(network.parameters()).device
+
+    @classmethod
+    def load(cls, path: str | Path, decoder: Decoder = greedy, **settings) -> Recogniser:
+        """From a file (``.safetensors``, ``.onnx``, ``.pt``) or the name of a shipped recogniser, on the GPU if there
+        is one. ``decoder``: greedy, or a :class:`kdkit.beam.BeamSearch`."""
+        network = load_network(path)
+        return cls(
+            network.to(best_device()) if isinstance(network, nn.Module) else network, decoder, **settings
+        )
+
+    def __call__(self, audio, rate: int | None = None) -> str:
+        """The text of a file (a path), or of samples and their ``rate`` (also as one pair)."""
+        return self.transcribe(audio, rate).text
+
+    def transcribe(self, audio, rate: int | None = None) -> Transcript:
+        """Text and word times. Raises :class:`AudioError` for audio that cannot be read."""
+        if isinstance(audio, tuple) and len(audio) == 2 and rate is None:
+            audio, rate = audio
+        if isinstance(audio, (str, Path)):
+            name, blocks = str(audio), blocks_of_file(audio)
+        elif rate is None:
+            raise ConfigError("samples need their rate: recogniser(samples, 16000)")
+        else:
+            name, blocks = "", blocks_of_array(audio, rate)
+        transcript = next(self._transcripts([(name, blocks)]))
+        if transcript.error:
+            raise AudioError(transcript.error)
+        return transcript
+
+    def transcribe_files(self, paths: Sequence[str | Path]) -> list[Transcript]:
+        """Many files in shared batches, in their order; a file that cannot be read has an ``error``."""
+        order = sorted(
+            range(len(paths)), key=lambda i: _size(paths[i])
+        )  # files of like length pad each other less
+        found = self._transcripts((str(paths[i]), blocks_of_file(paths[i])) for i in order)
+        by_place = dict(zip(order, found, strict=True))
+        return [by_place[i] for i in range(len(paths))]
+
+    @torch.inference_mode()
+    def _transcripts(self, sources: Iterable[tuple[str, Iterator[np.ndarray]]]) -> Iterator[Transcript]:
+        """One transcript a source, in order; windows of neighbouring sources share batches."""
+        waiting: list[tuple[_Listener, Window | None]] = []  # None: the source ended with an error
+        for name, blocks in sources:
+            listener = _Listener(name, self.decoder)
+            try:
+                for window in windows(blocks, self.window, self.margin):
+                    waiting.append((listener, window))
+                    if sum(len(w.wave) for _, w in waiting if w) >= _BATCH * SAMPLE_RATE:
+                        yield from self._hear(waiting)
+                        waiting = []
+            except AudioError as error:
+                listener.error = str(error)
+                waiting.append((listener, None))
+        yield from self._hear(waiting)
+
+    def _hear(self, batch: list[tuple[_Listener, Window | None]]) -> Iterator[Transcript]:
+        rows = iter(self._emissions([window.wave for _, window in batch if window]))
+        for listener, window in batch:
+            if window is not None:
+                listener.hear(next(rows)[window.first : window.stop], window)
+            if window is None or window.last:
+                yield listener.finish()
+
+    def _emissions(self, waves: list[np.ndarray]) -> list[Tensor]:
+        """Log-probabilities (frames, symbols) on the CPU; a wave too short for a frame has none."""
+        if not waves:
+            return []
+        lengths = torch.tensor([len(wave) for wave in waves])
+        padded = torch.zeros(len(waves), max(MIN_SAMPLES, int(lengths.max())))
+        for row, wave in zip(padded, waves, strict=True):
+            row[: len(wave)] = torch.from_numpy(wave)
+        logits, frames = self.network(padded.to(self.device), lengths.clamp_min(MIN_SAMPLES).to(self.device))
+        frames = torch.where(lengths < MIN_SAMPLES, 0, frames.cpu())
+        log_probs = logits.float().log_softmax(-1).cpu()
+        return [row[:n] for row, n in zip(log_probs, frames.tolist(), strict=True)]
+
+
+class _Listener:
+    """Collects the emissions of one file, and decodes them from pause to pause."""
+
+    def __init__(self, name: str, decoder: Decoder):
+        self.name, self.decoder, self.error = name, decoder, ""
+        self.waiting = torch.zeros(0, len(VOCABULARY))  # frames not decoded yet
+        self.start = 0  # frames decoded already
+        self.samples, self.words = 0, []
+
+    def hear(self, log_probs: Tensor, window: Window) -> None:
+        """``log_probs``: the kept frames of the next window."""
+        self.samples = (self.start + len(self.waiting) - window.first) * HOP + len(window.wave)
+        self.waiting = torch.cat([self.waiting, log_probs])
+        while (cut := stretch(self.waiting)) is not None:
+            self._decode(cut)
+
+    def finish(self) -> Transcript:
+        if self.error:
+            return Transcript(self.name, error=self.error)
+        self._decode(len(self.waiting))
+        text = " ".join(word.word for word in self.words)
+        return Transcript(self.name, text, round(self.samples / SAMPLE_RATE, 3), tuple(self.words))
+
+    def _decode(self, stop: int) -> None:
+        log_probs = self.waiting[:stop]
+        if stop:
+            (text,) = self.decoder(log_probs[None], torch.tensor([stop]))
+            self.words += align(log_probs, text, self.start)
+        self.waiting, self.start = self.waiting[stop:].clone(), self.start + stop
+
+
+def stretch(log_probs: Tensor) -> int | None:
+    """Frames up to the middle of the first pause that lies wholly within (T, V) and has speech before it.
+
+    Without one: None, or, beyond ``LONGEST`` frames, those up to the last word boundary (all of them if there is none).
+    """
+    silent = log_probs.argmax(-1) == BLANK
+    run, spoken = 0, False
+    for t, quiet in enumerate(silent.tolist()):
+        if quiet:
+            run += 1
+            continue
+        if spoken and run >= PAUSE:
+            return t - run // 2
+        run, spoken = 0, True
+    if len(log_probs) < LONGEST:
+        return None
+    if not spoken:
+        return len(log_probs)
+    boundaries = torch.nonzero(log_probs.argmax(-1) == BOUNDARY).flatten()
+    return int(boundaries[-1]) if len(boundaries) and boundaries[-1] > 0 else len(log_probs)
+
+
+def align(log_probs: Tensor, text: str, start: int = 0) -> list[Word]:
+    """When each word of ``text`` was said, by the best CTC path through (T, V) that spells it.
+
+    ``start``: frames that went before. Frame t is centred at (320 t + 200) / 16000 seconds and counts for 20 ms.
+    """
+    symbols = encode(text)
+    if not symbols:
+        return []
+    targets = torch.tensor([symbols], dtype=torch.int32)
+    path, scores = AF.forced_align(log_probs[None].contiguous(), targets, blank=BLANK)
+    words: list[list] = [[]]
+    for span in AF.merge_tokens(path[0], scores[0].exp(), blank=BLANK):
+        if span.token == BOUNDARY:
+            words.append([])
+        else:
+            words[-1].append(span)
+    seconds = HOP / SAMPLE_RATE
+    return [
+        Word(
+            word,
+            round((start + spans[0].start) * seconds + 0.0025, 4),
+            round((start + spans[-1].end) * seconds + 0.0025, 4),
+            round(sum(span.score for span in spans) / len(spans), 3),
+        )
+        for word, spans in zip(text.split(), words, strict=True)
+    ]
+
+
+# ------------------------------------------------------------------------------------------------ many files, all cores
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to make the same recogniser in another process."""
+
+    model: str
+    decoder: Decoder = greedy
+    window: float = WINDOW
+    margin: float = MARGIN
+
+
+def transcribe_all(
+    settings: Settings, paths: Sequence[str | Path], jobs: int | None = None
+) -> Iterator[Transcript]:
+    """Transcripts of all files in their order, as soon as they are there: groups of files in ``jobs`` processes.
+
+    ``jobs`` None: one for every core, or one where there is a GPU.
+    """
+    _recogniser(settings)  # a bad model is refused here, once
+    jobs = jobs or (cores() if best_device().type == "cpu" else 1)
+    size = max(1, min(32, -(-len(paths) // (4 * jobs))))
+    groups = [[str(path) for path in paths[i : i + size]] for i in range(0, len(paths), size)]
+    for transcripts in each(_transcribe, [(settings, group) for group in groups], jobs):
+        yield from transcripts
+
+
+def _transcribe(task: tuple[Settings, list[str]]) -> list[Transcript]:
+    settings, paths = task
+    return _recogniser(settings).transcribe_files(paths)
+
+
+@lru_cache(maxsize=1)
+def _recogniser(settings: Settings) -> Recogniser:
+    return Recogniser.load(settings.model, settings.decoder, window=settings.window, margin=settings.margin)
+
+
+def _size(path: str | Path) -> int:
+    try:
+        return Path(path).stat().st_size
+    except OSError:
+        return 0

@@ -1,0 +1,431 @@
+"""The finished product: windows that agree with the whole, files of every kind, times, processes, exit status."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import tracemalloc
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+import kdkit
+from kdkit.audio import read_audio
+from kdkit.cli import app
+from kdkit.corpora import synthetic
+from kdkit.ctc import Recogniser as CTCNetwork
+from kdkit.ctc import save_recogniser
+from kdkit.errors import AudioError, CheckpointError, ConfigError
+from kdkit.frontends import HOP, num_frames
+from kdkit.models import ModelConfig, SpeechModel
+from kdkit.networks import load_network
+from kdkit.score import score
+from kdkit.stream import blocks_of_file, windows
+from kdkit.text import VOCABULARY
+from kdkit.transcribe import LONGEST, Recogniser, Settings, align, stretch, transcribe_all
+
+SHIPPED = "tiny_sw_fbank_distilled_60"
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory):
+    """Twelve test utterances: (path, text)."""
+    folder, found = tmp_path_factory.mktemp("speech"), []
+    for number in range(12):
+        wave, fields = synthetic.speak("test-clean", number)
+        soundfile.write(folder / f"{number:02d}.wav", wave, 16_000)
+        found.append((folder / f"{number:02d}.wav", fields["text"]))
+    return found
+
+
+@pytest.fixture(scope="module")
+def recogniser():
+    return kdkit.Recogniser.load(SHIPPED)
+
+
+def letters(text: str, blanks: int = 1) -> torch.Tensor:
+    """Sure log-probabilities: every letter for one frame, then blanks; "_" is a blank more."""
+    path = []
+    for symbol in text:
+        path += [0] if symbol == "_" else [VOCABULARY.index(symbol), *([0] * blanks)]
+    return (9.0 * torch.nn.functional.one_hot(torch.tensor(path), len(VOCABULARY)).float()).log_softmax(-1)
+
+
+# --------------------------------------------------------------------------------------------------------- the stream
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 60_000), st.integers(4, 20), st.integers(1, 4), st.integers(1, 20_000))
+def test_kept_frames_of_the_windows_are_those_of_the_whole(samples, hops, margin, block):
+    wave = np.arange(samples, dtype=np.float32)
+    window = (hops + 4 * margin) * HOP
+    kept, frames = [], 0
+    for piece in windows((wave[i : i + block] for i in range(0, samples, block)), window, margin * HOP):
+        total = max(0, num_frames(len(piece.wave)))
+        for frame in range(total)[piece.first : piece.stop]:
+            kept.append(piece.wave[frame * HOP])  # the sample where a frame begins names it
+        frames += total
+    assert kept == [HOP * t for t in range(max(0, num_frames(samples)))]
+
+
+def test_windowed_emissions_agree_with_those_of_the_whole(recogniser, speech):
+    wave = np.concatenate([read_audio(path).numpy() for path, _ in speech])
+    network, rows = recogniser.network, []
+    with torch.inference_mode():
+        whole, _ = network(torch.from_numpy(wave)[None], torch.tensor([len(wave)]))
+        for piece in windows([wave], 5 * 16_000, 16_000):
+            logits, _ = network(torch.from_numpy(piece.wave)[None], torch.tensor([len(piece.wave)]))
+            rows.append(logits[0, piece.first : piece.stop])
+    windowed = torch.cat(rows)
+    assert windowed.shape == whole[0].shape
+    same = (windowed.argmax(-1) == whole[0].argmax(-1)).float().mean()
+    assert same > 0.85  # attention sees less in a window, so not all
+
+
+def test_a_long_file_says_what_its_utterances_say(recogniser, speech, tmp_path):
+    soundfile.write(tmp_path / "long.wav", np.concatenate([soundfile.read(p)[0] for p, _ in speech]), 16_000)
+    said = " ".join(text for _, text in speech)
+    alone = " ".join(recogniser(path) for path, _ in speech)
+    together = recogniser.transcribe(tmp_path / "long.wav")
+    assert score([said], [together.text]).cer < score([said], [alone]).cer + 0.12
+    assert score([alone], [together.text]).cer < 0.15
+    assert together.seconds == pytest.approx(sum(soundfile.info(p).duration for p, _ in speech), abs=1e-3)
+
+
+def test_words_of_a_long_file_lie_in_their_utterance(recogniser, speech, tmp_path):
+    soundfile.write(tmp_path / "long.wav", np.concatenate([soundfile.read(p)[0] for p, _ in speech]), 16_000)
+    found, begin = recogniser.transcribe(tmp_path / "long.wav").words, 0.0
+    starts = [word.start for word in found]
+    assert starts == sorted(starts) and all(w.start < w.end and 0 <= w.probability <= 1 for w in found)
+    for path, _ in speech:
+        end = begin + soundfile.info(path).duration
+        alone = recogniser.transcribe(path).words
+        inside = [w for w in found if begin <= w.start < end]
+        assert abs(len(inside) - len(alone)) <= 2
+        assert abs(inside[0].start - begin - alone[0].start) < 0.25
+        begin = end
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path):
+    def peak(minutes: int) -> int:
+        path = tmp_path / f"{minutes}.wav"
+        with soundfile.SoundFile(path, "w", 16_000, 1) as file:
+            for _ in range(minutes * 6):
+                file.write(0.01 * np.random.default_rng(0).standard_normal(160_000))
+        tracemalloc.start()
+        for _ in windows(blocks_of_file(path), 96_000, 16_000):
+            pass
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    assert peak(20) < 1.3 * peak(2) < 20e6
+
+
+@pytest.mark.parametrize("ending", ["wav", "flac", "ogg", "mp3"])
+def test_stereo_at_44100_in_any_format_is_heard_alike(recogniser, speech, tmp_path, ending):
+    import soxr
+
+    path, _ = speech[0]
+    high = soxr.resample(soundfile.read(path)[0], 16_000, 44_100)
+    soundfile.write(tmp_path / f"x.{ending}", np.stack([high, high], 1), 44_100)
+    assert score([recogniser(path)], [recogniser(tmp_path / f"x.{ending}")]).cer < 0.12
+
+
+def test_a_streamed_file_is_the_file(tmp_path):
+    wave = 0.1 * np.random.default_rng(0).standard_normal(44_100 * 25).astype(np.float32)
+    soundfile.write(tmp_path / "x.wav", wave, 44_100, subtype="FLOAT")
+    streamed, whole = np.concatenate(list(blocks_of_file(tmp_path / "x.wav"))), read_audio(tmp_path / "x.wav")
+    assert abs(len(streamed) - len(whole)) <= 1
+    np.testing.assert_allclose(streamed[:300_000], whole[:300_000], atol=1e-4)
+
+
+def test_arrays(recogniser, speech):
+    path, _ = speech[1]
+    wave, rate = soundfile.read(path, dtype="float32")
+    text = recogniser(path)
+    assert (
+        recogniser(wave, rate) == recogniser((wave, rate)) == recogniser(torch.from_numpy(wave), rate) == text
+    )
+    assert recogniser(np.stack([wave, wave]), rate) == recogniser(np.stack([wave, wave], 1), rate) == text
+    assert recogniser((wave * 32768).astype(np.int16), rate) == text
+    with pytest.raises(ConfigError, match="need their rate"):
+        recogniser(wave)
+    with pytest.raises(ConfigError, match="rate is 0"):
+        recogniser(wave, 0)
+    with pytest.raises(ConfigError, match="float or int16"):
+        recogniser(np.zeros((2, 2, 2), np.float32), rate)
+    with pytest.raises(AudioError, match="no samples"):
+        recogniser(np.zeros(0, np.float32), rate)
+    with pytest.raises(AudioError, match="sample 7 is NaN"):
+        recogniser(np.where(np.arange(900) == 7, np.nan, 0.0), rate)
+
+
+@pytest.mark.parametrize("samples", [1, 399, 400])
+def test_the_shortest_files_say_nothing(recogniser, tmp_path, samples):
+    soundfile.write(tmp_path / "x.wav", np.zeros(samples), 16_000)
+    transcript = recogniser.transcribe(tmp_path / "x.wav")
+    assert len(transcript.text) <= 1 and transcript.seconds == pytest.approx(samples / 16_000, abs=1e-3)
+    assert samples == 400 or transcript.text == ""
+
+
+# ------------------------------------------------------------------------------------------------ stretches and times
+
+
+def test_stretches_end_in_the_middle_of_a_pause():
+    pause = "_" * 21
+    assert stretch(letters("ab")) is None
+    assert stretch(letters(f"ab{pause}")) is None  # it may go on
+    assert stretch(letters(f"ab{pause}c")) == 3 + 22 - 11
+    assert stretch(letters(f"{pause}ab")) is None  # nothing was said before it
+    assert stretch(letters("ab" + "_" * 13 + "c")) is None  # 14 blanks: no pause
+    endless = letters("ab|" * (LONGEST // 6 + 1))
+    assert stretch(endless[: LONGEST - 1]) is None
+    cut = stretch(endless)
+    assert endless[cut].argmax() == VOCABULARY.index("|")
+    assert stretch(letters("_" * LONGEST)) == LONGEST
+    assert stretch(letters("ab" * LONGEST)) == 4 * LONGEST
+
+
+def test_times_of_words_worked_by_hand():
+    found = align(letters("__at|__it"), "at it", start=100)
+    assert [w.word for w in found] == ["at", "it"]
+    assert found[0].start == pytest.approx(102 * 0.02 + 0.0025) and found[0].end == pytest.approx(
+        105 * 0.02 + 0.0025
+    )
+    assert found[1].start == pytest.approx(110 * 0.02 + 0.0025) and found[1].probability > 0.9
+    assert align(letters("ab"), "") == []
+    double = align(letters("bell"), "bell")
+    assert len(double) == 1 and double[0].end == pytest.approx(7 * 0.02 + 0.0025)
+
+
+def test_times_agree_with_the_phones(recogniser, speech):
+    off = []
+    for number, (path, _) in enumerate(speech):
+        phones = synthetic.speak("test-clean", number)[1]["phones"]
+        words = recogniser.transcribe(path).words
+        begins, ends = next(t for t, s in phones if s), [t for t, s in phones if not s][-1]
+        off += [words[0].start - begins, ends - words[-1].end]
+    assert np.median(np.abs(off)) < 0.08
+
+
+# ----------------------------------------------------------------------------------------------------- many files
+
+
+def test_many_files_in_shared_batches_are_heard_as_alone(recogniser, speech, tmp_path):
+    paths = [path for path, _ in speech]
+    (tmp_path / "bad.wav").write_bytes(b"not audio")
+    mixed = [*paths[:3], tmp_path / "bad.wav", *paths[3:], tmp_path / "gone.wav"]
+    found = recogniser.transcribe_files(mixed)
+    assert [t.file for t in found] == [str(p) for p in mixed]
+    assert [t.text for t in found if not t.error] == [recogniser(p) for p in paths]
+    assert "not an audio file" in found[3].error and "no such audio file" in found[-1].error
+    with pytest.raises(AudioError, match="gone"):
+        recogniser.transcribe(tmp_path / "gone.wav")
+
+
+def test_several_processes_give_the_same_in_the_same_order(speech):
+    paths = [path for path, _ in speech]
+    random.Random(0).shuffle(paths)
+    one, two = (list(transcribe_all(Settings(SHIPPED), paths, jobs)) for jobs in (1, 2))
+    assert [t.file for t in two] == [str(p) for p in paths]
+    assert [t.text for t in one] == [t.text for t in two]
+
+
+def test_a_truncated_file_is_refused(recogniser, speech, tmp_path):
+    whole = speech[0][0].read_bytes()
+    (tmp_path / "cut.wav").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(AudioError, match="truncated"):
+        recogniser(tmp_path / "cut.wav")
+    (tmp_path / "empty.wav").touch()
+    with pytest.raises(AudioError, match="0 bytes"):
+        recogniser(tmp_path / "empty.wav")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the stand-in for ffmpeg is a shell script")
+def test_what_libsndfile_cannot_read_goes_through_ffmpeg(recogniser, speech, tmp_path, monkeypatch):
+    path, _ = speech[0]
+    (tmp_path / "x.m4a").write_bytes(b"some other format")
+    wave = soundfile.read(path, dtype="float32")[0]
+    (tmp_path / "raw").write_bytes(wave.astype("<f4").tobytes())
+    tool = tmp_path / "ffmpeg"
+    tool.write_text(f"#!/bin/sh\ncat {tmp_path / 'raw'}\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert recogniser(tmp_path / "x.m4a") == recogniser(path)
+    tool.write_text("#!/bin/sh\necho x.m4a: Invalid data >&2\nexit 1\n")
+    with pytest.raises(AudioError, match=r"ffmpeg cannot read it.*Invalid data"):
+        recogniser(tmp_path / "x.m4a")
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(AudioError, match="more with ffmpeg installed"):
+        recogniser(tmp_path / "x.m4a")
+
+
+# ----------------------------------------------------------------------------------------------------- kinds of model
+
+
+def small() -> CTCNetwork:
+    torch.manual_seed(0)
+    config = ModelConfig(front_end="waveform", layers=1, dim=32, ffn=32, heads=2, pos_kernel=8, pos_groups=4,
+                         conv_channels=(8,) * 7)  # fmt: skip
+    return CTCNetwork(SpeechModel(config)).eval()
+
+
+def write_onnx(path, vocabulary=VOCABULARY) -> torch.Tensor:
+    """A recogniser of one convolution, window 400 and hop 320, as an ONNX file; returns its weights (V, 400)."""
+    onnx = pytest.importorskip("onnx")
+    helper, kind = onnx.helper, onnx.TensorProto
+    weights = 0.1 * torch.randn(len(VOCABULARY), 1, 400, generator=torch.Generator().manual_seed(0))
+    constants = {
+        "weights": weights.numpy(),
+        "one": np.array([1]),
+        "window": np.array([400]),
+        "hop": np.array([HOP]),
+    }
+    nodes = [
+        helper.make_node("Unsqueeze", ["waves", "one"], ["x"]),
+        helper.make_node("Conv", ["x", "weights"], ["y"], strides=[HOP]),
+        helper.make_node("Transpose", ["y"], ["logits"], perm=[0, 2, 1]),
+        helper.make_node("Sub", ["lengths", "window"], ["inside"]),
+        helper.make_node("Div", ["inside", "hop"], ["hops"]),
+        helper.make_node("Add", ["hops", "one"], ["frames"]),
+    ]
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "recogniser",
+        [value("waves", kind.FLOAT, ["batch", "samples"]), value("lengths", kind.INT64, ["batch"])],
+        [
+            value("logits", kind.FLOAT, ["batch", "t", len(VOCABULARY)]),
+            value("frames", kind.INT64, ["batch"]),
+        ],
+        [onnx.numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    helper.set_model_props(model, {"vocabulary": json.dumps(list(vocabulary))})
+    onnx.save(model, str(path))
+    return weights
+
+
+def test_an_onnx_recogniser(tmp_path, speech):
+    pytest.importorskip("onnxruntime")
+    weights = write_onnx(tmp_path / "r.onnx")
+    waves, lengths = torch.randn(2, 4000), torch.tensor([4000, 900])
+    logits, frames = load_network(tmp_path / "r.onnx")(waves, lengths)
+    expected = torch.nn.functional.conv1d(waves[:, None], weights, stride=HOP).transpose(1, 2)
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
+    assert frames.tolist() == [12, 2]
+    found = Recogniser.load(tmp_path / "r.onnx").transcribe(speech[0][0])
+    assert found.seconds > 1 and len(found.words) == len(found.text.split())
+    write_onnx(tmp_path / "other.onnx", ["a", "b"])
+    with pytest.raises(CheckpointError, match="vocabulary"):
+        load_network(tmp_path / "other.onnx")
+    (tmp_path / "broken.onnx").write_bytes(b"no")
+    with pytest.raises(CheckpointError, match="onnxruntime cannot load"):
+        load_network(tmp_path / "broken.onnx")
+
+
+def test_without_onnxruntime_it_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    (tmp_path / "r.onnx").touch()
+    with pytest.raises(ConfigError, match="pip install onnxruntime"):
+        load_network(tmp_path / "r.onnx")
+
+
+def test_safetensors_and_pytorch_files_give_the_same_network(tmp_path):
+    network = small()
+    save_recogniser(tmp_path / "r.safetensors", network, {})
+    torch.save(
+        {"tensors": network.state_dict(), "meta": {"model": network.model.config.to_dict()}},
+        tmp_path / "r.pt",
+    )
+    waves, lengths = torch.randn(1, 5000), torch.tensor([5000])
+    with torch.inference_mode():
+        expected = network(waves, lengths)[0]
+        for name in ("r.safetensors", "r.pt"):
+            torch.testing.assert_close(load_network(tmp_path / name)(waves, lengths)[0], expected)
+
+
+class Malicious:
+    def __reduce__(self):
+        return os.mkdir, ("ran",)
+
+
+def test_files_that_are_no_recogniser_are_explained(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"tensors": Malicious()}, "evil.pt")
+    with pytest.raises(CheckpointError, match="not a PyTorch file of tensors"):
+        load_network("evil.pt")
+    assert not (tmp_path / "ran").exists()
+    torch.save({"weights": torch.zeros(1)}, "other.pt")
+    with pytest.raises(CheckpointError, match="no recogniser"):
+        load_network("other.pt")
+    with pytest.raises(CheckpointError, match=SHIPPED):
+        load_network("missing.safetensors")
+
+
+# ------------------------------------------------------------------------------------------------- from the outside
+
+
+def test_the_package_offers_it_without_loading_torch():
+    code = (
+        "import sys, kdkit; print('torch' in sys.modules, kdkit.Recogniser.__name__, 'torch' in sys.modules)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said == "False Recogniser True\n"
+    with pytest.raises(AttributeError, match="nothing_like_this"):
+        _ = kdkit.nothing_like_this
+
+
+def run(*arguments) -> object:
+    return CliRunner().invoke(app, ["transcribe", SHIPPED, *map(str, arguments)])
+
+
+def test_the_command(speech, recogniser, tmp_path):
+    folder = speech[0][0].parent
+    result = run(folder, "--jobs", 1)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines() == [f"{path}\t{recogniser(path)}" for path, _ in speech]
+
+    (tmp_path / "bad.wav").write_bytes(b"no")
+    result = run(speech[0][0], tmp_path / "bad.wav", "--format", "json", "--out", tmp_path / "t.jsonl")
+    assert result.exit_code == 1
+    assert "left out: " in result.stderr and "1 of 2 files could not be read" in result.stderr
+    (line,) = (tmp_path / "t.jsonl").read_text(encoding="utf-8").splitlines()
+    kept = json.loads(line)
+    assert kept["file"] == str(speech[0][0]) and kept["text"] == recogniser(speech[0][0])
+    assert " ".join(word["word"] for word in kept["words"]) == kept["text"]
+    assert kept["words"][0].keys() == {"word", "start", "end", "probability"}
+
+
+def test_the_command_refuses_what_it_cannot_do(tmp_path):
+    for arguments, said in [
+        ((tmp_path,), "no audio file in this folder"),
+        ((tmp_path / "x.wav", "--format", "srt"), "choose text or json"),
+        ((tmp_path / "x.wav", "--lm-weight", 1), "give --lm too"),
+        ((tmp_path / "x.wav", "--lm", tmp_path / "no.arpa"), "kdkit lm"),
+    ]:
+        assert said in str(run(*arguments).exception)
+
+
+def test_the_command_with_a_language_model(speech, tmp_path):
+    pytest.importorskip("flashlight.lib.text.decoder.kenlm")
+    from kdkit.corpora.grammar import sentence
+
+    text = tmp_path / "text.txt"
+    text.write_text("".join(f"{sentence(random.Random(i))}\n" for i in range(4000)))
+    lm = CliRunner().invoke(app, ["lm", str(text), "--out", str(tmp_path / "lm.arpa"), "--order", "2"])
+    assert lm.exit_code == 0 and "4000 sentences" in lm.output
+    plain, search = (
+        run(speech[0][0].parent, *options, "--jobs", 1).stdout
+        for options in ((), ("--lm", tmp_path / "lm.arpa"))
+    )
+    said = [text for _, text in speech]
+    wer = [score(said, [line.split("\t")[1] for line in s.splitlines()]).wer for s in (plain, search)]
+    assert wer[1] < wer[0] / 3
