@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import random
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,10 +21,10 @@ from IPython.display import HTML, Audio, Markdown, display
 from torch import Tensor
 
 from kdkit import teachers
-from kdkit.corpora.synthetic import build_synthetic
+from kdkit.corpora.synthetic import build_synthetic, subset
 from kdkit.ctc import Recogniser, load_recogniser
-from kdkit.errors import CheckpointError
-from kdkit.files import write_text
+from kdkit.errors import CheckpointError, ConfigError
+from kdkit.files import cache_folder, write_text
 from kdkit.manifest import Utterance, read_manifest
 from kdkit.models import SpeechModel, parameter_count
 from kdkit.profiles import get_profile
@@ -64,19 +65,37 @@ class Lesson(Results):
             print(f"{split}: {len(utterances)} utterances, {total:.1f} minutes, {voices} voices")
         return tuple(speech[split] for split in splits)
 
-    def manifests(self, *paths: str) -> tuple[list[Utterance], ...]:
-        """Speech of your own, for probing: phone times that a manifest lacks are estimated, which is said and kept."""
+    def speech(self, where: str = "", teacher: str = "tiny") -> tuple[list[Utterance], list[Utterance]]:
+        """Speech to train probes on, and speech of other voices to judge them on.
+
+        ``where``: "synthetic", "librispeech" (dev-clean and test-clean, downloaded), or two manifests,
+        "train.jsonl,test.jsonl"; "" is synthetic speech for the tiny teacher and LibriSpeech for any other. Of real
+        speech some voices are drawn, as much as the profile probes. Phone times that it lacks are estimated, which is
+        said and kept.
+        """
         from kdkit.corpora.alignment import add_phones, bundle_aligner
 
-        found = [read_manifest(path) for path in paths]
-        if all(utterance.phones for utterances in found for utterance in utterances):
-            return tuple(found)
-        aligner = bundle_aligner(device=self.device)
-        super().text(
-            "phone times",
-            f"Phone times of {', '.join(paths)} are estimates: letters aligned by {aligner.name}, phones by eSpeak NG.",
-        )
-        return tuple(add_phones(utterances, aligner) for utterances in found)
+        where = where or ("synthetic" if teacher == "tiny" else "librispeech")
+        if where == "synthetic":
+            return self.corpus("train", "test-clean")
+        if where == "librispeech":
+            from kdkit.corpora.librispeech import librispeech
+            from kdkit.corpora.publish import intake
+
+            found = {name: librispeech(cache_folder(), name) for name in ("dev-clean", "test-clean")}
+            parts = [taken.utterances for taken in intake(found, quick=True).values()]
+        else:
+            parts = [read_manifest(path) for path in where.split(",")]
+            if len(parts) != 2:
+                raise ConfigError(f"{where}: name two manifests of different voices, train.jsonl,test.jsonl")
+        minutes = (self.size.probe_train_minutes, self.size.probe_test_minutes)
+        train, test = (subset(_in_turns(part, self.seed), m) for part, m in zip(parts, minutes, strict=True))
+        if not all(utterance.phones for utterance in (*train, *test)):
+            aligner = bundle_aligner(device=self.device)
+            note = f"Phone times of {where} are estimates: letters aligned by {aligner.name}, phones by eSpeak NG."
+            super().text("phone times", note)
+            train, test = add_phones(train, aligner), add_phones(test, aligner)
+        return train, test
 
     def teacher(self, source: str = "tiny") -> Teacher:
         """The shipped tiny teacher, or whatever :func:`kdkit.load_teacher` takes, on this run's device."""
@@ -274,6 +293,17 @@ def percent(share: float, interval: Sequence[float] | None = None) -> str:
 
 def _asset(preset: str) -> Path:
     return teachers.ASSETS / f"{preset.replace('-', '_')}.safetensors"
+
+
+def _in_turns(utterances: Sequence[Utterance], seed: int, each: int = 4) -> list[Utterance]:
+    """Voices in random order, a few utterances each time round: a speaker probe needs several of a voice."""
+    rng, voices = random.Random(seed), {}
+    for utterance in rng.sample(list(utterances), len(utterances)):
+        voices.setdefault(utterance.speaker, []).append(utterance)
+    longest = max(map(len, voices.values()))
+    return [
+        u for begin in range(0, longest, each) for own in voices.values() for u in own[begin : begin + each]
+    ]
 
 
 def _close(figure) -> None:

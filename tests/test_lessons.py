@@ -3,8 +3,10 @@
 from dataclasses import replace
 
 import pytest
+import soundfile
 
 from kdkit.corpora import alignment
+from kdkit.errors import ConfigError
 from kdkit.lessons import Lesson
 from kdkit.manifest import write_manifest
 
@@ -21,23 +23,41 @@ def test_the_layers_chosen_in_notebook_01_are_those_of_02(lesson, capsys):
     assert lesson.layers("HUBERT_BASE") == (4, 8, 12), "chosen for another teacher"
 
 
-def test_manifests_with_phone_times_are_taken_as_they_are(lesson, utterances, tmp_path, monkeypatch, capsys):
+def test_manifests_with_phone_times_are_taken_as_they_are(lesson, utterances, tmp_path, monkeypatch):
     monkeypatch.setattr(alignment, "bundle_aligner", lambda device: pytest.fail("nothing is to be aligned"))
     write_manifest(tmp_path / "a.jsonl", utterances[:3])
     write_manifest(tmp_path / "b.jsonl", utterances[3:])
-    first, second = lesson.manifests(str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl"))
-    assert [u.phones for u in first + second] == [u.phones for u in utterances]
+    train, test = lesson.speech(f"{tmp_path}/a.jsonl,{tmp_path}/b.jsonl")
+    phones = {u.id: u.phones for u in utterances}
+    assert {u.id for u in train} == {"u0", "u1", "u2"} and len(test) == 7
+    assert all(u.phones == phones[u.id] for u in train + test)
+    with pytest.raises(ConfigError, match="name two manifests"):
+        lesson.speech(f"{tmp_path}/a.jsonl")
 
 
-def test_missing_phone_times_are_estimated_and_said(lesson, utterances, tmp_path, monkeypatch, capsys):
+def test_librispeech_comes_with_another_teacher_and_its_phones_are_estimated(
+    lesson, utterances, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("KDKIT_CACHE", str(tmp_path))
+    for name, readers in (("dev-clean", ("84", "174")), ("test-clean", ("61", "121"))):
+        for reader in readers:
+            chapter = tmp_path / "LibriSpeech" / name / reader / "1"
+            chapter.mkdir(parents=True)
+            lines = []
+            for i, utterance in enumerate(utterances[:6]):
+                wave, rate = soundfile.read(utterance.audio)
+                soundfile.write(chapter / f"{reader}-1-{i:04d}.flac", wave, rate)
+                lines.append(f"{reader}-1-{i:04d} A LINE OF A BOOK\n")
+            (chapter / f"{reader}-1.trans.txt").write_text("".join(lines))
     aligner = alignment.Aligner("a model of letters", None, ("-", "a"))
     monkeypatch.setattr(alignment, "bundle_aligner", lambda device: aligner)
     monkeypatch.setattr(alignment, "align", lambda u, _: replace(u, phones=((0.0, "a"),)))
-    write_manifest(tmp_path / "a.jsonl", [replace(u, phones=()) for u in utterances])
-    [found] = lesson.manifests(str(tmp_path / "a.jsonl"))
-    assert all(u.phones == ((0.0, "a"),) for u in found)
+    train, test = lesson.speech(teacher="HUBERT_BASE")
+    assert all(u.phones == ((0.0, "a"),) and u.text == "a line of a book" for u in train + test)
+    voices = [[u.speaker for u in part[:5]] for part in (train, test)]
+    assert {len(set(part[:4])) for part in voices} == {1} and {len(set(part)) for part in voices} == {2}
     record = (lesson.out / "metrics" / "01_teacher_probing.json").read_text(encoding="utf-8")
-    assert "are estimates: letters aligned by a model of letters" in record
+    assert "Phone times of librispeech are estimates: letters aligned by a model of letters" in record
 
 
 def test_another_teacher_is_named(lesson, capsys):

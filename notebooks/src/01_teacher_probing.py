@@ -27,9 +27,10 @@
 #
 # **Your own teacher.** Change `teacher_name` below, and every cell asks it instead: `"HUBERT_BASE"` or
 # another bundle of torchaudio, `"hubert_base_ls960"` (fairseq's file, the one with a codebook), a file, a
-# folder or a name on the Hugging Face hub. **Your own speech:** give two manifests, of different voices, in
-# `train_speech` and `test_speech`. LibriSpeech has no phone times; they are then estimated (letters aligned
-# by torchaudio's bundle, 1.2 GB, phones by eSpeak NG), and the notebook says so. Large teachers want a GPU.
+# folder or a name on the Hugging Face hub. The speech is then LibriSpeech (dev-clean to train the probes,
+# test-clean to judge them, 700 MB), which has no phone times: they are estimated (letters aligned by
+# torchaudio's bundle, 1.2 GB, phones by eSpeak NG), and the notebook says so. `speech = "synthetic"` keeps
+# the exact ones, two manifests take speech of your own. Large teachers want a GPU.
 
 # %% [markdown]
 # ## Set-up
@@ -55,8 +56,7 @@ profile = "quick"  # str: "smoke" (does it run?), "quick" (a laptop) or "full" (
 seed = 0  # int: draws the frames that are probed
 out = "runs/notebooks"  # str: run folder, relative to where the notebook runs
 teacher_name = "tiny"  # str: whatever kdkit.load_teacher takes, such as "HUBERT_BASE" or "hubert_base_ls960"
-train_speech = ""  # str: manifest of speech to train the probes on; "": synthetic speech
-test_speech = ""  # str: manifest of other voices to judge them on; "": synthetic speech
+speech = ""  # str: "synthetic", "librispeech" or "train.jsonl,test.jsonl"; "": by the teacher, see above
 
 # %%
 from itertools import combinations, pairwise
@@ -85,10 +85,7 @@ lesson = Lesson("01_teacher_probing", "What does each layer of the teacher know?
 # probe.
 
 # %%
-if train_speech:
-    train_part, test_part = lesson.manifests(train_speech, test_speech)
-else:
-    train_part, test_part = lesson.corpus("train", "test-clean")
+train_part, test_part = lesson.speech(speech, teacher_name)
 assert not {u.speaker for u in train_part} & {u.speaker for u in test_part}
 utterance = min(test_part, key=lambda u: abs(u.duration - 3))
 wave = read_audio(utterance.audio)  # (samples,) at 16 kHz
@@ -691,7 +688,7 @@ lesson.text("layers to distil", text)
 # $l$ to be like the teacher's layer $l$. Expect a bright diagonal.
 
 # %%
-if teacher_name == "tiny" and not train_speech:
+if teacher_name == "tiny":
     student, _ = lesson.student("tiny-dt-fbank")
     theirs = collect(ModelLayers(student), test_part, **judged)
     across = probing.cka_map(theirs, test)
