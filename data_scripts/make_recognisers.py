@@ -20,7 +20,7 @@ from kdkit.batches import Batches
 from kdkit.checkpoints import half, load_checkpoint
 from kdkit.corpora.synthetic import build_synthetic, subset
 from kdkit.ctc import CTCTask, MaskConfig, Recogniser, save_recogniser, trainable
-from kdkit.distill import fbank_statistics
+from kdkit.fbank import fbank_statistics
 from kdkit.files import write_text
 from kdkit.models import parameter_count
 from kdkit.score import score

@@ -18,7 +18,8 @@ from kdkit.augment import AUGMENTED
 from kdkit.batches import Batches
 from kdkit.checkpoints import half
 from kdkit.corpora.synthetic import build_synthetic
-from kdkit.distill import DistillConfig, DistillTask, default_pairs, fbank_statistics
+from kdkit.distill import DistillConfig, DistillTask, default_pairs
+from kdkit.fbank import fbank_statistics
 from kdkit.models import parameter_count
 from kdkit.students import new_student
 from kdkit.targets import TargetCache

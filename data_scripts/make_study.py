@@ -1,9 +1,14 @@
-"""The study of losses that ships with kdkit: every variant at equal steps, with several seeds, judged by one probe.
+"""The studies that ship with kdkit: every trial at equal steps, with several seeds, judged by one probe.
 
-    python data_scripts/make_study.py --out runs/study                          # stop it and run it again at will
-    python data_scripts/make_study.py --out runs/study --seeds 0 1 --steps 50   # a quick look
+    python data_scripts/make_study.py losses --out runs/study             # stop it and run it again at will
+    python data_scripts/make_study.py structures --out runs/study
+    python data_scripts/make_study.py front-ends --out runs/study --seeds 0 1 --steps 50     # a quick look
 
-The result is OUT/study.json: the findings of every trial and seed, and the settings.
+"losses": the ablation of the losses, shallow & wide Fbank student. "structures": deep & thin, shallow & wide and two in
+between, at equal budget, waveform front-end. "front-ends": the deep & thin Fbank student with and without front-end
+adaptation, whose steps count, and its waveform twin.
+
+The result is OUT/study_<name>.json: the findings of every trial and seed, and the settings.
 """
 
 from __future__ import annotations
@@ -15,22 +20,57 @@ from pathlib import Path
 
 from kdkit.batches import Batches
 from kdkit.corpora.synthetic import build_synthetic
-from kdkit.distill import DistillConfig, fbank_statistics, prediction_heads
+from kdkit.distill import Adaptation, DistillConfig, default_pairs, prediction_heads
+from kdkit.fbank import fbank_statistics
 from kdkit.files import write_text
-from kdkit.models import preset
+from kdkit.models import ModelConfig, SpeechModel, preset
 from kdkit.probing import phone_probe
+from kdkit.structures import count_parameters, propose
 from kdkit.studies import Trial, contrast, loss_variants, run_study
 from kdkit.targets import TargetCache
 from kdkit.teachers import load_teacher
 from kdkit.training import TrainConfig
 
 
+def losses(teacher: ModelConfig, steps: int) -> list[Trial]:
+    student = preset("tiny-sw-fbank")
+    pairs = prediction_heads(student)
+    return [Trial(name, student, DistillConfig(pairs, **more)) for name, more in loss_variants().items()]
+
+
+def structures(teacher: ModelConfig, steps: int) -> list[Trial]:
+    like = preset("tiny-dt-waveform")
+    found = propose(count_parameters(like) + 10_000, like, layers=(2, 4, 8, 12))
+    return [
+        Trial(name, config, DistillConfig(default_pairs(config, teacher))) for name, config in found.items()
+    ]
+
+
+def front_ends(teacher: ModelConfig, steps: int) -> list[Trial]:
+    waveform, fbank = preset("tiny-dt-waveform"), preset("tiny-dt-fbank")
+    pairs = default_pairs(fbank, teacher)
+    trials = [Trial("Fbank, no adaptation", fbank, DistillConfig(pairs))]
+    for share in (6, 3):
+        adaptation = Adaptation(steps // share)
+        trials.append(
+            Trial(
+                f"Fbank, adaptation for {steps // share} steps",
+                fbank,
+                DistillConfig(pairs, adaptation=adaptation),
+            )
+        )
+    return [*trials, Trial("waveform twin", waveform, DistillConfig(pairs))]
+
+
+STUDIES = {"losses": losses, "structures": structures, "front-ends": front_ends}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("study", choices=STUDIES)
     parser.add_argument("--out", type=Path, default=Path("runs/study"))
-    parser.add_argument("--student", default="tiny-sw-fbank")
     parser.add_argument("--minutes", type=float, default=120, help="minutes of unlabelled synthetic speech")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--batch-seconds", type=float, default=16)
@@ -38,23 +78,20 @@ def main() -> None:
     parser.add_argument(
         "--frames", type=int, default=10_000, help="frames that the probe is trained and judged on"
     )
-    parser.add_argument(
-        "--trials", nargs="+", choices=list(loss_variants()), default=list(loss_variants()), metavar="NAME"
-    )
     parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2, 3))
     args = parser.parse_args()
     splits = build_synthetic(minutes={"unlabelled": args.minutes, "train": 6, "test-clean": 10})
-    speech, teacher, student = splits["unlabelled"], load_teacher(), preset(args.student)
-    cache = TargetCache(teacher, range(1, teacher.config.layers + 1), speech)
+    speech, teacher = splits["unlabelled"], load_teacher()
+    cache = TargetCache(teacher, range(teacher.config.layers + 1), speech)
     print(cache.announcement, flush=True)
     cache.build()
     statistics = fbank_statistics(speech[:500])
-    pairs = prediction_heads(student)
-    trials = [
-        Trial(name, student, DistillConfig(pairs, **more))
-        for name, more in loss_variants().items()
-        if name in args.trials
-    ]
+    trials = STUDIES[args.study](teacher.config, args.steps)
+
+    def prepare(student: SpeechModel) -> None:
+        if student.config.front_end == "fbank":
+            student.front_end.set_statistics(*statistics)
+
     findings = run_study(
         trials,
         teacher,
@@ -64,14 +101,15 @@ def main() -> None:
         lambda seed: Batches(speech, args.batch_seconds, seed, cache=True, targets=cache),
         TrainConfig(steps=args.steps, lr=args.lr, log_every=25),
         args.seeds,
-        args.out / "trials",
-        lambda model: model.front_end.set_statistics(*statistics),
+        args.out / f"trials {args.study}",
+        prepare,
     )
     kept = vars(args) | {"out": None, "findings": [asdict(finding) for finding in findings]}
-    write_text(args.out / "study.json", json.dumps(kept) + "\n")
+    path = args.out / f"study_{args.study.replace('-', '_')}.json"
+    write_text(path, json.dumps(kept) + "\n")
     for trial in trials[1:]:
         print(contrast(findings, trial.name, trials[0].name))
-    print(f"study: {args.out / 'study.json'}")
+    print(f"study: {path}")
 
 
 if __name__ == "__main__":

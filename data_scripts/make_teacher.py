@@ -24,7 +24,7 @@ from kdkit.batches import Batches
 from kdkit.checkpoints import half
 from kdkit.codebook import Codebook
 from kdkit.corpora.synthetic import build_synthetic
-from kdkit.distill import fbank_statistics
+from kdkit.fbank import fbank_statistics
 from kdkit.manifest import Utterance
 from kdkit.models import SpeechModel, preset
 from kdkit.pretrain import MFCC, FilterbankTask, Labels, PretrainTask, cluster, layer_features

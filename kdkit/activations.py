@@ -19,7 +19,8 @@ from tqdm import tqdm
 
 from kdkit.batches import Batches
 from kdkit.errors import ManifestError
-from kdkit.frontends import Fbank, num_frames
+from kdkit.fbank import Fbank
+from kdkit.frontends import num_frames
 from kdkit.manifest import Utterance, frame_phones
 
 Extract = Callable[[Tensor, Tensor], tuple[list[Tensor], Tensor]]

@@ -11,15 +11,17 @@ from importlib import import_module
 from kdkit.commands import app
 from kdkit.errors import KdkitError
 
+# In the order of kdkit --help.
 ROOMS = (
     "reports",
     "speech",
     "preparing",
     "models",
+    "front_ends",
     "training",
     "recognising",
     "speed",
-)  # in the order of kdkit --help
+)
 
 for room in ROOMS:
     import_module(f"kdkit.commands.{room}")

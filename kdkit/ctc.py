@@ -115,9 +115,9 @@ class CTCTask(nn.Module):
         self._head_only = False
         self._no_room: dict[str, str] = {}  # utterance id: why
 
-    def schedule(self, share: float) -> None:
-        """Called with the share of the steps that is done: is the model still frozen?"""
-        self._head_only = share < self.freeze
+    def schedule(self, step: int, steps: int) -> None:
+        """Called before step ``step`` of ``steps``: is the model still frozen?"""
+        self._head_only = step < self.freeze * steps
 
     def size(self, batch) -> int:
         """Characters: what the loss is a mean over."""

@@ -1,21 +1,24 @@
-"""Distillation: a student learns to predict the teacher's hidden states through heads that are thrown away."""
+"""Distillation: a student learns to predict the teacher's hidden states through heads that are thrown away.
+
+A Fbank student may begin with front-end adaptation (DESIGN 1.4): for the first steps only its front-end learns, to give
+what the teacher's first layer gets; then the losses take over.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
-from kdkit.audio import read_audio
 from kdkit.augment import AugmentConfig, augment
 from kdkit.codebook import VARIANTS, ClusterHead
 from kdkit.errors import ConfigError
-from kdkit.frontends import Fbank, num_frames
+from kdkit.frontends import frame_mask, num_frames
 from kdkit.losses import discriminative_loss, hard_label_loss, regression_loss
-from kdkit.manifest import Utterance
 from kdkit.models import ModelConfig, Output, SpeechModel
 from kdkit.teachers import Teacher, fingerprint
 
@@ -23,6 +26,25 @@ COLLAPSED = 0.05  # spread of the predictions, as a share of that of the targets
 
 Schedule = float | tuple[tuple[float, float], ...]
 """A weight: a number, or (share of the steps, number) points joined by straight lines."""
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """The first ``steps`` of a run: the front-end alone is regressed to H^0, the input of the teacher's first layer.
+
+    With heads, a linear head stands on the front-end's output. Without (``DistillConfig.heads``), the front-end's
+    output goes through the student's own positional convolution and LayerNorm, which stay as they are: what an encoder
+    that is kept needs. ``distance`` "l1" or "l2". A learning rate that starts anew afterwards: ``TrainConfig.stages``.
+    """
+
+    steps: int
+    distance: str = "l1"
+
+    def __post_init__(self):
+        if self.steps < 1:
+            raise ConfigError(f"adaptation of {self.steps} steps: take 1 or more, or leave it out")
+        if self.distance not in ("l1", "l2"):
+            raise ConfigError(f"distance of the adaptation is {self.distance!r}: choose 'l1' or 'l2'")
 
 
 @dataclass(frozen=True)
@@ -41,12 +63,16 @@ class DistillConfig:
     variant: str = "codebook"  # "codebook" | "linear" | "hard": see kdkit.codebook.ClusterHead
     tau: float | None = None  # of the teacher; None: the codebook's own
     tau_student: float | None = None  # None: the teacher's; 1 leaves the student's logits as they are
+    heads: bool = True  # False: the student's hidden states are compared with the teacher's as they are
+    adaptation: Adaptation | None = None  # of the front-end, in the first steps
     augmenting: AugmentConfig | None = (
         None  # what the student hears; the teacher always hears the speech as it is
     )
 
     def __post_init__(self):
-        # JSON gives lists
+        # JSON gives lists and dicts
+        if isinstance(self.adaptation, Mapping):
+            object.__setattr__(self, "adaptation", Adaptation(**self.adaptation))
         object.__setattr__(self, "pairs", tuple((int(s), int(t)) for s, t in self.pairs))
         for name in ("regression_weight", "discriminative_weight"):
             value = getattr(self, name)
@@ -114,20 +140,15 @@ def default_pairs(student: ModelConfig, teacher: ModelConfig) -> tuple[tuple[int
     return layer_wise(student, teacher) if student.layers == teacher.layers else prediction_heads(student)
 
 
-def fbank_statistics(utterances: Sequence[Utterance]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of the log-mel bins over a corpus, (80,) each: for ``FbankFrontEnd.set_statistics``.
-
-    One pass in float64; one utterance at a time, so memory stays flat.
+def swap_losses(student: ModelConfig, adaptation_steps: int) -> DistillConfig:
+    """For a student whose front-end was swapped, with the student it was made of as the teacher: its new front-end is
+    adapted, then all of it follows the old one's hidden states, layer by layer and without heads.
     """
-    fbank, count = Fbank(), 0
-    total, squares = torch.zeros(80, dtype=torch.float64), torch.zeros(80, dtype=torch.float64)
-    for utterance in utterances:
-        features = fbank(read_audio(utterance.audio)[None])[0].double()  # (T', 80)
-        count += len(features)
-        total += features.sum(0)
-        squares += features.square().sum(0)
-    mean = total / count
-    return mean.float(), (squares / count - mean.square()).clamp_min(1e-10).sqrt().float()
+    return DistillConfig(
+        layer_wise(student, student),
+        heads=False,
+        adaptation=Adaptation(adaptation_steps) if adaptation_steps else None,
+    )
 
 
 class DistillTask(nn.Module):
@@ -143,7 +164,7 @@ class DistillTask(nn.Module):
         self, student: SpeechModel, teacher: Teacher, config: DistillConfig, labeller: Teacher | None = None
     ):
         super().__init__()
-        self.student, self.config, self.share = student, config, 0.0
+        self.student, self.config, self.share, self.adapting = student, config, 0.0, bool(config.adaptation)
         self.teacher, self.labeller = teacher.model, (labeller or teacher).model
         depths = student.config.layers, teacher.config.layers
         for pair in config.pairs:
@@ -153,7 +174,13 @@ class DistillTask(nn.Module):
                         f"pair {pair} names {name} layer {layer}: there are layers 0 to {depth}"
                     )
         dims = student.config.dim, teacher.config.dim
-        self.heads = nn.ModuleList(nn.Linear(*dims) for _ in config.pairs if config.uses_regression)
+        if not config.heads and dims[0] != dims[1]:
+            raise ConfigError(
+                f"without heads, student and teacher need the same width, not {dims[0]} and {dims[1]}"
+            )
+        self.heads = nn.ModuleList(_head(*dims, config.heads) for _ in config.pairs if config.uses_regression)
+        if config.adaptation is not None:
+            self.adaptation_head = _head(*dims, config.heads)
         if config.uses_discriminative:
             self.codebook = (labeller or teacher).codebook
             if self.codebook is None:
@@ -185,11 +212,15 @@ class DistillTask(nn.Module):
         needed = {t for _, t in self.config.pairs} if self.config.uses_regression else set()
         if self.config.uses_discriminative and self.labeller is self.teacher:
             needed.add(self.teacher.config.layers)
-        return needed
+        return needed | ({0} if self.config.adaptation else set())
 
     @property
     def leaves_some_out(self) -> bool:
-        """True when no loss stands on the student's last layer, so that its last layers get no gradient."""
+        """True when in some steps some weights get no gradient: in adaptation all but those of the front-end, and the
+        last layers where no loss stands on the last one.
+        """
+        if self.config.adaptation is not None:
+            return True
         return (
             not self.config.uses_discriminative
             and max(s for s, _ in self.config.pairs) < self.student.config.layers
@@ -219,22 +250,20 @@ class DistillTask(nn.Module):
                 getattr(self, name).eval()
         return self
 
-    def schedule(self, share: float) -> None:
-        """Called before each step with the share of the steps that is done: for weights that change."""
-        self.share = share
+    def schedule(self, step: int, steps: int) -> None:
+        """Called before each step: for weights that change, and for the stage."""
+        self.share = step / steps
+        self.adapting = self.config.adaptation is not None and step < self.config.adaptation.steps
 
     def forward(self, batch) -> tuple[Tensor, dict[str, Tensor]]:
-        target = self.targets(batch)
         waves = batch.waves
         if self.training and self.config.augmenting is not None:
             waves = augment(waves, batch.lengths, self.config.augmenting)
+        if self.adapting:
+            return self.adapt(batch, waves)
+        target = self.targets(batch, max(self.layers, default=0))
         output = self.student(waves, batch.lengths)
-        frames = next(iter(target.values())).shape[1], output.last.shape[1]
-        if frames[0] != frames[1]:
-            raise ConfigError(
-                f"the teacher makes {frames[0]} frames of this batch, the student {frames[1]}: their front-ends must "
-                "agree on the frame rate"
-            )
+        _same_frames(next(iter(target.values())), output.last)
         loss, parts = torch.zeros((), device=batch.waves.device), {}
         if self.config.uses_regression:
             parts["regression"], parts["spread"] = self.regression(output, target)
@@ -253,11 +282,27 @@ class DistillTask(nn.Module):
             loss = loss + value_at(self.config.discriminative_weight, self.share) * parts["discriminative"]
         return loss, {name: part.detach() for name, part in parts.items()}
 
+    def adapt(self, batch, waves: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of front-end adaptation: nothing but the front-ends is computed, and of the student's only its own
+        front-end (and its head) gets a gradient.
+        """
+        target, features = self.targets(batch, 0)[0], self.student.front_end(waves, batch.lengths)
+        _same_frames(target, features)
+        mask = frame_mask(num_frames(batch.lengths), features.shape[1])
+        if self.config.heads:
+            prediction = self.adaptation_head(features)
+        else:
+            encoder = self.student.encoder
+            fixed = {name: parameter.detach() for name, parameter in encoder.named_parameters()}
+            prediction = functional_call(encoder, fixed, (features, mask, 0))[0]
+        loss = regression_loss(prediction, target, mask, 0.0, self.config.adaptation.distance)
+        return loss, {"adaptation": loss.detach()}
+
     @torch.no_grad()
-    def targets(self, batch) -> Mapping[int, Tensor]:
-        """The teacher's hidden states by layer, (B, T, D): from the batch's cache, or computed here."""
+    def targets(self, batch, depth: int | None = None) -> Mapping[int, Tensor]:
+        """The teacher's hidden states by layer, (B, T, D): from the batch's cache, or computed here up to ``depth``."""
         if batch.targets is None:
-            return dict(enumerate(self.teacher(batch.waves, batch.lengths).hidden))
+            return dict(enumerate(self.teacher(batch.waves, batch.lengths, depth=depth).hidden))
         if self.identity is None:
             self.identity = fingerprint(self.teacher)
         if batch.targets.teacher != self.identity:
@@ -285,6 +330,18 @@ class DistillTask(nn.Module):
             p, h = prediction[output.mask].float(), wanted[output.mask].float()
             spread = p.std(0).mean() / h.std(0).mean().clamp_min(1e-6)
         return torch.stack(losses).mean(), spread
+
+
+def _head(student: int, teacher: int, wanted: bool) -> nn.Module:
+    return nn.Linear(student, teacher) if wanted else nn.Identity()
+
+
+def _same_frames(teacher: Tensor, student: Tensor) -> None:
+    if teacher.shape[1] != student.shape[1]:
+        raise ConfigError(
+            f"the teacher makes {teacher.shape[1]} frames of this batch, the student {student.shape[1]}: their "
+            "front-ends must agree on the frame rate"
+        )
 
 
 def _ids_in_use(logits: Tensor, mask: Tensor) -> Tensor:

@@ -10,9 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdkit.fftconv import fft_conv1d, kernel_spectrum
+
+SCORES = 2**20  # attention scores of a chunk: 2 MB in bf16
+
 
 class PositionalConv(nn.Module):
-    """Convolutional relative position embedding: one grouped, weight-normed convolution, GELU (wav2vec 2.0)."""
+    """Convolutional relative position embedding: one grouped, weight-normed convolution, GELU (wav2vec 2.0).
+
+    On a CPU it goes by Fourier transform (:mod:`kdkit.fftconv`). :meth:`fold` prepares it for inference.
+    """
 
     def __init__(self, dim: int, kernel: int = 128, groups: int = 16):
         super().__init__()
@@ -21,14 +28,37 @@ class PositionalConv(nn.Module):
         nn.init.zeros_(conv.bias)
         self.conv = nn.utils.parametrizations.weight_norm(conv, dim=2)
         self.trim = 1 - kernel % 2  # an even kernel gives one frame too many
+        self.spectrum = None  # of the weights, once they no longer change
 
     def forward(self, x: Tensor) -> Tensor:  # (B, T, D)
-        y = self.conv(x.transpose(1, 2))
-        return F.gelu(y[..., : y.shape[-1] - self.trim]).transpose(1, 2)
+        if (
+            x.device.type != "cpu" or torch.compiler.is_compiling()
+        ):  # exported, too: runtimes know convolutions
+            y = self.conv(x.transpose(1, 2))
+            return F.gelu(y[..., : y.shape[-1] - self.trim]).transpose(1, 2)
+        spectrum = self.spectrum
+        if spectrum is None:
+            spectrum = kernel_spectrum(self.conv.weight, self.conv.groups)
+        return F.gelu(fft_conv1d(x, spectrum) + self.conv.bias).to(x.dtype)
+
+    def fold(self) -> None:
+        """Makes weight and norm one tensor, and keeps its spectrum: for a model that is trained no more."""
+        old = self.conv
+        plain = nn.Conv1d(
+            old.in_channels, old.out_channels, old.kernel_size, padding=old.padding, groups=old.groups
+        )
+        plain.weight.data, plain.bias.data = old.weight.detach().clone(), old.bias.detach().clone()
+        self.conv = plain  # a new one: removing the parametrisation would change every copy of this module
+        self.spectrum = kernel_spectrum(self.conv.weight, self.conv.groups).contiguous()
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention; ``mask`` (B, 1, 1, T) is True where a key may be looked at, None without padding."""
+    """Multi-head self-attention; ``mask`` (B, 1, 1, T) is True where a key may be looked at, None without padding.
+
+    ``dtype``: what queries, keys and values are cast to, where the linear layers give something else.
+    """
+
+    dtype: torch.dtype | None = None
 
     def __init__(self, dim: int, heads: int, dropout: float):
         super().__init__()
@@ -37,24 +67,37 @@ class Attention(nn.Module):
         self.out = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        qkv = self.qkv(x)
         q, k, v = (
-            self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+            qkv.to(self.dtype or qkv.dtype).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         )  # each (B, heads, T, d)
         y = attend(q, k, v, mask, self.dropout if self.training else 0.0)
-        return self.out(y.transpose(1, 2).flatten(2))
+        return self.out(y.transpose(1, 2).flatten(2).to(qkv.dtype))
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
-    """Scaled dot-product attention of (B, heads, T, d); on a CPU in float32 also inside autocast.
+    """Scaled dot-product attention of (B, heads, T, d); in bf16 on a CPU by plain matrix products.
 
-    The gradient of torch's bf16 attention kernel takes more than twice as long as the float32 one on CPUs, which made
-    it a third of a training step.
+    torch's fused kernel is no faster in bf16 than in float32 on CPUs; matrix products are, as long as the scores of a
+    chunk of heads (and, for long utterances, of queries) stay in the processor's cache.
     """
-    if q.device.type != "cpu":
+    if q.device.type != "cpu" or q.dtype != torch.bfloat16 or torch.compiler.is_compiling():
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
-    with torch.autocast("cpu", enabled=False):
-        y = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=mask, dropout_p=dropout)
-    return y.to(q.dtype)
+    batch, heads, total, _ = q.shape
+    q, k, v = (q * q.shape[-1] ** -0.5).flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)
+    bias = q.new_zeros(1, 1, 1).expand(batch * heads, 1, total)
+    if mask is not None:
+        bias = torch.where(mask[:, :, 0], 0.0, -torch.inf).to(q.dtype).repeat_interleave(heads, 0)
+    some = max(1, SCORES // total**2)  # heads of a chunk
+    rows = max(32, SCORES // total)  # queries of a chunk
+    done = []
+    for of_queries, of_keys, of_values, of_bias in zip(*(part.split(some) for part in (q, k, v, bias))):
+        chunk = []
+        for part in of_queries.split(rows, 1):
+            scores = torch.baddbmm(of_bias, part, of_keys.transpose(1, 2)).softmax(-1)
+            chunk.append(F.dropout(scores, dropout) @ of_values if dropout else scores @ of_values)
+        done.append(torch.cat(chunk, 1) if len(chunk) > 1 else chunk[0])
+    return torch.cat(done).unflatten(0, (batch, heads))
 
 
 class Layer(nn.Module):
@@ -91,8 +134,9 @@ class Encoder(nn.Module):
     """Positional convolution, LayerNorm (its place depends on ``pre_norm``), ``layers`` layers.
 
     ``forward(x (B, T, D), mask (B, T) or None)`` gives the list of ``layers + 1`` hidden states, each (B, T, D): the
-    input of layer 1, then the output of every layer after its residual. In a pre-norm encoder the last one has gone
-    through the final LayerNorm (the convention of torchaudio and transformers), since nothing else is fit to use.
+    input of layer 1, then the output of every layer after its residual; with ``depth`` only those up to that layer. In
+    a pre-norm encoder the last one has gone through the final LayerNorm (the convention of torchaudio and
+    transformers), since nothing else is fit to use.
     """
 
     def __init__(
@@ -119,7 +163,7 @@ class Encoder(nn.Module):
         if residual_scale != 1.0:
             self._init_deepnorm()
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> list[Tensor]:
+    def forward(self, x: Tensor, mask: Tensor | None = None, depth: int | None = None) -> list[Tensor]:
         keys = None
         if mask is not None:
             x = x * mask[..., None]  # the positional convolution must see zeros where an utterance has ended
@@ -127,9 +171,9 @@ class Encoder(nn.Module):
         x = x + self.positions(x)
         x = self.dropout(x if self.pre_norm else self.norm(x))
         hidden = [x]
-        for layer in self.layers:
+        for layer in self.layers[:depth]:
             hidden.append(layer(hidden[-1], keys))
-        if self.pre_norm:
+        if self.pre_norm and len(hidden) > len(self.layers):
             hidden[-1] = self.norm(hidden[-1])
         return hidden
 

@@ -14,8 +14,8 @@ from kdkit.augment import AUGMENTED, AugmentConfig
 from kdkit.batches import Batches
 from kdkit.corpora.synthetic import subset
 from kdkit.ctc import CTCTask, MaskConfig, Recogniser, save_recogniser, trainable
-from kdkit.distill import fbank_statistics
 from kdkit.errors import ConfigError
+from kdkit.fbank import fbank_statistics
 from kdkit.files import write_text
 from kdkit.manifest import Utterance
 from kdkit.models import SpeechModel, parameter_count
@@ -117,6 +117,17 @@ def from_scratch(model: SpeechModel, speech: Sequence[Utterance], seed: int = 0)
     if fresh.config.front_end == "fbank":
         fresh.front_end.set_statistics(*fbank_statistics(speech[:500]))
     return fresh
+
+
+def spec_augmented(model: SpeechModel) -> SpeechModel:
+    """The same model with SpecAugment on its Fbank in training; raises ConfigError for a waveform front-end."""
+    if model.config.front_end != "fbank":
+        raise ConfigError(
+            "SpecAugment masks Fbank features: a model with a waveform CNN has none, leave it out"
+        )
+    masked = SpeechModel(replace(model.config, spec_augment=True))
+    masked.load_state_dict(model.state_dict())
+    return masked
 
 
 def budgets_of(speech: Sequence[Utterance], minutes: Sequence[float]) -> dict[float, list[Utterance]]:

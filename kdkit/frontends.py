@@ -1,14 +1,12 @@
-"""From samples to 50 Hz frames: the waveform CNN of HuBERT, and the Fbank front-end that replaces it.
+"""From samples to 50 Hz frames: how many there are, and the waveform CNN of HuBERT.
 
-Both give exactly ``(samples - 400) // 320 + 1`` frames for every length (DESIGN section 2), so a student with
-one and a teacher with the other are aligned frame by frame without trimming.
+It and the Fbank front-end (:mod:`kdkit.fbank`) give exactly ``(samples - 400) // 320 + 1`` frames for every length
+(DESIGN section 2), so a student with one and a teacher with the other are aligned frame by frame without trimming.
 
 Shapes: ``waves`` (batch, samples) float32 in [-1, 1], 16 kHz, zero-padded; ``lengths`` (batch,) true samples.
 """
 
 from __future__ import annotations
-
-import math
 
 import torch
 import torch.nn.functional as F
@@ -75,7 +73,7 @@ class WaveformCNN(nn.Module):
             nn.init.kaiming_normal_(conv.weight)
 
     def forward(self, waves: Tensor, lengths: Tensor, padded: bool = True) -> Tensor:
-        x = waves[:, None]  # (B, 1, S)
+        x = waves[:, None].to(self.convs[0].weight.dtype)  # (B, 1, S)
         for i, conv in enumerate(self.convs):
             x = conv(x)
             if i == 0:
@@ -95,85 +93,6 @@ class WaveformFrontEnd(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, waves: Tensor, lengths: Tensor, padded: bool = True) -> Tensor:
-        return self.dropout(self.projection(self.norm(self.cnn(waves, lengths, padded))))
-
-
-def mel_filterbank(bins: int = 80, fft: int = 512, rate: int = 16_000, low: float = 20.0) -> Tensor:
-    """Kaldi's triangular mel filters: (fft // 2 + 1, bins), triangles straight on the mel axis, low to rate / 2."""
-
-    def mel(hz: float) -> float:
-        return 1127.0 * math.log1p(hz / 700.0)
-
-    edges = torch.linspace(mel(low), mel(rate / 2), bins + 2, dtype=torch.float64)
-    hertz = torch.arange(fft // 2 + 1, dtype=torch.float64) * rate / fft
-    frequency = 1127.0 * torch.log1p(hertz / 700.0)[:, None]
-    rising = (frequency - edges[:-2]) / (edges[1:-1] - edges[:-2])
-    falling = (edges[2:] - frequency) / (edges[2:] - edges[1:-1])
-    filters = torch.minimum(rising, falling).clamp_min(0.0)
-    filters[-1] = 0.0  # Kaldi leaves the Nyquist bin out
-    return filters.float()
-
-
-class Fbank(nn.Module):
-    """80 log-mel energies at 100 Hz by Kaldi's conventions, batched and differentiable (DESIGN 1.4).
-
-    25 ms Povey window, 10 ms shift, snip_edges, DC offset removed, pre-emphasis 0.97, power spectrum of 512
-    points, no dither, waveform scaled by 2^15, log floored at the float32 epsilon: the same as
-    ``torchaudio.compliance.kaldi.fbank``.
-
-    (batch, samples) -> (batch, frames at 100 Hz, 80). Always float32, inside autocast too: 2^15 squared and the log
-    of small energies need the range.
-    """
-
-    WINDOW, SHIFT, FFT = 400, 160, 512
-
-    def __init__(self, bins: int = 80):
-        super().__init__()
-        window = torch.hann_window(self.WINDOW, periodic=False, dtype=torch.float64).pow(0.85).float()
-        self.register_buffer("window", window, persistent=False)
-        self.register_buffer("filters", mel_filterbank(bins, self.FFT), persistent=False)
-        self.floor = math.log(torch.finfo(torch.float32).eps)
-
-    def forward(self, waves: Tensor) -> Tensor:
-        with torch.autocast(waves.device.type, enabled=False):
-            frames = waves.float().mul(32768.0).unfold(-1, self.WINDOW, self.SHIFT)  # (B, T, 400)
-            frames = frames - frames.mean(-1, keepdim=True)
-            previous = torch.cat([frames[..., :1], frames[..., :-1]], -1)
-            frames = (frames - 0.97 * previous) * self.window
-            power = torch.fft.rfft(frames, n=self.FFT).abs().square()  # (B, T, 257)
-            return (power @ self.filters).clamp_min(torch.finfo(torch.float32).eps).log()
-
-
-class FbankFrontEnd(nn.Module):
-    """Fbank, global mean/variance normalisation, one strided convolution with GLU, projection: 50 Hz (DESIGN 1.4).
-
-    ``mean`` and ``std`` (80,) are buffers of the checkpoint: set them with :meth:`set_statistics` from a corpus.
-    (batch, samples) -> (batch, frames, dim); padding does not change the real frames: padded Fbank frames are
-    replaced by zeros, which is what the convolution's own padding puts after an utterance that is alone.
-    """
-
-    def __init__(self, dim: int, bins: int = 80, dropout: float = 0.0):
-        super().__init__()
-        self.fbank = Fbank(bins)
-        self.register_buffer("mean", torch.zeros(bins))
-        self.register_buffer("std", torch.ones(bins))
-        self.conv = nn.Conv1d(bins, 2 * dim, kernel_size=5, stride=2, padding=2)
-        self.projection = nn.Linear(dim, dim)
-        self.dropout = nn.Dropout(dropout)
-
-    def set_statistics(self, mean: Tensor, std: Tensor) -> None:
-        """Global statistics of the log-mel bins, each (80,)."""
-        self.mean.copy_(mean)
-        self.std.copy_(std)
-
-    def normalise(self, features: Tensor, lengths: Tensor) -> Tensor:
-        """Log-mel (B, T, 80) -> zero mean, unit variance over the corpus, zeros on padding."""
-        frames = (lengths - Fbank.WINDOW) // Fbank.SHIFT + 1
-        mask = frame_mask(frames, features.shape[1])[..., None]
-        return (features - self.mean) / self.std * mask
-
-    def forward(self, waves: Tensor, lengths: Tensor, padded: bool = True) -> Tensor:
-        x = self.normalise(self.fbank(waves), lengths)  # (B, T', 80)
-        x = F.glu(self.conv(x.transpose(1, 2)), dim=1)  # (B, dim, T)
-        total = num_frames(waves.shape[-1])  # a padded wave can hold half a hop more than the CNN would take
-        return self.dropout(self.projection(x[..., :total].transpose(1, 2)))
+        return self.dropout(
+            self.projection(self.norm(self.cnn(waves, lengths, padded).to(self.norm.weight.dtype)))
+        )

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from kdkit.encoder import Encoder
 from kdkit.errors import ConfigError
-from kdkit.frontends import FbankFrontEnd, WaveformFrontEnd, frame_mask, num_frames
+from kdkit.fbank import NORMALISATIONS, FbankFrontEnd
+from kdkit.frontends import WaveformFrontEnd, frame_mask, num_frames
 
 TINY_CNN = (16, 32, 64, 96, 128, 160, 160)  # narrow where a channel costs most: at the 16 kHz end
 DEEPNORM = (2 * 12) ** 0.25  # residual scale that lets a 12-layer post-norm network learn in minutes
@@ -29,11 +30,15 @@ class ModelConfig:
     pos_groups: int = 16
     residual_scale: float = 1.0
     dropout: float = 0.1
+    normalisation: str = "corpus"  # of Fbank: "corpus" | "utterance"
+    spec_augment: bool = False  # of Fbank, in training
 
     def __post_init__(self):
         object.__setattr__(self, "conv_channels", tuple(self.conv_channels))  # JSON gives lists
         if self.front_end not in ("waveform", "fbank"):
             raise ConfigError(f"front_end is {self.front_end!r}: choose 'waveform' or 'fbank'")
+        if self.normalisation not in NORMALISATIONS:
+            raise ConfigError(f"normalisation is {self.normalisation!r}: choose 'corpus' or 'utterance'")
         if len(self.conv_channels) != 7:
             raise ConfigError(
                 f"conv_channels needs 7 numbers, one per convolution; got {len(self.conv_channels)}"
@@ -120,7 +125,12 @@ class SpeechModel(nn.Module):
         if config.front_end == "waveform":
             self.front_end = WaveformFrontEnd(config.dim, config.conv_channels, config.dropout)
         else:
-            self.front_end = FbankFrontEnd(config.dim, dropout=config.dropout)
+            self.front_end = FbankFrontEnd(
+                config.dim,
+                dropout=config.dropout,
+                normalisation=config.normalisation,
+                spec_augment=config.spec_augment,
+            )
         self.encoder = Encoder(
             config.dim,
             config.layers,
@@ -133,14 +143,20 @@ class SpeechModel(nn.Module):
             config.residual_scale,
         )
 
-    def forward(self, waves: Tensor, lengths: Tensor, padded: bool = True) -> Output:
-        """``waves`` (B, S), ``lengths`` (B,) samples; ``padded=False`` promises that all lengths equal S (faster)."""
-        return self.encode(self.front_end(waves, lengths, padded), num_frames(lengths), padded)
+    def forward(
+        self, waves: Tensor, lengths: Tensor, padded: bool = True, depth: int | None = None
+    ) -> Output:
+        """``waves`` (B, S), ``lengths`` (B,) samples; ``padded=False`` promises that all lengths equal S (faster);
+        ``depth`` is the last layer to compute, all of them by default.
+        """
+        return self.encode(self.front_end(waves, lengths, padded), num_frames(lengths), padded, depth)
 
-    def encode(self, features: Tensor, frames: Tensor, padded: bool = True) -> Output:
+    def encode(
+        self, features: Tensor, frames: Tensor, padded: bool = True, depth: int | None = None
+    ) -> Output:
         """The encoder alone, from front-end features (B, T, dim): where masking for training goes in between."""
         mask = frame_mask(frames, features.shape[1]) if padded else None
-        return Output(self.encoder(features, mask), frames)
+        return Output(self.encoder(features, mask, depth), frames)
 
 
 def parameter_count(module: nn.Module) -> int:

@@ -22,7 +22,8 @@ from kdkit.batches import Batches
 from kdkit.checkpoints import load_checkpoint, save_checkpoint
 from kdkit.codebook import Codebook
 from kdkit.errors import TrainingError
-from kdkit.frontends import HOP, Fbank, frame_mask, num_frames
+from kdkit.fbank import Fbank
+from kdkit.frontends import HOP, frame_mask, num_frames
 from kdkit.manifest import Utterance
 from kdkit.models import SpeechModel
 from kdkit.training import use_bf16

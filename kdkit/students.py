@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -40,6 +41,18 @@ def new_student(
         ):
             student.from_teacher += _copy(f"layer {i}", theirs, own)
     return student
+
+
+def swap_front_end(model: SpeechModel, seed: int = 0, **settings) -> SpeechModel:
+    """The same encoder behind a new Fbank front-end, for a waveform student that is good already.
+
+    ``settings`` go to the new :class:`ModelConfig` (``normalisation``, ``spec_augment``). What comes out knows nothing
+    until its front-end is adapted: :func:`kdkit.distill.swap_losses` and the old student as the teacher do that.
+    """
+    torch.manual_seed(seed)
+    swapped = SpeechModel(replace(model.config, front_end="fbank", **settings))
+    swapped.encoder.load_state_dict(model.encoder.state_dict())
+    return swapped
 
 
 def _copy(words: str, source: nn.Module, target: nn.Module) -> list[str]:

@@ -95,7 +95,7 @@ def run_study(
     """Distils every trial with every seed and probes the result.
 
     ``batches_of(seed)`` gives the speech in that seed's order; ``prepare(student)`` is for what a new student needs
-    before it starts (Fbank statistics). Seeds are the outer loop: a study that is stopped early has whole rounds.
+    before it starts (Fbank statistics); after front-end adaptation the learning rate starts anew. Seeds are the outer loop: a study that is stopped early has whole rounds.
 
     Raises :class:`ConfigError` when two trials share a name.
     """
@@ -124,7 +124,7 @@ def run_study(
             log = train(
                 task,
                 batches_of(seed),
-                replace(recipe, seed=seed),
+                replace(recipe, seed=seed, stages=_stages(trial)),
                 folder,
                 None,
                 resume,
@@ -139,6 +139,11 @@ def run_study(
             write_text(path, json.dumps(asdict(finding) | {"asked": asked}) + "\n")
             findings.append(finding)
     return findings
+
+
+def _stages(trial: Trial) -> tuple[int, ...]:
+    adaptation = trial.losses.adaptation
+    return () if adaptation is None else (adaptation.steps,)
 
 
 _PARTS = ("regression", "discriminative", "spread", "codes")

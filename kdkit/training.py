@@ -6,7 +6,7 @@ step, the same as one large batch. A task may also have
 
 * ``frozen``: names of its sub-modules that are not trained (teachers); they are neither saved nor moved by a step;
 * ``settings``: what a run must have in common with the run it goes on from, besides its recipe;
-* ``schedule(share)``: called before each step with the share of the steps that is done;
+* ``schedule(step, steps)``: called before each step with its number, from 0, and how many there are;
 * ``leaves_some_out``: true if some of its parameters get no gradient in some steps;
 * ``complaints(rows)``: sentences about a run that goes wrong, given the rows of its log.
 
@@ -49,6 +49,9 @@ class TrainConfig:
     warmup: float = 0.07  # share of the steps
     hold: float = 0.4  # share of the steps, tri-stage only
     schedule: str = "linear"
+    stages: tuple[
+        int, ...
+    ] = ()  # steps at which the learning rate starts anew, with a warm-up and decay of its own
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-6
     weight_decay: float = 1e-6
@@ -70,6 +73,9 @@ class TrainConfig:
             raise ConfigError(f"schedule is {self.schedule!r}: choose 'linear' or 'tri-stage'")
         if self.precision not in ("auto", "fp32", "bf16", "fp16"):
             raise ConfigError(f"precision is {self.precision!r}: choose auto, fp32, bf16 or fp16")
+        object.__setattr__(self, "stages", tuple(self.stages))  # JSON gives lists
+        if list(self.stages) != sorted({s for s in self.stages if 0 < s < self.steps}):
+            raise ConfigError(f"stages are {self.stages}: rising numbers of steps between 0 and {self.steps}")
         for name in ("steps", "accumulate", "log_every", "save_every", "keep"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}: it must be 1 or more")
@@ -82,15 +88,18 @@ class TrainConfig:
 
 def learning_rate(step: int, config: TrainConfig) -> float:
     """Learning rate of step 0 .. steps - 1: warm-up from near zero, decay to zero (tri-stage: to 5 %)."""
-    warm = max(1, round(config.warmup * config.steps))
+    start = max((s for s in config.stages if s <= step), default=0)
+    end = min((s for s in config.stages if s > step), default=config.steps)
+    step, steps = step - start, end - start
+    warm = max(1, round(config.warmup * steps))
     if step < warm:
         return config.lr * (step + 1) / warm
     if config.schedule == "linear":
-        return config.lr * (config.steps - step) / max(1, config.steps - warm)
-    hold = round(config.hold * config.steps)
+        return config.lr * (steps - step) / max(1, steps - warm)
+    hold = round(config.hold * steps)
     if step < warm + hold:
         return config.lr
-    return config.lr * 0.05 ** ((step - warm - hold) / max(1, config.steps - warm - hold))
+    return config.lr * 0.05 ** ((step - warm - hold) / max(1, steps - warm - hold))
 
 
 def best_device() -> torch.device:
@@ -172,7 +181,7 @@ def train(
                 some = [batches.batch(number) for number in numbers]
                 seconds += sum(batch.seconds for batch in some) * accelerator.num_processes
                 if hasattr(task, "schedule"):
-                    task.schedule(step / config.steps)
+                    task.schedule(step, config.steps)
                 for settings_of in optimiser.param_groups:
                     settings_of["lr"] = learning_rate(step, config)
                 whole = False  # from here to the end of the step the weights are between two states

@@ -5,8 +5,8 @@ import pytest
 import soundfile
 import torch
 
-from kdkit import bench
 from kdkit.batches import collate
+from kdkit.bench import distill as bench
 from kdkit.codebook import Codebook, cosine_logits
 from kdkit.distill import DistillConfig, DistillTask
 from kdkit.manifest import Utterance

@@ -1,5 +1,6 @@
 """The command line: help, errors in one line, and the whole way from speech to a word error rate at toy size."""
 
+import json
 import re
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from kdkit.checkpoints import load_checkpoint
 from kdkit.cli import app, main
 from kdkit.commands.speech import split_minutes
 from kdkit.commands.training import layer_pairs
@@ -15,7 +17,10 @@ from kdkit.errors import ConfigError
 from kdkit.models import PRESETS, ModelConfig, SpeechModel
 from kdkit.teachers import save_model
 
-COMMANDS = ["report", "corpus", "models", "structures", "probe", "distill", "finetune", "evaluate"]
+COMMANDS = [
+    *("report", "corpus", "models", "structures", "probe", "statistics", "swap"),
+    *("distill", "finetune", "evaluate"),
+]
 
 
 def kdkit(*arguments: object) -> str:
@@ -109,6 +114,22 @@ def test_from_speech_to_a_word_error_rate(tmp_path, monkeypatch):
     said = kdkit("finetune", student, "--out", tmp_path / "recogniser", *short)
     recogniser = tmp_path / "recogniser" / "recogniser.safetensors"
     assert f"recogniser: {recogniser}" in said and recogniser.is_file()
+
+    statistics = tmp_path / "statistics.json"
+    assert "hours; means" in kdkit("statistics", "--minutes", 0.2, "--out", statistics)
+    adapted = ("--adapt", 1, "--statistics", statistics, "--spec-augment", "--teacher", teacher)
+    kdkit("distill", "tiny-sw-fbank", *adapted, "--out", tmp_path / "adapted", *short)
+    rows = [json.loads(row) for row in (tmp_path / "adapted" / "metrics.jsonl").read_text().splitlines()]
+    assert "regression" in rows[-1]
+
+    kdkit("finetune", teacher, "--out", tmp_path / "slow", *short)
+    slow = tmp_path / "slow" / "recogniser.safetensors"
+    kdkit("swap", slow, "--out", tmp_path / "swapped", "--adapt", 1, *short)
+    tensors, meta = load_checkpoint(tmp_path / "swapped" / "recogniser.safetensors")
+    assert meta["model"]["front_end"] == "fbank"
+    assert torch.equal(tensors["head.weight"], load_checkpoint(slow)[0]["head.weight"])
+    with pytest.raises(ConfigError, match="fbank front-end already"):
+        kdkit("swap", recogniser, "--out", tmp_path / "twice")
 
     said = kdkit("evaluate", recogniser, "--minutes", 0.1, "--examples", 1)
     assert said.count("heard: ") == 1 and "WER " in said and "CER " in said

@@ -131,7 +131,7 @@ def test_frames_that_do_not_match_are_refused():
         padded_batch(8000)[0],
     )
     whole = task.targets(batch)
-    task.targets = lambda batch: {layer: states[:, :-1] for layer, states in whole.items()}
+    task.targets = lambda batch, depth: {layer: states[:, :-1] for layer, states in whole.items()}
     with pytest.raises(ConfigError, match="teacher makes 23 frames of this batch, the student 24"):
         task(batch)
 
@@ -182,7 +182,7 @@ def test_weights_follow_their_schedule():
     task = DistillTask(small_student(), teacher, DistillConfig(((1, 1),), discriminative_weight=ramp)).eval()
     loss, parts = task(batch)
     torch.testing.assert_close(loss, parts["regression"])
-    task.schedule(0.5)
+    task.schedule(5, 10)
     loss, parts = task(batch)
     torch.testing.assert_close(loss, parts["regression"] + parts["discriminative"])
 

@@ -22,7 +22,7 @@ def bench_distill_command(
     Audio-hours per hour (median and quartiles), ratio to the plain way, peak memory, and how near it comes to one large
     matrix product; one run, interleaved.
     """
-    from kdkit.bench import SIZES, Row, bench_distill
+    from kdkit.bench.distill import SIZES, Row, bench_distill
     from kdkit.corpora.synthetic import build_synthetic
     from kdkit.machine import machine
 
@@ -38,3 +38,54 @@ def bench_distill_command(
         print(Row.HEAD)
         for row in bench_distill(speech, name, batch_seconds, rounds):
             print(row)
+
+
+@bench.command("inference", epilog="Example: kdkit bench inference --shape 1x10 --shape 8x12 --rounds 5")
+def bench_inference_command(
+    size: Annotated[str, typer.Option(help="full or tiny.")] = "full",
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(metavar="BATCHxSECONDS", help="Shape of the input; default: 1x10 and 8x12."),
+    ] = None,
+    precision: Annotated[
+        list[str] | None, typer.Option(help="plain, fp32, bf16, int8; repeat for more; default: all.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Runs of every model, interleaved.")] = 5,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Also torch.compile: minutes more before the first run.")
+    ] = False,
+) -> None:
+    """Speed of inference: teacher and students, waveform and Fbank.
+
+    Parameters, MACs for a second of audio, real-time factor with quartiles, front-end and encoder apart, memory, and
+    ratios to the teacher and to the waveform twin, from one run, interleaved. "plain" is the model as it was trained;
+    fp32, bf16 and int8 are made ready for inference.
+    """
+    from kdkit.bench.inference import FULL, TINY, bench_inference, table
+    from kdkit.inference import PRECISIONS
+    from kdkit.machine import machine
+
+    if size not in ("full", "tiny"):
+        raise ConfigError(f"--size {size}: choose full or tiny")
+    known = ("plain", *PRECISIONS)
+    for name in precision or ():
+        if name not in known:
+            raise ConfigError(f"--precision {name}: choose one of {', '.join(known)}")
+    shapes = [input_shape(text) for text in shape or ("1x10", "8x12")]
+    print(", ".join(f"{key} {value}" for key, value in machine().items() if value))
+    rows = bench_inference(
+        FULL if size == "full" else TINY, precision or known, shapes, rounds, compiled, peer=size == "full"
+    )
+    print("\n".join(table(rows)))
+
+
+def input_shape(text: str) -> tuple[int, float]:
+    """ "8x12" as (8, 12.0): batch and seconds; :class:`ConfigError` for anything else."""
+    batch, _, seconds = text.partition("x")
+    try:
+        found = int(batch), float(seconds)
+    except ValueError:
+        found = 0, 0.0
+    if found[0] < 1 or not 0.1 <= found[1] < 3600:
+        raise ConfigError(f"--shape {text}: write BATCHxSECONDS, for instance 8x12")
+    return found

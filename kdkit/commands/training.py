@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +29,7 @@ from kdkit.errors import ConfigError
 @app.command(
     epilog="Examples: kdkit distill tiny-dt-fbank --steps 2000 --minutes 600 --out runs/student\n\n"
     "kdkit distill tiny-sw-fbank --discriminative 0.4 --variant codebook --cache --out runs/both\n\n"
+    "kdkit distill tiny-dt-fbank --adapt 300 --steps 2300 --out runs/adapted\n\n"
     "accelerate launch --num_processes 4 -m kdkit distill dt-fbank --teacher hubert.safetensors --data train.jsonl "
     "--out runs/base"
 )
@@ -59,6 +61,19 @@ def distill(
     clusters: Annotated[
         int, typer.Option(min=2, help="k-means centroids that serve a teacher without a codebook.")
     ] = 500,
+    adapt: Annotated[
+        int,
+        typer.Option(min=0, help="Front-end adaptation: steps in which the front-end alone learns H^0."),
+    ] = 0,
+    restart: Annotated[bool, typer.Option(help="Start the learning rate anew after adaptation.")] = True,
+    statistics: Annotated[
+        Path | None,
+        typer.Option(help="Fbank statistics of 'kdkit statistics'; default: of the first 500 utterances."),
+    ] = None,
+    normalisation: Annotated[str, typer.Option(help="Of Fbank: corpus or utterance.")] = "corpus",
+    spec_augment: Annotated[
+        bool, typer.Option("--spec-augment", help="Mask Fbank bins and frames in training.")
+    ] = False,
     inherit: Annotated[
         bool, typer.Option(help="Start from every part of the teacher that has the student's shape.")
     ] = True,
@@ -79,7 +94,9 @@ def distill(
     Stopped with Ctrl-C or killed, the same command goes on where it was. Several processes: accelerate launch.
     """
     from kdkit.batches import Batches
-    from kdkit.distill import DistillConfig, DistillTask, default_pairs, fbank_statistics
+    from kdkit.distill import Adaptation, DistillConfig, DistillTask, default_pairs
+    from kdkit.fbank import fbank_statistics, load_statistics
+    from kdkit.models import preset
     from kdkit.pretrain import kmeans_codebook
     from kdkit.students import new_student
     from kdkit.targets import TargetCache
@@ -87,7 +104,10 @@ def distill(
     from kdkit.training import TrainConfig, processes, train
 
     source, second = load_teacher(teacher), labeller and load_teacher(labeller)
-    network = new_student(student, source.model if inherit else None, seed)
+    structure = replace(preset(student), normalisation=normalisation, spec_augment=spec_augment)
+    if (adapt or statistics) and structure.front_end != "fbank":
+        raise ConfigError(f"--adapt and --statistics are for Fbank students; {student} has a waveform CNN")
+    network = new_student(structure, source.model if inherit else None, seed)
     speech = speech_of(data, "unlabelled", minutes, 60)
     names = second or source
     if discriminative and names.codebook is None:
@@ -100,10 +120,12 @@ def distill(
         variant=variant,
         tau=tau,
         tau_student=tau_student,
+        adaptation=Adaptation(adapt) if adapt else None,
     )
     task = DistillTask(network, source, losses, second)
     if network.config.front_end == "fbank":
-        network.front_end.set_statistics(*fbank_statistics(speech[:500]))
+        found = load_statistics(statistics) if statistics else fbank_statistics(speech[:500])
+        network.front_end.set_statistics(*found)
     targets = None
     if cache:
         targets = TargetCache(source, sorted(task.layers), speech, precision=precision)
@@ -113,7 +135,13 @@ def distill(
             targets.build()
     batches = Batches(speech, batch_seconds, seed, targets=targets)
     recipe = TrainConfig(
-        steps=steps, lr=lr, seed=seed, accumulate=accumulate, precision=precision, tensorboard=tensorboard
+        steps=steps,
+        lr=lr,
+        stages=(adapt,) if adapt and restart else (),
+        seed=seed,
+        accumulate=accumulate,
+        precision=precision,
+        tensorboard=tensorboard,
     )
     log = train(task, batches, recipe, out, title=f"distilling {student}")
     path = out / "student.safetensors"
@@ -175,6 +203,9 @@ def finetune(
     augmenting: Annotated[
         bool, typer.Option("--augment/--no-augment", help="Random equalisers and noise in training.")
     ] = True,
+    spec_augment: Annotated[
+        bool, typer.Option("--spec-augment", help="Mask Fbank bins and frames in training.")
+    ] = False,
     batch_seconds: BatchSeconds = 16,
     accumulate: Accumulate = 1,
     precision: Precision = "auto",
@@ -192,7 +223,14 @@ def finetune(
     from kdkit.augment import AUGMENTED
     from kdkit.corpora.summary import check_speakers
     from kdkit.ctc import MaskConfig
-    from kdkit.finetuning import FineTuneConfig, budget_table, budgets_of, fine_tune_budgets, from_scratch
+    from kdkit.finetuning import (
+        FineTuneConfig,
+        budget_table,
+        budgets_of,
+        fine_tune_budgets,
+        from_scratch,
+        spec_augmented,
+    )
     from kdkit.students import load_student
     from kdkit.teachers import ASSETS, load_model
     from kdkit.training import TrainConfig, processes
@@ -200,7 +238,8 @@ def finetune(
     def start(speech):
         path = ASSETS / "tiny_teacher.safetensors"
         network = load_model(path)[0] if model == "tiny" else load_student(model)[0]
-        return from_scratch(network, speech, seed) if scratch else network
+        network = from_scratch(network, speech, seed) if scratch else network
+        return spec_augmented(network) if spec_augment else network
 
     wanted = minutes or ([10.0] if data is None else [])
     speech = speech_of(data, "train", max(wanted, default=None), 10)

@@ -60,7 +60,8 @@ from kdkit import plots, probing
 from kdkit.activations import ModelLayers, collect
 from kdkit.audio import read_audio
 from kdkit.corpora.synthetic import subset
-from kdkit.frontends import Fbank, num_frames
+from kdkit.fbank import Fbank
+from kdkit.frontends import num_frames
 from kdkit.lessons import Lesson, millions, outcome, percent
 from kdkit.manifest import frame_phones
 

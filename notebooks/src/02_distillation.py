@@ -62,10 +62,10 @@ from kdkit.distill import (
     DistillConfig,
     DistillTask,
     default_pairs,
-    fbank_statistics,
     layer_wise,
     prediction_heads,
 )
+from kdkit.fbank import fbank_statistics
 from kdkit.lessons import Lesson, millions, outcome, percent, shipped_study
 from kdkit.losses import discriminative_loss, regression_loss
 from kdkit.models import PRESETS, SpeechModel, parameter_count, preset

@@ -63,8 +63,9 @@ from kdkit.activations import ModelLayers, collect
 from kdkit.audio import read_audio
 from kdkit.batches import Batches
 from kdkit.corpora.synthetic import subset
-from kdkit.distill import DistillConfig, DistillTask, fbank_statistics, layer_wise
-from kdkit.frontends import KERNELS, STRIDES, Fbank, mel_filterbank, num_frames
+from kdkit.distill import DistillConfig, DistillTask, layer_wise
+from kdkit.fbank import Fbank, fbank_statistics, mel_filterbank
+from kdkit.frontends import KERNELS, STRIDES, num_frames
 from kdkit.lessons import Lesson, outcome, percent
 from kdkit.models import SpeechModel, parameter_count, preset
 from kdkit.probing import last_layer, probe_layers

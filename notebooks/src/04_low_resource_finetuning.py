@@ -63,7 +63,7 @@ from kdkit.batches import Batches
 from kdkit.corpora.synthetic import subset
 from kdkit.ctc import CTCTask, Recogniser, trainable
 from kdkit.decode import greedy
-from kdkit.distill import fbank_statistics
+from kdkit.fbank import fbank_statistics
 from kdkit.lessons import Lesson, outcome, percent, shipped_scores
 from kdkit.models import parameter_count
 from kdkit.score import compare, describe_collapse, score

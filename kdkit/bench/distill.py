@@ -1,4 +1,4 @@
-"""Speed as ratios from one run: distillation the plain way, with kdkit live, and with cached targets.
+"""Speed of distillation as ratios from one run: the plain way, with kdkit live, and with cached targets.
 
 The variants take turns in short bursts on the same speech, because a machine's speed drifts; every round gives one
 ratio.
@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from kdkit.audio import read_audio
 from kdkit.batches import Batch, Batches, collate
+from kdkit.bench.measure import forget_peak, matmul_flops, peak_gigabytes, quartiles
 from kdkit.codebook import Codebook
 from kdkit.distill import DistillConfig, DistillTask, default_pairs
 from kdkit.manifest import Utterance
@@ -200,9 +201,6 @@ def _race(variants: dict, work: dict[str, float], device: torch.device, rounds: 
     bar.close()
     first = np.array(next(iter(speeds.values())))
 
-    def quartiles(values) -> tuple[float, float, float]:
-        return tuple(np.quantile(values, [0.25, 0.5, 0.75]).tolist())
-
     return [
         Row(
             name,
@@ -213,37 +211,3 @@ def _race(variants: dict, work: dict[str, float], device: torch.device, rounds: 
         )
         for name, s in speeds.items()
     ]
-
-
-def matmul_flops(device: torch.device, size: int = 2048, repeats: int = 5) -> float:
-    """Floating-point operations a second of a large matrix product, in the precision that training takes here."""
-    dtype = torch.bfloat16 if use_bf16("auto", device) else torch.float32
-    a = torch.randn(size, size, device=device).to(dtype)
-    best = float("inf")
-    for _ in range(repeats + 1):
-        began = time.perf_counter()
-        (a @ a).sum().item()  # .item() waits for the device
-        best = min(best, time.perf_counter() - began)
-    return 2 * size**3 / best
-
-
-def forget_peak(device: torch.device) -> None:
-    """Starts measuring the peak of memory anew (on a CPU only Linux can)."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        return
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return
-
-
-def peak_gigabytes(device: torch.device) -> float | None:
-    """Peak since :func:`forget_peak`: GPU memory, or that of the whole process; None where it cannot be measured."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 1e9
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 / 1e9 for line in lines if line.startswith("VmHWM"))
-    except (OSError, StopIteration):
-        return None

@@ -1,0 +1,1 @@
+"""Speed, as ratios from one run: :mod:`kdkit.bench.distill` and :mod:`kdkit.bench.inference`."""

@@ -1,0 +1,218 @@
+"""Speed of inference as ratios from one run: teacher and students, both front-ends, every precision.
+
+All models take turns in every round, because a machine's speed drifts; a ratio is the median of the rounds' ratios.
+Weights are random: they do not matter for speed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from kdkit.bench.measure import forget_peak, peak_gigabytes, quartiles
+from kdkit.frontends import num_frames
+from kdkit.inference import optimised
+from kdkit.models import SpeechModel, parameter_count, preset
+from kdkit.structures import count_macs
+from kdkit.training import best_device, use_bf16
+
+FULL = ("hubert-base", "dt-waveform", "dt-fbank", "sw-waveform", "sw-fbank")
+TINY = ("tiny-teacher", "tiny-dt-waveform", "tiny-dt-fbank", "tiny-sw-waveform", "tiny-sw-fbank")
+PEER = "transformers' DistilHuBERT"
+
+
+@dataclass(frozen=True)
+class Speed:
+    """One model in one precision on one shape of input. Times in seconds, one for each round; memory in gigabytes:
+    weights, and what a forward pass needs besides them at its peak (None where it cannot be measured).
+    """
+
+    name: str
+    precision: str  # "plain" (float32, as it was trained), "fp32", "bf16", "int8", or one of them "compiled"
+    batch: int
+    seconds: float  # of each utterance
+    parameters: int
+    macs: float | None  # for a second of audio
+    front_end: np.ndarray | None
+    whole: np.ndarray
+    weights: float
+    activations: float | None
+
+    @property
+    def rtf(self) -> tuple[float, float, float]:
+        """Real-time factor, seconds of computing for a second of audio: lower quartile, median, upper quartile."""
+        return quartiles(self.whole / (self.batch * self.seconds))
+
+
+HEAD = (
+    f"{'model':26} {'precision':14} {'params':>7} {'GMAC/s':>7}  {'RTF (quartiles)':>24}  {'front-end':>9} "
+    f"{'encoder':>8}  {'memory':>13}  {'of teacher':>10}  {'of its twin':>11}"
+)
+
+
+def bench_inference(
+    names: Sequence[str] = FULL,
+    precisions: Sequence[str] = ("plain", "fp32", "bf16", "int8"),
+    shapes: Sequence[tuple[int, float]] = ((1, 10.0), (8, 12.0)),
+    rounds: int = 5,
+    compiled: bool = False,
+    peer: bool = True,
+) -> list[Speed]:
+    """Times forward passes of ``names`` (presets) for (batch, seconds) in ``shapes``; utterances of equal length.
+
+    bf16 is left out where it would be emulated, int8 on a GPU. ``compiled`` adds torch.compile of the encoder in fp32
+    and bf16 (a minute or two each). ``peer`` adds what one would take instead, transformers' HubertModel of
+    DistilHuBERT's shape, where transformers is installed.
+    """
+    device = best_device()
+    if not use_bf16("auto", device):
+        precisions = [p for p in precisions if p != "bf16"]
+    if device.type == "cuda":
+        precisions = [p for p in precisions if p != "int8"]
+    racers: dict[tuple[str, str], nn.Module] = {}
+    for name in names:
+        torch.manual_seed(0)
+        plain = SpeechModel(preset(name)).eval().to(device)
+        for precision in precisions:
+            racers[name, precision] = plain if precision == "plain" else optimised(plain, precision)
+        for precision in [p for p in ("fp32", "bf16") if compiled and p in precisions]:
+            racers[name, f"{precision} compiled"] = fast = optimised(plain, precision)
+            fast.encoder.compile()
+    macs = {name: count_macs(preset(name)) for name in names}
+    found = []
+    extra = {(PEER, "plain"): distilhubert().to(device)} if peer and find_spec("transformers") else {}
+    bar = tqdm(total=len(shapes) * (rounds + 1) * len(racers | extra), desc="bench", unit="run")
+    for batch, seconds in shapes:
+        times: dict[tuple[str, str], list[tuple[float | None, float]]] = {key: [] for key in racers | extra}
+        peaks: dict[tuple[str, str], float | None] = dict.fromkeys(times)
+        waves = 0.1 * torch.randn(batch, round(16_000 * seconds), device=device)
+        lengths = torch.full((batch,), waves.shape[1], device=device)
+        for turn in range(rounds + 1):  # the first is for warming up
+            for key, model in (racers | extra).items():
+                before = forget_peak(device)
+                run = (_run_peer if key in extra else _run)(model, waves, lengths)
+                after = peak_gigabytes(device)
+                if turn:
+                    times[key].append(run)
+                    if before is not None and after is not None:
+                        peaks[key] = max(peaks[key] or 0.0, after - before)
+                bar.update()
+        for (name, precision), runs in times.items():
+            model = (racers | extra)[name, precision]
+            parts = [front for front, _ in runs]
+            found.append(
+                Speed(
+                    name,
+                    precision,
+                    batch,
+                    seconds,
+                    parameter_count(
+                        (racers | extra)[name, "plain" if (name, "plain") in times else precision]
+                    ),
+                    macs.get(name),
+                    None if None in parts else np.array(parts),
+                    np.array([whole for _, whole in runs]),
+                    _gigabytes(model),
+                    peaks[name, precision],
+                )
+            )
+    bar.close()
+    return found
+
+
+def ratio(slow: Speed, fast: Speed) -> tuple[float, float, float]:
+    """How many times faster ``fast`` is: quartiles of the ratios of the rounds."""
+    return quartiles(slow.whole / fast.whole)
+
+
+def table(rows: Sequence[Speed]) -> list[str]:
+    """The rows as text, a paragraph for each shape, with ratios to the teacher and to the waveform twin in the same
+    precision; then, for every student, its best precision against the teacher's best.
+    """
+    lines = []
+    for shape in dict.fromkeys((row.batch, row.seconds) for row in rows):
+        mine = {(row.name, row.precision): row for row in rows if (row.batch, row.seconds) == shape}
+        teacher = next(iter(mine))[0]
+        lines += [f"\n{shape[0]} x {shape[1]:g} s", HEAD]
+        for (name, precision), row in mine.items():
+            same = mine.get((teacher, precision))
+            twin = mine.get((name.replace("fbank", "waveform"), precision)) if "fbank" in name else None
+            lines.append(_line(row, same if name != teacher else None, twin))
+        best = {}
+        for (name, _), row in mine.items():
+            if name not in best or np.median(row.whole) < np.median(best[name].whole):
+                best[name] = row
+        lines.append(f"best precision of each against {teacher}'s ({best[teacher].precision}):")
+        for name, row in best.items():
+            if name != teacher:
+                lines.append(f"  {name:26} {row.precision:14} {_times(ratio(best[teacher], row))}")
+    return lines
+
+
+def _line(row: Speed, teacher: Speed | None, twin: Speed | None) -> str:
+    low, middle, high = row.rtf
+    spent = f"{middle:.4f} ({low:.4f}-{high:.4f})"
+    per = 1e3 * np.median(row.whole)
+    front = None if row.front_end is None else 1e3 * np.median(row.front_end)
+    macs = "" if row.macs is None else f"{row.macs / 1e9:.2f}"
+    parts = f"{'' if front is None else f'{front:.0f} ms':>9} {'' if front is None else f'{per - front:.0f} ms':>8}"
+    memory = f"{row.weights:.2f}" + ("" if row.activations is None else f" + {row.activations:.2f}") + " GB"
+    against = "".join(
+        f"  {'' if other is None else f'{ratio(other, row)[1]:.2f} x':>{width}}"
+        for other, width in ((teacher, 10), (twin, 11))
+    )
+    return (
+        f"{row.name:26} {row.precision:14} {row.parameters / 1e6:6.1f}M {macs:>7}  {spent:>24}  {parts}  {memory:>13}"
+        f"{against}"
+    )
+
+
+def _times(quarters: tuple[float, float, float]) -> str:
+    low, middle, high = quarters
+    return f"{middle:.2f} x ({low:.2f}-{high:.2f})"
+
+
+@torch.inference_mode()
+def _run(model: SpeechModel, waves: Tensor, lengths: Tensor) -> tuple[float, float]:
+    began = time.perf_counter()
+    features = model.front_end(waves, lengths, False)
+    _wait(features)
+    middle = time.perf_counter()
+    _wait(model.encode(features, num_frames(lengths), False).last)
+    return middle - began, time.perf_counter() - began
+
+
+@torch.inference_mode()
+def _run_peer(model: nn.Module, waves: Tensor, lengths: Tensor) -> tuple[None, float]:
+    began = time.perf_counter()
+    _wait(model(waves).last_hidden_state)
+    return None, time.perf_counter() - began
+
+
+def _wait(x: Tensor) -> None:
+    if x.device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def _gigabytes(model: nn.Module) -> float:
+    """Size of the weights; quantised layers keep theirs in packed form, among the tensors of their state."""
+    total = 0
+    for value in model.state_dict().values():
+        parts = value if isinstance(value, (tuple, list)) else (value,)
+        total += sum(t.numel() * t.element_size() for t in parts if isinstance(t, Tensor))
+    return total / 1e9
+
+
+def distilhubert() -> nn.Module:
+    """transformers' HubertModel in the shape of DistilHuBERT, of random weights: what one might take instead."""
+    from transformers import HubertConfig, HubertModel
+
+    torch.manual_seed(0)
+    return HubertModel(HubertConfig(num_hidden_layers=2)).eval()

@@ -1,0 +1,51 @@
+"""What benchmarks measure with: quartiles, peak memory, and how fast this device multiplies."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from kdkit.training import use_bf16
+
+
+def quartiles(values) -> tuple[float, float, float]:
+    """Lower quartile, median, upper quartile."""
+    return tuple(np.quantile(values, [0.25, 0.5, 0.75]).tolist())
+
+
+def matmul_flops(device: torch.device, size: int = 2048, repeats: int = 5) -> float:
+    """Floating-point operations a second of a large matrix product, in the precision that training takes here."""
+    dtype = torch.bfloat16 if use_bf16("auto", device) else torch.float32
+    a = torch.randn(size, size, device=device).to(dtype)
+    best = float("inf")
+    for _ in range(repeats + 1):
+        began = time.perf_counter()
+        (a @ a).sum().item()  # .item() waits for the device
+        best = min(best, time.perf_counter() - began)
+    return 2 * size**3 / best
+
+
+def forget_peak(device: torch.device) -> float | None:
+    """Starts measuring the peak of memory anew (on a CPU only Linux can); returns what is in use now."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated() / 1e9
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return None
+    return peak_gigabytes(device)
+
+
+def peak_gigabytes(device: torch.device) -> float | None:
+    """Peak since :func:`forget_peak`: GPU memory, or that of the whole process; None where it cannot be measured."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e9
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 / 1e9 for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        return None

@@ -1,0 +1,123 @@
+"""``kdkit statistics`` and ``swap``: what a Fbank front-end needs, and how a waveform student gets one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kdkit.commands import (
+    Accumulate,
+    BatchSeconds,
+    Board,
+    Data,
+    Minutes,
+    Out,
+    Precision,
+    Rate,
+    Seed,
+    Steps,
+    app,
+    say_skipped,
+    speech_of,
+)
+from kdkit.errors import ConfigError
+
+
+@app.command(epilog="Example: kdkit statistics --data train.jsonl --out statistics.json")
+def statistics(
+    data: Data = None,
+    minutes: Minutes = None,
+    out: Annotated[Path, typer.Option(help="File to write, JSON.")] = Path("statistics.json"),
+) -> None:
+    """Mean and deviation of every Fbank bin over a corpus.
+
+    One pass; for 'kdkit distill --statistics', which keeps them in the student's checkpoint.
+    """
+    from kdkit.fbank import corpus_statistics, save_statistics
+
+    found = corpus_statistics(speech_of(data, "unlabelled", minutes, 60))
+    save_statistics(out, found)
+    low, high = found.mean.min().item(), found.mean.max().item()
+    print(
+        f"{found.count} frames of {found.seconds / 3600:.2f} hours; means of the bins {low:.2f} to {high:.2f}"
+    )
+    print(f"statistics: {out}")
+
+
+@app.command(
+    epilog="Examples: kdkit swap tiny-dt-waveform --adapt 300 --steps 600 --out runs/swapped\n\n"
+    "kdkit swap runs/recogniser/recogniser.safetensors --data unlabelled.jsonl --out runs/fast"
+)
+def swap(
+    model: Annotated[
+        str,
+        typer.Argument(help="A waveform student, shipped or a checkpoint, or a recogniser made of one."),
+    ],
+    out: Out,
+    data: Data = None,
+    minutes: Minutes = None,
+    adapt: Annotated[int, typer.Option(min=0, help="Steps in which the new front-end alone learns.")] = 300,
+    steps: Steps = 600,
+    lr: Rate = 1e-3,
+    batch_seconds: BatchSeconds = 32,
+    accumulate: Accumulate = 1,
+    precision: Precision = "auto",
+    tensorboard: Board = False,
+    seed: Seed = 0,
+) -> None:
+    """Give a waveform student that is good already a Fbank front-end.
+
+    Its encoder (and a recogniser's CTC head) is kept; the new front-end is adapted to what the encoder is used to, then
+    both learn together to follow the old student. Needs speech, but no labels.
+    """
+    from kdkit.batches import Batches
+    from kdkit.ctc import Recogniser, load_recogniser, save_recogniser
+    from kdkit.distill import DistillTask, swap_losses
+    from kdkit.fbank import fbank_statistics
+    from kdkit.students import load_student, swap_front_end
+    from kdkit.teachers import Teacher, save_model
+    from kdkit.training import TrainConfig, processes, train
+
+    recogniser = load_recogniser(Path(model))[0] if _holds_recogniser(model) else None
+    old = recogniser.model if recogniser else load_student(model)[0]
+    if old.config.front_end != "waveform":
+        raise ConfigError(f"{model} has the {old.config.front_end} front-end already: nothing to swap")
+    if adapt >= steps:
+        raise ConfigError(f"--adapt {adapt} leaves none of {steps} steps for learning together")
+    speech = speech_of(data, "unlabelled", minutes, 60)
+    new = swap_front_end(old, seed)
+    new.front_end.set_statistics(*fbank_statistics(speech[:500]))
+    teacher = Teacher(old.requires_grad_(False).eval(), None, model, {})
+    task = DistillTask(new, teacher, swap_losses(old.config, adapt))
+    batches = Batches(speech, batch_seconds, seed)
+    recipe = TrainConfig(
+        steps=steps,
+        lr=lr,
+        stages=(adapt,) if adapt else (),
+        seed=seed,
+        accumulate=accumulate,
+        precision=precision,
+        tensorboard=tensorboard,
+    )
+    log = train(task, batches, recipe, out, title=f"swapping the front-end of {Path(model).stem}")
+    if not processes().is_main_process:
+        return
+    meta = {**task.settings, "from": model, "steps": steps, "last": log[-1]}
+    if recogniser:
+        path, fast = out / "recogniser.safetensors", Recogniser(new)
+        fast.head, fast.mask_embedding = recogniser.head, recogniser.mask_embedding
+        save_recogniser(path, fast, meta)
+    else:
+        path = out / "student.safetensors"
+        save_model(path, new, meta)
+    say_skipped(batches)
+    print(f"{'recogniser' if recogniser else 'student'}: {path}")
+
+
+def _holds_recogniser(name: str) -> bool:
+    """True for a checkpoint of a recogniser, which knows its vocabulary; False for other models and names."""
+    from kdkit.checkpoints import load_checkpoint
+
+    return Path(name).is_file() and "vocabulary" in load_checkpoint(Path(name))[1]

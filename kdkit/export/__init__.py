@@ -1,0 +1,1 @@
+"""Recognisers for other runtimes: :mod:`kdkit.export.onnx` and :mod:`kdkit.export.huggingface`."""

@@ -1,0 +1,138 @@
+"""A waveform recogniser as a Hugging Face folder, which transformers loads as ``HubertForCTC`` with equal logits."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from kdkit.audio import SAMPLE_RATE
+from kdkit.ctc import Recogniser
+from kdkit.errors import ConfigError
+from kdkit.files import write_atomically, write_text
+from kdkit.frontends import KERNELS, STRIDES
+from kdkit.models import ModelConfig
+from kdkit.text import BLANK, VOCABULARY
+
+# (kdkit's name, transformers' name)
+_NAMES = (
+    (r"^model\.", "hubert."),
+    (r"front_end\.cnn\.convs\.(\d+)\.", r"feature_extractor.conv_layers.\1.conv."),
+    (r"front_end\.cnn\.norms\.(\d+)\.", r"feature_extractor.conv_layers.\1.layer_norm."),
+    (r"front_end\.cnn\.norm\.", "feature_extractor.conv_layers.0.layer_norm."),
+    (r"front_end\.(norm|projection)\.", lambda m: f"feature_projection.{_PROJECTION[m[1]]}."),
+    (r"encoder\.positions\.conv\.", "encoder.pos_conv_embed.conv."),
+    (r"encoder\.norm\.", "encoder.layer_norm."),
+    (r"\.attention\.out\.", ".attention.out_proj."),
+    (r"\.norm1\.", ".layer_norm."),
+    (r"\.norm2\.", ".final_layer_norm."),
+    (r"\.ffn_in\.", ".feed_forward.intermediate_dense."),
+    (r"\.ffn_out\.", ".feed_forward.output_dense."),
+    (r"^head\.", "lm_head."),
+    (r"^mask_embedding$", "hubert.masked_spec_embed"),
+)
+_PROJECTION = {"norm": "layer_norm", "projection": "projection"}
+_SCALED = re.compile(r"\.(attention\.out_proj|feed_forward\.output_dense)\.")
+
+
+def export_huggingface(recogniser: Recogniser, folder: Path) -> Path:
+    """Writes config, weights, vocabulary and feature extractor settings to ``folder``.
+
+    ``transformers.HubertForCTC.from_pretrained(folder)`` gives the logits of ``recogniser`` for an utterance that is
+    alone; on padded batches of a group-norm model transformers lets the padding change them, kdkit does not.
+    DeepNorm's residual scale, which transformers does not know, is divided out of the branches' last weights: a
+    LayerNorm follows the sum, so nothing changes.
+
+    Raises :class:`ConfigError` for a Fbank recogniser, and for other structures that HubertForCTC does not have.
+    """
+    config = recogniser.model.config
+    if config.front_end != "waveform":
+        raise ConfigError(
+            "HubertForCTC reads waveforms: a Fbank recogniser goes to ONNX (--to onnx), Fbank included"
+        )
+    if config.pre_norm and config.residual_scale != 1.0:
+        raise ConfigError("a pre-norm model with a residual scale has no counterpart in transformers")
+    if getattr(config, "relative_buckets", 0):
+        raise ConfigError("WavLM's relative positions have no counterpart in HubertForCTC")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = _tensors(recogniser)
+    write_text(folder / "config.json", json.dumps(_config(config), indent=2) + "\n")
+    symbols = {BLANK: "<pad>"}
+    vocabulary = {symbols.get(i, symbol): i for i, symbol in enumerate(VOCABULARY)}
+    write_text(folder / "vocab.json", json.dumps(vocabulary, indent=2) + "\n")
+    tokenizer = {
+        "tokenizer_class": "Wav2Vec2CTCTokenizer",
+        "pad_token": "<pad>",
+        "word_delimiter_token": "|",
+        "unk_token": None,
+        "bos_token": None,
+        "eos_token": None,
+        "do_lower_case": False,
+    }
+    write_text(folder / "tokenizer_config.json", json.dumps(tokenizer, indent=2) + "\n")
+    extractor = {
+        "feature_extractor_type": "Wav2Vec2FeatureExtractor",
+        "sampling_rate": SAMPLE_RATE,
+        "feature_size": 1,
+        "padding_value": 0.0,
+        "do_normalize": getattr(config, "normalise_input", False),
+        "return_attention_mask": True,
+    }
+    write_text(folder / "preprocessor_config.json", json.dumps(extractor, indent=2) + "\n")
+    write_atomically(
+        folder / "model.safetensors", lambda temporary: save_file(tensors, temporary, {"format": "pt"})
+    )
+    return folder
+
+
+def _tensors(recogniser: Recogniser) -> dict[str, Tensor]:
+    scale, tensors = recogniser.model.config.residual_scale, {}
+    for name, tensor in recogniser.state_dict().items():
+        tensor = tensor.detach().cpu().float().contiguous()
+        for pattern, theirs in _NAMES:
+            name = re.sub(pattern, theirs, name)
+        if ".attention.qkv." in name:
+            for letter, part in zip("qkv", tensor.chunk(3)):
+                tensors[name.replace(".qkv.", f".{letter}_proj.")] = part.contiguous()
+        else:
+            tensors[name] = tensor / scale if _SCALED.search(name) else tensor
+    return tensors
+
+
+def _config(config: ModelConfig) -> dict:
+    return {
+        "architectures": ["HubertForCTC"],
+        "model_type": "hubert",
+        "vocab_size": len(VOCABULARY),
+        "pad_token_id": BLANK,
+        "bos_token_id": None,
+        "eos_token_id": None,
+        "hidden_size": config.dim,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "intermediate_size": config.ffn,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-5,
+        "do_stable_layer_norm": config.pre_norm,
+        "feat_extract_norm": getattr(config, "conv_norm", "group"),
+        "feat_extract_activation": "gelu",
+        "feat_proj_layer_norm": True,
+        "conv_bias": getattr(config, "conv_bias", False),
+        "conv_dim": list(config.conv_channels),
+        "conv_kernel": list(KERNELS),
+        "conv_stride": list(STRIDES),
+        "num_feat_extract_layers": len(KERNELS),
+        "num_conv_pos_embeddings": config.pos_kernel,
+        "num_conv_pos_embedding_groups": config.pos_groups,
+        "hidden_dropout": config.dropout,
+        "attention_dropout": config.dropout,
+        "activation_dropout": config.dropout,
+        "feat_proj_dropout": config.dropout,
+        "layerdrop": 0.0,
+        "final_dropout": 0.0,
+        "ctc_loss_reduction": "sum",
+    }

@@ -1,0 +1,80 @@
+"""Exported recognisers give PyTorch's logits in onnxruntime and in transformers."""
+
+import json
+
+import pytest
+import torch
+
+from kdkit.ctc import Recogniser
+from kdkit.decode import greedy
+from kdkit.errors import ConfigError
+from kdkit.export import onnx as to_onnx
+from kdkit.export.huggingface import export_huggingface
+from kdkit.models import ModelConfig, SpeechModel
+from kdkit.text import VOCABULARY
+
+SMALL = ModelConfig(
+    layers=2, dim=32, ffn=48, heads=4, conv_channels=(8,) * 7, pos_kernel=16, pos_groups=4, dropout=0.0
+)
+
+
+def recogniser(**settings) -> Recogniser:
+    torch.manual_seed(0)
+    return Recogniser(SpeechModel(ModelConfig(**{**SMALL.to_dict(), **settings}))).eval()
+
+
+@pytest.mark.parametrize("settings", [{"front_end": "fbank"}, {}, {"front_end": "fbank", "pre_norm": True}])
+def test_onnx_gives_the_logits_of_pytorch_at_every_length(tmp_path, settings):
+    model, path = recogniser(**settings), tmp_path / "recogniser.onnx"
+    assert to_onnx.export_onnx(model, path) == path
+    differences = to_onnx.check_onnx(path, model)
+    assert set(differences) == {0, *to_onnx.LENGTHS} and max(differences.values()) < 1e-3
+    session = to_onnx.open_session(path)
+    assert [node.name for node in session.get_inputs()] == ["waves", "lengths"]
+    known = session.get_modelmeta().custom_metadata_map
+    assert json.loads(known["vocabulary"]) == list(VOCABULARY)
+    assert ModelConfig.from_dict(json.loads(known["config"])) == model.model.config
+
+
+def test_int8_is_smaller_and_near(tmp_path):
+    model = recogniser(front_end="fbank", dim=128, ffn=256)
+    whole = to_onnx.export_onnx(model, tmp_path / "whole.onnx")
+    small = to_onnx.quantise_onnx(whole, tmp_path / "int8.onnx")
+    assert small.stat().st_size < 0.8 * whole.stat().st_size
+    difference = max(to_onnx.check_onnx(small, model).values())
+    assert 0 < difference < 0.3
+
+
+def test_a_missing_package_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(to_onnx, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"ONNX needs onnx and onnxscript: pip install 'kdkit\[onnx\]'"):
+        to_onnx.export_onnx(recogniser(), tmp_path / "x.onnx")
+    with pytest.raises(ConfigError, match="needs onnxruntime"):
+        to_onnx.open_session(tmp_path / "x.onnx")
+
+
+@pytest.mark.parametrize("settings", [{}, {"residual_scale": 2.2}, {"pre_norm": True}])
+def test_transformers_loads_the_folder_with_equal_logits(tmp_path, settings):
+    transformers = pytest.importorskip("transformers")
+    model = recogniser(**settings)
+    folder = export_huggingface(model, tmp_path / "hf")
+    theirs, told = transformers.HubertForCTC.from_pretrained(folder, output_loading_info=True)
+    assert not any(told[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    processor = transformers.AutoProcessor.from_pretrained(folder)
+    for samples in (400, 9000, 30_001):
+        wave = torch.randn(1, samples) * 0.1
+        sound = processor(wave[0].numpy(), sampling_rate=16_000, return_tensors="pt").input_values
+        torch.testing.assert_close(sound, wave)
+        with torch.inference_mode():
+            logits, frames = model(wave, torch.tensor([samples]))
+            other = theirs.eval()(sound).logits
+        torch.testing.assert_close(other, logits, atol=1e-4, rtol=1e-4)
+        said = processor.batch_decode(other.argmax(-1))[0]
+        assert " ".join(said.split()) == greedy(logits, frames)[0]
+
+
+def test_what_transformers_cannot_hold_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="a Fbank recogniser goes to ONNX"):
+        export_huggingface(recogniser(front_end="fbank"), tmp_path)
+    with pytest.raises(ConfigError, match="residual scale"):
+        export_huggingface(recogniser(pre_norm=True, residual_scale=2.0), tmp_path)

@@ -1,0 +1,121 @@
+"""Models made ready for inference compute the same function; so do the fast convolution and attention inside."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from kdkit import encoder
+from kdkit.ctc import Recogniser
+from kdkit.encoder import PositionalConv, attend
+from kdkit.errors import ConfigError
+from kdkit.fftconv import fft_conv1d, kernel_spectrum
+from kdkit.inference import optimised
+from kdkit.models import ModelConfig, SpeechModel
+
+SMALL = ModelConfig(
+    layers=3, dim=32, ffn=64, heads=4, conv_channels=(8,) * 7, pos_kernel=16, pos_groups=4, dropout=0.1
+)
+SIZES = [9000, 400, 5123]
+
+
+def model(front_end: str) -> SpeechModel:
+    torch.manual_seed(0)
+    return SpeechModel(ModelConfig(**{**SMALL.to_dict(), "front_end": front_end})).eval()
+
+
+def batch():
+    torch.manual_seed(1)
+    waves = [torch.randn(size) * 0.1 for size in SIZES]
+    return nn.utils.rnn.pad_sequence(waves, batch_first=True), torch.tensor(SIZES)
+
+
+@given(
+    st.integers(1, 3),
+    st.integers(1, 90),
+    st.sampled_from([(4, 1), (8, 4), (7, 2), (16, 4)]),
+    st.integers(0, 99),
+)
+@settings(max_examples=30, deadline=None)
+def test_convolution_by_fourier_transform_is_convolution(rows, total, shape, seed):
+    kernel, groups = shape
+    torch.manual_seed(seed)
+    conv = nn.Conv1d(8, 8, kernel, padding=kernel // 2, groups=groups)
+    x = torch.randn(rows, total, 8, requires_grad=True)
+    ours = fft_conv1d(x, kernel_spectrum(conv.weight, groups)) + conv.bias
+    expected = conv(x.transpose(1, 2)).transpose(1, 2)[:, :total]
+    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-4)
+    inputs = (x, conv.weight)
+    for a, b in zip(
+        torch.autograd.grad(ours.square().sum(), inputs),
+        torch.autograd.grad(expected.square().sum(), inputs),
+    ):
+        torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)
+
+
+def test_folding_keeps_the_positions_and_leaves_copies_alone():
+    torch.manual_seed(0)
+    positions, x = PositionalConv(16, 8, 4), torch.randn(2, 30, 16)
+    folded = copy.deepcopy(positions)
+    folded.fold()
+    torch.testing.assert_close(folded(x), positions(x), atol=1e-6, rtol=1e-5)
+    names = [name for name, _ in positions.named_parameters()]
+    assert "conv.parametrizations.weight.original0" in names  # the original still trains
+
+
+@pytest.mark.parametrize("scores", [1, 50, 2000, 2**20])
+@pytest.mark.parametrize("masked", [True, False])
+def test_attention_in_chunks_is_attention(monkeypatch, scores, masked):
+    monkeypatch.setattr(encoder, "SCORES", scores)
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(3, 4, 70, 8).bfloat16() for _ in range(3))
+    mask = (torch.arange(70) < torch.tensor([70, 1, 33])[:, None])[:, None, None] if masked else None
+    expected = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=mask)
+    ours = attend(q, k, v, mask, 0.0)
+    assert ours.dtype == torch.bfloat16
+    torch.testing.assert_close(ours.float(), expected, atol=0.03, rtol=0.03)
+
+
+@pytest.mark.parametrize("front_end", ["waveform", "fbank"])
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 0.03), ("int8", 0.06)])
+def test_the_function_stays(front_end, precision, tolerance):
+    plain, (waves, lengths) = model(front_end), batch()
+    before = {name: t.clone() for name, t in plain.state_dict().items()}
+    fast = optimised(plain, precision)
+    with torch.inference_mode():
+        expected, ours = plain(waves, lengths), fast(waves, lengths)
+    for a, b in zip(ours.hidden, expected.hidden):
+        error = (a.float() - b)[expected.mask].norm() / b[expected.mask].norm()
+        assert error < tolerance
+    assert torch.equal(ours.frames, expected.frames)
+    assert all(torch.equal(t, before[name]) for name, t in plain.state_dict().items())  # a copy was made
+    weights = [t for name, t in fast.state_dict().items() if name.endswith("qkv.weight")]
+    assert all(t.dtype == torch.bfloat16 for t in weights) == (precision == "bf16") or precision == "int8"
+
+
+@pytest.mark.parametrize("front_end", ["waveform", "fbank"])
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_padding_changes_nothing_in_low_precision_either(front_end, precision):
+    fast, (waves, lengths) = optimised(model(front_end), precision), batch()
+    with torch.inference_mode():
+        together = fast(waves, lengths)
+        for row, size in enumerate(SIZES):
+            alone = fast(waves[row : row + 1, :size], lengths[row : row + 1], padded=False).last[0].float()
+            error = (together.last[row, : len(alone)].float() - alone).norm() / alone.norm()
+            assert error < 0.03
+
+
+def test_a_whole_recogniser_and_what_cannot_be():
+    torch.manual_seed(0)
+    recogniser, (waves, lengths) = Recogniser(model("fbank")).eval(), batch()
+    with torch.inference_mode():
+        expected, _ = recogniser(waves, lengths)
+        for precision, tolerance in (("fp32", 1e-4), ("bf16", 0.05), ("int8", 0.1)):
+            logits, _ = optimised(recogniser, precision)(waves, lengths)
+            assert (logits.float() - expected).abs().max() < tolerance
+    with pytest.raises(ConfigError, match="choose one of fp32, bf16, int8"):
+        optimised(recogniser, "fp8")
