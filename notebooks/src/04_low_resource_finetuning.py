@@ -50,7 +50,7 @@ if importlib.util.find_spec("kdkit") is None:
 profile = "quick"  # str: "smoke" (does it run?), "quick" (a laptop) or "full" (everything, a night)
 seed = 0  # int: new weights, masking, the order of the speech
 out = "runs/notebooks"  # str: run folder, relative to where the notebook runs
-digits = ""  # str: folder with train.jsonl and test.jsonl of spoken digits (real voices), or nothing
+digits = ""  # str: folder of `kdkit prepare fsdd --out FOLDER` (real voices), or nothing
 
 # %%
 import random
@@ -756,16 +756,17 @@ if not answers:
 # %% [markdown]
 # ## Real human voices
 #
-# The same on people, where the Free Spoken Digit Dataset is there: parameter `digits` names the folder with the
-# manifests `train.jsonl` and `test.jsonl` (`kdkit prepare fsdd --test-speaker theo --out data/digits`), whose
-# test speaker is not among the training speakers. A student of
-# *synthetic* voices and its twin from scratch learn ten words from human voices, live. Without the data these
-# cells do nothing.
+# The same on people, where the Free Spoken Digit Dataset is there: `kdkit prepare fsdd --out data/digits` makes
+# connected digit strings of it, with one speaker who is never heard in training, and parameter `digits` names
+# that folder. A student of *synthetic* voices and its twin from scratch learn ten words from human voices,
+# live. Without the data these cells do nothing.
 
 # %%
 human = {}
 if digits:
-    spoken_digits = {split: read_manifest(Path(digits) / f"{split}.jsonl") for split in ("train", "test")}
+    spoken_digits = {
+        split: read_manifest(Path(digits) / f"strings-{split}.jsonl") for split in ("train", "test")
+    }
     voices = {split: {u.speaker for u in speech} for split, speech in spoken_digits.items()}
     assert not voices["train"] & voices["test"], "the test speaker must not be heard in training"
     for start in ("scratch", "distilled"):
