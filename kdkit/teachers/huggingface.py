@@ -49,6 +49,7 @@ def load_folder(folder: Path) -> tuple[SpeechModel, dict]:
     rate = sound.get("sampling_rate", 16_000)
     if rate != 16_000:
         raise CheckpointError(f"{extractor}: a model for {rate} Hz; kdkit works at 16,000 Hz")
+    # Base models are often marked "do_normalize" though they were trained without it: their group norm undoes it
     settings = {
         "layers": config["num_hidden_layers"],
         "heads": config["num_attention_heads"],

@@ -560,11 +560,13 @@ lesson.figure(
 # %% [markdown]
 # Where the speakers' curve falls while the phones' rises, the network has learnt to ignore who speaks.
 # Fbank's clusters (dashed) are the starting point.
+#
+# Verdict, with 95 % intervals over utterances (jackknife: each utterance is left out once).
 
 # %%
 best_clusters = max(cluster_scores[2:], key=lambda score: score.pnmi)
 fbank_clusters = cluster_scores[0]
-higher = "better" if best_clusters.pnmi > fbank_clusters.pnmi else "not better"
+higher = outcome(best_clusters.interval, fbank_clusters.interval)
 text = f"k-means of {best_clusters.name}: PNMI {best_clusters.pnmi:.3f}; of Fbank + deltas: {fbank_clusters.pnmi:.3f}; "
 text += f"the teacher's own codebook: {codebook_pnmi:.3f}."
 lesson.verdict("Clusters of the best layer against clusters of Fbank", higher, text)
