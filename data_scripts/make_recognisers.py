@@ -4,7 +4,8 @@
     python data_scripts/make_recognisers.py --out runs/recognisers --only teacher --minutes 10 --steps 800
     python data_scripts/make_recognisers.py --out runs/recognisers --only tiny-sw-fbank --starts swapped
 
-"both": of a student distilled with both losses. A "swapped" recogniser is that of its waveform twin, same labels, whose front-end was replaced without any.
+"both" is made of a student distilled with both losses. A "swapped" recogniser is that of its waveform twin, same
+labels, whose front-end was replaced without any.
 Every run is kept as OUT/recogniser_<system>_<start>_<minutes>.safetensors (float16, scores in its header) and skipped
 when it is there, so that several processes can share the work. OUT/metrics.json is made of what is in OUT.
 """

@@ -643,8 +643,8 @@ for (system, start, budget), name in kind.items():
 # ## The experiment itself
 #
 # Profile `full` makes the table from nothing: S&W with Fbank and with waveform front-end, from scratch,
-# distilled with the regression loss only, and distilled with both losses (`both`, $\lambda = 0.4$), fine-tuned
-# on nested label budgets with equal steps. `smoke` goes through the same cells with one budget and a few
+# distilled with the regression loss only, and distilled with both losses (`both`, $\lambda = 1$), fine-tuned on
+# nested label budgets with equal steps. `smoke` goes through the same cells with one budget and a few
 # steps, `quick` leaves them out: an hour and more.
 
 # %%
@@ -661,7 +661,7 @@ def distil_both(structure):
     student = new_student(structure, teacher.model, seed)
     if student.config.front_end == "fbank":
         student.front_end.set_statistics(*fbank_statistics(unlabelled[:500]))
-    losses = DistillConfig(default_pairs(student.config, teacher.config), discriminative_weight=0.4)
+    losses = DistillConfig(default_pairs(student.config, teacher.config), discriminative_weight=1.0)
     steps = TrainConfig(steps=size.distill_steps, lr=2e-3, weight_decay=0.01, seed=seed)
     folder = lesson.out / "training" / "04_low_resource_finetuning" / f"{structure}-both"
     batches = Batches(unlabelled, size.seconds_per_batch, seed, cache=True)
