@@ -133,7 +133,13 @@ def write_headline(readme: Path, metrics: Path) -> None:
     """WER on test-clean by system and minutes of labels, between the marks in README.md."""
     scores = [row for row in json.loads(metrics.read_text()) if row["split"] == "test-clean"]
     budgets = sorted({row["minutes"] for row in scores})
-    starts = {"pretrained": "pre-trained", "distilled": "distilled", "scratch": "from scratch"}
+    starts = {
+        "pretrained": "pre-trained",
+        "distilled": "distilled",
+        "both": "distilled with both losses",
+        "swapped": "front-end swapped without labels",
+        "scratch": "from scratch",
+    }
     rows = {}
     for score in scores:
         system = score["system"]

@@ -65,7 +65,7 @@ def distil(name: str, args: argparse.Namespace) -> None:
         "unlabelled_minutes": args.minutes,
         "parameters": parameter_count(student),
         "seconds": round(time.time() - began),
-        "regression_loss": sum(row["loss"] for row in log[-10:]) / len(log[-10:]),
+        "regression_loss": sum(row["regression"] for row in log[-10:]) / len(log[-10:]),
     }
     save_model(path, student, meta, pack=half)
 
