@@ -156,8 +156,8 @@ def write_headline(readme: Path, metrics: Path) -> None:
 STUDIES = {
     "losses": "the ablation of the losses, shallow & wide Fbank student; differences are against regression only",
     "structures": "equal parameters, waveform front-end; differences are against the shallowest",
-    "front_ends": "deep & thin student with and without front-end adaptation, and its waveform twin; steps of adaptation "
-    "count, unless they come on top",
+    "front_ends": "deep & thin student with and without front-end adaptation, and its waveform twin; steps of "
+    "adaptation count, unless they come on top",
 }
 
 
