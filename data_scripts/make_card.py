@@ -133,7 +133,13 @@ def write_headline(readme: Path, metrics: Path) -> None:
     """WER on test-clean by system and minutes of labels, between the marks in README.md."""
     scores = [row for row in json.loads(metrics.read_text()) if row["split"] == "test-clean"]
     budgets = sorted({row["minutes"] for row in scores})
-    starts = {"pretrained": "pre-trained", "distilled": "distilled", "scratch": "from scratch"}
+    starts = {
+        "pretrained": "pre-trained",
+        "distilled": "distilled",
+        "both": "distilled with both losses",
+        "swapped": "front-end swapped without labels",
+        "scratch": "from scratch",
+    }
     rows = {}
     for score in scores:
         system = score["system"]
@@ -150,7 +156,8 @@ def write_headline(readme: Path, metrics: Path) -> None:
 STUDIES = {
     "losses": "the ablation of the losses, shallow & wide Fbank student; differences are against regression only",
     "structures": "equal parameters, waveform front-end; differences are against the shallowest",
-    "front_ends": "deep & thin student with and without front-end adaptation, whose steps count, and its waveform twin",
+    "front_ends": "deep & thin student with and without front-end adaptation, and its waveform twin; steps of "
+    "adaptation count, unless they come on top",
 }
 
 

@@ -4,7 +4,8 @@
     python data_scripts/make_recognisers.py --out runs/recognisers --only teacher --minutes 10 --steps 800
     python data_scripts/make_recognisers.py --out runs/recognisers --only tiny-sw-fbank --starts swapped
 
-A "swapped" recogniser is that of its waveform twin, same labels, whose front-end was replaced without any.
+"both" is made of a student distilled with both losses. A "swapped" recogniser is that of its waveform twin, same
+labels, whose front-end was replaced without any.
 Every run is kept as OUT/recogniser_<system>_<start>_<minutes>.safetensors (float16, scores in its header) and skipped
 when it is there, so that several processes can share the work. OUT/metrics.json is made of what is in OUT.
 """
@@ -33,7 +34,7 @@ from kdkit.students import load_student, new_student, swap_front_end
 from kdkit.teachers import Teacher, load_model, load_teacher
 from kdkit.training import TrainConfig, train
 
-STARTS = ("first", "scratch", "swapped")
+STARTS = ("first", "both", "scratch", "swapped")
 SYSTEMS = ("teacher", "tiny-sw-fbank", "tiny-dt-fbank", "tiny-sw-waveform", "tiny-dt-waveform")
 
 
@@ -43,9 +44,10 @@ def starting_point(system: str, start: str, args: argparse.Namespace, speech):
         if start == "pretrained":
             return load_model(args.teacher)[0] if args.teacher else load_teacher().model
         return new_student("tiny-teacher", seed=args.seed)
-    if start == "distilled":
+    if start in ("distilled", "both"):
+        name = system if start == "distilled" else f"{system}-both"
         return load_student(
-            args.students / f"{system.replace('-', '_')}.safetensors" if args.students else system
+            args.students / f"{name.replace('-', '_')}.safetensors" if args.students else name
         )[0]
     model = new_student(system, seed=args.seed)
     if model.config.front_end == "fbank":

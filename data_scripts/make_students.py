@@ -27,6 +27,7 @@ from kdkit.teachers import load_teacher, save_model
 from kdkit.training import TrainConfig, train
 
 STUDENTS = ("tiny-sw-fbank", "tiny-dt-fbank", "tiny-sw-waveform", "tiny-dt-waveform")
+BOTH = "-both"  # after a structure: the discriminative loss beside the regression loss
 
 
 def distil(name: str, args: argparse.Namespace) -> None:
@@ -35,19 +36,26 @@ def distil(name: str, args: argparse.Namespace) -> None:
         return
     speech = build_synthetic(minutes={"unlabelled": args.minutes})["unlabelled"]
     teacher = load_teacher(args.teacher)
-    student = new_student(name, teacher.model, args.seed)
+    structure, both = name.removesuffix(BOTH), name.endswith(BOTH)
+    student = new_student(structure, teacher.model, args.seed)
     if student.config.front_end == "fbank":
         student.front_end.set_statistics(*fbank_statistics(speech[:500]))
-    config = DistillConfig(default_pairs(student.config, teacher.config), augmenting=AUGMENTED)
+    config = DistillConfig(
+        default_pairs(student.config, teacher.config),
+        discriminative_weight=args.discriminative if both else 0.0,
+        augmenting=AUGMENTED,
+    )
     task = DistillTask(student, teacher, config)
-    cache = TargetCache(teacher, range(1, teacher.config.layers + 1), speech)  # one for all students
+    deep = any(name.startswith("tiny-dt") for name in args.only)
+    layers = range(1, teacher.config.layers + 1) if deep else task.layers  # one cache for all students
+    cache = TargetCache(teacher, sorted(layers), speech)
     print(cache.announcement, flush=True)
     batches = Batches(speech, args.batch_seconds, args.seed, cache=True, targets=cache.build())
     recipe = TrainConfig(steps=args.steps, lr=args.lr, seed=args.seed, weight_decay=0.01, log_every=25)
     began = time.time()
     log = train(task, batches, recipe, args.out / name, title=name)
     meta = {
-        "preset": name,
+        "preset": structure,
         "teacher": teacher.source,
         "losses": asdict(config),
         "steps": args.steps,
@@ -57,7 +65,7 @@ def distil(name: str, args: argparse.Namespace) -> None:
         "unlabelled_minutes": args.minutes,
         "parameters": parameter_count(student),
         "seconds": round(time.time() - began),
-        "regression_loss": sum(row["loss"] for row in log[-10:]) / len(log[-10:]),
+        "regression_loss": sum(row["regression"] for row in log[-10:]) / len(log[-10:]),
     }
     save_model(path, student, meta, pack=half)
 
@@ -67,8 +75,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("runs/students"))
-    parser.add_argument("--only", nargs="+", choices=STUDENTS, default=STUDENTS)
+    parser.add_argument(
+        "--only", nargs="+", choices=[*STUDENTS, *(f"{s}{BOTH}" for s in STUDENTS)], default=STUDENTS
+    )
     parser.add_argument("--teacher", default="tiny", help='"tiny" (shipped) or a checkpoint')
+    parser.add_argument("--discriminative", type=float, default=1.0, help="weight of that loss in *-both")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--minutes", type=float, default=600, help="minutes of unlabelled synthetic speech")
     parser.add_argument("--lr", type=float, default=2e-3)

@@ -6,7 +6,7 @@
 
 "losses": the ablation of the losses, shallow & wide Fbank student. "structures": deep & thin, shallow & wide and two in
 between, at equal budget, waveform front-end. "front-ends": the deep & thin Fbank student with and without front-end
-adaptation, whose steps count, and its waveform twin.
+adaptation, whose steps count or come on top, and its waveform twin.
 
 The result is OUT/study_<name>.json: the findings of every trial and seed, and the settings.
 """
@@ -59,6 +59,8 @@ def front_ends(teacher: ModelConfig, steps: int) -> list[Trial]:
                 DistillConfig(pairs, adaptation=adaptation),
             )
         )
+    on_top = DistillConfig(pairs, adaptation=Adaptation(steps // 3))
+    trials.append(Trial(f"Fbank, adaptation for {steps // 3} steps on top", fbank, on_top, on_top=True))
     return [*trials, Trial("waveform twin", waveform, DistillConfig(pairs))]
 
 

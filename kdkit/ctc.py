@@ -116,7 +116,7 @@ class CTCTask(nn.Module):
         self._no_room: dict[str, str] = {}  # utterance id: why
 
     def schedule(self, step: int, steps: int) -> None:
-        """Called before each step: is the model still frozen?"""
+        """Called before step ``step`` of ``steps``: is the model still frozen?"""
         self._head_only = step < self.freeze * steps
 
     def size(self, batch) -> int:

@@ -29,12 +29,12 @@ class PositionalConv(nn.Module):
         nn.init.zeros_(conv.bias)
         self.conv = nn.utils.parametrizations.weight_norm(conv, dim=2)
         self.trim = 1 - kernel % 2  # an even kernel gives one frame too many
+        self.by_fourier = True  # on a CPU
         self.spectrum = None  # of the weights, once they no longer change
 
     def forward(self, x: Tensor) -> Tensor:  # (B, T, D)
-        if (
-            x.device.type != "cpu" or torch.compiler.is_compiling()
-        ):  # exported, too: runtimes know convolutions
+        by_fourier = self.by_fourier and x.device.type == "cpu" and not torch.compiler.is_compiling()
+        if not by_fourier:  # exported models, too: runtimes know convolutions
             y = self.conv(x.transpose(1, 2))
             return F.gelu(y[..., : y.shape[-1] - self.trim]).transpose(1, 2)
         spectrum = self.spectrum

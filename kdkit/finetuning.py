@@ -15,7 +15,7 @@ from kdkit.batches import Batches
 from kdkit.corpora.synthetic import subset
 from kdkit.ctc import CTCTask, MaskConfig, Recogniser, save_recogniser, trainable
 from kdkit.errors import ConfigError
-from kdkit.fbank import SpecAugment, fbank_statistics
+from kdkit.fbank import fbank_statistics
 from kdkit.files import write_text
 from kdkit.manifest import Utterance
 from kdkit.models import SpeechModel, parameter_count
@@ -38,7 +38,6 @@ class FineTuneConfig:
     batch_seconds: float = 16.0
     mask: MaskConfig | None = field(default_factory=MaskConfig)
     augmenting: AugmentConfig | None = AUGMENTED
-    spec_augment: bool = False  # mask Fbank bins and frames too (Fbank models only)
     freeze: float = 0.0  # share of the steps in which only the head learns
     patience: int = 0  # evaluations on dev without a new best after which the run ends; 0: never
     average: int = 1  # evaluations whose weights are averaged, if dev prefers that to the best one
@@ -67,11 +66,6 @@ def fine_tune(
             "early stopping and averaging are decided on dev speech: give some, or leave both off"
         )
     speech, dev = trainable(list(speech)), list(dev)
-    if config.spec_augment:
-        if model.config.front_end != "fbank":
-            raise ConfigError("SpecAugment is for Fbank models; this one has a waveform CNN")
-        model.front_end.spec_augment = SpecAugment()
-        model.config = replace(model.config, spec_augment=True)
     torch.manual_seed(recipe.seed)  # the head
     recogniser = Recogniser(model)
     task = CTCTask(recogniser, config.mask, config.augmenting, config.freeze)
@@ -123,6 +117,17 @@ def from_scratch(model: SpeechModel, speech: Sequence[Utterance], seed: int = 0)
     if fresh.config.front_end == "fbank":
         fresh.front_end.set_statistics(*fbank_statistics(speech[:500]))
     return fresh
+
+
+def spec_augmented(model: SpeechModel) -> SpeechModel:
+    """The same model with SpecAugment on its Fbank in training; raises ConfigError for a waveform front-end."""
+    if model.config.front_end != "fbank":
+        raise ConfigError(
+            "SpecAugment masks Fbank features: a model with a waveform CNN has none, leave it out"
+        )
+    masked = SpeechModel(replace(model.config, spec_augment=True))
+    masked.load_state_dict(model.state_dict())
+    return masked
 
 
 def budgets_of(speech: Sequence[Utterance], minutes: Sequence[float]) -> dict[float, list[Utterance]]:

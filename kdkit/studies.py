@@ -31,11 +31,22 @@ from kdkit.training import TrainConfig, train
 
 @dataclass(frozen=True)
 class Trial:
-    """One way to distil: a structure and its losses."""
+    """One way to distil: a structure and its losses. ``on_top``: steps of front-end adaptation come before the steps of
+    the study; by default they are some of them.
+    """
 
     name: str
     student: ModelConfig
     losses: DistillConfig
+    on_top: bool = False
+
+    def recipe(self, common: TrainConfig, seed: int) -> TrainConfig:
+        """The study's recipe for this trial. After adaptation the learning rate starts anew."""
+        adaptation = self.losses.adaptation
+        if adaptation is None:
+            return replace(common, seed=seed)
+        steps = common.steps + (adaptation.steps if self.on_top else 0)
+        return replace(common, seed=seed, steps=steps, stages=(adaptation.steps,))
 
 
 def loss_variants(whole: bool = True) -> dict[str, dict]:
@@ -95,8 +106,7 @@ def run_study(
     """Distils every trial with every seed and probes the result.
 
     ``batches_of(seed)`` gives the speech in that seed's order; ``prepare(student)`` is for what a new student needs
-    before it starts (Fbank statistics); after front-end adaptation the learning rate starts anew. Seeds are the outer
-    loop: a study that is stopped early has whole rounds.
+    before it starts (Fbank statistics). Seeds are the outer loop: a study that is stopped early has whole rounds.
 
     Raises :class:`ConfigError` when two trials share a name.
     """
@@ -107,8 +117,9 @@ def run_study(
     for seed in seeds:
         for trial in trials:
             folder = Path(out) / trial.name.replace(" ", "-").replace("/", "-") / f"seed-{seed}"
+            own = trial.recipe(recipe, seed)
             asked = {
-                "steps": recipe.steps,
+                "steps": own.steps,
                 "student": trial.student.to_dict(),
                 "losses": asdict(trial.losses),
             }
@@ -125,7 +136,7 @@ def run_study(
             log = train(
                 task,
                 batches_of(seed),
-                replace(recipe, seed=seed, stages=_stages(trial)),
+                own,
                 folder,
                 None,
                 resume,
@@ -140,11 +151,6 @@ def run_study(
             write_text(path, json.dumps(asdict(finding) | {"asked": asked}) + "\n")
             findings.append(finding)
     return findings
-
-
-def _stages(trial: Trial) -> tuple[int, ...]:
-    adaptation = trial.losses.adaptation
-    return () if adaptation is None else (adaptation.steps,)
 
 
 _PARTS = ("regression", "discriminative", "spread", "codes")

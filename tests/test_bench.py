@@ -7,10 +7,14 @@ import torch
 
 from kdkit.batches import collate
 from kdkit.bench import distill as bench
+from kdkit.bench.inference import PEER, TINY, Speed, bench_inference, ratio, table
 from kdkit.codebook import Codebook, cosine_logits
+from kdkit.commands.speed import input_shape
 from kdkit.distill import DistillConfig, DistillTask
+from kdkit.errors import ConfigError
 from kdkit.manifest import Utterance
-from kdkit.models import ModelConfig, SpeechModel
+from kdkit.models import ModelConfig, SpeechModel, preset
+from kdkit.structures import count_parameters
 from kdkit.teachers import Teacher
 
 CONFIG = ModelConfig(
@@ -65,3 +69,45 @@ def test_every_variant_is_measured_in_every_round(speech, monkeypatch):
     assert (
         rows[1].utilisation / rows[2].utilisation > rows[1].speed[1] / rows[2].speed[1]
     )  # live also runs the teacher
+
+
+def test_inference_is_timed_for_every_model_precision_and_shape():
+    names, precisions = TINY[:3], ("plain", "fp32", "int8")
+    rows = bench_inference(names, precisions, ((1, 0.4), (2, 0.3)), rounds=2, peer=False)
+    assert [(r.name, r.precision, r.batch) for r in rows] == [
+        (name, precision, batch) for batch in (1, 2) for name in names for precision in precisions
+    ]
+    for row in rows:
+        assert len(row.whole) == len(row.front_end) == 2 and (row.whole > row.front_end).all()
+        assert row.parameters == count_parameters(preset(row.name)) and row.macs > 0
+    plain, int8 = rows[0], rows[2]
+    assert int8.weights < 0.5 * plain.weights  # a byte for a weight of the encoder instead of four
+    text = "\n".join(table(rows))
+    assert text.count("RTF") == 2 and "best precision of each against tiny-teacher's" in text
+
+
+def test_ratios_are_taken_round_by_round():
+    def speed(name, precision, whole):
+        return Speed(name, precision, 1, 2.0, 10, 1e9, 0.1 * np.array(whole), np.array(whole), 0.1, 0.2)
+
+    rows = [
+        speed("hubert-base", "fp32", [4.0, 8.0, 40.0]),  # the machine slowed down in the last round
+        speed("dt-waveform", "fp32", [2.0, 4.0, 20.0]),
+        speed("dt-fbank", "fp32", [1.0, 2.0, 10.0]),
+        speed("dt-fbank", "int8", [0.5, 1.0, 5.0]),
+        Speed(PEER, "plain", 1, 2.0, 10, None, None, np.array([1.0, 1.0, 1.0]), 0.1, None),
+    ]
+    assert ratio(rows[0], rows[2]) == (4.0, 4.0, 4.0)
+    assert rows[1].rtf == (1.5, 2.0, 6.0)
+    lines = table(rows)
+    assert next(line for line in lines if "dt-fbank" in line and "fp32" in line).endswith(
+        "4.00 x       2.00 x"
+    )
+    assert any("dt-fbank" in line and "8.00 x (8.00-8.00)" in line for line in lines)
+
+
+def test_shapes_of_inputs():
+    assert input_shape("8x12") == (8, 12.0) and input_shape("1x2.5") == (1, 2.5)
+    for wrong in ("8", "x12", "0x3", "2x0", "axb", "1x-3", "1xnan"):
+        with pytest.raises(ConfigError, match="write BATCHxSECONDS"):
+            input_shape(wrong)

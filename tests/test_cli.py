@@ -131,6 +131,12 @@ def test_from_speech_to_a_word_error_rate(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="fbank front-end already"):
         kdkit("swap", recogniser, "--out", tmp_path / "twice")
 
+    said = kdkit("export", slow, "--to", "huggingface", "--out", tmp_path / "hf")
+    assert re.search(r"largest difference from PyTorch: \d.\de-0[4-9]", said) and (tmp_path / "hf").is_dir()
+    said = kdkit("export", recogniser, "--int8", "--minutes", 0.1)
+    assert (tmp_path / "recogniser" / "recogniser-int8.onnx").is_file() and "int8 against float32: " in said
+    assert "WER " in kdkit("evaluate", tmp_path / "recogniser" / "recogniser.onnx", "--minutes", 0.1)
+
     said = kdkit("evaluate", recogniser, "--minutes", 0.1, "--examples", 1)
     assert said.count("heard: ") == 1 and "WER " in said and "CER " in said
     manifest = next((tmp_path / "cache").rglob("test-clean/manifest.jsonl"))

@@ -288,7 +288,7 @@ def test_offline_says_where_the_archive_belongs(tmp_path, monkeypatch):
         (lambda: librispeech.limited_supervision(tmp_path), "librispeech_finetuning.tgz"),
         (lambda: fsdd.fsdd(tmp_path), "fsdd-v1.0.10.tar.gz"),
     ):
-        with pytest.raises(DownloadError, match=f"https://.*by hand, put it at {tmp_path}/{name}"):
+        with pytest.raises(DownloadError, match=f"by hand, fetch https://.* and put it at {tmp_path}/{name}"):
             fetch()
 
 

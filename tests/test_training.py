@@ -441,6 +441,46 @@ def test_two_processes_are_one_with_a_batch_of_the_same_size(tmp_path):
         assert [row[key] for row in two] == pytest.approx([row[key] for row in one], rel=1e-4), key
 
 
+LAUNCHED = """
+import sys
+from pathlib import Path
+
+import torch
+from accelerate import debug_launcher, notebook_launcher
+
+sys.path.insert(0, {tests!r})
+
+def run(out, accumulate):
+    import test_training as t
+    from kdkit.training import processes, train
+
+    torch.set_num_threads(1)
+    task = t.Task()
+    train(task, t.Batches(), t.replace(t.RECIPE, accumulate=accumulate), Path(out))
+    if processes().is_main_process:
+        torch.save(t.weights(task), Path(out) / "weights.pt")
+
+if __name__ == "__main__":
+    if sys.argv[1] == "two":
+        debug_launcher(run, (sys.argv[2], 1), num_processes=2)
+    else:
+        notebook_launcher(run, (sys.argv[2], 2), num_processes=1)
+"""
+
+
+def test_functions_that_a_notebook_launches(tmp_path):
+    """``notebook_launcher``, which starts one process on a CPU, and its sibling that starts two: the same weights."""
+    script = tmp_path / "launched.py"
+    script.write_text(LAUNCHED.format(tests=str(Path(__file__).parent)))
+    found = []
+    for how in ("one", "two"):
+        out = tmp_path / how
+        subprocess.run([sys.executable, str(script), how, str(out)], check=True, capture_output=True)
+        found.append(torch.load(out / "weights.pt", weights_only=True))
+    for name in found[0]:
+        torch.testing.assert_close(found[1][name], found[0][name], rtol=1e-5, atol=1e-6)
+
+
 def test_evaluation_rows_are_in_the_log(tmp_path):
     seen = []
 

@@ -20,7 +20,7 @@ from kdkit.bench.measure import forget_peak, peak_gigabytes, quartiles
 from kdkit.frontends import num_frames
 from kdkit.inference import optimised
 from kdkit.models import SpeechModel, parameter_count, preset
-from kdkit.structures import count_macs
+from kdkit.structures import count_macs, count_parameters
 from kdkit.training import best_device, use_bf16
 
 FULL = ("hubert-base", "dt-waveform", "dt-fbank", "sw-waveform", "sw-fbank")
@@ -113,9 +113,7 @@ def bench_inference(
                     precision,
                     batch,
                     seconds,
-                    parameter_count(
-                        (racers | extra)[name, "plain" if (name, "plain") in times else precision]
-                    ),
+                    count_parameters(preset(name)) if name in macs else parameter_count(model),
                     macs.get(name),
                     None if None in parts else np.array(parts),
                     np.array([whole for _, whole in runs]),

@@ -226,13 +226,21 @@ def finetune(
     from kdkit.augment import AUGMENTED
     from kdkit.corpora.summary import check_speakers
     from kdkit.ctc import MaskConfig
-    from kdkit.finetuning import FineTuneConfig, budget_table, budgets_of, fine_tune_budgets, from_scratch
+    from kdkit.finetuning import (
+        FineTuneConfig,
+        budget_table,
+        budgets_of,
+        fine_tune_budgets,
+        from_scratch,
+        spec_augmented,
+    )
     from kdkit.teachers import load_teacher
     from kdkit.training import TrainConfig, processes
 
     def start(speech):
         network = load_teacher(model).model.requires_grad_(True)
-        return from_scratch(network, speech, seed) if scratch else network
+        network = from_scratch(network, speech, seed) if scratch else network
+        return spec_augmented(network) if spec_augment else network
 
     wanted = minutes or ([10.0] if data is None else [])
     speech = speech_of(data, "train", max(wanted, default=None), 10)
@@ -261,7 +269,6 @@ def finetune(
         batch_seconds=batch_seconds,
         mask=MaskConfig(time=mask_time, channel=mask_channel),
         augmenting=AUGMENTED if augmenting else None,
-        spec_augment=spec_augment,
         freeze=freeze,
         patience=patience,
         average=average,

@@ -70,7 +70,8 @@ def _load(path: Path, name: str) -> Teacher:
     if path.is_dir():
         model, meta = huggingface.load_folder(path)
         return Teacher(model, None, name, meta)
-    if path.suffix == ".safetensors" and path.name != huggingface.WEIGHTS[0]:
+    of_a_folder = path.name == huggingface.WEIGHTS[0] and (path.parent / "config.json").is_file()
+    if path.suffix == ".safetensors" and not of_a_folder:
         model, codebook, meta = load_model(path)
         return Teacher(model, codebook, name, meta)
     if not path.is_file():

@@ -726,8 +726,8 @@ print("the teacher is bit for bit what it was")
 # kdkit bench distill --size full
 # ```
 #
-# From a notebook, `accelerate.notebook_launcher` is meant to start a function that builds the task and calls
-# `train`, in a fresh kernel that has not touched the GPU. That has not been tried on GPUs yet.
+# From a notebook, `accelerate.notebook_launcher` starts a function that builds the task and calls `train`, in a
+# fresh kernel: one process on a CPU (a test), one for each GPU where there are some (not tried yet).
 
 # %% [markdown]
 # ## What you have seen

@@ -473,7 +473,8 @@ for name, log in logs.items():
 # %% [markdown]
 # One seed of a short run decides nothing. The same comparison with four seeds was run when the kit was made
 # (`data_scripts/make_study.py front-ends`): **shipped**, nothing of it was trained in this run. The steps of
-# adaptation count, so all had equal steps; differences are against the Fbank student without adaptation.
+# adaptation count, so that all had equal steps, except where they came *on top*; differences are against the
+# Fbank student without adaptation.
 
 # %%
 caption = "Shipped study of front-ends: linear phone probe on the last layer of the deep & thin student."

@@ -50,7 +50,7 @@ if importlib.util.find_spec("kdkit") is None:
 profile = "quick"  # str: "smoke" (does it run?), "quick" (a laptop) or "full" (everything, a night)
 seed = 0  # int: new weights, masking, the order of the speech
 out = "runs/notebooks"  # str: run folder, relative to where the notebook runs
-digits = ""  # str: folder with train.jsonl and test.jsonl of spoken digits (real voices), or nothing
+digits = ""  # str: folder of `kdkit prepare fsdd --out FOLDER` (real voices), or nothing
 
 # %%
 import random
@@ -643,8 +643,8 @@ for (system, start, budget), name in kind.items():
 # ## The experiment itself
 #
 # Profile `full` makes the table from nothing: S&W with Fbank and with waveform front-end, from scratch,
-# distilled with the regression loss only, and distilled with both losses (`both`, $\lambda = 0.4$), fine-tuned
-# on nested label budgets with equal steps. `smoke` goes through the same cells with one budget and a few
+# distilled with the regression loss only, and distilled with both losses (`both`, $\lambda = 1$), fine-tuned on
+# nested label budgets with equal steps. `smoke` goes through the same cells with one budget and a few
 # steps, `quick` leaves them out: an hour and more.
 
 # %%
@@ -661,7 +661,7 @@ def distil_both(structure):
     student = new_student(structure, teacher.model, seed)
     if student.config.front_end == "fbank":
         student.front_end.set_statistics(*fbank_statistics(unlabelled[:500]))
-    losses = DistillConfig(default_pairs(student.config, teacher.config), discriminative_weight=0.4)
+    losses = DistillConfig(default_pairs(student.config, teacher.config), discriminative_weight=1.0)
     steps = TrainConfig(steps=size.distill_steps, lr=2e-3, weight_decay=0.01, seed=seed)
     folder = lesson.out / "training" / "04_low_resource_finetuning" / f"{structure}-both"
     batches = Batches(unlabelled, size.seconds_per_batch, seed, cache=True)
@@ -756,16 +756,17 @@ if not answers:
 # %% [markdown]
 # ## Real human voices
 #
-# The same on people, where the Free Spoken Digit Dataset is there: parameter `digits` names the folder with the
-# manifests `train.jsonl` and `test.jsonl` (`kdkit prepare fsdd --test-speaker theo --out data/digits`), whose
-# test speaker is not among the training speakers. A student of
-# *synthetic* voices and its twin from scratch learn ten words from human voices, live. Without the data these
-# cells do nothing.
+# The same on people, where the Free Spoken Digit Dataset is there: `kdkit prepare fsdd --out data/digits` makes
+# connected digit strings of it, with one speaker who is never heard in training, and parameter `digits` names
+# that folder. A student of *synthetic* voices and its twin from scratch learn ten words from human voices,
+# live. Without the data these cells do nothing.
 
 # %%
 human = {}
 if digits:
-    spoken_digits = {split: read_manifest(Path(digits) / f"{split}.jsonl") for split in ("train", "test")}
+    spoken_digits = {
+        split: read_manifest(Path(digits) / f"strings-{split}.jsonl") for split in ("train", "test")
+    }
     voices = {split: {u.speaker for u in speech} for split, speech in spoken_digits.items()}
     assert not voices["train"] & voices["test"], "the test speaker must not be heard in training"
     for start in ("scratch", "distilled"):
