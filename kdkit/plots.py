@@ -434,21 +434,34 @@ def speed_bars(speeds: Mapping[str, Mapping[str, Sequence[float]]], title: str =
 
 
 @_styled
-def frame_alignment(samples: int = 4000, title: str = "What a frame has seen") -> Figure:
-    """The stretch of sound behind each frame of the waveform CNN and of Fbank with its convolution, over time (ms)."""
+def frame_alignment(samples: int = 2800, title: str = "What a frame has seen") -> Figure:
+    """The stretch of sound behind each 50 Hz frame of the waveform CNN and of Fbank with its convolution, over time
+    (ms), and the Fbank windows between. Dotted lines are the middles of the CNN's frames.
+    """
     ms = 1000 / 16_000
-    figure, [[axes]] = _picture(10, 3.6)
-    for k in range((samples - 400) // 320 + 1):
-        axes.barh(0.2, 400 * ms, 0.3, left=320 * k * ms, color=(BLUE, SKY)[k % 2])
-        windows = [w for w in range(2 * k - 2, 2 * k + 3) if 0 <= w <= (samples - 400) // 160]
-        left, right = 160 * windows[0] * ms, (160 * windows[-1] + 400) * ms
-        axes.barh(1.2, right - left, 0.3, left=left, color=(GREEN, ORANGE)[k % 2], alpha=0.6)
-        for place in (0.2, 1.2):
-            axes.text((320 * k + 200) * ms, place, str(k), ha="center", va="center", fontsize=9)
-    for w in range((samples - 400) // 160 + 1):
-        axes.barh(0.75 + 0.12 * (w % 3), 400 * ms, 0.1, left=160 * w * ms, color="0.75")
-    axes.set_yticks([0.2, 0.87, 1.2], ["CNN", "Fbank windows", "Fbank, convolved"])
-    axes.set(xlabel="time (ms)", title=title, ylim=(-0.1, 1.5))
+    figure, [[axes]] = _picture(10, 4.4)
+    windows = [(160 * w, 160 * w + 400) for w in range((samples - 400) // 160 + 1)]
+    frames = range((samples - 400) // 320 + 1)
+    seen = [windows[max(0, 2 * k - 2) : 2 * k + 3] for k in frames]
+    groups = (
+        ("CNN", [(320 * k, 320 * k + 400) for k in frames], 2, BLUE, True),
+        ("Fbank windows", windows, 3, "0.7", False),
+        ("Fbank, convolved", [(some[0][0], some[-1][1]) for some in seen], 4, ORANGE, True),
+    )
+    place, ticks = 0.0, []
+    for name, stretches, rows, colour, named in groups:
+        for k, (start, end) in enumerate(stretches):
+            row = place + k % rows
+            axes.barh(row, (end - start) * ms, 0.75, left=start * ms, color=colour)
+            if named:
+                axes.text((320 * k + 200) * ms, row, str(k), ha="center", va="center", fontsize=9)
+        ticks.append((place + (rows - 1) / 2, name))
+        place += rows + 1
+    for k in frames:
+        axes.axvline((320 * k + 200) * ms, color="0.3", linestyle=":", linewidth=0.8, zorder=0)
+    axes.set_yticks([tick for tick, _ in ticks], [name for _, name in ticks])
+    axes.invert_yaxis()
+    axes.set(xlabel="time (ms)", title=title)
     return figure
 
 

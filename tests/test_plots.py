@@ -46,6 +46,10 @@ FIGURES = {
     "hidden_states": lambda: plots.hidden_states(
         {"H0": RNG.normal(size=(24, 8)), "H1": RNG.normal(size=(24, 8))}
     ),
+    "frame_alignment": lambda: plots.frame_alignment(),
+    "speed_bars": lambda: plots.speed_bars(
+        {"a": {"fp32": (1, 2, 3), "int8": (2, 4, 5)}, "b": {"fp32": (9, 10, 11)}}
+    ),
     "mel_filters": lambda: plots.mel_filters(RNG.random((257, 20))),
     "wer_over_minutes": lambda: plots.wer_over_minutes({"x": [(10, 0.5, 0.4, 0.6), (1, 0.9, 0.8, 1.0)]}),
     "size_and_speed": lambda: plots.size_and_speed([{"name": "x", "parameters": 1e6, "speed": None}]),
