@@ -9,10 +9,10 @@ import torch
 
 from kdkit.batches import Batches
 from kdkit.codebook import Codebook
-from kdkit.distill import DistillConfig
+from kdkit.distill import Adaptation, DistillConfig
 from kdkit.errors import ConfigError
 from kdkit.manifest import Utterance
-from kdkit.models import ModelConfig, SpeechModel
+from kdkit.models import ModelConfig, SpeechModel, preset
 from kdkit.probing import phone_probe
 from kdkit.studies import Finding, Trial, contrast, run_study, summary
 from kdkit.teachers import Teacher
@@ -112,3 +112,16 @@ def test_a_study_runs_every_trial_once_and_goes_on(tmp_path):
     assert len(judged) == 6  # another recipe is another study
     with pytest.raises(ConfigError, match="names of their own"):
         study(trials=[TRIALS[0], TRIALS[0]])
+
+
+def test_adaptation_takes_of_the_steps_or_comes_on_top():
+    losses = DistillConfig(((1, 1),), adaptation=Adaptation(3))
+    common = TrainConfig(steps=10)
+    inside = Trial("inside", preset("tiny-sw-fbank"), losses).recipe(common, 5)
+    on_top = Trial("on top", preset("tiny-sw-fbank"), losses, on_top=True).recipe(common, 5)
+    without = Trial("without", preset("tiny-sw-fbank"), DistillConfig(((1, 1),))).recipe(common, 5)
+    assert [(r.steps, r.stages, r.seed) for r in (inside, on_top, without)] == [
+        (10, (3,), 5),
+        (13, (3,), 5),
+        (10, (), 5),
+    ]

@@ -55,7 +55,7 @@ def export_onnx(recogniser: Recogniser, path: Path) -> Path:
     Raises :class:`ConfigError` that says what to install when onnx or onnxscript is missing.
     """
     _need("onnx", "onnxscript")
-    network = _Network(optimised(copy.deepcopy(recogniser).cpu())).eval()
+    network = _Network(optimised(recogniser).cpu()).eval()
     example = torch.randn(2, 16_000) * 0.1, torch.tensor([16_000, 9000])
     batch, samples = torch.export.Dim("batch", min=1), torch.export.Dim("samples", min=2 * RECEPTIVE_FIELD)
     with _quiet():
@@ -107,8 +107,8 @@ def quantise_onnx(path: Path, out: Path) -> Path:
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    weights = {t.name: t for t in onnx.load(str(path)).graph.initializer}
     graph = onnx.load(str(path)).graph
+    weights = {tensor.name for tensor in graph.initializer}
     fixed = [n.name for n in graph.node if n.op_type == "MatMul" and _is_fbank(n, weights)]
     with _quiet():
         write_atomically(
@@ -136,7 +136,7 @@ def open_session(path: Path):
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def _is_fbank(node, weights: dict) -> bool:
+def _is_fbank(node, weights: set[str]) -> bool:
     """The Fourier transform and the mel filters are matrix products too; in int8 they would be noise."""
     return any("fbank" in name for name in node.input if name in weights)
 
