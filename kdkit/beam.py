@@ -68,19 +68,30 @@ class BeamSearch:
         search = _search(self, self.lm and _stamp(self.lm))
         return [self._text(search, row[:n]) for row, n in zip(logits.cpu(), frames.tolist(), strict=True)]
 
+    def alternatives(self, logits: Tensor, most: int = 5) -> list[tuple[str, float]]:
+        """The best texts of one utterance's logits (T, V), with the scores that the search gives them, best first."""
+        search = _search(self, self.lm and _stamp(self.lm))
+        found: dict[str, float] = {}
+        for text, score in self._hypotheses(search, logits):
+            found.setdefault(text, score)  # the same text by another way is no alternative
+        return sorted(found.items(), key=lambda item: -item[1])[:most]
+
     def _text(self, search, logits: Tensor) -> str:
+        return next((text for text, _ in self._hypotheses(search, logits)), "")
+
+    def _hypotheses(self, search, logits: Tensor) -> Iterator[tuple[str, float]]:
         if not len(logits):
-            return ""
+            return
         emissions = logits.float().log_softmax(-1)  # (T, V)
         if self.words is not None:
             # every word of the lexicon ends in a boundary; the network says none after the last: one more frame
             emissions = F.pad(emissions, (0, 0, 0, 1), value=_IMPOSSIBLE)
             emissions[-1, BOUNDARY] = 0.0
-        hypotheses = search(emissions[None].contiguous())[0]
-        if not hypotheses:
-            return ""
-        best = hypotheses[0]
-        return " ".join(best.words) if self.words is not None else decode(best.tokens.tolist())
+        for found in search(emissions[None].contiguous())[0]:
+            yield (
+                " ".join(found.words) if self.words is not None else decode(found.tokens.tolist()),
+                found.score,
+            )
 
 
 def with_language_model(path: str | Path, words: Sequence[str] | None = None, **settings) -> BeamSearch:
@@ -132,6 +143,7 @@ def _search(settings: BeamSearch, stamp: object):
         "lm": settings.lm and str(settings.lm),
         "beam_size": settings.beam,
         "beam_threshold": settings.threshold,
+        "nbest": 10,
         "log_add": True,  # a text has the probability of all its paths together
         "lm_weight": settings.lm_weight,
         "blank_token": VOCABULARY[BLANK],

@@ -200,6 +200,12 @@ class Lesson(Results):
         super().page(name, fragment, caption)
         display(HTML(fragment))
 
+    def widget(self, name: str, panel, caption: str) -> None:
+        """A :class:`kdkit.widgets.Panel` under the cell; its picture, as it begins, for the report."""
+        figure = panel.figure()
+        super().figure(name, figure, f"{caption} In the notebook it moves.", alt=panel.alt())
+        display(panel)
+
     def verdict(self, name: str, outcome: str, text: str) -> None:
         """A conclusion that a cell computed: shown, and kept for the report."""
         super().verdict(name, outcome, text)

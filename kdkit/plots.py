@@ -133,10 +133,13 @@ def _draw_wave(axes, wave, rate: int) -> None:
     axes.set(ylabel="amplitude", xlim=(0, len(wave) / rate))
 
 
-def _draw_frames(axes, features, shift: float, label: str, low=None, high=None):
-    """(frames, values) with every frame drawn around its centre, so that rates of 50 and 100 Hz line up."""
+def _draw_frames(axes, features, shift: float, label: str, low=None, high=None, centre=_FRAME_CENTRE):
+    """(frames, values) with every frame drawn around its centre, so that rates of 50 and 100 Hz line up.
+
+    ``centre``: seconds, of the first frame.
+    """
     features = np.asarray(features)
-    start = _FRAME_CENTRE - shift / 2
+    start = centre - shift / 2
     extent = (start, start + shift * len(features), -0.5, features.shape[1] - 0.5)
     image = axes.imshow(
         features.T,

@@ -20,7 +20,7 @@ class RunLog:
         self.rows, self._said, self._file, self._board = [], set(), None, None
         path = out / "metrics.jsonl"
         if first and path.exists():
-            self.rows = [row for row in _rows(path) if row["step"] <= first]
+            self.rows = [row for row in read_rows(path) if row["step"] <= first]
         if not write:
             return
         write_text(path, "".join(json.dumps(row) + "\n" for row in self.rows))
@@ -49,7 +49,8 @@ class RunLog:
             stream.close()
 
 
-def _rows(path: Path) -> list[dict]:
+def read_rows(path: Path) -> list[dict]:
+    """The rows of a ``metrics.jsonl``; a last line that was cut off is left out."""
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:

@@ -125,6 +125,7 @@ def train(
     resume: bool = True,
     title: str = "training",
     selection: Selection | None = None,
+    watch: Callable[[list[dict]], bool] | None = None,
 ) -> list[dict]:
     """Trains ``task`` and returns the log: one dict per logged step (step, loss, parts, lr; evaluation results).
 
@@ -132,7 +133,8 @@ def train(
     ``out/metrics.jsonl``. With ``resume`` a run found in ``out`` goes on from its newest good checkpoint, and ends
     with the weights that it would have had without the interruption; a finished one is loaded and returned at once.
     Ctrl-C saves before it leaves. ``selection`` (:mod:`kdkit.selection`) keeps the weights of every evaluation that may
-    be wanted at the end, and may end the run early.
+    be wanted at the end, and may end the run early. ``watch`` is shown the log so far after every logged step; when it
+    returns True the run stops as after Ctrl-C.
 
     Raises :class:`TrainingError` at a non-finite loss or when memory runs out, naming step and utterances, and
     :class:`CheckpointError` when ``out`` holds a run with another recipe.
@@ -216,7 +218,7 @@ def train(
                         log.warn(complaint)
                 if saved and accelerator.is_main_process:
                     snapshots.save(done)
-                if asked_to_stop:
+                if asked_to_stop or (logged and watch and watch(log.rows)):
                     raise KeyboardInterrupt
     except KeyboardInterrupt:
         if accelerator.is_main_process and whole:

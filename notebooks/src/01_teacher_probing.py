@@ -74,6 +74,8 @@ from kdkit.frontends import num_frames
 from kdkit.lessons import Lesson, millions, outcome, percent
 from kdkit.manifest import frame_phones
 from kdkit.probing import figures, listening
+from kdkit.teachers import Teacher
+from kdkit.widgets import LayerExplorer
 
 lesson = Lesson("01_teacher_probing", "What does each layer of the teacher know?", profile, seed, out)
 
@@ -618,6 +620,22 @@ lesson.figure("change", figure, "How far each layer turns its input: one minus t
 # %% [markdown]
 # Compare with the probe's curve. A layer can turn its input far without adding anything that a phone probe
 # sees, because it may work on something else: voice, position, or the pre-training task.
+
+# %% [markdown]
+# ## Look around: the layer explorer
+#
+# Everything so far for any utterance and layer. Move the layer and watch: where do the ids become steady within a
+# phone? Does attention narrow? Then choose a second layer, or the student, under *compare*, and read the CKA of the
+# two below the picture. Ids are k-means clusters of that layer's training frames.
+#
+# The widget is a picture with controls. Without a kernel (in the report) the picture stays as it begins.
+
+# %%
+compared = {teacher_name: teacher}
+if teacher_name == "tiny":
+    compared["student"] = Teacher(lesson.student("tiny-dt-fbank")[0], None, "tiny-dt-fbank", {})
+explorer = LayerExplorer(compared, test_part[:20], {teacher_name: probe}, {teacher_name: train})
+lesson.widget("layer explorer", explorer, "One utterance in one layer: phones, ids, attention, accuracy.")
 
 # %% [markdown]
 # ## Which layers would you distil?

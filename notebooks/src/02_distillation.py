@@ -74,7 +74,8 @@ from kdkit.structures import cost_table, propose
 from kdkit.students import new_student
 from kdkit.studies import Trial, contrast, loss_variants, run_study, summary
 from kdkit.targets import TargetCache
-from kdkit.training import TrainConfig, train
+from kdkit.training import TrainConfig
+from kdkit.widgets import LossLab, StudentDesigner, TrainingDashboard
 
 lesson = Lesson("02_distillation", "A small student learns the teacher's hidden states", profile, seed, out)
 
@@ -255,6 +256,16 @@ lesson.table("temperature", rows, f"The teacher's distribution over {clusters} i
 # cosines can never be sharp, so `linear` logits, which have no bound, suit that better.
 
 # %% [markdown]
+# Turn the knobs. The lab below holds this batch, the teacher, a shipped student and new heads for it. Click into the
+# spectrogram to choose a frame; change $\tau$ and see the teacher's bars spread; let the heads take steps and see the
+# student's bars follow. Which part of the loss pulls hardest at the student, and does $\lambda = 1$ mean that both
+# pull alike?
+
+# %%
+lab = LossLab(teacher, lesson.student("tiny-sw-fbank")[0], batch, seed)
+lesson.widget("loss lab", lab, "Losses, cluster distributions of a frame, and gradients, on one batch.")
+
+# %% [markdown]
 # The whole loss is $L = L_\mathrm{reg} + \lambda L_\mathrm{disc}$. Which $\lambda$? The study below tries; the
 # authors tried 0.2 to 1.
 
@@ -320,6 +331,18 @@ lesson.table("structures", rows, "Teachers and students, full size and tiny.")
 # keeps its vectors. Compare also what the waveform CNN takes of each budget.
 
 # %% [markdown]
+# Design one of your own. The stars below are your structure, the line is the budget of the shipped waveform student.
+# Can you stay under it with less latency than both presets? What costs MACs but hardly any parameters? The latency is
+# an estimate until you measure.
+
+# %%
+designer = StudentDesigner(sizes["tiny-dt-waveform"], rounds=min(3, size.speed_rounds))
+lesson.widget("student designer", designer, "Parameters, MACs and latency of a structure beside the presets.")
+
+# %% [markdown]
+# What you have chosen is `designer.config`; "One step by hand", below, begins with it.
+
+# %% [markdown]
 # ## Where a student starts
 #
 # A student may begin with every part of the teacher that has its shape. Expect much for S&W, which has the
@@ -345,8 +368,8 @@ lesson.table("start", rows, "What new students take from the tiny teacher.")
 statistics = fbank_statistics(speech[:200])
 
 
-def start(name):
-    student = new_student(name, teacher.model, seed)
+def start(structure):  # name of a preset, or a ModelConfig
+    student = new_student(structure, teacher.model, seed)
     if student.config.front_end == "fbank":
         student.front_end.set_statistics(*statistics)
     return student
@@ -362,7 +385,8 @@ def start(name):
 # loss must fall at once; if it does not, something is broken, and it is better to know now.
 
 # %%
-student = start("tiny-dt-fbank")
+student = start(designer.config)
+pairs = default_pairs(student.config, teacher.config)  # layer by layer where both are equally deep
 task = DistillTask(student, teacher, DistillConfig(pairs)).to(lesson.device)
 optimiser = torch.optim.AdamW((p for p in task.parameters() if p.requires_grad), lr=1e-3)
 for step in range(3):
@@ -379,9 +403,9 @@ for step in range(3):
 # %% [markdown]
 # ## Training, live
 #
-# `kdkit.training.train` is the same loop with what a longer run needs: warm-up and decay of the learning
-# rate, clipping, checkpoints. It calls a function of ours now and then, which measures the loss on `dev`:
-# other voices than those it learns from.
+# `kdkit.training.train`, which the dashboard below calls, is the same loop with what a longer run needs:
+# warm-up and decay of the learning rate, clipping, checkpoints. It calls a function of ours now and then,
+# which measures the loss on `dev`: other voices than those it learns from.
 
 # %%
 quarter = max(1, size.distill_steps // 4)
@@ -407,6 +431,14 @@ def unseen_voices(task):
 # numbers. Expect both losses to fall steeply first and slowly then. A minute or two each.
 #
 # The heads of S&W learn the layers that notebook 01 chose, if it ran in this run folder, else DistilHuBERT's.
+#
+# The dashboard shows the curves as they come. *Stop* saves and stops; *Resume*, or running the cell again, goes on
+# where it was.
+
+# %%
+labels = {"loss": "loss, training voices", "dev loss": "loss, unseen voices"}
+board = TrainingDashboard(("loss", "dev loss"), labels)
+board.show()
 
 # %%
 chosen = lesson.layers()
@@ -417,12 +449,11 @@ for name in ("tiny-dt-fbank", "tiny-sw-fbank"):
     mapping = layer_wise(student.config, teacher.config) if deep else prediction_heads(student.config, chosen)
     task = DistillTask(student, teacher, DistillConfig(mapping))
     folder = lesson.out / "training" / "02_distillation" / name
-    logs[name] = train(task, batches, recipe, folder, unseen_voices, resume=size.from_nothing, title=name)
+    logs[name] = board.train(name, task, batches, recipe, folder, unseen_voices, resume=size.from_nothing)
     live[name] = student
     lesson.keep_student(name, student, {"structure": name, "steps": recipe.steps, "seed": seed})
 
 # %%
-labels = {"loss": "loss, training voices", "dev loss": "loss, unseen voices"}
 figure = plots.training_curves(logs, ("loss", "dev loss"), labels, "Distillation, live")
 lesson.figure("losses", figure, "Regression loss of two students, trained in this run.")
 

@@ -77,6 +77,7 @@ from kdkit.score import score as score_texts
 from kdkit.students import new_student, swap_front_end
 from kdkit.teachers import Teacher
 from kdkit.training import TrainConfig, train
+from kdkit.widgets import FrontEndLab, TrainingDashboard
 
 lesson = Lesson("03_fbank_front_end", "The Fbank front-end replaces the waveform CNN", profile, seed, out)
 
@@ -441,6 +442,11 @@ for big, small in (("tiny-teacher", "tiny-dt-fbank"), ("hubert-base", "dt-fbank"
 recipe = TrainConfig(steps=size.twin_steps, lr=2e-3, seed=seed, log_every=max(1, size.twin_steps // 30))
 batches = Batches(speech, size.seconds_per_batch, seed, cache=True)
 adapted = "tiny-dt-fbank, adapted"
+labels = {"regression": "regression loss", "adaptation": "adaptation loss"}
+board = TrainingDashboard(tuple(labels), labels)
+board.show()
+
+# %%
 logs, twins = {}, {}
 for name in ("tiny-dt-waveform", "tiny-dt-fbank", adapted):
     structure = name.removesuffix(", adapted")
@@ -455,10 +461,9 @@ for name in ("tiny-dt-waveform", "tiny-dt-fbank", adapted):
     task = DistillTask(student, teacher, losses)
     folder = lesson.out / "training" / "03_fbank_front_end" / name.replace(", ", "-")
     settings = replace(recipe, stages=stages)
-    logs[name] = train(task, batches, settings, folder, resume=size.from_nothing, title=name)
+    logs[name] = board.train(name, task, batches, settings, folder, resume=size.from_nothing)
 
 # %%
-labels = {"regression": "regression loss", "adaptation": "adaptation loss"}
 labels |= {"times_real_time": "seconds of speech per second"}
 figure = plots.training_curves(logs, tuple(labels), labels, "Twins, distilled in this run")
 lesson.figure("twins", figure, "Distillation with both front-ends and with adaptation, trained in this run.")
@@ -469,6 +474,19 @@ for name, log in logs.items():
 # %% [markdown]
 # Left, the regression loss over steps: who learns more from a batch? The adapted student begins later, its
 # first steps went to the front-end (middle). Right, speed, teacher's forward pass included.
+
+# %% [markdown]
+# What has a front-end learnt? The lab lays waveform, CNN and Fbank over one another, frame by frame: click to choose
+# a frame and see what each of them has heard of it. Change bins and window, and read below the picture what happens
+# to the number of frames and to their middles. Then choose a front-end and read how much of $H^0$ a linear map finds
+# in it: compare the student that was adapted with the one that was not.
+
+# %%
+front_ends = {name: twins[name, "live"] for name in ("tiny-dt-fbank", adapted)}
+lab = FrontEndLab(teacher, test_speech[:16], front_ends).update(student=adapted)
+lesson.widget(
+    "front-end lab", lab, "Waveform, CNN and Fbank of one utterance, and what a front-end tells of H0."
+)
 
 # %% [markdown]
 # One seed of a short run decides nothing. The same comparison with four seeds was run when the kit was made

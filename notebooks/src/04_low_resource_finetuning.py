@@ -86,6 +86,7 @@ from kdkit.text import VOCABULARY
 from kdkit.training import TrainConfig, train
 from kdkit.transcribe import align
 from kdkit.tune import tune
+from kdkit.widgets import CTCViewer, TrainingDashboard
 
 lesson = Lesson("04_low_resource_finetuning", "From minutes of labels to a recogniser", profile, seed, out)
 
@@ -313,16 +314,20 @@ recipe = TrainConfig(
 )
 
 # %%
+labels = {"loss": "CTC loss per letter", "blanks": "share of blank frames"}
+board = TrainingDashboard(tuple(labels), labels)
+board.show()
+
+# %%
 live, logs = {}, {}
 for name, model in (("distilled", distilled), ("scratch", scratch)):
     torch.manual_seed(seed)  # the same CTC head for both
     live[name] = Recogniser(model.requires_grad_(True))
     batches = Batches(labelled, size.seconds_per_batch, seed, cache=True)
     folder = lesson.out / "training" / "04_low_resource_finetuning" / name
-    logs[name] = train(CTCTask(live[name]), batches, recipe, folder, resume=size.from_nothing, title=name)
+    logs[name] = board.train(name, CTCTask(live[name]), batches, recipe, folder, resume=size.from_nothing)
 
 # %%
-labels = {"loss": "CTC loss per letter", "blanks": "share of blank frames"}
 figure = plots.training_curves(logs, ("loss", "blanks"), labels, "Fine-tuning, live")
 lesson.figure(
     "live", figure, "The same structure, labels and steps: distilled start and scratch, trained here."
@@ -569,6 +574,19 @@ for split, name in product(tests, searches):
 # %% [markdown]
 # Compare WER and CER in the table: with a language model words are either right or altogether different, so
 # the WER falls much further than the CER.
+
+# %% [markdown]
+# ## Look around: emissions, alternatives, errors
+#
+# One utterance after the other, worst first: what the recogniser emits, the best path under the blank's curve, its
+# words, and below what a beam search with the language model of "text" would write instead. Find an error of the
+# *ear* (another sound), one of *spelling*, and one that the language model made.
+
+# %%
+search = searches.get("text")
+viewer = CTCViewer({name: r for name, (r, _) in shipped.items()}, clean_speech[:60], search)
+viewer.update(recogniser=viewed, order="worst first")
+lesson.widget("CTC viewer", viewer, "Emissions, blanks, best path and word times of one utterance.")
 
 # %% [markdown]
 # ## Minutes of labels

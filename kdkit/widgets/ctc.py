@@ -1,0 +1,147 @@
+"""CTC viewer and error browser (notebook 04): what a recogniser emits, writes, nearly wrote, and got wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from kdkit import plots
+from kdkit.audio import read_audio
+from kdkit.beam import BeamSearch
+from kdkit.breakdown import EQUAL
+from kdkit.breakdown import align as align_words
+from kdkit.decode import greedy
+from kdkit.emissions import Emissions, Network, emissions
+from kdkit.manifest import Utterance
+from kdkit.score import Score, score
+from kdkit.text import BLANK, VOCABULARY
+from kdkit.transcribe import Word, align
+from kdkit.widgets import drawing
+from kdkit.widgets.panel import Panel, choice, player, slider
+
+ORDERS = ("as given", "worst first", "best first")
+
+
+class CTCViewer(Panel):
+    """Emissions, blanks, best path, alternatives of a beam search and word times of one utterance after the other.
+
+    ``recognisers``: {name: network}. ``search``: a :class:`kdkit.beam.BeamSearch` for the alternatives, or None. The
+    utterances come ``as given`` or by their share of wrong words; ``place`` 1 is the first of them.
+    """
+
+    title = "CTC viewer"
+
+    def __init__(
+        self,
+        recognisers: Mapping[str, Network],
+        utterances: Sequence[Utterance],
+        search: BeamSearch | None = None,
+    ):
+        self.recognisers, self.speech, self.search = dict(recognisers), list(utterances), search
+        self._heard: dict[str, tuple[Emissions, Score]] = {}
+        super().__init__(
+            recogniser=choice("recogniser", list(self.recognisers)),
+            order=choice("order", ORDERS),
+            place=slider("utterance", 1, 1, len(self.speech)),
+            words_of=choice("word times of", ["hypothesis", "reference"]),
+        )
+
+    def heard(self) -> tuple[Emissions, Score]:
+        """Emissions and greedy score of the chosen recogniser on all utterances, computed once."""
+        name = self.state["recogniser"]
+        if name not in self._heard:
+            found = emissions(self.recognisers[name], self.speech)
+            texts = [greedy(row[None], torch.tensor([len(row)]))[0] for row in found.log_probs]
+            self._heard[name] = found, score(found.references, texts)
+        return self._heard[name]
+
+    @property
+    def index(self) -> int:
+        """The chosen utterance, counted as given."""
+        _, result = self.heard()
+        rates = np.divide(result.word_errors, np.maximum(1, result.word_counts))
+        order = np.arange(len(rates))
+        if self.state["order"] != "as given":
+            order = np.argsort(-rates if self.state["order"] == "worst first" else rates, kind="stable")
+        return int(order[min(self.state["place"], len(order)) - 1])
+
+    @property
+    def hypothesis(self) -> str:
+        return self.heard()[1].hypotheses[self.index]
+
+    def alternatives(self) -> list[tuple[str, float]]:
+        """What the beam search would write, best first, with its scores; empty without a search."""
+        found, _ = self.heard()
+        return [] if self.search is None else self.search.alternatives(found.log_probs[self.index])
+
+    def word_times(self) -> list[Word]:
+        """When the words of hypothesis or reference are said, by the best path that spells them; empty if none can."""
+        found, result = self.heard()
+        texts = result.hypotheses if self.state["words_of"] == "hypothesis" else result.references
+        try:
+            return align(found.log_probs[self.index], texts[self.index])
+        except RuntimeError:  # torchaudio: more letters than frames
+            return []
+
+    def figure(self) -> Figure:
+        found, _ = self.heard()
+        utterance = found.utterances[self.index]
+        probabilities = found.log_probs[self.index].exp().numpy()
+        end = 0.02 * len(probabilities) + 0.005
+        best = probabilities.argmax(1)
+        figure = plots.Picture(figsize=(11.5, 5.6))
+        grid = figure.add_gridspec(
+            3, 1, height_ratios=(5, 1.2, 0.55), left=0.06, right=0.985, top=0.93, bottom=0.09, hspace=0.12
+        )
+        top, middle, low = (figure.add_subplot(place) for place in grid)
+        used = sorted({BLANK, *best.tolist(), *np.flatnonzero(probabilities.max(0) > 0.05).tolist()})
+        drawing.draw_emissions(top, probabilities[:, used], [VOCABULARY[k] for k in used], utterance.phones)
+        top.set_xticklabels([])
+        seconds = 0.0125 + 0.02 * np.arange(len(probabilities))
+        middle.plot(seconds, 100 * probabilities[:, BLANK], color=plots.BLUE)
+        middle.set(ylabel="blank (%)", xlim=(0, end), ylim=(-5, 105))
+        middle.set_xticklabels([])
+        for t, symbol in zip(seconds, best.tolist(), strict=True):
+            if symbol != BLANK:
+                middle.text(t, 45, VOCABULARY[symbol], ha="center", fontsize=9, color=plots.RED)
+        low.set(xlim=(0, end), yticks=[], ylim=(0, 1), xlabel="time (s)")
+        for number, word in enumerate(self.word_times()):
+            colour = plots.SKY if number % 2 else plots.YELLOW
+            low.axvspan(word.start, word.end, color=colour, alpha=0.5)
+            low.text((word.start + word.end) / 2, 0.5, word.word, ha="center", va="center", fontsize=9)
+        low.set_ylabel("words", fontsize=9)
+        return figure
+
+    def words(self) -> str:
+        found, result = self.heard()
+        i, utterance = self.index, found.utterances[self.index]
+        marks = []
+        for kind, said, written in align_words(result.references[i], result.hypotheses[i]):
+            if kind == EQUAL:
+                marks.append(f"<span>{escape(said)}</span>")
+            else:
+                missing = f"<s>{escape(said)}</s> " if said else ""
+                marks.append(f'<span style="color:#b85c00">{missing}<b>{escape(written)}</b></span>')
+        wrong = f"{result.word_errors[i]} of {result.word_counts[i]} words wrong"
+        lines = [
+            f"<b>{escape(utterance.id)}</b>, {escape(utterance.speaker)}: {wrong}; all: {escape(str(result))}",
+            f"said, and in colour what was written instead: {' '.join(marks)}",
+        ]
+        rows = "".join(
+            f"<tr><td>{escape(text) or '(nothing)'}</td><td>{value:.1f}</td></tr>"
+            for text, value in self.alternatives()
+        )
+        if rows:
+            lines.append(f"<table><tr><th>beam search would write</th><th>score</th></tr>{rows}</table>")
+        return "<br>".join(lines) + player(read_audio(utterance.audio))
+
+    def alt(self) -> str:
+        found, result = self.heard()
+        return (
+            f"CTC viewer: {self.state['recogniser']} on {found.utterances[self.index].id}. "
+            f"Said: “{result.references[self.index]}”. Written: “{self.hypothesis}”."
+        )

@@ -1,0 +1,87 @@
+"""Parts of pictures that widgets put together: each draws into axes that it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from kdkit.plots import _FRAME_CENTRE, BLUE, HEAT, RED, _draw_frames, _draw_phones
+
+
+def draw_standardised(axes, values, phones: Sequence[tuple[float, str]] = ()) -> None:
+    """(frames at 50 Hz, D), every dimension standardised over the frames, with the phones."""
+    values = np.asarray(values)
+    _draw_frames(axes, (values - values.mean(0)) / (values.std(0) + 1e-6), 0.02, "dimension", -3, 3)
+    _draw_phones(axes, phones, 0.02 * len(values) + 0.005, "white")
+    axes.set_yticks([])
+
+
+def draw_ids(axes, ids, frames: int, label: str = "") -> None:
+    """Cluster ids (frames,) as a strip of colours, a new colour where the id changes; None says that there are none."""
+    end = 0.02 * frames + 0.005
+    axes.set(xlim=(0, end), yticks=[], xlabel="time (s)")
+    if ids is None:
+        axes.text(end / 2, 0, "no clusters of this layer", ha="center", va="center", fontsize=9)
+        axes.set_ylim(-1, 1)
+        return
+    order = {int(k): i for i, k in enumerate(dict.fromkeys(np.asarray(ids).tolist()))}
+    colours = np.array([[order[int(k)] * 7 % 20 for k in ids]])
+    extent = (0.0025, end, -0.5, 0.5)
+    axes.imshow(colours, aspect="auto", extent=extent, cmap="tab20", vmin=0, vmax=19, interpolation="nearest")
+    changes = [0, *(t for t in range(1, len(ids)) if ids[t] != ids[t - 1]), len(ids)]
+    for begin, stop in pairwise(changes):
+        if stop - begin >= 3:
+            axes.text(
+                0.0025 + 0.01 * (begin + stop), 0, str(ids[begin]), ha="center", va="center", fontsize=7
+            )
+    axes.set_ylabel("ids", fontsize=9)
+    axes.set_xlabel(f"time (s); ids: {label}" if label else "time (s)")
+
+
+def draw_attention(axes, weights) -> None:
+    """One head's (T, T) weights: frames that look from bottom to top, what they look at from left to right."""
+    weights = np.asarray(weights)
+    end = 0.02 * len(weights)
+    top = np.quantile(weights, 0.995)
+    axes.imshow(weights, origin="lower", extent=(0, end, 0, end), cmap=HEAT, vmin=0, vmax=top, aspect="auto")
+    axes.set_xlabel("looked at (s)")
+    axes.set_ylabel("looks (s)", fontsize=9)
+
+
+def draw_accuracy(axes, probe, layer: int) -> None:
+    """The probe's curve over layers, ``layer`` marked, Fbank + deltas dashed."""
+    low, value, high = (
+        100 * np.array([getattr(s, k) for s in probe.layers]) for k in ("low", "accuracy", "high")
+    )
+    axes.fill_between(range(len(value)), low, high, color=BLUE, alpha=0.2, linewidth=0)
+    axes.plot(value, color=BLUE, linewidth=1.5)
+    axes.plot(layer, value[layer], "o", color=RED, markersize=9)
+    axes.annotate(f"{value[layer]:.1f} %", (layer, value[layer]), xytext=(0, 9), textcoords="offset points",
+                  ha="center", fontsize=9, color=RED)  # fmt: skip
+    axes.axhline(100 * probe.fbank.accuracy, color="0.3", linestyle="--", linewidth=1)
+    axes.set(xlabel="layer", xlim=(-0.7, len(value) - 0.3))
+    axes.set_title("phone probe (% of frames)", fontsize=9)
+    axes.margins(y=0.2)
+    axes.grid(axis="y", alpha=0.3)
+
+
+def draw_fbank(axes, features, phones: Sequence[tuple[float, str]] = (), window: float = 25) -> None:
+    """Fbank (frames at 100 Hz, bins) of windows of so many ms, with the phones."""
+    _draw_frames(axes, features, 0.01, "mel bin", centre=window / 2000)
+    _draw_phones(axes, phones, _FRAME_CENTRE + 0.01 * len(features), "white")
+
+
+def draw_cursor(axes, seconds: float) -> None:
+    """A line at the middle of the chosen frame."""
+    axes.axvline(seconds, color=RED, linewidth=2)
+
+
+def draw_emissions(
+    axes, probabilities, symbols: Sequence[str], phones: Sequence[tuple[float, str]] = ()
+) -> None:
+    """CTC emissions (frames at 50 Hz, symbols) as probabilities 0..1; the first symbol is the blank."""
+    _draw_frames(axes, probabilities, 0.02, "symbol", 0, 1)
+    axes.set_yticks(range(len(symbols)), ["blank", *symbols[1:]], fontsize=8)
+    _draw_phones(axes, phones, 0.02 * len(probabilities) + 0.005, "0.6")

@@ -1,0 +1,170 @@
+"""Layer explorer (notebook 01): one utterance in one layer, or in two; sound, phones, ids, attention, accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from sklearn.cluster import MiniBatchKMeans
+from torch import Tensor
+
+from kdkit import plots
+from kdkit.activations import Frames
+from kdkit.audio import read_audio
+from kdkit.manifest import Utterance
+from kdkit.probing.attention import attention_weights
+from kdkit.probing.phones import PhoneProbe
+from kdkit.probing.similarity import linear_cka
+from kdkit.teachers import Teacher
+from kdkit.widgets import drawing
+from kdkit.widgets.panel import Panel, choice, player, slider
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """One utterance through one model."""
+
+    hidden: list[np.ndarray]  # H^0 .. H^L, each (T, D)
+    attention: list[Tensor]  # of layers 1 .. L: (heads, T, T)
+    ids: np.ndarray | None  # (T,) of the teacher's codebook
+
+
+class LayerExplorer(Panel):
+    """What does a layer make of an utterance?
+
+    ``models``: {name: Teacher} (a student too, as ``Teacher(model, None, name, {})``). ``probes``: {name: PhoneProbe},
+    for the curve. ``frames``: {name: Frames}, of which every layer's clusters are made (k-means, ``clusters`` ids).
+    The second picture is of ``other`` at layer ``other_layer``; "none" leaves it out.
+    """
+
+    title = "Layer explorer"
+
+    def __init__(
+        self,
+        models: Mapping[str, Teacher],
+        utterances: Sequence[Utterance],
+        probes: Mapping[str, PhoneProbe] | None = None,
+        frames: Mapping[str, Frames] | None = None,
+        clusters: int = 50,
+    ):
+        self.models, self.utterances = dict(models), list(utterances)
+        self.probes, self.frames, self.clusters = dict(probes or {}), dict(frames or {}), clusters
+        self._seen: dict[tuple[str, int], _Seen] = {}
+        self._kmeans: dict[tuple[str, int], MiniBatchKMeans] = {}
+        layers = min(model.config.layers for model in self.models.values())
+        heads = min(model.config.heads for model in self.models.values())
+        names = list(self.models)
+        texts = [(f"{i + 1}: {u.text[:48]}", i) for i, u in enumerate(self.utterances)]
+        super().__init__(
+            utterance=choice("utterance", texts),
+            model=choice("model", names),
+            layer=slider("layer", layers // 2, 0, layers),
+            other=choice("compare", ["none", *names], "none"),
+            other_layer=slider("its layer", layers, 0, layers),
+            head=slider("head", 1, 1, heads),
+        )
+
+    def seen(self, model: str, utterance: int) -> _Seen:
+        """Hidden states, attention and codebook ids, computed once."""
+        key = (model, utterance)
+        if key not in self._seen:
+            teacher = self.models[model]
+            wave = read_audio(self.utterances[utterance].audio)
+            device = next(teacher.model.parameters()).device
+            with torch.no_grad():
+                output = teacher.hidden(wave[None].to(device), torch.tensor([len(wave)], device=device))
+                book = teacher.codebook
+                ids = None if book is None else book(output.last[0]).argmax(-1).cpu().numpy()
+            hidden = [h[0].float().cpu().numpy() for h in output.hidden]
+            self._seen[key] = _Seen(hidden, attention_weights(teacher, wave), ids)
+        return self._seen[key]
+
+    def ids(self, model: str, layer: int) -> tuple[str, np.ndarray | None]:
+        """Cluster ids (T,) of the present utterance, and whose they are: k-means of that layer, or the codebook."""
+        seen = self.seen(model, self.state["utterance"])
+        if model in self.frames:
+            key = (model, layer)
+            if key not in self._kmeans:
+                x = np.asarray(self.frames[model].features[2 + layer], dtype=np.float32)
+                self._kmeans[key] = MiniBatchKMeans(self.clusters, n_init=1, max_iter=10, random_state=0).fit(
+                    x
+                )
+            return f"k-means of H{layer}", self._kmeans[key].predict(seen.hidden[layer])
+        if layer == len(seen.hidden) - 1 and seen.ids is not None:
+            return "codebook", seen.ids
+        return "", None
+
+    def shown(self) -> list[tuple[str, int]]:
+        """(model, layer) of each of the one or two pictures."""
+        pairs = [(self.state["model"], self.state["layer"])]
+        if self.state["other"] != "none":
+            pairs.append((self.state["other"], self.state["other_layer"]))
+        return pairs
+
+    def figure(self) -> Figure:
+        pairs, utterance = self.shown(), self.utterances[self.state["utterance"]]
+        figure = plots.Picture(figsize=(11.5, 0.5 + 3.2 * len(pairs)))
+        edge = 0.5 / figure.get_figheight()
+        outer = figure.add_gridspec(
+            len(pairs), 3, width_ratios=(3.4, 1.15, 1.25), left=0.04, right=0.985, top=1 - edge, bottom=edge,
+            wspace=0.22, hspace=0.5,
+        )  # fmt: skip
+        for row, (model, layer) in enumerate(pairs):
+            strip = outer[row, 0].subgridspec(2, 1, height_ratios=(5, 1), hspace=0.08)
+            axes = [figure.add_subplot(place) for place in (strip[0], strip[1], outer[row, 1], outer[row, 2])]
+            seen = self.seen(model, self.state["utterance"])
+            drawing.draw_standardised(axes[0], seen.hidden[layer], utterance.phones)
+            axes[0].set_ylabel(f"{model} H{layer}", fontsize=9)
+            axes[0].set_xticklabels([])
+            whose, ids = self.ids(model, layer)
+            drawing.draw_ids(axes[1], ids, len(seen.hidden[layer]), whose)
+            head = min(self.state["head"], len(seen.attention[0])) - 1
+            if layer:
+                drawing.draw_attention(axes[2], seen.attention[layer - 1][head])
+                axes[2].set_title(f"attention, head {head + 1}", fontsize=9)
+            else:
+                axes[2].axis("off")
+                axes[2].text(0.5, 0.5, "H0 is the input:\nno attention yet", ha="center", va="center")
+            if model in self.probes:
+                drawing.draw_accuracy(axes[3], self.probes[model], layer)
+            else:
+                axes[3].axis("off")
+                axes[3].text(0.5, 0.5, "not probed", ha="center", va="center")
+        return figure
+
+    def likeness(self) -> float | None:
+        """Linear CKA of the two layers on this utterance's frames, None where only one is shown."""
+        pairs = self.shown()
+        if len(pairs) < 2:
+            return None
+        x, y = (self.seen(model, self.state["utterance"]).hidden[layer] for model, layer in pairs)
+        return linear_cka(x.astype(np.float64), y.astype(np.float64))
+
+    def accuracy(self, model: str, layer: int) -> str:
+        """What the probe says of a layer, in words."""
+        if model not in self.probes:
+            return "not probed"
+        score = self.probes[model].layers[layer]
+        return (
+            f"a linear probe reads {100 * score.accuracy:.1f} % ({100 * score.low:.1f} to {100 * score.high:.1f}) "
+            "of the frames of unseen voices"
+        )
+
+    def words(self) -> str:
+        utterance = self.utterances[self.state["utterance"]]
+        lines = [f"<b>{escape(m)} H{layer}</b>: {self.accuracy(m, layer)}." for m, layer in self.shown()]
+        if (cka := self.likeness()) is not None:
+            lines.append(f"CKA of the two on this utterance: {cka:.2f} (few frames make it look large).")
+        lines.append(f"“{escape(utterance.text)}”")
+        return "<br>".join(lines) + player(read_audio(utterance.audio))
+
+    def alt(self) -> str:
+        utterance = self.utterances[self.state["utterance"]]
+        shown = " and ".join(
+            f"{model} H{layer} ({self.accuracy(model, layer)})" for model, layer in self.shown()
+        )
+        return f"Layer explorer: “{utterance.text}” in {shown}, with phones, cluster ids and attention."

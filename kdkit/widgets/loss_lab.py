@@ -1,0 +1,202 @@
+"""Loss lab (notebook 02): one real batch; turn temperature and weights, and see losses, distributions and gradients."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from kdkit import plots
+from kdkit.batches import Batch
+from kdkit.codebook import VARIANTS, ClusterHead
+from kdkit.distill import default_pairs
+from kdkit.errors import ConfigError
+from kdkit.fbank import Fbank
+from kdkit.losses import discriminative_loss, hard_label_loss, regression_loss
+from kdkit.models import SpeechModel
+from kdkit.teachers import Teacher
+from kdkit.widgets import drawing
+from kdkit.widgets.panel import Panel, button, choice, slider
+
+_TOP = 12  # ids that are drawn
+
+
+class LossLab(Panel):
+    """Teacher and student on one batch. The student stays as it is; its heads, new ones, may take steps.
+
+    ``tau`` is the temperature of both sides, ``weight`` is lambda, ``cosine`` w_cos. A click into the spectrogram picks
+    the frame whose distributions are drawn. ``parts()`` gives the losses, ``gradients()`` how hard each of them pulls
+    at the student's states.
+    """
+
+    title = "Loss lab"
+
+    def __init__(self, teacher: Teacher, student: SpeechModel, batch: Batch, seed: int = 0):
+        if teacher.codebook is None:
+            raise ConfigError("the loss lab needs a teacher with a codebook: make one of k-means centroids")
+        self.teacher, self.batch = teacher, batch
+        self.pairs = default_pairs(student.config, teacher.config)
+        device = batch.waves.device
+        with torch.no_grad():
+            target = teacher.hidden(batch.waves, batch.lengths)
+            states = student.to(device).eval()(batch.waves, batch.lengths)
+            self.cosines = teacher.codebook(target.last) * teacher.codebook.tau  # (B, T, K)
+            self.fbank = Fbank()(batch.waves.cpu())
+        self.mask, self.target, self.states = target.mask, target.hidden, states.hidden
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            dim = student.config.dim
+            self.heads = nn.ModuleList(nn.Linear(dim, teacher.config.dim) for _ in self.pairs).to(device)
+            book = teacher.codebook
+            self.cluster_heads = nn.ModuleDict({v: ClusterHead(v, dim, book, 1.0) for v in VARIANTS}).to(
+                device
+            )
+        self.optimiser = torch.optim.AdamW(self.parameters(), lr=3e-3, weight_decay=0.0)
+        self.steps = 0
+        self.frames = self.mask.sum(1).tolist()
+        texts = [(f"{i + 1}: {u.text[:40]}", i) for i, u in enumerate(batch.utterances)]
+        taus = [0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0]
+        super().__init__(
+            utterance=choice("utterance", texts),
+            frame=slider("frame", self.frames[0] // 2, 0, max(self.frames) - 1),
+            tau=choice("tau", taus, 0.1),
+            weight=slider("lambda", 0.4, 0.0, 2.0, 0.1),
+            cosine=slider("w_cos", 1.0, 0.0, 2.0, 0.1),
+            variant=choice("variant", VARIANTS),
+        )
+
+    def parameters(self) -> list[nn.Parameter]:
+        return [p for module in (self.heads, self.cluster_heads) for p in module.parameters()]
+
+    # --- what is measured -------------------------------------------------------------------------------------
+
+    def _losses(self, states: list[Tensor]) -> dict[str, Tensor]:
+        """Weighted parts of the loss of these student states."""
+        distance = angle = 0.0
+        for head, (s, t) in zip(self.heads, self.pairs, strict=True):
+            p, h = head(states[s]), self.target[t]
+            plain = regression_loss(p, h, self.mask, 0.0)
+            angle = angle + regression_loss(p, h, self.mask, 1.0) - plain
+            distance = distance + plain
+        of_ids = hard_label_loss if self.state["variant"] == "hard" else discriminative_loss
+        student, teacher = self.logits(states[-1], self.cosines)
+        count = len(self.pairs)
+        return {
+            "distance": distance / count,
+            "w_cos x angle": self.state["cosine"] * angle / count,
+            "lambda x discriminative": self.state["weight"] * of_ids(student, teacher, self.mask),
+        }
+
+    def logits(self, last: Tensor, cosines: Tensor) -> tuple[Tensor, Tensor]:
+        """Student's and teacher's logits (..., K) at the present temperature, of student states (..., dim).
+
+        ``linear`` logits have no bound and learn their own scale: they are not divided.
+        """
+        variant, tau = self.state["variant"], self.state["tau"]
+        student = self.cluster_heads[variant](last)
+        return (student if variant == "linear" else student / tau), cosines / tau
+
+    def parts(self) -> dict[str, float]:
+        """The weighted parts of the loss; their sum is the loss."""
+        with torch.no_grad():
+            return {name: float(value) for name, value in self._losses(self.states).items()}
+
+    def gradients(self) -> dict[str, float]:
+        """Norm of each part's gradient at the student's hidden states, times 1,000 (means over frames are small)."""
+        states = [state.detach().requires_grad_(True) for state in self.states]
+        norms = {}
+        for name, value in self._losses(states).items():
+            grads = torch.autograd.grad(value, states, retain_graph=True, allow_unused=True)
+            norms[name] = 1e3 * sum(float(g.square().sum()) for g in grads if g is not None) ** 0.5
+        return norms
+
+    def distributions(self) -> tuple[np.ndarray, np.ndarray]:
+        """Teacher's and student's distribution over the cluster ids at the chosen frame, each (K,)."""
+        row, frame = self.state["utterance"], self.frame
+        with torch.no_grad():
+            student, teacher = self.logits(self.states[-1][row, frame], self.cosines[row, frame])
+        return tuple(x.softmax(-1).double().cpu().numpy() for x in (teacher, student))
+
+    def entropies(self) -> tuple[float, float]:
+        """Mean entropy over all real frames, teacher's and student's, in nats."""
+        with torch.no_grad():
+            student, teacher = self.logits(self.states[-1], self.cosines)
+            both = [x[self.mask].log_softmax(-1) for x in (teacher, student)]
+        return tuple(float(-(log.exp() * log).sum(-1).mean()) for log in both)
+
+    @property
+    def frame(self) -> int:
+        """The chosen frame, at most the last of the utterance."""
+        return min(self.state["frame"], self.frames[self.state["utterance"]] - 1)
+
+    def take(self, steps: int = 20) -> None:
+        """Lets the heads learn on this batch with the present weights and temperature; the student stays as it is."""
+        for _ in range(steps):
+            loss = sum(self._losses(self.states).values())
+            self.optimiser.zero_grad()
+            loss.backward()
+            self.optimiser.step()
+        self.steps += steps
+        self.redraw()
+
+    # --- what is shown ----------------------------------------------------------------------------------------
+
+    def extra(self) -> list:
+        return [button("20 steps of the heads", self.take, "Trains the heads on this batch.")]
+
+    def clicked(self, axes: int, x: float, y: float) -> None:
+        if axes == 0:
+            last = self.frames[self.state["utterance"]] - 1
+            self.update(frame=int(np.clip(round((x - 0.0125) / 0.02), 0, last)))
+
+    def figure(self) -> Figure:
+        figure = plots.Picture(figsize=(11.5, 5.4))
+        grid = figure.add_gridspec(2, 1, left=0.06, right=0.985, top=0.93, bottom=0.1, hspace=0.42)
+        top = figure.add_subplot(grid[0])
+        row, frame = self.state["utterance"], self.frame
+        length = int(self.batch.lengths[row])
+        shown = self.fbank[row, : (length - 400) // 160 + 1]
+        drawing.draw_fbank(top, shown, self.batch.utterances[row].phones)
+        drawing.draw_cursor(top, 0.0125 + 0.02 * frame)
+        top.set(ylabel="mel bin", xlabel="time (s); click to choose a frame")
+        lower = grid[1].subgridspec(1, 3, width_ratios=(2.2, 1, 1), wspace=0.45)
+        ids, parts, pulls = (figure.add_subplot(place) for place in lower)
+        teacher, student = self.distributions()
+        best = np.argsort(-(teacher + student))[:_TOP]
+        x = np.arange(len(best))
+        ids.bar(x - 0.2, 100 * teacher[best], 0.4, color=plots.BLUE, label="teacher")
+        ids.bar(x + 0.2, 100 * student[best], 0.4, color=plots.ORANGE, label="student")
+        ids.set_xticks(x, [str(k) for k in best], fontsize=8)
+        ids.set(xlabel=f"cluster id, frame {frame}", ylabel="probability (%)")
+        ids.legend(fontsize=8)
+        short = ("distance", "angle", "discr.")
+        for axes, values, title in (
+            (parts, self.parts(), "loss, weighted"),
+            (pulls, self.gradients(), "gradient norm x 1000"),
+        ):
+            axes.bar(short, values.values(), color=(plots.BLUE, plots.SKY, plots.RED))
+            for i, value in enumerate(values.values()):
+                axes.text(i, value, f"{value:.2f}", ha="center", va="bottom", fontsize=8)
+            axes.set_title(title, fontsize=10)
+            axes.tick_params(axis="x", labelsize=8)
+            axes.margins(y=0.15)
+        return figure
+
+    def words(self) -> str:
+        parts, (teacher, student) = self.parts(), self.entropies()
+        total = sum(parts.values())
+        sums = " + ".join(f"{value:.3f}" for value in parts.values())
+        return (
+            f"<b>loss {total:.3f}</b> = {sums} (distance, w_cos x angle, lambda x discriminative), after {self.steps} "
+            f"steps of the heads. Mean entropy: teacher {teacher:.2f} nats ({np.exp(teacher):.1f} ids in play), "
+            f"student {student:.2f} nats ({np.exp(student):.1f})."
+        )
+
+    def alt(self) -> str:
+        parts = self.parts()
+        return (
+            f"Loss lab: tau {self.state['tau']}, lambda {self.state['weight']:.1f}, w_cos {self.state['cosine']:.1f}, "
+            f"variant {self.state['variant']}, frame {self.frame}: loss {sum(parts.values()):.3f}; "
+            "spectrogram, cluster distributions, loss parts and gradient norms."
+        )

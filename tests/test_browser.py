@@ -1,0 +1,382 @@
+"""The notebooks in JupyterLab in a real browser: run, every control moved, clicked, stopped and resumed."""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
+STAR = (
+    "() => [...document.querySelectorAll('.jp-InputPrompt')].filter(e => e.textContent.includes('*')).length"
+)
+ERRORS = "() => [...document.querySelectorAll('[data-mime-type=\"application/vnd.jupyter.error\"]')].map(e => e.textContent)"
+CONNECTED = "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.connectionStatus === 'connected'"
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium (see .ci/run)"
+)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """JupyterLab on a folder with the notebooks in profile smoke: (address, folder)."""
+    folder = tmp_path_factory.mktemp("lab")
+    for path in NOTEBOOKS.glob("*.ipynb"):
+        text = path.read_text(encoding="utf-8")
+        changed = re.sub(r'(\bprofile = \\")\w+(\\")', r"\1smoke\2", text, count=1)
+        assert changed != text, f"{path.name} has no profile to change"
+        (folder / path.name).write_text(changed, encoding="utf-8")
+    settings = folder / "settings" / "@jupyterlab" / "notebook-extension"
+    settings.mkdir(parents=True)
+    (settings / "tracker.jupyterlab-settings").write_text(
+        '{"windowingMode": "none"}'
+    )  # every cell in the page
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    root = str(NOTEBOOKS.parent)
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    }
+    server = subprocess.Popen(
+        [
+            sys.executable, "-m", "jupyterlab", "--no-browser", f"--port={port}", "--ServerApp.port_retries=0",
+            "--allow-root", "--IdentityProvider.token=", "--LabApp.expose_app_in_browser=True",
+            "--LabApp.extension_manager=readonly", f"--LabApp.user_settings_dir={folder / 'settings'}",
+            f"--LabApp.workspaces_dir={folder / 'workspaces'}",
+        ],
+        cwd=folder, env=environment, stdout=open(folder / "server.log", "w"), stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        for _ in range(200):
+            assert server.poll() is None, (folder / "server.log").read_text()
+            with socket.socket() as attempt:
+                if attempt.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.3)
+        yield f"http://127.0.0.1:{port}", folder
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def open_notebook(lab, browser):
+    """Function: opens a notebook; console errors of all of them are asserted to be none at the end."""
+    address, _ = lab
+    complaints, pages = [], []
+
+    def opened(name: str):
+        page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(f"{address}/lab/tree/{name}.ipynb")
+        page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
+        page.wait_for_function(CONNECTED, timeout=60_000)
+        pages.append(page)
+        return page
+
+    yield opened
+    for page in pages:
+        page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
+        page.close()
+    assert complaints == []
+
+
+def run_all(page, wait: float = 600) -> None:
+    page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells') }")
+    page.wait_for_function(f"() => ({STAR})() > 0", timeout=30_000)
+    page.wait_for_function(f"() => ({STAR})() === 0", timeout=1000 * wait)
+
+
+class Shown:
+    """A widget on the page: its controls by label, and its picture."""
+
+    def __init__(self, page, title: str):
+        self.page = page
+        self.root = page.locator(".kdkit-widget").filter(has=page.locator(f'img[alt^="{title}"]')).first
+        self.root.scroll_into_view_if_needed()
+        self.image = self.root.locator("img")
+
+    @property
+    def alt(self) -> str:
+        return self.image.get_attribute("alt")
+
+    @property
+    def drawn(self) -> int:
+        return int(self.image.get_attribute("data-drawn"))
+
+    def pixels(self) -> bytes:
+        return self.image.screenshot()
+
+    def after(self, act) -> float:
+        """Acts, waits until the picture has been drawn anew, and returns the seconds that it took."""
+        before, began = self.drawn, time.perf_counter()
+        act()
+        while self.drawn == before:
+            assert time.perf_counter() - began < 30, f"nothing was drawn after {act}"
+            self.page.wait_for_timeout(20)
+        return time.perf_counter() - began
+
+    def control(self, label: str):
+        return (
+            self.root.locator(".jupyter-widgets")
+            .filter(has=self.page.locator(f'label:text-is("{label}")'))
+            .last
+        )
+
+    def slide(self, label: str, key: str = "ArrowRight") -> None:
+        handle = self.control(label).locator(".noUi-handle")
+        handle.focus()
+        self.after(lambda: handle.press(key))
+
+    def choose(self, label: str, option) -> None:
+        self.after(lambda: self.control(label).locator("select").select_option(option))
+
+    def press(self, label: str) -> None:
+        self.root.get_by_role("button", name=label).click()
+
+    def click(self, across: float, down: float) -> None:
+        box = self.image.bounding_box()
+        self.after(lambda: self.image.click(position={"x": across * box["width"], "y": down * box["height"]}))
+
+
+def keep(shown: Shown, name: str) -> None:
+    """A screenshot for README, where KDKIT_SCREENSHOTS names a folder."""
+    if folder := os.environ.get("KDKIT_SCREENSHOTS"):
+        shown.root.screenshot(path=Path(folder) / f"{name}.png")
+
+
+def test_layer_explorer(open_notebook):
+    page = open_notebook("01_teacher_probing")
+    run_all(page)
+    assert page.evaluate(ERRORS) == []
+    shown = Shown(page, "Layer explorer")
+    seen = {shown.pixels()}
+    assert "tiny H6" in shown.alt
+    shown.slide("layer")
+    assert "tiny H7" in shown.alt
+    seen.add(shown.pixels())
+    shown.choose("utterance", {"index": 2})
+    seen.add(shown.pixels())
+    shown.slide("head")
+    seen.add(shown.pixels())
+    shown.choose("compare", "student")
+    assert "and student H12" in shown.alt and "CKA of the two" in shown.root.inner_text()
+    seen.add(shown.pixels())
+    shown.slide("its layer", "ArrowLeft")
+    assert "student H11" in shown.alt
+    seen.add(shown.pixels())
+    keep(shown, "layer_explorer")
+    shown.choose("model", "student")
+    assert "student H7" in shown.alt
+    seen.add(shown.pixels())
+    assert len(seen) == 7, "two settings looked the same"
+    assert shown.root.locator("audio").count() == 1
+
+
+def test_loss_lab_designer_and_dashboard(open_notebook):
+    page = open_notebook("02_distillation")
+    run_all(page)
+    assert page.evaluate(ERRORS) == []
+
+    lab = Shown(page, "Loss lab")
+    seen = {lab.pixels()}
+    lab.choose("tau", "0.5")
+    assert "tau 0.5" in lab.alt
+    seen.add(lab.pixels())
+    for label in ("lambda", "w_cos", "frame"):
+        lab.slide(label)
+        seen.add(lab.pixels())
+    assert "lambda 0.5, w_cos 1.1" in lab.alt
+    lab.choose("variant", "hard")
+    seen.add(lab.pixels())
+    before = lab.alt
+    lab.after(lambda: lab.press("20 steps"))
+    assert "after 20 steps" in lab.root.inner_text() and lab.alt != before
+    lab.click(0.3, 0.2)
+    early = int(re.search(r"frame (\d+)", lab.alt)[1])
+    lab.click(0.7, 0.2)
+    late = int(re.search(r"frame (\d+)", lab.alt)[1])
+    assert early < late and 0.25 < early / late < 0.6, (early, late)
+    lab.choose("utterance", {"index": 1})
+    seen.add(lab.pixels())
+    assert len(seen) == 7
+    keep(lab, "loss_lab")
+
+    designer = Shown(page, "Student designer")
+    seen = {designer.pixels()}
+    assert "12 layers of width 96" in designer.alt
+    designer.slide("depth", "ArrowLeft")
+    assert "11 layers" in designer.alt and "(estimated)" in designer.root.inner_text()
+    seen.add(designer.pixels())
+    designer.after(lambda: designer.press("measure"))
+    assert "(measured)" in designer.root.inner_text()
+    for label, text in (("width", "width 112"), ("FFN", "FFN 128")):
+        designer.slide(label)
+        assert text in designer.alt
+        seen.add(designer.pixels())
+    designer.choose("heads", "2")
+    designer.choose("front-end", "waveform")
+    assert "2 heads, waveform" in designer.alt
+    keep(designer, "student_designer")
+    designer.choose("preset", "tiny-sw-fbank")
+    assert "2 layers of width 160, FFN 640, 5 heads, fbank" in designer.alt
+    seen.add(designer.pixels())
+    assert len(seen) == 5
+
+    board = Shown(page, "Training dashboard")
+    assert "done, 4 steps" in board.root.inner_text()
+    seen = {board.pixels()}
+    board.slide("mean over")
+    seen.add(board.pixels())
+    board.after(lambda: board.root.get_by_label("logarithmic").check())
+    seen.add(board.pixels())
+    assert len(seen) == 3
+
+
+def test_front_end_lab(open_notebook):
+    page = open_notebook("03_fbank_front_end")
+    run_all(page)
+    assert page.evaluate(ERRORS) == []
+    shown = Shown(page, "Front-end lab")
+    seen = {shown.pixels()}
+    for label in ("mel bins", "window, ms", "mask, bins", "mask, frames", "frame"):
+        shown.slide(label)
+        seen.add(shown.pixels())
+    assert "84 bins, 30 ms" in shown.alt
+    shown.click(0.5, 0.5)
+    assert "frame 4" not in shown.root.inner_text()
+    keep(shown, "front_end_lab")
+    shown.choose("front-end of", "tiny-dt-fbank")
+    assert "front-end of tiny-dt-fbank" in shown.root.inner_text()
+    seen.add(shown.pixels())
+    shown.choose("utterance", {"index": 3})
+    seen.add(shown.pixels())
+    assert len(seen) == 8
+
+
+def test_ctc_viewer(open_notebook):
+    page = open_notebook("04_low_resource_finetuning")
+    run_all(page)
+    assert page.evaluate(ERRORS) == []
+    shown = Shown(page, "CTC viewer")
+    seen = {shown.pixels()}
+    assert "Written: “" in shown.alt
+    shown.slide("utterance")
+    seen.add(shown.pixels())
+    keep(shown, "ctc_viewer")
+    worst = wrong(shown)
+    shown.choose("order", "best first")
+    assert wrong(shown) <= worst
+    seen.add(shown.pixels())
+    shown.choose("word times of", "reference")
+    seen.add(shown.pixels())
+    shown.choose("recogniser", {"index": 0})
+    seen.add(shown.pixels())
+    assert len(seen) == 5
+    assert shown.root.locator("audio").count() == 1
+
+
+def wrong(shown: Shown) -> float:
+    """Share of wrong words of the utterance that is shown."""
+    errors, words = map(int, re.search(r"(\d+) of (\d+) words wrong", shown.root.inner_text()).groups())
+    return errors / words
+
+
+SLOW = '''
+import time, torch
+from kdkit.training import TrainConfig
+from kdkit.widgets import TrainingDashboard
+
+class Slow(torch.nn.Module):
+    """A line through two points, a step in a tenth of a second."""
+    def __init__(self):
+        super().__init__()
+        self.slope = torch.nn.Parameter(torch.zeros(()))
+    def forward(self, batch):
+        time.sleep(0.1)
+        return (self.slope - 1) ** 2, {}
+
+class One:
+    seconds, utterances = 1.0, ["u"]
+    def to(self, device): return self
+
+class Batches:
+    stride = 1
+    def batch(self, number): return One()
+'''
+
+
+def test_stop_and_resume(lab, open_notebook):
+    _, folder = lab
+    sources = [
+        SLOW,
+        'board = TrainingDashboard(("loss",))\nboard.show()',
+        'task = Slow()\nlog = board.train("line", task, Batches(), TrainConfig(steps=80, log_every=2), "line", resume=False)',
+        'board.wait(); print("slope", float(task.slope), "rows", len(board.logs["line"]))',
+    ]
+    cells = [
+        {
+            "cell_type": "code",
+            "id": f"c{i}",
+            "metadata": {},
+            "source": s,
+            "outputs": [],
+            "execution_count": None,
+        }
+        for i, s in enumerate(sources)
+    ]
+    kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+    notebook = {"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}
+    (folder / "dashboard.ipynb").write_text(json.dumps(notebook))
+    page = open_notebook("dashboard")
+    page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells') }")
+    board = Shown(page, "Training dashboard")
+    page.wait_for_function(
+        "() => /line: step \\d+ of 80/.test(document.querySelector('.kdkit-widget')?.innerText)",
+        timeout=60_000,
+    )
+    board.press("Stop")
+    page.wait_for_function(
+        "() => /stopped after step \\d+/.test(document.querySelector('.kdkit-widget').innerText)",
+        timeout=30_000,
+    )
+    step = int(re.search(r"stopped after step (\d+)", board.root.inner_text())[1])
+    assert 0 < step < 80, "the button was not heard while the cell ran"
+    page.wait_for_function(f"() => ({STAR})() === 0", timeout=30_000)
+    assert "KeyboardInterrupt" in page.evaluate(ERRORS)[0]
+    keep(board, "training_dashboard")
+    board.press("Resume")
+    page.wait_for_function(
+        "() => /line: done, 80 steps/.test(document.querySelector('.kdkit-widget').innerText)", timeout=60_000
+    )
+    page.evaluate(
+        "() => { const n = window.jupyterapp.shell.currentWidget.content; n.activeCellIndex = 3; "
+        "window.jupyterapp.commands.execute('notebook:run-cell') }"
+    )
+    page.wait_for_function(
+        "() => /rows 40/.test(document.querySelector('.jp-Notebook').innerText)", timeout=30_000
+    )
+    assert (folder / "line" / "checkpoints").is_dir()
