@@ -14,15 +14,24 @@ import pytest
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+]
 STAR = (
     "() => [...document.querySelectorAll('.jp-InputPrompt')].filter(e => e.textContent.includes('*')).length"
 )
-ERRORS = "() => [...document.querySelectorAll('[data-mime-type=\"application/vnd.jupyter.error\"]')].map(e => e.textContent)"
-CONNECTED = "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.connectionStatus === 'connected'"
+LAB = "window.jupyterapp.shell.currentWidget"
+CONNECTED = (
+    f"() => window.jupyterapp && {LAB}?.sessionContext?.session?.kernel?.connectionStatus === 'connected'"
+)
+ERRORS = (
+    f"() => {LAB}.content.widgets.flatMap(cell => cell.model.outputs?.toJSON() ?? [])"
+    ".filter(output => output.output_type === 'error').map(output => output.ename + ': ' + output.evalue)"
+)
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytestmark = pytest.mark.skipif(
@@ -51,6 +60,7 @@ def lab(tmp_path_factory):
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     }
+    log = (folder / "server.log").open("w")
     server = subprocess.Popen(
         [
             sys.executable, "-m", "jupyterlab", "--no-browser", f"--port={port}", "--ServerApp.port_retries=0",
@@ -58,7 +68,7 @@ def lab(tmp_path_factory):
             "--LabApp.extension_manager=readonly", f"--LabApp.user_settings_dir={folder / 'settings'}",
             f"--LabApp.workspaces_dir={folder / 'workspaces'}",
         ],
-        cwd=folder, env=environment, stdout=open(folder / "server.log", "w"), stderr=subprocess.STDOUT,
+        cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT,
     )  # fmt: skip
     try:
         for _ in range(200):
@@ -71,6 +81,7 @@ def lab(tmp_path_factory):
     finally:
         server.terminate()
         server.wait(30)
+        log.close()
 
 
 @pytest.fixture(scope="module")
@@ -334,7 +345,8 @@ def test_stop_and_resume(lab, open_notebook):
     sources = [
         SLOW,
         'board = TrainingDashboard(("loss",))\nboard.show()',
-        'task = Slow()\nlog = board.train("line", task, Batches(), TrainConfig(steps=80, log_every=2), "line", resume=False)',
+        "recipe = TrainConfig(steps=80, log_every=2)\ntask = Slow()\n"
+        'log = await board.train("line", task, Batches(), recipe, "line", resume=False)',
         'board.wait(); print("slope", float(task.slope), "rows", len(board.logs["line"]))',
     ]
     cells = [
@@ -366,7 +378,7 @@ def test_stop_and_resume(lab, open_notebook):
     step = int(re.search(r"stopped after step (\d+)", board.root.inner_text())[1])
     assert 0 < step < 80, "the button was not heard while the cell ran"
     page.wait_for_function(f"() => ({STAR})() === 0", timeout=30_000)
-    assert "KeyboardInterrupt" in page.evaluate(ERRORS)[0]
+    assert "StoppedTraining" in page.evaluate(ERRORS)[0]
     keep(board, "training_dashboard")
     board.press("Resume")
     page.wait_for_function(

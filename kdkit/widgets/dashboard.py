@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -21,17 +22,21 @@ from kdkit.widgets.panel import Panel, button, slider
 _EVERY = 1.0  # seconds between two pictures of a running training
 
 
+class StoppedTraining(Exception):
+    """A training ended before its last step because somebody wanted it; what was trained is saved."""
+
+
 class TrainingDashboard(Panel):
     """Runs trainings and shows them.
 
         board = TrainingDashboard(("loss", "dev loss"))
         board.show()
-        logs = {"student": board.train("student", task, batches, recipe, folder)}
+        log = await board.train("student", task, batches, recipe, folder)
 
-    :meth:`train` takes what :func:`kdkit.training.train` takes and returns the same log. *Stop* ends the step, saves,
-    and raises KeyboardInterrupt in the cell, as Ctrl-C does; *Resume* goes on from there in the background, and so
-    does running the cell again. (While a cell runs, a button is heard where the kernel has subshells: ipykernel 7 with
-    JupyterLab 4.4. Elsewhere the notebook's own stop button does the same.)
+    :meth:`train` takes what :func:`kdkit.training.train` takes and returns the same log. The training runs in a thread
+    while the cell waits, so that buttons are heard (by ipykernel 7; elsewhere, the notebook's own stop button does the
+    same). *Stop* ends the step, saves, and raises :class:`StoppedTraining` in the cell; *Resume* goes on from there
+    in the background, and so does running the cell again.
 
     ``earlier``: {name: run folder or log}, drawn dotted. A run that starts anew keeps its last curve that way.
     """
@@ -63,14 +68,22 @@ class TrainingDashboard(Panel):
 
     # --- running ----------------------------------------------------------------------------------------------
 
-    def train(self, name: str, task, batches, config, out: Path, evaluate=None, resume: bool = True, **more):
+    async def train(
+        self, name: str, task, batches, config, out: Path, evaluate=None, resume: bool = True, **more
+    ) -> list[dict]:
         """Trains, and shows it; returns the log. A run that was stopped here goes on, even without ``resume``."""
         resume = resume or name in self.stopped
         before = Path(out) / "metrics.jsonl"
         if not resume and before.is_file():
             self.earlier[f"{name}, before"] = read_rows(before)
         self._last = name, (task, batches, config, out, evaluate), more
-        return self._run(resume)
+        training = asyncio.ensure_future(asyncio.to_thread(self._run, resume))
+        try:
+            return await asyncio.shield(training)
+        except asyncio.CancelledError:  # the notebook's own stop button
+            self.stop()
+            await training
+            raise
 
     def _run(self, resume: bool) -> list[dict]:
         name, arguments, more = self._last
@@ -103,7 +116,7 @@ class TrainingDashboard(Panel):
             self.stopped.add(name)
             step = self.logs[name][-1]["step"] if self.logs.get(name) else 0
             self.status = f"{name}: stopped after step {step}, saved; Resume, or run the cell again, to go on"
-            raise
+            raise StoppedTraining(self.status) from None  # a KeyboardInterrupt would end the event loop
         except BaseException as error:
             self.status = f"{name}: {type(error).__name__}: {error}"
             raise
@@ -128,7 +141,7 @@ class TrainingDashboard(Panel):
             return
 
         def go_on() -> None:
-            with suppress(KeyboardInterrupt):  # stopped again: the status says so
+            with suppress(StoppedTraining):  # again: the status says so
                 self._run(resume=True)
 
         self._thread = threading.Thread(target=go_on, daemon=True)

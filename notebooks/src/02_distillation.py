@@ -433,7 +433,7 @@ def unseen_voices(task):
 # The heads of S&W learn the layers that notebook 01 chose, if it ran in this run folder, else DistilHuBERT's.
 #
 # The dashboard shows the curves as they come. *Stop* saves and stops; *Resume*, or running the cell again, goes on
-# where it was.
+# where it was. (`await`: the cell waits for the training, but hears the buttons meanwhile.)
 
 # %%
 labels = {"loss": "loss, training voices", "dev loss": "loss, unseen voices"}
@@ -449,7 +449,9 @@ for name in ("tiny-dt-fbank", "tiny-sw-fbank"):
     mapping = layer_wise(student.config, teacher.config) if deep else prediction_heads(student.config, chosen)
     task = DistillTask(student, teacher, DistillConfig(mapping))
     folder = lesson.out / "training" / "02_distillation" / name
-    logs[name] = board.train(name, task, batches, recipe, folder, unseen_voices, resume=size.from_nothing)
+    logs[name] = await board.train(
+        name, task, batches, recipe, folder, unseen_voices, resume=size.from_nothing
+    )
     live[name] = student
     lesson.keep_student(name, student, {"structure": name, "steps": recipe.steps, "seed": seed})
 

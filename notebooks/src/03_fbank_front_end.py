@@ -461,7 +461,7 @@ for name in ("tiny-dt-waveform", "tiny-dt-fbank", adapted):
     task = DistillTask(student, teacher, losses)
     folder = lesson.out / "training" / "03_fbank_front_end" / name.replace(", ", "-")
     settings = replace(recipe, stages=stages)
-    logs[name] = board.train(name, task, batches, settings, folder, resume=size.from_nothing)
+    logs[name] = await board.train(name, task, batches, settings, folder, resume=size.from_nothing)
 
 # %%
 labels |= {"times_real_time": "seconds of speech per second"}

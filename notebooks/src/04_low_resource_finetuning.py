@@ -325,7 +325,9 @@ for name, model in (("distilled", distilled), ("scratch", scratch)):
     live[name] = Recogniser(model.requires_grad_(True))
     batches = Batches(labelled, size.seconds_per_batch, seed, cache=True)
     folder = lesson.out / "training" / "04_low_resource_finetuning" / name
-    logs[name] = board.train(name, CTCTask(live[name]), batches, recipe, folder, resume=size.from_nothing)
+    logs[name] = await board.train(
+        name, CTCTask(live[name]), batches, recipe, folder, resume=size.from_nothing
+    )
 
 # %%
 figure = plots.training_curves(logs, ("loss", "blanks"), labels, "Fine-tuning, live")
