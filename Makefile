@@ -15,13 +15,16 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help report test lint format notebooks install clean
+.PHONY: help report lab test lint format notebooks install clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 report: $(STAMP)  ## run the notebooks, write one HTML report (PROFILE=quick OUT=runs/quick)
 	$(BIN)/kdkit report --profile $(PROFILE) --out $(OUT)
+
+lab: $(STAMP)  ## JupyterLab on the first notebook
+	$(BIN)/jupyter lab notebooks/01_teacher_probing.ipynb
 
 # A file of tests stays on one worker; tests/conftest.py puts the notebooks first. One thread a worker.
 test: $(STAMP) lint  ## lint, unit tests and all notebooks in profile smoke

@@ -102,7 +102,7 @@ def open_notebook(lab, browser):
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
         page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(f"{address}/lab/tree/{name}.ipynb")
+        page.goto(f"{address}/lab/workspaces/{name}/tree/{name}.ipynb")
         page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
         page.wait_for_function(CONNECTED, timeout=60_000)
         pages.append(page)
@@ -162,8 +162,8 @@ class Shown:
         handle.focus()
         self.after(lambda: handle.press(key))
 
-    def choose(self, label: str, option) -> None:
-        self.after(lambda: self.control(label).locator("select").select_option(option))
+    def choose(self, label: str, value: str | None = None, **which) -> None:
+        self.after(lambda: self.control(label).locator("select").select_option(value, **which))
 
     def press(self, label: str) -> None:
         self.root.get_by_role("button", name=label).click()
@@ -189,7 +189,7 @@ def test_layer_explorer(open_notebook):
     shown.slide("layer")
     assert "tiny H7" in shown.alt
     seen.add(shown.pixels())
-    shown.choose("utterance", {"index": 2})
+    shown.choose("utterance", index=2)
     seen.add(shown.pixels())
     shown.slide("head")
     seen.add(shown.pixels())
@@ -231,7 +231,7 @@ def test_loss_lab_designer_and_dashboard(open_notebook):
     lab.click(0.7, 0.2)
     late = int(re.search(r"frame (\d+)", lab.alt)[1])
     assert early < late and 0.25 < early / late < 0.6, (early, late)
-    lab.choose("utterance", {"index": 1})
+    lab.choose("utterance", index=1)
     seen.add(lab.pixels())
     assert len(seen) == 7
     keep(lab, "loss_lab")
@@ -283,7 +283,7 @@ def test_front_end_lab(open_notebook):
     shown.choose("front-end of", "tiny-dt-fbank")
     assert "front-end of tiny-dt-fbank" in shown.root.inner_text()
     seen.add(shown.pixels())
-    shown.choose("utterance", {"index": 3})
+    shown.choose("utterance", index=3)
     seen.add(shown.pixels())
     assert len(seen) == 8
 
@@ -304,7 +304,7 @@ def test_ctc_viewer(open_notebook):
     seen.add(shown.pixels())
     shown.choose("word times of", "reference")
     seen.add(shown.pixels())
-    shown.choose("recogniser", {"index": 0})
+    shown.choose("recogniser", index=0)
     seen.add(shown.pixels())
     assert len(seen) == 5
     assert shown.root.locator("audio").count() == 1

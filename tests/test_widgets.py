@@ -1,0 +1,358 @@
+"""Widgets without a display: their state, what they draw, and what they measure."""
+
+import asyncio
+import base64
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from kdkit import probing
+from kdkit.activations import ModelLayers, collect
+from kdkit.batches import Batches
+from kdkit.beam import available, with_language_model
+from kdkit.codebook import Codebook
+from kdkit.ctc import Recogniser
+from kdkit.errors import ConfigError
+from kdkit.losses import discriminative_loss, regression_loss
+from kdkit.models import PRESETS, ModelConfig, SpeechModel, preset
+from kdkit.ngram import estimate
+from kdkit.structures import count_macs, count_parameters
+from kdkit.teachers import Teacher
+from kdkit.training import TrainConfig
+from kdkit.widgets import (
+    CTCViewer,
+    FrontEndLab,
+    LayerExplorer,
+    LossLab,
+    Panel,
+    StudentDesigner,
+    TrainingDashboard,
+)
+from kdkit.widgets.dashboard import StoppedTraining
+from kdkit.widgets.designer import macs, parameters, parts
+from kdkit.widgets.panel import slider
+
+SMALL = ModelConfig(layers=2, dim=16, ffn=16, heads=2, conv_channels=(8,) * 7, pos_kernel=4, pos_groups=2)
+
+
+@pytest.fixture(scope="module")
+def teacher() -> Teacher:
+    torch.manual_seed(0)
+    return Teacher(SpeechModel(SMALL).eval(), Codebook(16, 10, proj=4).requires_grad_(False), "small", {})
+
+
+@pytest.fixture(scope="module")
+def student() -> SpeechModel:
+    torch.manual_seed(1)
+    return SpeechModel(
+        ModelConfig(front_end="fbank", layers=2, dim=16, ffn=16, heads=2, pos_kernel=4, pos_groups=2)
+    )
+
+
+class Numbers(Panel):
+    """The smallest panel: a bar as high as a slider says."""
+
+    title = "Numbers"
+
+    def __init__(self):
+        super().__init__(high=slider("high", 2, 0, 5))
+        self.places = []
+
+    def figure(self):
+        from kdkit.plots import Picture
+
+        figure = Picture(figsize=(4, 3))
+        axes = figure.add_axes((0.1, 0.1, 0.8, 0.8))
+        axes.bar([0], [self.state["high"]])
+        axes.set(xlim=(0, 10), ylim=(0, 5))
+        return figure
+
+    def clicked(self, axes, x, y):
+        self.places.append((axes, x, y))
+
+
+def test_a_panel_keeps_its_state_in_plain_python():
+    panel = Numbers()
+    assert panel.state == {"high": 2}
+    assert panel.update(high=4).state == {"high": 4} and panel.controls["high"].value == 4
+    panel.controls["high"].value = 1  # what a hand on the slider does
+    assert panel.state == {"high": 1} and panel.figures_drawn == 0, "nobody looks: nothing to draw"
+    with pytest.raises(ConfigError, match="no control 'low'; it has high"):
+        panel.update(low=1)
+    with pytest.raises(ConfigError, match="cannot be 9; it goes from 0 to 5"):
+        panel.update(high=9)
+    with pytest.raises(ConfigError, match="cannot be 'x'"):
+        panel.update(high="x")
+
+
+def test_a_shown_panel_draws_at_every_change_and_carries_a_still_picture():
+    panel = Numbers()
+    data, metadata = panel._repr_mimebundle_()
+    assert panel.figures_drawn == 1
+    assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
+    assert data["application/vnd.jupyter.widget-view+json"]["model_id"] == panel.box.model_id
+    assert metadata["image/png"]["alt"] == data["text/plain"] == "Numbers: high 2"
+    first = panel.picture.png
+    panel.update(high=5)
+    assert panel.figures_drawn == 2 and panel.picture.png != first and panel.picture.alt == "Numbers: high 5"
+
+
+def test_a_click_is_found_again_in_the_data():
+    panel = Numbers()
+    assert panel.box is panel.box
+    panel.picture.clicked = (0.5, 0.5, 1)  # the middle of the picture is the middle of the axes
+    panel.picture.clicked = (0.18, 0.82, 2)  # a tenth of the way from their lower left corner
+    panel.picture.clicked = (0.02, 0.02, 3)  # beside them
+    np.testing.assert_allclose(panel.places, [(0, 5, 2.5), (0, 1, 0.5)], atol=1e-6)
+
+
+def test_layer_explorer(teacher, student, utterances):
+    frames = collect(ModelLayers(teacher), utterances, 200, 0)
+    probe = probing.probe_layers(frames, frames, 0)
+    models = {"teacher": teacher, "student": Teacher(student, None, "student", {})}
+    panel = LayerExplorer(models, utterances, {"teacher": probe}, {"teacher": frames}, clusters=5)
+    assert panel.shown() == [("teacher", 1)] and panel.likeness() is None
+    whose, ids = panel.ids("teacher", 1)
+    seen = panel.seen("teacher", 0)
+    assert whose == "k-means of H1" and len(ids) == len(seen.hidden[1]) and set(ids) <= set(range(5))
+    assert panel.ids("student", 2) == ("", None)
+    expected = teacher.hidden(*wave_of(utterances[0])).hidden[1][0]
+    np.testing.assert_allclose(seen.hidden[1], expected, atol=1e-5)
+    panel.update(other="teacher", other_layer=1)
+    assert panel.likeness() == pytest.approx(1)
+    panel.update(other="student", other_layer=2, layer=0)
+    assert len(panel.figure().axes) == 8 and 0 <= panel.likeness() <= 1
+    assert "not probed" in panel.alt() and f"{100 * probe.layers[0].accuracy:.1f} %" in panel.words()
+
+
+def wave_of(utterance):
+    from kdkit.audio import read_audio
+
+    wave = read_audio(utterance.audio)
+    return wave[None], torch.tensor([len(wave)])
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_the_designer_counts_as_the_modules_do(name):
+    config = preset(name)
+    assert parameters(config) == count_parameters(config) == sum(parts(config).values())
+    assert macs(config) == pytest.approx(count_macs(config, 5), rel=1e-9)
+
+
+def test_student_designer():
+    panel = StudentDesigner(900_000, rounds=1)
+    assert panel.config == preset("tiny-dt-fbank")
+    assert panel.facts()["measured"] and panel.facts()["parameters"] == count_parameters(panel.config)
+    panel.update(layers=6)
+    assert panel.state["preset"] == "my own" and panel.config.layers == 6 and not panel.facts()["measured"]
+    assert panel.measure() > 0 and panel.facts()["measured"]
+    panel.update(dim=144)
+    assert 144 % panel.config.heads == 0 and panel.config.heads == 9, "heads keep their size"
+    panel.update(preset="tiny-sw-waveform")
+    assert panel.config == preset("tiny-sw-waveform")
+    panel.update(layers=3).update(layers=2)
+    assert panel.state["preset"] == "tiny-sw-waveform", "a structure is known again"
+    assert panel.update(dim=32, heads=4).config.heads == 4
+    assert "under the budget" in panel.words()
+    drawn = panel.box and panel.figures_drawn
+    panel.update(preset="tiny-dt-fbank")
+    assert panel.figures_drawn == drawn + 1, "a preset changes five controls and is drawn once"
+
+
+def test_loss_lab(teacher, student, utterances):
+    batch = Batches(utterances, 4, 0).batch(0)
+    panel = LossLab(teacher, student, batch)
+    target = teacher.hidden(batch.waves, batch.lengths)
+    with torch.no_grad():
+        states = student.eval()(batch.waves, batch.lengths)
+        student_logits = panel.cluster_heads["codebook"](states.last) / 0.1
+        wanted = 0.4 * discriminative_loss(student_logits, teacher.codebook(target.last), target.mask)
+        regression = [
+            regression_loss(head(states.hidden[s]), target.hidden[t], target.mask)
+            for head, (s, t) in zip(panel.heads, panel.pairs, strict=True)
+        ]
+    found = panel.parts()
+    assert found["lambda x discriminative"] == pytest.approx(float(wanted), rel=1e-4)
+    assert found["distance"] + found["w_cos x angle"] == pytest.approx(
+        float(torch.stack(regression).mean()), rel=1e-4
+    )
+
+    assert panel.update(weight=0.0).gradients()["lambda x discriminative"] == 0
+    one = panel.update(weight=1.0).gradients()
+    two = panel.update(weight=2.0).gradients()
+    assert two["lambda x discriminative"] == pytest.approx(2 * one["lambda x discriminative"], rel=1e-4)
+    assert two["distance"] == pytest.approx(one["distance"], rel=1e-4)
+    sharp = panel.update(tau=0.02).entropies()[0]
+    assert sharp < panel.update(tau=1.0).entropies()[0] <= np.log(10) + 1e-6
+    for distribution in panel.distributions():
+        assert distribution.shape == (10,) and distribution.sum() == pytest.approx(1)
+    panel.update(tau=0.1, weight=1.0)
+    for variant in ("codebook", "linear", "hard"):
+        before = sum(panel.update(variant=variant).parts().values())
+        panel.take(5)
+        assert sum(panel.parts().values()) < before
+    panel.clicked(0, 0.0125 + 0.02 * 7, 10)
+    assert panel.frame == 7 and "frame 7" in panel.alt()
+    panel.clicked(1, 3, 3)  # not the spectrogram
+    assert panel.frame == 7
+    panel.clicked(0, 1e3, 10)
+    assert panel.frame == panel.frames[0] - 1
+    with pytest.raises(ConfigError, match="codebook"):
+        LossLab(Teacher(teacher.model, None, "none", {}), student, batch)
+
+
+def test_front_end_lab(teacher, student, utterances):
+    panel = FrontEndLab(teacher, utterances, {"student": student})
+    wave = panel.waves[0]
+    assert panel.fbank().shape == ((len(wave) - 400) // 160 + 1, 80)
+    from kdkit.fbank import Fbank
+
+    np.testing.assert_allclose(panel.fbank(), Fbank()(wave[None])[0], atol=1e-2)
+    assert panel.update(bins=40, window=50).fbank().shape == ((len(wave) - 800) // 160 + 1, 40)
+    panel.update(bins=80, window=25, band=10, span=6, frame=10)
+    masked = panel.fbank()
+    assert np.ptp(masked[17:23]) == 0 and np.ptp(masked[:, 35:45]) == 0 and np.ptp(masked[:10, :30]) > 0
+    cosine, share = panel.read_off("H0")  # the target itself is read almost without loss
+    assert share > 0.9 and len(cosine) == panel._frames(wave) and cosine.min() > 0.8
+    assert panel.read_off("student")[1] < 1
+    assert len(panel.figure().axes) == 3 and len(panel.update(student="student").figure().axes) == 4
+    panel.clicked(2, 0.5, 3)
+    assert panel.frame == 24 and "the front-end of student" in panel.words()
+
+
+def test_ctc_viewer(student, utterances, tmp_path):
+    from dataclasses import replace
+
+    texts = ["a bad day", "we saw it", "no", "we saw a day", "it", "day", "bad", "a", "saw", "we"]
+    speech = [replace(u, text=text) for u, text in zip(utterances, texts, strict=True)]
+    torch.manual_seed(2)
+    search = None
+    if available():
+        estimate([text.split() for text in texts], order=2).write(tmp_path / "lm.arpa")
+        search = with_language_model(tmp_path / "lm.arpa")
+    panel = CTCViewer({"one": Recogniser(student), "two": Recogniser(student)}, speech, search)
+    found, result = panel.heard()
+    assert panel.index == 0 and len(found.log_probs) == len(speech)
+    rates = np.divide(result.word_errors, result.word_counts)
+    assert rates[panel.update(order="worst first").index] == rates.max()
+    assert rates[panel.update(order="best first").index] == rates.min()
+    assert panel.update(place=len(speech)).state["place"] == len(speech)
+    panel.update(order="as given", place=2, words_of="reference")
+    assert [word.word for word in panel.word_times()] == ["we", "saw", "it"]
+    if search:
+        alternatives = panel.alternatives()
+        values = [value for _, value in alternatives]
+        assert values == sorted(values, reverse=True) and len({text for text, _ in alternatives}) == len(
+            values
+        )
+        greedy_search = search(found.log_probs[1][None], torch.tensor([len(found.log_probs[1])]))
+        assert alternatives[0][0] == greedy_search[0]
+    assert "we saw it" in panel.alt() and "of 3 words wrong" in panel.words()
+    assert len(panel.figure().axes) == 3
+
+
+class Line(nn.Module):
+    """A number that learns to be 1."""
+
+    def __init__(self):
+        super().__init__()
+        self.slope = nn.Parameter(torch.zeros(()))
+
+    def forward(self, batch):
+        time.sleep(0.005)
+        return (self.slope - 1) ** 2, {}
+
+
+class Same:
+    """Always the same batch of nothing."""
+
+    stride, seconds, utterances = 1, 1.0, ()
+
+    def batch(self, number):
+        return self
+
+    def to(self, device):
+        return self
+
+
+def test_dashboard_trains_like_train(tmp_path):
+    recipe = TrainConfig(steps=12, log_every=2)
+    board, task = TrainingDashboard(), Line()
+    log = asyncio.run(board.train("line", task, Same(), recipe, tmp_path / "a"))
+    from kdkit.training import train
+
+    alone = Line()
+    rows = train(alone, Same(), recipe, tmp_path / "b")
+    assert task.slope.item() == alone.slope.item()
+    assert [row["loss"] for row in log] == [row["loss"] for row in rows] and board.logs["line"] == log
+    assert "done, 12 steps" in board.status and not board.running
+    again = asyncio.run(board.train("line", Line(), Same(), recipe, tmp_path / "a", resume=False))
+    assert again == board.logs["line"] and board.earlier["line, before"] == log
+    assert len(board.figure().axes[0].lines) == 2
+    assert len(board.update(compare=False).figure().axes[0].lines) == 1
+    steps, values = board.update(smooth=3).curve([{"step": k, "loss": float(k)} for k in range(5)], "loss")
+    assert values.tolist() == [0, 0.5, 1, 2, 3] and steps.tolist() == [0, 1, 2, 3, 4]
+    other = TrainingDashboard(("loss",), earlier={"a": tmp_path / "a"})
+    assert other.earlier["a"] == again
+
+
+def test_dashboard_stops_and_goes_on_to_the_same_weights(tmp_path):
+    recipe = TrainConfig(steps=60, log_every=2)
+    board, task = TrainingDashboard(), Line()
+
+    async def run():
+        training = asyncio.ensure_future(
+            board.train("line", task, Same(), recipe, tmp_path / "a", resume=False)
+        )
+        while not board.logs.get("line"):
+            await asyncio.sleep(0.01)
+        assert board.running
+        board.stop()
+        await training
+
+    with pytest.raises(StoppedTraining, match="stopped after step"):
+        asyncio.run(run())
+    step = board.logs["line"][-1]["step"]
+    assert 0 < step < 60 and board.stopped == {"line"} and not board.running
+    stop, resume = board._buttons
+    assert stop.disabled and not resume.disabled
+    resume.click()
+    board.wait()
+    assert board.logs["line"][-1]["step"] == 60 and board.stopped == set() and resume.disabled
+    from kdkit.training import train
+
+    alone = Line()
+    train(alone, Same(), recipe, tmp_path / "b")
+    assert task.slope.item() == alone.slope.item()
+
+
+def test_dashboard_running_the_cell_again_goes_on(tmp_path):
+    recipe = TrainConfig(steps=60, log_every=2)
+    board = TrainingDashboard()
+
+    async def stopped():
+        training = asyncio.ensure_future(board.train("line", Line(), Same(), recipe, tmp_path, resume=False))
+        while not board.logs.get("line"):
+            await asyncio.sleep(0.01)
+        training.cancel()  # what the notebook's own stop button does
+        await training
+
+    with pytest.raises((StoppedTraining, asyncio.CancelledError)):
+        asyncio.run(stopped())
+    step = board.logs["line"][-1]["step"]
+    log = asyncio.run(board.train("line", Line(), Same(), recipe, tmp_path, resume=False))
+    assert [row["step"] for row in log] == list(range(2, 61, 2)) and step < 60
+
+
+def test_dashboard_says_what_went_wrong(tmp_path):
+    class Broken(Line):
+        def forward(self, batch):
+            raise ValueError("no such luck")
+
+    board = TrainingDashboard()
+    with pytest.raises(ValueError, match="no such luck"):
+        asyncio.run(board.train("line", Broken(), Same(), TrainConfig(steps=2), tmp_path))
+    assert board.status == "line: ValueError: no such luck" and not board.running
