@@ -193,9 +193,11 @@ def test_layer_explorer(open_notebook):
     seen.add(shown.pixels())
     shown.slide("head")
     seen.add(shown.pixels())
-    shown.choose("compare", "student")
     assert "and student H12" in shown.alt and "CKA of the two" in shown.root.inner_text()
+    shown.choose("compare", "none")
+    assert "student" not in shown.alt and "CKA of the two" not in shown.root.inner_text()
     seen.add(shown.pixels())
+    shown.choose("compare", "student")
     shown.slide("its layer", "ArrowLeft")
     assert "student H11" in shown.alt
     seen.add(shown.pixels())
@@ -277,8 +279,11 @@ def test_front_end_lab(open_notebook):
         shown.slide(label)
         seen.add(shown.pixels())
     assert "84 bins, 30 ms" in shown.alt
-    shown.click(0.5, 0.5)
-    assert "frame 4" not in shown.root.inner_text()
+    frames = [int(re.search(r"frame (\d+) marked", shown.alt)[1])]
+    for across in (0.25, 0.75):
+        shown.click(across, 0.5)
+        frames.append(int(re.search(r"frame (\d+) marked", shown.alt)[1]))
+    assert frames[1] < frames[0] < frames[2]
     keep(shown, "front_end_lab")
     shown.choose("front-end of", "tiny-dt-fbank")
     assert "front-end of tiny-dt-fbank" in shown.root.inner_text()

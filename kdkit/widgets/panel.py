@@ -94,8 +94,11 @@ class Panel:
         if self._box is None:
             return
         png, self._axes = self._draw()
-        self.picture.alt, self.picture.png = self.alt(), png
         self._words.value = self.words()
+        self.picture.alt, self.picture.png = (
+            self.alt(),
+            png,
+        )  # last: who waits for the picture finds the words, too
 
     def _draw(self) -> tuple[bytes, list]:
         figure = self.figure()

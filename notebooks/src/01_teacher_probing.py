@@ -622,22 +622,6 @@ lesson.figure("change", figure, "How far each layer turns its input: one minus t
 # sees, because it may work on something else: voice, position, or the pre-training task.
 
 # %% [markdown]
-# ## Look around: the layer explorer
-#
-# Everything so far for any utterance and layer. Move the layer and watch: where do the ids become steady within a
-# phone? Does attention narrow? Then choose a second layer, or the student, under *compare*, and read the CKA of the
-# two below the picture. Ids are k-means clusters of that layer's training frames.
-#
-# The widget is a picture with controls. Without a kernel (in the report) the picture stays as it begins.
-
-# %%
-compared = {teacher_name: teacher}
-if teacher_name == "tiny":
-    compared["student"] = Teacher(lesson.student("tiny-dt-fbank")[0], None, "tiny-dt-fbank", {})
-explorer = LayerExplorer(compared, test_part[:20], {teacher_name: probe}, {teacher_name: train})
-lesson.widget("layer explorer", explorer, "One utterance in one layer: phones, ids, attention, accuracy.")
-
-# %% [markdown]
 # ## Which layers would you distil?
 #
 # The next lesson has two kinds of students. *Deep & thin* has as many layers as the teacher, and each of its
@@ -720,6 +704,30 @@ if teacher_name == "tiny":
     text += f"The student's layers 0, 1, 2, ... are most like the teacher's {followed}."
     near = np.mean(np.abs(np.array(followed) - np.arange(config.layers + 1)))
     lesson.verdict("A student's layers follow the teacher's", "seen" if near <= 1.5 else "not seen", text)
+
+# %% [markdown]
+# ## Look around: the layer explorer
+#
+# Everything so far for any utterance and layer. Move the layer and watch: where do the ids become steady within a
+# phone? Does attention narrow? Then choose a second layer, or the student, under *compare*, and read the CKA of the
+# two below the picture. Ids are k-means clusters of that layer's frames.
+#
+# The widget is a picture with controls. Without a kernel (in the report) the picture stays as it begins.
+
+# %%
+compared, curves, seen = {teacher_name: teacher}, {teacher_name: probe}, {teacher_name: train}
+if teacher_name == "tiny":
+    compared["student"] = Teacher(student, None, "tiny-dt-fbank", {})
+    seen["student"] = collect(ModelLayers(student), train_part, frames=size.probe_frames, seed=seed)
+    curves["student"] = probing.probe_layers(seen["student"], theirs, seed)
+
+# %%
+explorer = LayerExplorer(compared, test_part[:20], curves, seen)
+if "student" in compared:
+    explorer.update(other="student")
+lesson.widget(
+    "layer explorer", explorer, "An utterance in two layers: phones, cluster ids, attention, accuracy."
+)
 
 # %% [markdown]
 # On the command line `kdkit probe tiny-dt-fbank --against tiny --out runs/probe` makes the whole table, with
