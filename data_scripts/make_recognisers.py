@@ -76,7 +76,8 @@ def fine_tune(system: str, start: str, minutes: float, steps: int, args: argpars
         log_every=25,
     )
     batches, began = Batches(speech, args.batch_seconds, args.seed, cache=True), time.time()
-    train(CTCTask(recogniser, MaskConfig()), batches, recipe, args.out / name, title=name)
+    task = CTCTask(recogniser, MaskConfig(), speeds=tuple(args.speeds))
+    train(task, batches, recipe, args.out / name, title=name)
     common = {
         "system": system,
         "start": start,
@@ -88,6 +89,8 @@ def fine_tune(system: str, start: str, minutes: float, steps: int, args: argpars
         "parameters": parameter_count(model),
         "seconds": round(time.time() - began),
     }
+    if args.speeds:
+        common["speeds"] = args.speeds
     evaluate_and_save(path, recogniser, common, corpus)
 
 
@@ -160,6 +163,9 @@ def main() -> None:
     )
     parser.add_argument("--swap-steps", type=int, default=1500)
     parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument(
+        "--speeds", type=float, nargs="*", default=(), help="speed perturbation: factors to draw from"
+    )
     parser.add_argument("--batch-seconds", type=float, default=16)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

@@ -1,4 +1,5 @@
-"""Speech as other microphones and rooms would have recorded it: random equalisers and noise, drawn anew in every step.
+"""Speech as other microphones, rooms and voices would have made it: random equalisers, noise and speeds, drawn anew in
+every step.
 
 Voices differ in the tilt of their spectrum as much as microphones do. A recogniser that has heard a hundred voices
 through one ideal microphone takes such a tilt for a property of the phone; heard through many, it learns not to.
@@ -7,10 +8,13 @@ through one ideal microphone takes such a tilt for a property of the phone; hear
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torchaudio.functional import resample
 
 from kdkit.audio import SAMPLE_RATE
 from kdkit.frontends import frame_mask
@@ -51,6 +55,18 @@ def augment(waves: Tensor, lengths: Tensor, config: AugmentConfig = AUGMENTED) -
         noise = coloured_noise(len(waves), hertz).to(waves.device)
         speech = speech + noise * (share * _power(speech) / _power(noise)).sqrt()
     return torch.fft.irfft(speech, waves.shape[1]) * frame_mask(lengths, waves.shape[1])
+
+
+def perturb_speed(waves: Tensor, lengths: Tensor, speeds: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Every utterance of (B, S) played at a speed drawn from ``speeds``, pitch and formants with it, as another voice
+    would have them: waveforms and lengths (B,), both new. Speed perturbation (Ko et al., Interspeech 2015).
+    """
+    drawn = torch.randint(len(speeds), (len(waves),)).tolist()
+    rows = []
+    for wave, length, which in zip(waves, lengths.tolist(), drawn, strict=True):
+        rate = round(100 * speeds[which])
+        rows.append(wave[:length] if rate == 100 else resample(wave[:length], rate, 100))
+    return pad_sequence(rows, batch_first=True), torch.tensor([len(row) for row in rows], device=lengths.device)
 
 
 def equaliser(decibels: Tensor, hertz: Tensor, points: int = 7) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdkit.augment import AUGMENTED, AugmentConfig, augment
+from kdkit.augment import AUGMENTED, AugmentConfig, augment, perturb_speed
 from kdkit.batches import Batches
 from kdkit.checkpoints import load_checkpoint, load_into, save_checkpoint
 from kdkit.decode import greedy
@@ -86,7 +86,8 @@ class Recogniser(nn.Module):
 class CTCTask(nn.Module):
     """CTC loss of a batch for :func:`kdkit.training.train`, per character.
 
-    In training mode the sound is augmented (:mod:`kdkit.augment`) and features are masked. For the first ``freeze``
+    In training mode the sound is augmented (:mod:`kdkit.augment`), with ``speeds`` also played faster and slower, and
+    features are masked. For the first ``freeze``
     (a share) of the steps only the head learns: the model's weights are not pulled about by a head that knows nothing.
     An utterance whose text has no room in its frames adds nothing to the loss, and :meth:`complaints` names it.
     """
@@ -97,13 +98,17 @@ class CTCTask(nn.Module):
         mask: MaskConfig | None = MaskConfig(),
         augmenting: AugmentConfig | None = AUGMENTED,
         freeze: float = 0.0,
+        speeds: tuple[float, ...] = (),
     ):
         super().__init__()
+        if not all(0.5 <= speed <= 2 for speed in speeds):
+            raise ConfigError(f"speeds are {speeds}: each must be between 0.5 and 2, 1 being as it is")
         if not 0 <= freeze < 1:
             raise ConfigError(
                 f"freeze is {freeze}: the share of the steps is needed, 0 or more and less than 1"
             )
         self.recogniser, self.mask, self.augmenting, self.freeze = recogniser, mask, augmenting, freeze
+        self.speeds = tuple(speeds)
         self.leaves_some_out = freeze > 0
         self.settings = {
             "model": recogniser.model.config.to_dict(),
@@ -112,6 +117,8 @@ class CTCTask(nn.Module):
         }
         if freeze:
             self.settings["freeze"] = freeze
+        if speeds:
+            self.settings["speeds"] = list(speeds)
         self._head_only = False
         self._no_room: dict[str, str] = {}  # utterance id: why
 
@@ -133,13 +140,16 @@ class CTCTask(nn.Module):
         return said + explain_blanks(rows)
 
     def forward(self, batch) -> tuple[Tensor, dict[str, Tensor]]:
-        waves = batch.waves
+        waves, lengths = batch.waves, batch.lengths
+        if self.training and self.speeds:
+            waves, lengths = perturb_speed(waves, lengths, self.speeds)
         if self.training and self.augmenting is not None:
-            waves = augment(waves, batch.lengths, self.augmenting)
+            waves = augment(waves, lengths, self.augmenting)
         mask = self.mask if self.training else None
-        logits, frames = self.recogniser(waves, batch.lengths, mask, self.training and self._head_only)
+        logits, frames = self.recogniser(waves, lengths, mask, self.training and self._head_only)
         blanks = (logits.argmax(-1) == BLANK).float().mean()
-        labels = self._labels(batch)
+        fits = frames.tolist()  # played faster, a text may lose its room
+        labels = {row: label for row, label in self._labels(batch).items() if frames_needed(label) <= fits[row]}
         if not labels:
             return logits.sum() * 0.0, {"blanks": blanks}
         rows = torch.tensor(list(labels), device=logits.device)
