@@ -31,6 +31,7 @@ from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError, strip_color
 
 from kdkit.errors import ConfigError
+from kdkit.exercises.solutions import fill_solutions
 from kdkit.files import write_text
 from kdkit.machine import machine
 from kdkit.profiles import get_profile
@@ -170,6 +171,7 @@ def _run_notebook(path: Path, out: Path, parameters: dict[str, object], entry: d
     """Runs one notebook; fills ``entry`` with how it went; returns 0, 1 or 130."""
     notebook = _read_notebook(path)
     notebook.metadata.pop("widgets", None)  # state of an earlier run would survive this one
+    fill_solutions(notebook)  # of exercises that nobody has answered
     executed = out / "notebooks" / path.name
     executed.parent.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()

@@ -3,7 +3,8 @@
     python notebooks/pair.py sync     write the notebooks, without outputs
     python notebooks/pair.py check    do they agree? names those that do not, exit status 1
 
-Edit the sources; a notebook that was edited or run in place is brought back by ``sync``.
+Edit the sources; a notebook that was edited or run in place is brought back by ``sync``. An exercise, a cell tagged
+``exercise`` that holds its solution, becomes two: a stub, and the solution folded away (kdkit.exercises.solutions).
 """
 
 from __future__ import annotations
@@ -16,6 +17,10 @@ import jupytext
 import nbformat
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))  # this kit, installed or not
+
+from kdkit.exercises.solutions import folded, split  # noqa: E402
+
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -26,6 +31,7 @@ def build(source: str) -> str:
     """The notebook of a percent-format source, as JSON: no outputs, no widget state, cell ids made from the text."""
     notebook = jupytext.reads(source, fmt="py:percent")
     notebook.nbformat, notebook.nbformat_minor, notebook.metadata = 4, 5, nbformat.from_dict(METADATA)
+    notebook.cells = [part for cell in notebook.cells for part in _parts(cell)]
     seen: set[str] = set()
     for cell in notebook.cells:
         cell.metadata = nbformat.from_dict(
@@ -40,6 +46,15 @@ def build(source: str) -> str:
             cell.outputs, cell.execution_count = [], None
     nbformat.validate(notebook)
     return nbformat.writes(notebook, version=nbformat.NO_CONVERT) + "\n"
+
+
+def _parts(cell) -> list:
+    """A cell as learners get it: an exercise is a stub with its solution folded away beneath."""
+    if "exercise" not in cell.metadata.get("tags", []):
+        return [cell]
+    exercise = split(cell.source)
+    cell.source = exercise.stub
+    return [cell, nbformat.v4.new_markdown_cell(folded(exercise), metadata={"tags": ["solution"]})]
 
 
 def pairs(folder: Path = HERE) -> dict[Path, Path]:

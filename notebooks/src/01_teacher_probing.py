@@ -65,7 +65,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from kdkit import plots, probing
+from kdkit import exercises, plots, probing
 from kdkit.activations import ModelLayers, collect
 from kdkit.audio import read_audio
 from kdkit.corpora.synthetic import subset
@@ -151,8 +151,35 @@ lesson.table("teacher", [structure], f"The teacher: {teacher_name}.")
 # ## From samples to hidden states
 #
 # Frame $t$ (counted from 0) of the CNN sees samples $320t$ to $320t + 400$: 25 ms of sound, a new frame every
-# 20 ms. An utterance of $n$ samples therefore has $T = \lfloor (n - 400) / 320 \rfloor + 1$ frames, in every
-# layer.
+# 20 ms. All layers above it keep its frames.
+
+# %% [markdown]
+# ### Exercise 1: how many frames?
+#
+# *Difficulty 1 of 3, about three minutes.* How many frames $T$ does an utterance of $n$ samples have? A frame
+# counts only where all its samples are there.
+#
+# **Exercises** check themselves. Write into the cell and run it, then run the check beneath: it tries your
+# answer on random cases, new ones each time, and says what it found. Hints and a solution are folded away. What
+# you leave out the kit fills in, so the notebook runs to its end in any case.
+
+
+# %% tags=["exercise"]
+def frames_of(samples):
+    """Number of 20 ms frames that the CNN makes of so many samples (int, 400 or more)."""
+    # hint: The first frame needs 400 samples. How many does each further one need?
+    # hint: Whole numbers only: `//` divides and rounds down.
+    # stub: return None  # your line goes here
+    # solution
+    return (samples - 400) // 320 + 1
+    # end
+
+
+# %%
+frames_of = exercises.check_frames_of(frames_of)
+
+# %% [markdown]
+# Now the real network: is it what comes out?
 
 # %%
 waves, lengths = wave[None].to(lesson.device), torch.tensor([len(wave)], device=lesson.device)
@@ -161,11 +188,11 @@ output = teacher.hidden(waves, lengths)  # H^0 .. H^L, each (1, T, width)
 print("waveform    ", tuple(waves.shape))
 print("CNN features", tuple(features.shape))
 print("H^0 .. H^L  ", len(output.hidden), "times", tuple(output.last.shape))
-assert features.shape[1] == output.last.shape[1] == (len(wave) - 400) // 320 + 1 == num_frames(len(wave))
+assert features.shape[1] == output.last.shape[1] == frames_of(len(wave)) == num_frames(len(wave))
 
 # %% [markdown]
-# Three shapes, one $T$. The assertion holds for every utterance, and it is why phones, CNN features, hidden
-# states and cluster ids can be laid over one another by frame number alone.
+# Three shapes, one $T = \lfloor (n - 400) / 320 \rfloor + 1$. The assertion holds for every utterance, and it is
+# why phones, CNN features, hidden states and cluster ids can be laid over one another by frame number alone.
 
 # %% [markdown]
 # The figure shows the utterance on its way through the CNN and every layer, frames from left to right,
@@ -221,9 +248,6 @@ lesson.verdict("Some heads look near", "seen" if nearest < even / 2 else "not se
 #
 # $$ z_k = \frac{\cos(\mathrm{final\_proj}(H^L_t),\, e_k)}{\tau}, \qquad q = \mathrm{softmax}(z) $$
 #
-# Cosine of normalised vectors is a dot product, so one matrix multiplication does all clusters at once. The
-# assertion checks the lines below against the package.
-#
 # Of full-size HuBERT only fairseq's own files carry the codebook. Where a teacher has none, the next cell
 # makes one of k-means centroids of its last layer, and says so.
 
@@ -234,14 +258,37 @@ if teacher.codebook is None:
     teacher.codebook = kmeans_codebook(teacher.model, train_part, clusters=100, seed=seed).to(lesson.device)
     lesson.text("codebook", f"{teacher_name} has no codebook: 100 k-means centroids of its last layer serve.")
 
+# %% [markdown]
+# ### Exercise 2: the logits of the codebook
+#
+# *Difficulty 2 of 3, about eight minutes.* Write the formula. The cosine of two vectors is the dot product of
+# both divided by their lengths, so one matrix multiplication does all frames and all clusters at once.
 
-# %%
+
+# %% tags=["exercise"]
 def cluster_logits(hidden, codebook):
+    """Logits z of every frame over the cluster ids: (T, D) -> (T, K).
+
+    ``codebook.final_proj(hidden)`` is (T, E), ``codebook.label_embeddings`` (K, E), ``codebook.tau`` a number.
+    """
+    # hint: `F.normalize(x, dim=-1)` divides each row by its length.
+    # hint: (T, E) times (E, K) is (T, K): `a @ b.T`.
+    # hint: No softmax: $q$ is made of the logits later.
+    # stub: return None  # your lines go here
+    # solution
     projected = F.normalize(codebook.final_proj(hidden), dim=-1)  # (T, 64 or 256)
     embeddings = F.normalize(codebook.label_embeddings, dim=-1)  # (K, same)
     return projected @ embeddings.T / codebook.tau  # (T, K)
+    # end
 
 
+# %%
+cluster_logits = exercises.check_cluster_logits(cluster_logits)
+
+# %% [markdown]
+# On the utterance, against the package's codebook:
+
+# %%
 logits = cluster_logits(output.last[0], teacher.codebook)
 torch.testing.assert_close(logits, teacher.codebook(output.last[0]), rtol=1e-3, atol=1e-3)
 ids = logits.argmax(-1).tolist()
@@ -405,7 +452,6 @@ probe = probing.probe_layers(train, test, seed)
 for score in (probe.fbank, probe.front_end, *probe.layers):
     lesson.metric(f"probe/{score.name}", score.accuracy, (score.low, score.high), unit="share")
 lesson.metric("probe/gain over Fbank", probe.gain, probe.gain_interval, unit="share")
-print(probe)
 
 # %%
 figure = plots.layer_curve(probe)
@@ -415,7 +461,33 @@ lesson.figure(
 
 # %% [markdown]
 # The star is the best layer, the dashed line Fbank + deltas, the dotted one the CNN's output. A band is the
-# 95 % interval of one curve over utterances. Two layers whose bands overlap may still differ, because both
+# 95 % interval of one curve over utterances.
+
+# %% [markdown]
+# ### Exercise 3: read the curve
+#
+# *Difficulty 1 of 3, about two minutes.* Which layer holds phones best? Give its number, 0 for $H^0$.
+
+# %% tags=["exercise"]
+# hint: The number stands on the horizontal axis, under the star.
+# hint: The solution does not look at a picture: it asks the numbers behind it.
+# stub: my_best_layer = None  # a number
+# solution
+accuracy = [score.accuracy for score in probe.layers]
+my_best_layer = accuracy.index(max(accuracy))
+# end
+
+# %%
+exercises.check_best_layer(my_best_layer, probe)
+
+# %% [markdown]
+# The numbers behind the curve:
+
+# %%
+print(probe)
+
+# %% [markdown]
+# Two layers whose bands overlap may still differ, because both
 # were judged on the same utterances; only a paired comparison can tell, and the verdict on the gain is one.
 
 # %% [markdown]
@@ -492,9 +564,23 @@ lesson.verdict("The voice fades", "seen" if last_voice.high < fbank_voice.low el
 # It is 0 when the id says nothing and 1 when it says all. It grows with the number of clusters, and a small
 # sample makes it look larger than it is: compare at equal numbers of clusters and frames only.
 
+# %% [markdown]
+# ### Exercise 4: PNMI from its formula
+#
+# *Difficulty 3 of 3, about fifteen minutes.* The first line is given: it turns ids and phones into numbers from
+# 0 on. What remains is a table of $P(p, k)$, its two margins, and two sums.
 
-# %%
+
+# %% tags=["exercise"]
 def phone_information(ids, phones):
+    """PNMI, 0 .. 1, of the ids and phones of the same n frames (arrays of n ints, n texts)."""
+    # hint: `np.add.at(table, (p, k), 1 / len(p))` adds 1/n to a cell of the table for every frame.
+    # hint: $P(p)$ is the table summed over ids, $P(k)$ summed over phones; `keepdims=True` lets them be multiplied
+    #   to a table again.
+    # hint: A cell of 0 adds nothing, but its logarithm is not finite: take the cells above 0 only.
+    # stub: (_, k), (_, p) = np.unique(ids, return_inverse=True), np.unique(phones, return_inverse=True)
+    # stub: return None  # your lines go here
+    # solution
     (_, k), (_, p) = np.unique(ids, return_inverse=True), np.unique(phones, return_inverse=True)
     joint = np.zeros((p.max() + 1, k.max() + 1))
     np.add.at(joint, (p, k), 1 / len(p))  # P(phone, id)
@@ -502,7 +588,11 @@ def phone_information(ids, phones):
     seen = joint > 0
     information = (joint[seen] * np.log((joint / (of_phone * of_id))[seen])).sum()
     return information / -(of_phone * np.log(of_phone)).sum()
+    # end
 
+
+# %%
+phone_information = exercises.check_phone_information(phone_information)
 
 # %%
 with torch.no_grad():
@@ -579,14 +669,29 @@ lesson.verdict("Clusters of the best layer against clusters of Fbank", higher, t
 #
 # $$ \mathrm{CKA}(X, Y) = \frac{\lVert Y^\top X \rVert_F^2}{\lVert X^\top X \rVert_F \, \lVert Y^\top Y \rVert_F} $$
 
+# %% [markdown]
+# ### Exercise 5: CKA
+#
+# *Difficulty 2 of 3, about five minutes.* Two lines, or three.
 
-# %%
+
+# %% tags=["exercise"]
 def alignment(x, y):
+    """Linear CKA, 0 .. 1, of the activations (n, D1) and (n, D2) of the same n frames."""
+    # hint: Centred: every dimension has mean 0 over the frames, `x.mean(0)`.
+    # hint: `np.linalg.norm` of a matrix is the Frobenius norm.
+    # stub: return None  # your lines go here
+    # solution
     x, y = x - x.mean(0), y - y.mean(0)
     cross = np.linalg.norm(y.T @ x) ** 2
     return cross / (np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y))
+    # end
 
 
+# %%
+alignment = exercises.check_alignment(alignment)
+
+# %%
 first, last = test.features[2].astype(np.float64), test.features[-1].astype(np.float64)
 assert abs(alignment(first, first) - 1) < 1e-6  # the same thing
 assert abs(alignment(first, last) - probing.linear_cka(first, last)) < 1e-6
@@ -732,6 +837,14 @@ lesson.widget(
 # %% [markdown]
 # On the command line `kdkit probe tiny-dt-fbank --against tiny --out runs/probe` makes the whole table, with
 # intervals, and saves it.
+
+# %% [markdown]
+# ## Quiz
+#
+# Five questions, about five minutes. No answer depends on the numbers of this run.
+
+# %%
+exercises.quiz("01_teacher_probing")
 
 # %% [markdown]
 # ## What you have seen

@@ -54,7 +54,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from kdkit import plots
+from kdkit import exercises, plots
 from kdkit.batches import Batches
 from kdkit.codebook import ClusterHead
 from kdkit.corpora.synthetic import subset
@@ -123,16 +123,38 @@ print(f"{percent(target.mask.float().mean().item())} of the frames are real, the
 #    \operatorname{mean}\bigl( -\log \sigma(\cos(p, h)) \bigr) $$
 #
 # The first mean runs over all dimensions of all real frames, the second over all real frames; $\sigma$ is the
-# logistic function. In code it is as long as the formula:
+# logistic function.
+
+# %% [markdown]
+# ### Exercise 1: the regression loss
+#
+# *Difficulty 2 of 3, about ten minutes.* In code it is as long as the formula. Mind the padding.
+#
+# **Exercises** check themselves. Write into the cell and run it, then run the check beneath: it tries your
+# answer on random cases, new ones each time, and says what it found. Hints and a solution are folded away. What
+# you leave out the kit fills in, so the notebook runs to its end in any case.
 
 
-# %%
-def regression(p, h, mask, cosine_weight=1.0):  # (B, T, D), (B, T, D), (B, T) True on real frames
+# %% tags=["exercise"]
+def regression(p, h, mask, cosine_weight=1.0):
+    """Regression loss of predictions p (B, T, D) of hidden states h (B, T, D): one number.
+
+    ``mask`` (B, T) is True on real frames.
+    """
+    # hint: `p[mask]` is (real frames, D): the padding is gone.
+    # hint: `F.cosine_similarity(p, h, dim=-1)` gives one cosine for each frame.
+    # hint: `F.logsigmoid` is the logarithm of the logistic function, exact for large arguments, too.
+    # stub: return None  # your lines go here
+    # solution
     p, h = p[mask], h[mask]  # (real frames, D)
     distance = (p - h).abs().mean()
     angle = -F.logsigmoid(F.cosine_similarity(p, h, dim=-1)).mean()
     return distance + cosine_weight * angle
+    # end
 
+
+# %%
+regression = exercises.check_regression_loss(regression)
 
 # %% [markdown]
 # The package holds the same function. They must agree on this batch, here with one hidden state posing as a
@@ -148,9 +170,8 @@ torch.testing.assert_close(regression(p, h, target.mask), regression_loss(p, h, 
 # wrong way round.
 
 # %% [markdown]
-# Why two terms? Before you run the cell, guess which of these predictions of $H^6$ each term likes and
-# dislikes. Note two things after: doubling the target costs distance but no angle, and the angle term has a
-# floor above zero, $\log(1 + e^{-1})$, because $\sigma(1) < 1$.
+# Why two terms? Here are five predictions of $H^6$. Before you go on, guess which of them each term likes and
+# dislikes.
 
 # %%
 guesses = {
@@ -160,6 +181,24 @@ guesses = {
     "the layer below": p,
     "minus the target": -h,
 }
+
+# %% [markdown]
+# ### Exercise 2: what does each term see?
+#
+# *Difficulty 1 of 3, about three minutes.* Which of the five costs distance, but has an angle term as low as that
+# of the target itself? Answer before you look at the table below.
+
+# %% tags=["exercise"]
+# hint: The cosine of two vectors does not change when one of them gets longer.
+# stub: my_guess = None  # one of the five names, as a text
+# solution
+my_guess = "twice the target"
+# end
+
+# %%
+exercises.check_terms(my_guess, guesses, h, target.mask)
+
+# %%
 rows = []
 for name, guess in guesses.items():
     distance = regression(guess, h, target.mask, cosine_weight=0).item()
@@ -168,6 +207,8 @@ for name, guess in guesses.items():
 lesson.table("terms", rows, f"The two terms of the loss for five predictions of H{middle}.")
 
 # %% [markdown]
+# The angle term has a floor above zero, $\log(1 + e^{-1})$, because $\sigma(1) < 1$.
+#
 # The mean over all frames, which knows nothing about this utterance, often comes surprisingly close. A
 # falling loss is therefore not yet a student that has understood anything: how much of the way from the mean
 # to the target it goes is what counts.
@@ -216,13 +257,36 @@ lesson.table("padding", rows, "What padding does to the loss.")
 # - `linear`: a linear layer of its own, one output per id;
 # - `hard`: like `codebook`, but only the teacher's best id counts, as a label.
 
+# %% [markdown]
+# ### Exercise 3: the discriminative loss
+#
+# *Difficulty 3 of 3, about ten minutes.* Both sides come as logits $z$, divided by their temperatures already.
+# Write the divergence of $p$ from $q$, without `F.kl_div`: its order of arguments and its `reduction="mean"`
+# have misled many.
 
-# %%
-def discriminative(student, teacher, mask):  # logits (B, T, K), divided by their temperatures
+
+# %% tags=["exercise"]
+def discriminative(student, teacher, mask):
+    """Discriminative loss of logits (B, T, K), divided by their temperatures: one number, in nats.
+
+    ``mask`` (B, T) is True on real frames.
+    """
+    # hint: `x.log_softmax(-1)` is $\log p$; its `.exp()` is $p$. Never take the log of a softmax: small ones underflow.
+    # hint: The weights are $q$, the teacher's. The sum runs over ids, the mean over real frames.
+    # stub: return None  # your lines go here
+    # solution
     log_p, log_q = student[mask].log_softmax(-1), teacher[mask].log_softmax(-1)
     return (log_q.exp() * (log_q - log_p)).sum(-1).mean()
+    # end
 
 
+# %%
+discriminative = exercises.check_discriminative_loss(discriminative)
+
+# %% [markdown]
+# On the batch, with a head that has learnt nothing yet, against the package:
+
+# %%
 with torch.no_grad():
     teacher_logits = teacher.codebook(target.last)  # (B, T, K)
     head = ClusterHead("codebook", teacher.config.dim, teacher.codebook, teacher.codebook.tau).to(
@@ -239,16 +303,42 @@ print(f"an untrained head is {mine:.2f} nats away from the teacher")
 
 # %% [markdown]
 # What does the temperature do? A low one makes the teacher sure of itself, and then `codebook` is nearly
-# `hard`. A high one makes all ids alike, and then there is nothing to learn. Before you run the cell: which
-# $\tau$ would you take?
+# `hard`. A high one makes all ids alike, and then there is nothing to learn.
+
+# %% [markdown]
+# ### Exercise 4: how many ids are in play?
+#
+# *Difficulty 2 of 3, about eight minutes.* Between how many ids does a frame hesitate? A frame's *entropy*,
+# $-\sum_k q_k \log q_k$, is 0 for a certain one and $\log K$ for an even guess; $e$ to the mean entropy counts ids.
+
+
+# %% tags=["exercise"]
+def ids_in_play(cosines, tau):
+    """e to the mean entropy of softmax(cosines / tau), 1 .. K, for cosines (N, K) of N frames: a number."""
+    # hint: `(cosines / tau).log_softmax(-1)` is $\log q$, finite even where $q$ is nearly 0.
+    # hint: First each frame's entropy, then the mean over frames, then `.exp()`.
+    # stub: return None  # your lines go here
+    # solution
+    log_q = (cosines / tau).log_softmax(-1)
+    entropy = -(log_q.exp() * log_q).sum(-1)  # (N,)
+    return entropy.mean().exp().item()
+    # end
+
+
+# %%
+ids_in_play = exercises.check_ids_in_play(ids_in_play)
+
+# %% [markdown]
+# The teacher's cosines are its logits without their temperature. Before you run the cell: which $\tau$ would you
+# take?
 
 # %%
 rows, clusters = [], teacher_logits.shape[-1]
+cosines = teacher_logits[target.mask] * teacher.codebook.tau  # (real frames, K)
 for tau in (0.02, 0.05, 0.1, 0.2, 0.5, 1.0):
-    q = (teacher_logits[target.mask] * teacher.codebook.tau / tau).softmax(-1)
-    entropy = -(q * q.clamp_min(1e-12).log()).sum(-1).mean().item()
-    row = {"tau": tau, "entropy, nats": f"{entropy:.2f}", "ids in play": f"{np.exp(entropy):.1f}"}
-    rows.append(row | {"best id's share": percent(q.max(-1).values.mean().item())})
+    count, top = ids_in_play(cosines, tau), (cosines / tau).softmax(-1).amax(-1).mean().item()
+    row = {"tau": tau, "entropy, nats": f"{np.log(count):.2f}", "ids in play": f"{count:.1f}"}
+    rows.append(row | {"best id's share": percent(top)})
 lesson.table("temperature", rows, f"The teacher's distribution over {clusters} ids as its temperature rises.")
 
 # %% [markdown]
@@ -287,6 +377,30 @@ print("shallow & wide:", prediction_heads(preset("tiny-sw-fbank")))
 # %% [markdown]
 # Pairs are (student layer, teacher layer). Any other mapping is one argument away: `DistillConfig(pairs=((6,
 # 6), (12, 12)))`.
+
+# %% [markdown]
+# ### Exercise 5: a student of half the depth
+#
+# *Difficulty 1 of 3, about five minutes.* A student of 6 layers could follow the teacher at every second layer:
+# its layer 1 learns $H^2$, its layer 6 learns $H^{12}$. Write the pairs for a student of $M$ layers and a teacher
+# of $L$, where $M$ divides $L$. Layers count from 1; number 0 is what goes *into* layer 1.
+
+
+# %% tags=["exercise"]
+def spread_pairs(student_layers, teacher_layers):
+    """Pairs (student layer, teacher layer), evenly spread; the last layers of both are a pair."""
+    # hint: One student layer stands for `teacher_layers // student_layers` teacher layers.
+    # hint: `range(1, n + 1)` counts from 1 to n.
+    # stub: return None  # your lines go here
+    # solution
+    stride = teacher_layers // student_layers
+    return [(layer, layer * stride) for layer in range(1, student_layers + 1)]
+    # end
+
+
+# %%
+spread_pairs = exercises.check_spread_pairs(spread_pairs)
+print("four layers:   ", DistillConfig(spread_pairs(4, teacher.config.layers)).pairs)
 
 # %% [markdown]
 # The loss of a batch is the mean over the pairs. Written out for a new student, with the package's module for
@@ -761,6 +875,14 @@ print("the teacher is bit for bit what it was")
 #
 # From a notebook, `accelerate.notebook_launcher` starts a function that builds the task and calls `train`, in a
 # fresh kernel: one process on a CPU (a test), one for each GPU where there are some (not tried yet).
+
+# %% [markdown]
+# ## Quiz
+#
+# Five questions, about five minutes. No answer depends on the numbers of this run.
+
+# %%
+exercises.quiz("02_distillation")
 
 # %% [markdown]
 # ## What you have seen

@@ -60,7 +60,7 @@ import torch.nn.functional as F
 import torchaudio
 from torch import nn
 
-from kdkit import plots
+from kdkit import exercises, plots
 from kdkit.activations import ModelLayers, collect
 from kdkit.audio import read_audio
 from kdkit.batches import Batches
@@ -137,11 +137,45 @@ def mel(hertz):
     return 1127 * np.log1p(np.asarray(hertz) / 700)
 
 
-points = np.linspace(mel(20), mel(8_000), 82)
-bins = mel(np.arange(257) * 16_000 / 512)[:, None]  # mel value of each bin of a 512-point spectrum
-rising = (bins - points[:-2]) / (points[1:-1] - points[:-2])
-falling = (points[2:] - bins) / (points[2:] - points[1:-1])
-filters = torch.from_numpy(np.minimum(rising, falling).clip(0)).float()  # (257, 80)
+# %% [markdown]
+# ### Exercise 1: a mel filterbank
+#
+# *Difficulty 3 of 3, about fifteen minutes.* Build the filters for any number of them, any sampling rate and
+# any size of the spectrum; `mel` above is yours to use.
+#
+# **Exercises** check themselves. Write into the cell and run it, then run the check beneath: it tries your
+# answer on random cases, new ones each time, and says what it found. Hints and a solution are folded away. What
+# you leave out the kit fills in, so the notebook runs to its end in any case.
+
+
+# %% tags=["exercise"]
+def mel_filters(bins, fft, rate, low):
+    """Triangular mel filters from ``low`` Hz to half the sampling ``rate``: float32 (fft // 2 + 1, bins).
+
+    Bin k of the spectrum, 0 to fft // 2, lies at k * rate / fft Hz.
+    """
+    # hint: `bins` triangles stand on `bins + 2` points: `np.linspace(mel(low), mel(rate / 2), bins + 2)`.
+    # hint: `points[:-2]`, `points[1:-1]` and `points[2:]` are left end, top and right end of all triangles at once.
+    # hint: A column of mel values, `[:, None]`, against rows of points makes the whole table.
+    # hint: `torch.from_numpy(...).float()` at the end.
+    # stub: return None  # your lines go here
+    # solution
+    points = np.linspace(mel(low), mel(rate / 2), bins + 2)
+    spectrum = mel(np.arange(fft // 2 + 1) * rate / fft)[:, None]  # mel value of each bin of the spectrum
+    rising = (spectrum - points[:-2]) / (points[1:-1] - points[:-2])
+    falling = (points[2:] - spectrum) / (points[2:] - points[1:-1])
+    return torch.from_numpy(np.minimum(rising, falling).clip(0)).float()
+    # end
+
+
+# %%
+mel_filters = exercises.check_mel_filters(mel_filters)
+
+# %% [markdown]
+# The filters of Fbank: 80, on a spectrum of 512 points.
+
+# %%
+filters = mel_filters(80, 512, 16_000, 20)  # (257, 80)
 filters[-1] = 0  # Kaldi leaves the bin at 8,000 Hz out
 torch.testing.assert_close(filters, mel_filterbank())
 
@@ -205,16 +239,39 @@ print(
 # A student learns frame by frame, so both front-ends must agree about what a frame is. Fbank comes at 100 Hz;
 # one convolution of kernel 5, stride 2 and padding 2 makes 50 Hz of it, a *GLU* (half of the channels gate
 # the other half) and a linear map follow. Is it the same number of frames as the CNN's seven convolutions
-# give, for *every* length? Often a kit trims a frame here or there. Count instead: a convolution makes
-# $\lfloor (n - k) / s \rfloor + 1$ frames of $n$.
+# give, for *every* length? Often a kit trims a frame here or there. Count instead.
+
+# %% [markdown]
+# ### Exercise 2: frames of a convolution
+#
+# *Difficulty 1 of 3, about five minutes.* A kernel of $k$ numbers slides over $n$ numbers in steps of $s$; with
+# padding $p$, that many zeros stand at *both* ends. How many places has it?
+
+
+# %% tags=["exercise"]
+def conv_frames(n, kernel, stride, padding=0):
+    """Frames that a convolution makes of n (an int, or an array of them)."""
+    # hint: Draw it for n = 7, kernel 3, stride 2: the kernel starts at 0, 2 and 4.
+    # hint: The first place costs `kernel` numbers, each further one `stride`.
+    # stub: return None  # your line goes here
+    # solution
+    return (n + 2 * padding - kernel) // stride + 1
+    # end
+
+
+# %%
+conv_frames = exercises.check_conv_frames(conv_frames)
+
+# %% [markdown]
+# Both front-ends, at two hundred thousand lengths at once:
 
 # %%
 samples = np.arange(400, 200_000)
 by_cnn = samples
 for kernel, stride in zip(KERNELS, STRIDES, strict=True):
-    by_cnn = (by_cnn - kernel) // stride + 1
-windows = (samples - 400) // 160 + 1  # Fbank at 100 Hz
-by_fbank = (windows + 2 * 2 - 5) // 2 + 1  # padded by 2 on both sides
+    by_cnn = conv_frames(by_cnn, kernel, stride)
+windows = conv_frames(samples, 400, 160)  # Fbank at 100 Hz
+by_fbank = conv_frames(windows, 5, 2, padding=2)
 agree = (by_cnn == by_fbank) & (by_cnn == num_frames(samples))
 lesson.metric("frames/share of lengths that agree", float(agree.mean()), unit="share")
 print(f"{len(samples)} lengths, up to {samples[-1] / 16_000:.1f} s: {percent(agree.mean())} agree")
@@ -334,6 +391,22 @@ lesson.table("parameters", rows, "Parameters of the deep & thin student.")
 # %% [markdown]
 # The encoders are equal to the last parameter, so the whole difference is in the front-end.
 
+# %% [markdown]
+# ### Exercise 3: read the table
+#
+# *Difficulty 1 of 3, about two minutes.* The paper's 17 % is of full-size models. What does the *tiny* student
+# save, in per cent of its waveform twin?
+
+# %% tags=["exercise"]
+# hint: What is saved, divided by what one had before, times 100.
+# stub: my_saving = None  # per cent, a number
+# solution
+my_saving = 100 * (1 - counts["tiny-dt-fbank"] / counts["tiny-dt-waveform"])
+# end
+
+# %%
+exercises.check_saving(my_saving, counts)
+
 # %%
 saved = 1 - counts["dt-fbank"] / counts["dt-waveform"]
 saved_tiny = 1 - counts["tiny-dt-fbank"] / counts["tiny-dt-waveform"]
@@ -437,6 +510,51 @@ for big, small in (("tiny-teacher", "tiny-dt-fbank"), ("hubert-base", "dt-fbank"
 #
 # and after that the usual losses take over. Only front-ends are computed in these steps, so they cost little.
 # The stage is part of the checkpoint: a run that is stopped in the middle goes on in its stage.
+
+# %% [markdown]
+# ### Exercise 4: the adaptation stage
+#
+# *Difficulty 2 of 3, about ten minutes.* Write the loss of step `step` (counted from 0) of such a run. The usual
+# losses are a function, so that you can leave them uncomputed.
+
+
+# %% tags=["exercise"]
+def staged_loss(step, adaptation_steps, features, head, target, mask, usual_loss):
+    """Loss of a step: adaptation in the first ``adaptation_steps``, then ``usual_loss()``; one number.
+
+    ``features`` (B, T, D) is what the front-end gives, ``head(features)`` (B, T, E) the linear map of it,
+    ``target`` (B, T, E) the teacher's H^0, ``mask`` (B, T) True on real frames.
+    """
+    # hint: With two steps of adaptation, steps 0 and 1 belong to it.
+    # hint: The formula has the absolute difference alone; its mean runs over real frames, as in lesson 2.
+    # hint: Call `usual_loss()` only where it is needed: it computes the whole network.
+    # stub: return None  # your lines go here
+    # solution
+    if step < adaptation_steps:
+        return (head(features)[mask] - target[mask]).abs().mean()
+    return usual_loss()
+    # end
+
+
+# %%
+staged_loss = exercises.check_staged_loss(staged_loss)
+
+# %% [markdown]
+# The package does the same in `DistillTask`. On one batch, in the first step and in the one after the stage:
+
+# %%
+batch = Batches(speech, size.seconds_per_batch, seed).batch(0)
+student = new_student("tiny-dt-fbank", teacher.model, seed)
+losses = DistillConfig(layer_wise(student.config, teacher.config), adaptation=Adaptation(2))
+task = DistillTask(student, teacher, losses).eval()
+target, frames = task.targets(batch, 0)[0], num_frames(batch.lengths)
+mask = torch.arange(target.shape[1]) < frames[:, None]  # (B, T)
+with torch.no_grad():
+    features = student.front_end(batch.waves, batch.lengths)
+    for step in (0, 2):
+        task.schedule(step, 4)
+        arguments = (step, 2, features, task.adaptation_head, target, mask)
+        torch.testing.assert_close(staged_loss(*arguments, lambda: task(batch)[0]), task(batch)[0])
 
 # %%
 recipe = TrainConfig(steps=size.twin_steps, lr=2e-3, seed=seed, log_every=max(1, size.twin_steps // 30))
@@ -653,6 +771,14 @@ lesson.table("swap", rows, caption)
 # Minutes of steps do not reach the old error rate; the table of shipped figures above has a row "swapped" where
 # a longer swap was run. `kdkit swap RECOGNISER` does it from the command line, `kdkit export RECOGNISER --to
 # onnx` makes one file of the result, Fbank included.
+
+# %% [markdown]
+# ## Quiz
+#
+# Five questions, about five minutes. No answer depends on the numbers of this run.
+
+# %%
+exercises.quiz("03_fbank_front_end")
 
 # %% [markdown]
 # ## What you have seen

@@ -61,20 +61,21 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from kdkit import plots
+from kdkit import exercises, plots
 from kdkit.audio import read_audio
 from kdkit.batches import Batches
 from kdkit.beam import NEEDS_FLASHLIGHT, available, with_language_model
 from kdkit.corpora.grammar import sentence
 from kdkit.corpora.synthetic import subset
 from kdkit.ctc import CTCTask, Recogniser, trainable
-from kdkit.decode import greedy
+from kdkit.decode import collapse, greedy
 from kdkit.distill import DistillConfig, DistillTask, default_pairs
 from kdkit.emissions import emissions
 from kdkit.errorbrowser import error_browser
 from kdkit.errors import CheckpointError
 from kdkit.evaluation import evaluate
 from kdkit.fbank import fbank_statistics
+from kdkit.frontends import num_frames
 from kdkit.lessons import Lesson, outcome, percent, shipped_scores
 from kdkit.lowresource import interaction, interaction_of_rates
 from kdkit.manifest import read_manifest
@@ -82,7 +83,7 @@ from kdkit.models import parameter_count
 from kdkit.ngram import estimate
 from kdkit.score import compare, describe_collapse, score
 from kdkit.students import new_student
-from kdkit.text import VOCABULARY
+from kdkit.text import VOCABULARY, encode
 from kdkit.training import TrainConfig, train
 from kdkit.transcribe import align
 from kdkit.tune import tune
@@ -150,14 +151,38 @@ print(f"the blank is the best symbol in {percent(blanks)} of the frames")
 # *Greedy decoding* takes the best symbol of every frame, merges repeats, and drops blanks, in that order. The
 # blank is there for double letters: `l l` is one l, `l - l` are two.
 
+# %% [markdown]
+# ### Exercise 1: greedy decoding
+#
+# *Difficulty 2 of 3, about eight minutes.* Write what the frames say. `VOCABULARY[number]` is the letter of a
+# symbol; number 0 is the blank, and `|` stands between words.
+#
+# **Exercises** check themselves. Write into the cell and run it, then run the check beneath: it tries your
+# answer on random cases, new ones each time, and says what it found. Hints and a solution are folded away. What
+# you leave out the kit fills in, so the notebook runs to its end in any case.
 
-# %%
-def write_out(ids):  # best symbol of each frame
+
+# %% tags=["exercise"]
+def write_out(ids):
+    """Text of a list with the number of the best symbol of each frame; words separated by single spaces."""
+    # hint: A symbol is kept where it differs from the one before; the first has none before it.
+    # hint: `ids[i - 1]` is the *last* symbol for i = 0.
+    # hint: `" ".join(text.split())` leaves single spaces between words and none at the ends.
+    # stub: return None  # your lines go here
+    # solution
     merged = [symbol for i, symbol in enumerate(ids) if i == 0 or symbol != ids[i - 1]]
     letters = [VOCABULARY[symbol] for symbol in merged if symbol != 0]
     return " ".join("".join(letters).replace("|", " ").split())
+    # end
 
 
+# %%
+write_out = exercises.check_write_out(write_out)
+
+# %% [markdown]
+# The utterance above, letter by letter, and against the package's decoder:
+
+# %%
 best = logits[0].argmax(-1).tolist()
 assert [write_out(best)] == greedy(logits, frames)
 print("frames    ", "".join(VOCABULARY[symbol] for symbol in best))
@@ -201,18 +226,13 @@ print(", ".join(f"{word.word} {word.probability:.2f}" for word in words))
 #    \qquad L_\mathrm{CTC} = -\log P(y \mid x) $$
 #
 # For a toy of five frames and three symbols all paths can be listed. Real utterances have more paths than
-# there are atoms, and dynamic programming does the same sum in $O(T \cdot |y|)$. Do they agree?
-
+# there are atoms, and dynamic programming does the same sum in $O(T \cdot |y|)$. Do they agree? (`collapse` is
+# $\mathcal{B}$: your greedy decoding, with numbers for letters.)
 
 # %%
-def collapse(path):
-    merged = [symbol for i, symbol in enumerate(path) if i == 0 or symbol != path[i - 1]]
-    return tuple(symbol for symbol in merged if symbol != 0)
-
-
 toy = torch.randn(5, 3).log_softmax(-1)  # five frames; blank, a, b
 text = (1, 1, 2)  # "aab"
-paths = [path for path in product(range(3), repeat=5) if collapse(path) == text]
+paths = [path for path in product(range(3), repeat=5) if collapse(path) == list(text)]
 total = sum(torch.exp(sum(toy[t, symbol] for t, symbol in enumerate(path))) for path in paths)
 
 # %%
@@ -227,10 +247,40 @@ print(f"\n{len(paths)} of {3**5} paths say aab; loss {-total.log():.4f}")
 # all those that are likely already: alignments sharpen by themselves, which is where the spikes come from.
 
 # %% [markdown]
-# Two things follow. A text needs at least as many frames as it has letters, and one more for each double
-# letter, or no path exists: kdkit leaves such utterances out and says so. And early in training the easiest
-# improvement is to say *blank* everywhere: a recogniser that writes nothing has not failed yet, it has just
-# begun.
+# ### Exercise 2: room for a text
+#
+# *Difficulty 1 of 3, about four minutes.* Where there are too few frames, no path spells the text, and the loss
+# is infinite. How many frames does a text need at least? Look at the paths of *aab* above.
+
+
+# %% tags=["exercise"]
+def frames_needed(text):
+    """The least number of frames in which CTC can write a text; the space is a symbol like any letter."""
+    # hint: Every symbol needs a frame of its own.
+    # hint: What has to stand between two equal letters in a row, so that they are not merged?
+    # stub: return None  # your lines go here
+    # solution
+    doubles = sum(text[i] == text[i - 1] for i in range(1, len(text)))
+    return len(text) + doubles
+    # end
+
+
+# %%
+frames_needed = exercises.check_frames_needed(frames_needed)
+
+# %%
+from kdkit.text import frames_needed as of_the_package
+
+room = {u.id: num_frames(round(u.duration * 16_000)) / frames_needed(u.text) for u in clean_speech}
+assert all(frames_needed(u.text) == of_the_package(encode(u.text)) for u in clean_speech)
+print(f"{len(room)} utterances have {min(room.values()):.1f} times the frames that they need, or more")
+
+# %% [markdown]
+# At 50 frames a second there is room to spare. Somebody who speaks very fast, or a transcript of another
+# utterance, may leave none: kdkit leaves such utterances out and says so.
+#
+# One thing more follows from the sum: early in training the easiest improvement is to say *blank* everywhere.
+# A recogniser that writes nothing has not failed yet, it has just begun.
 
 # %% [markdown]
 # ## Counting errors
@@ -243,20 +293,59 @@ print(f"\n{len(paths)} of {3**5} paths say aab; loss {-total.log():.4f}")
 # The least number comes from a table: the cell for the first $i$ words of one and $j$ of the other needs only
 # its three neighbours. The *character error rate* (CER) is the same with letters.
 
+# %% [markdown]
+# ### Exercise 3: the edit distance
+#
+# *Difficulty 3 of 3, about fifteen minutes.* One row of the table is enough to remember: the row of reference
+# word $i$ is made from that of word $i - 1$.
 
-# %%
+
+# %% tags=["exercise"]
 def edits(reference, hypothesis):
+    """Least number of substitutions, deletions and insertions between two lists of words (or two texts)."""
+    # hint: Row 0 says what an empty reference costs: 0, 1, 2, ... insertions.
+    # hint: Three ways into a cell: from above (the reference word is deleted), from the left (a word is inserted),
+    #   both cost 1; from above left, which costs 1 only where the two words differ.
+    # hint: Keep the old value above left before you overwrite it.
+    # stub: return None  # your lines go here
+    # solution
     row = list(range(len(hypothesis) + 1))
     for i, wanted in enumerate(reference, 1):
         diagonal, row[0] = row[0], i
         for j, found in enumerate(hypothesis, 1):
             diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (wanted != found))
     return row[-1]
+    # end
 
+
+# %%
+edits = exercises.check_edits(edits)
+print("kitten, sitting:", edits("kitten", "sitting"), "edits")
 
 # %% [markdown]
 # Each cell of the table is one `min`. Its last cell is the distance; the way back through it would say which
 # words were substituted, deleted and inserted.
+
+# %% [markdown]
+# ### Exercise 4: the word error rate
+#
+# *Difficulty 1 of 3, about five minutes.* Of a whole test set, as a share (0.25 for 25 %).
+
+
+# %% tags=["exercise"]
+def word_error_rate(references, hypotheses):
+    """All word errors over all reference words, for two lists of texts in the same order."""
+    # hint: `text.split()` makes words of a text, and `edits` is yours.
+    # hint: Sum first and divide once: the mean of the utterances' own rates is something else.
+    # stub: return None  # your lines go here
+    # solution
+    errors = sum(edits(r.split(), h.split()) for r, h in zip(references, hypotheses, strict=True))
+    return errors / sum(len(r.split()) for r in references)
+    # end
+
+
+# %%
+word_error_rate = exercises.check_word_error_rate(word_error_rate)
 
 # %% [markdown]
 # The package counts with jiwer and adds a 95 % interval, by drawing whole utterances again and again
@@ -267,7 +356,7 @@ some = clean_speech[:20]
 heard = recogniser.transcribe(some)
 references, hypotheses = [u.text for u in some], [heard[u.id] for u in some]
 words = sum(len(r.split()) for r in references)
-wer = sum(edits(r.split(), h.split()) for r, h in zip(references, hypotheses, strict=True)) / words
+wer = word_error_rate(references, hypotheses)
 result = score(references, hypotheses, seed)
 assert abs(wer - result.wer) < 1e-9
 print(f"{len(some)} utterances, {words} words: {result}")
@@ -371,8 +460,32 @@ lesson.table("live", rows, f"Trained in this run: {recipe.steps} steps on {minut
 # recognisers get the loud vowels first.
 
 # %% [markdown]
-# Verdict on this run, by a *paired* bootstrap: both systems are judged on the same drawn utterances, so that
-# hard ones cancel. When neither writes words yet, "inconclusive" is the honest answer.
+# Which is better? A *paired* bootstrap judges both on the same drawn utterances, so that hard ones cancel.
+
+# %%
+change = compare(live_scores["distilled", "test-clean"], live_scores["scratch", "test-clean"], seed)
+low, high = (100 * end for end in change.interval)
+print(f"distilled instead of scratch changes the WER on test-clean by {100 * change.difference:+.1f} points")
+print(f"95 % interval: {low:+.1f} to {high:+.1f} points")
+
+# %% [markdown]
+# ### Exercise 5: say what the interval says
+#
+# *Difficulty 1 of 3, about two minutes.* Is the distilled one "better", "not better", or is it "inconclusive"?
+
+# %% tags=["exercise"]
+# hint: Fewer errors are good, so a change below 0 is.
+# hint: The middle decides nothing. Where does 0 lie: left of the interval, right of it, or inside?
+# stub: my_verdict = None  # "better", "not better" or "inconclusive"
+# solution
+my_verdict = "better" if high < 0 else "not better" if low > 0 else "inconclusive"
+# end
+
+# %%
+exercises.check_verdict(my_verdict, change.interval)
+
+# %% [markdown]
+# The same for both test sets. When neither writes words yet, "inconclusive" is the honest answer.
 
 # %%
 for split in tests:
@@ -812,6 +925,14 @@ if human:
     title = "human digits, unseen speaker"
     page = error_browser(human["distilled"].score, human["distilled"].utterances, title, limit=12)
     lesson.page("digit errors", page, f"Errors on {title}")
+
+# %% [markdown]
+# ## Quiz
+#
+# Five questions, about five minutes. No answer depends on the numbers of this run.
+
+# %%
+exercises.quiz("04_low_resource_finetuning")
 
 # %% [markdown]
 # ## What you have seen

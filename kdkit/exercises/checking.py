@@ -1,0 +1,208 @@
+"""How an answer is checked: fresh random cases, a guarded call, and hints for the mistakes that are recognised.
+
+A check is a generator ``trial(call, rng)``. It calls the learner's function by ``call(...)``, yields a sentence for
+each thing that holds, and raises :class:`Wrong`, whose text is the hint, at the first that does not. A mistake is
+recognised by doing it: where the learner's results equal those of a known wrong function on every case, that
+function's hint is given. Nothing is compared with a stored number, and torch's own random numbers are left alone.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Trial = Callable[[Callable, np.random.Generator], Iterator[str]]
+Mistake = tuple[str, Callable]  # the hint, and the wrong function
+
+
+class Wrong(Exception):
+    """The answer is not right; the text says what to look at."""
+
+
+class NotWritten(Wrong):
+    """The answer is still the stub."""
+
+
+def check(name: str, attempt, own: Callable, trial: Trial) -> Callable:
+    """Tries ``attempt`` and prints what was found; returns it when it is right, else ``own``, and says so."""
+    if attempt is own:  # only the check was run again, after it had given this one
+        print(
+            f"… this is the kit's own {name}, not yours: run the cell with your function, then this one again."
+        )
+        return own
+    rng = np.random.default_rng()  # from entropy: every call has other cases
+    try:
+        for sentence in trial(guard(attempt, name), rng):
+            print(f"✓ {sentence[0].upper()}{sentence[1:]}.")
+    except NotWritten:
+        print(f"… {name} is not written yet: it returns None.")
+        print("The notebook goes on with the kit's own, so you can come back to it.")
+        return own
+    except Wrong as wrong:
+        print(f"✗ {wrong}")
+        print(f"The notebook goes on with the kit's own {name}. Change yours, then run both cells again.")
+        return own
+    print("Right. The notebook goes on with this function.")
+    return attempt
+
+
+def check_answer(name: str, answer, find: Callable[[object], str]) -> None:
+    """For answers that are read off a figure: ``find(answer)`` gives a sentence, or raises :class:`Wrong`.
+
+    Nothing is given back: the answer stays the learner's, and nothing further on depends on it.
+    """
+    if answer is None:
+        print(f"… {name} is None: no answer yet. Nothing further on depends on it.")
+        return
+    try:
+        print(f"✓ {find(answer)}")
+    except Wrong as wrong:
+        print(f"✗ {wrong}")
+        print("Change your answer and run both cells again.")
+
+
+def guard(attempt, name: str) -> Callable:
+    """``attempt``, given copies of its arguments; what goes wrong in it becomes :class:`Wrong` with the line."""
+    if attempt is None:
+        raise_later = NotWritten("None")
+    elif not callable(attempt):
+        raise_later = Wrong(
+            f"{name} is a {type(attempt).__name__}, not a function: give the function itself."
+        )
+    else:
+        raise_later = None
+
+    def call(*arguments):
+        if raise_later is not None:
+            raise raise_later
+        try:
+            result = attempt(*map(_copy, arguments))
+        except Exception as error:  # whatever a learner's code may raise
+            raise Wrong(_explain(error, attempt, name, arguments)) from error
+        if result is None:
+            raise NotWritten(name)
+        return result
+
+    return call
+
+
+def compare(
+    call: Callable,
+    cases: Sequence[tuple],
+    right: Callable,
+    mistakes: Sequence[Mistake] = (),
+    shape: str = "",
+    tolerance: float = 1e-4,
+) -> None:
+    """Raises :class:`Wrong` unless ``call`` gives what ``right`` gives on all cases.
+
+    ``shape`` is said when a tensor has another shape; ``tolerance`` is relative, and absolute below 1.
+    """
+    expected = [right(*map(_copy, case)) for case in cases]
+    found = []
+    for case, wanted in zip(cases, expected, strict=True):
+        found.append(same_kind(call(*case), wanted, shape))
+    if all(close(a, b, tolerance) for a, b in zip(found, expected, strict=True)):
+        return
+    for hint, wrong in mistakes:
+        if all(close(a, wrong(*map(_copy, case)), tolerance) for a, case in zip(found, cases, strict=True)):
+            raise Wrong(hint)
+    bad = next(i for i in range(len(cases)) if not close(found[i], expected[i], tolerance))
+    if isinstance(found[bad], (Tensor, float)) and not np.isfinite(float(torch.as_tensor(found[bad]).sum())):
+        raise Wrong(
+            "The result is not a finite number (nan or inf): look for a division by zero or a logarithm of zero."
+        )
+    raise Wrong(f"{_given(cases[bad])} {_differ(found[bad], expected[bad])}.")
+
+
+def same_kind(found, wanted, shape: str = ""):
+    """``found`` as the type of ``wanted``; :class:`Wrong` says what it is instead."""
+    kind = type(found).__name__
+    if isinstance(found, (Tensor, np.ndarray)):
+        kind += f" of shape {tuple(found.shape)}"
+    if isinstance(wanted, Tensor):
+        if not isinstance(found, Tensor):
+            last = " A gradient has to flow through it." if not wanted.ndim else ""
+            raise Wrong(f"It returns a {kind}; a torch tensor is needed.{last}")
+        if found.shape != wanted.shape:
+            asked = "a single number" if not wanted.ndim else f"shape {tuple(wanted.shape)}"
+            raise Wrong(f"It returns shape {tuple(found.shape)}, {asked} is asked for. {shape}".strip())
+        return found.detach()
+    if isinstance(found, (Tensor, np.ndarray)) and found.ndim == 0:
+        found = found.item()
+    if isinstance(wanted, Integral):
+        if isinstance(found, Real) and not isinstance(found, Integral):
+            raise Wrong(f"It returns the float {found}; this is counted in whole numbers: divide with //.")
+        if not isinstance(found, Integral) or isinstance(found, bool):
+            raise Wrong(f"It returns a {kind}; a whole number is asked for. {shape}".strip())
+        return int(found)
+    if isinstance(wanted, Real):
+        if not isinstance(found, Real):
+            raise Wrong(f"It returns a {kind}; a single number is asked for. {shape}".strip())
+        return float(found)
+    if not isinstance(found, type(wanted)):
+        raise Wrong(f"It returns a {kind}; a {type(wanted).__name__} is asked for. {shape}".strip())
+    return found
+
+
+def close(a, b, tolerance: float = 1e-4) -> bool:
+    """Equal up to ``tolerance``; other shapes and types are simply not equal."""
+    if isinstance(a, (Tensor, Real)) and isinstance(b, (Tensor, Real)):
+        a, b = (torch.as_tensor(x).double() for x in (a, b))
+        return a.shape == b.shape and torch.allclose(a, b, rtol=tolerance, atol=tolerance)
+    return type(a) is type(b) and a == b
+
+
+def torch_generator(rng: np.random.Generator) -> torch.Generator:
+    return torch.Generator().manual_seed(int(rng.integers(2**31)))
+
+
+def _copy(value):
+    if isinstance(value, Tensor):
+        return value.clone()
+    return value.copy() if isinstance(value, (np.ndarray, list)) else value
+
+
+def _explain(error: Exception, attempt, name: str, arguments: tuple) -> str:
+    """What was raised, and the innermost line of the learner's own cell that it passed through."""
+    what = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+    file = getattr(getattr(attempt, "__code__", None), "co_filename", None)
+    lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    if not lines:
+        return (
+            f"{name} cannot be called with {len(arguments)} arguments: {what}. Keep the first line as it was."
+        )
+    where = f"line {lines[-1].lineno} of its cell"
+    code = f", `{lines[-1].line}`" if lines[-1].line else ""
+    return f"Your code stops in {where}{code} with {what}"
+
+
+def _given(case: tuple) -> str:
+    """The arguments of a case in words: small ones as they are, tensors by their shape."""
+    return f"Given {', '.join(map(_show, case))}:" if case else "Called:"
+
+
+def _differ(found, wanted) -> str:
+    if isinstance(wanted, Tensor) and wanted.numel() > 1:
+        place = np.unravel_index(int((found.double() - wanted.double()).abs().argmax()), wanted.shape)
+        place = tuple(int(i) for i in place)
+        return f"element {place} of the result is {_show(found[place])}, but {_show(wanted[place])} is right"
+    return f"it gives {_show(found)}, but {_show(wanted)} is right"
+
+
+def _show(value) -> str:
+    if isinstance(value, Tensor) and value.numel() == 1:
+        value = value.item()
+    if isinstance(value, (Tensor, np.ndarray)):
+        return f"an array {tuple(value.shape)}"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, (str, int, list, tuple)):
+        text = repr(value)
+        return text if len(text) <= 120 else f"{text[:117]}..."
+    return f"a {type(value).__name__}"
