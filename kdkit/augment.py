@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from torchaudio.functional import resample
 
 from kdkit.audio import SAMPLE_RATE
@@ -58,15 +57,18 @@ def augment(waves: Tensor, lengths: Tensor, config: AugmentConfig = AUGMENTED) -
 
 
 def perturb_speed(waves: Tensor, lengths: Tensor, speeds: Sequence[float]) -> tuple[Tensor, Tensor]:
-    """Every utterance of (B, S) played at a speed drawn from ``speeds``, pitch and formants with it, as another voice
-    would have them: waveforms and lengths (B,), both new. Speed perturbation (Ko et al., Interspeech 2015).
+    """A padded batch (B, S) played at a speed drawn from ``speeds``, pitch and formants with it, as other voices would
+    have them: waveforms and lengths (B,), both new. Speed perturbation (Ko et al., Interspeech 2015).
+
+    One speed for the batch: with one for each utterance no shape would come twice, and CPUs prepare a convolution anew
+    for every shape.
     """
-    drawn = torch.randint(len(speeds), (len(waves),)).tolist()
-    rows = []
-    for wave, length, which in zip(waves, lengths.tolist(), drawn, strict=True):
-        rate = round(100 * speeds[which])
-        rows.append(wave[:length] if rate == 100 else resample(wave[:length], rate, 100))
-    return pad_sequence(rows, batch_first=True), torch.tensor([len(row) for row in rows], device=lengths.device)
+    rate = round(100 * speeds[int(torch.randint(len(speeds), ()))])
+    if rate == 100:
+        return waves, lengths
+    waves = resample(waves, rate, 100)
+    lengths = (lengths * 100 / rate).ceil().long().clamp_max(waves.shape[1])
+    return waves * frame_mask(lengths, waves.shape[1]), lengths
 
 
 def equaliser(decibels: Tensor, hertz: Tensor, points: int = 7) -> Tensor:

@@ -149,7 +149,9 @@ class CTCTask(nn.Module):
         logits, frames = self.recogniser(waves, lengths, mask, self.training and self._head_only)
         blanks = (logits.argmax(-1) == BLANK).float().mean()
         fits = frames.tolist()  # played faster, a text may lose its room
-        labels = {row: label for row, label in self._labels(batch).items() if frames_needed(label) <= fits[row]}
+        labels = {
+            row: label for row, label in self._labels(batch).items() if frames_needed(label) <= fits[row]
+        }
         if not labels:
             return logits.sum() * 0.0, {"blanks": blanks}
         rows = torch.tensor(list(labels), device=logits.device)

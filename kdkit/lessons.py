@@ -37,13 +37,18 @@ from kdkit.training import best_device, use_bf16
 class Lesson(Results):
     """Opening of a notebook: prints versions, device, seed and run folder, and seeds torch.
 
-    Attributes: ``size`` (:class:`kdkit.profiles.Profile`), ``seed``, ``device``, ``out`` (absolute run folder).
+    ``profile`` "auto" takes "colab" where there is a GPU, and "quick" elsewhere.
+
+    Attributes: ``size`` (:class:`kdkit.profiles.Profile`), ``profile`` (its name), ``seed``, ``device``, ``out``
+    (absolute run folder).
     """
 
     def __init__(self, notebook: str, title: str, profile: str, seed: int, out: str | Path):
+        self.device, self._started = best_device(), time.perf_counter()
+        profile, why = choose_profile(profile, self.device)
         self.size = get_profile(profile)  # an unknown name must be refused before anything is written
         super().__init__(Path(out).resolve(), notebook, title, profile, seed)
-        self.seed, self.device, self._started = seed, best_device(), time.perf_counter()
+        self.profile, self.seed = profile, seed
         torch.manual_seed(seed)
         bf16 = "bf16" if use_bf16("auto", self.device) else "fp32"
         where = torch.cuda.get_device_name() if self.device.type == "cuda" else f"{os.cpu_count()} cores"
@@ -51,7 +56,7 @@ class Lesson(Results):
             f"Python {platform.python_version()}, torch {torch.__version__}, torchaudio {torchaudio.__version__}"
         )
         print(f"device {self.device} ({where}, {torch.get_num_threads()} threads), trains in {bf16}")
-        print(f"profile {profile} ({self.size.purpose}), seed {seed}")
+        print(f"profile {profile}, {why} ({self.size.purpose}), seed {seed}")
         print(f"run folder {self.out}")
 
     # --- speech and models ------------------------------------------------------------------------------------
@@ -229,6 +234,20 @@ class Lesson(Results):
         words = shipped if origin == "shipped" else "distilled by notebook 02 in this run folder"
         super().text(f"origin of {what}", f"{what}: {words}{steps}.")
         print(f"{what}: {words}{steps}")
+
+
+def choose_profile(wanted: str, device: torch.device) -> tuple[str, str]:
+    """The name of the profile, and why it is that one. On a hosted machine without GPU it says how to get one."""
+    if wanted != "auto":
+        return wanted, "as the parameters say"
+    if device.type == "cuda":
+        return "colab", "because there is a GPU"
+    hint = ""
+    if "COLAB_RELEASE_TAG" in os.environ:
+        hint = "; for one: Runtime, Change runtime type"
+    elif "KAGGLE_KERNEL_RUN_TYPE" in os.environ:
+        hint = "; for one: Settings, Accelerator"
+    return "quick", f"because there is no GPU{hint}"
 
 
 def shipped_scores() -> list[dict]:

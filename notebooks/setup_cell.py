@@ -19,8 +19,8 @@ def find_kit():
             return str(wheels[-1])
     if not KIT:
         raise SystemExit(
-            "kdkit is not installed, and neither its folder nor a wheel (kdkit-*.whl) lies beside or above this notebook: "
-            "put one there, or set KIT in this cell to a wheel or to git+https://..."
+            "kdkit is not installed, and neither its folder nor a wheel (kdkit-*.whl) lies beside or above this "
+            "notebook: put one there, or set KIT in this cell to a wheel or to git+https://..."
         )
     return KIT
 

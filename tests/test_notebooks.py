@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+from importlib.metadata import version
 from pathlib import Path
 
 import nbformat
@@ -44,7 +45,7 @@ def test_a_notebook_is_clean(name):
     assert len(tagged) == 1
     defaults = declared_parameters(FOLDER / f"{name}.ipynb")
     assert {n: type(defaults[n]) for n in GIVEN} == {"profile": str, "seed": int, "out": str}
-    assert defaults["profile"] == "quick"
+    assert defaults["profile"] == "auto"
 
 
 def test_pairing_sees_what_is_wrong_and_mends_it(pair, tmp_path):
@@ -104,3 +105,59 @@ def test_all_notebooks_run_in_profile_smoke(tmp_path):
         assert record["profile"] == "smoke" and record["items"], name
         executed = (out / "notebooks" / f"{name}.html").read_text(encoding="utf-8")
         assert "<script" not in executed and not re.search(r"""src=["'](?:https?:)?//""", executed)
+
+
+def run_setup(monkeypatch, folder: Path, kit: str = "") -> list[list[str]]:
+    """Runs the set-up cell in ``folder`` as if kdkit were not installed; returns what it would have run."""
+    ran = []
+
+    def run(command, check):
+        assert check
+        ran.append([*command, Path(command[-1]).read_text()])
+
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("subprocess.run", run)
+    source = (FOLDER / "setup_cell.py").read_text(encoding="utf-8")
+    exec(source.replace('KIT = ""', f'KIT = "{kit}"'), {})
+    return ran
+
+
+def test_the_setup_cell_installs_what_it_finds_and_leaves_torch_alone(monkeypatch, tmp_path):
+    below = tmp_path / "kit" / "notebooks"
+    below.mkdir(parents=True)
+    (tmp_path / "kit" / "pyproject.toml").write_text('[project]\nname = "kdkit"\n')
+    ((*command, constraints),) = run_setup(monkeypatch, below)
+    assert command[1:6] == ["-m", "pip", "install", "--quiet", str(tmp_path / "kit")] and command[6] == "-c"
+    kept = dict(line.split("==") for line in constraints.splitlines())
+    assert kept["torch"] == version("torch") and kept["torchaudio"] == version("torchaudio")
+
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    with pytest.raises(SystemExit, match="set KIT in this cell"):
+        run_setup(monkeypatch, elsewhere)
+    assert run_setup(monkeypatch, elsewhere, "git+https://x/y")[0][5] == "git+https://x/y"
+    (elsewhere / "kdkit-0.1.0-py3-none-any.whl").touch()
+    assert run_setup(monkeypatch, elsewhere)[0][5].endswith("kdkit-0.1.0-py3-none-any.whl")
+
+
+def test_the_setup_cell_does_nothing_where_kdkit_is_installed(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("subprocess.run", lambda *command, **options: pytest.fail("something was installed"))
+    exec((FOLDER / "setup_cell.py").read_text(encoding="utf-8"), {})
+
+
+def test_a_home_gives_badges_and_a_place_to_install_from(pair, tmp_path):
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "01_x.py").write_text('# %% [markdown]\n# # Title\n\n# %% tags=["setup"]\n# here\n')
+    pair.sync(tmp_path)
+    plain = nbformat.read(tmp_path / "01_x.ipynb", as_version=4)
+    assert 'KIT = ""' in plain.cells[1].source and "badge" not in plain.cells[0].source
+    pair.move("owner/kit", "main", tmp_path)
+    assert pair.check(tmp_path) == ["01_x.ipynb is not what src/01_x.py makes"]
+    pair.sync(tmp_path)
+    badge, _, setup = nbformat.read(tmp_path / "01_x.ipynb", as_version=4).cells
+    assert "/github/owner/kit/blob/main/notebooks/01_x.ipynb" in badge.source
+    assert 'KIT = "git+https://github.com/owner/kit@main"' in setup.source
+    with pytest.raises(ValueError, match="OWNER/REPOSITORY"):
+        pair.move("no slash", "main", tmp_path)

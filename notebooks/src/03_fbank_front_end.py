@@ -30,24 +30,18 @@
 # %% [markdown]
 # ## Set-up
 #
-# The next cell does something only where kdkit is not installed: it installs the folder that this notebook
-# lies in.
+# The next cell does something only where kdkit is not installed: it installs the folder or the wheel that it finds
+# beside this notebook or above it, and leaves an installed torch as it is.
 
-# %%
-import importlib.util
-import subprocess
-import sys
-from pathlib import Path
-
-if importlib.util.find_spec("kdkit") is None:
-    kit = next(f for f in [Path.cwd(), *Path.cwd().parents] if (f / "pyproject.toml").exists())
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", str(kit)], check=True)
+# %% tags=["setup"]
+# pair.py puts setup_cell.py here
 
 # %% [markdown]
 # Parameters. `kdkit report` and papermill overwrite them; by hand, change them and run everything again.
 
 # %% tags=["parameters"]
-profile = "quick"  # str: "smoke" (does it run?), "quick" (a laptop) or "full" (everything, a night)
+# str: "smoke" (does it run?), "quick" (a laptop), "colab" (one GPU), "full" (everything, a night), or
+profile = "auto"  # "auto": "colab" where there is a GPU, else "quick"
 seed = 0  # int: new weights and the order of the speech
 out = "runs/notebooks"  # str: run folder, relative to where the notebook runs
 

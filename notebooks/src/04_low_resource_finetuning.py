@@ -30,24 +30,18 @@
 # %% [markdown]
 # ## Set-up
 #
-# The next cell does something only where kdkit is not installed: it installs the folder that this notebook
-# lies in.
+# The next cell does something only where kdkit is not installed: it installs the folder or the wheel that it finds
+# beside this notebook or above it, and leaves an installed torch as it is.
 
-# %%
-import importlib.util
-import subprocess
-import sys
-from pathlib import Path
-
-if importlib.util.find_spec("kdkit") is None:
-    kit = next(f for f in [Path.cwd(), *Path.cwd().parents] if (f / "pyproject.toml").exists())
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", str(kit)], check=True)
+# %% tags=["setup"]
+# pair.py puts setup_cell.py here
 
 # %% [markdown]
 # Parameters. `kdkit report` and papermill overwrite them; by hand, change them and run everything again.
 
 # %% tags=["parameters"]
-profile = "quick"  # str: "smoke" (does it run?), "quick" (a laptop) or "full" (everything, a night)
+# str: "smoke" (does it run?), "quick" (a laptop), "colab" (one GPU), "full" (everything, a night), or
+profile = "auto"  # "auto": "colab" where there is a GPU, else "quick"
 seed = 0  # int: new weights, masking, the order of the speech
 out = "runs/notebooks"  # str: run folder, relative to where the notebook runs
 digits = ""  # str: folder of `kdkit prepare fsdd --out FOLDER` (real voices), or nothing
@@ -56,6 +50,7 @@ digits = ""  # str: folder of `kdkit prepare fsdd --out FOLDER` (real voices), o
 import random
 import time
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -609,7 +604,7 @@ lesson.page("errors", page, f"Errors of {title}")
 
 # %%
 spoken_texts = [u.text.split() for u in labelled]
-amount = 20_000 if profile != "smoke" else 500
+amount = 20_000 if lesson.profile != "smoke" else 500
 more_text = [sentence(random.Random(f"text without speech {i}")).split() for i in range(amount)]
 test_texts = [u.text.split() for u in clean_speech]
 models, rows = {}, []
@@ -638,7 +633,7 @@ print("to the ...", ", ".join(best_next))
 # test. Choosing them on the test set would flatter every figure below.
 
 # %%
-jobs = 1 if profile == "smoke" else None  # None: all cores
+jobs = 1 if lesson.profile == "smoke" else None  # None: all cores
 searches = {}
 if available():
     (dev_speech,) = lesson.corpus("dev")
@@ -782,7 +777,7 @@ for (system, start, budget), name in kind.items():
 
 # %%
 budgets = [b for b in (1, 2, 5, 10, 30, 60) if b <= size.finetune_minutes] if size.from_nothing else []
-budgets = [size.finetune_minutes] if profile == "smoke" else budgets
+budgets = [size.finetune_minutes] if lesson.profile == "smoke" else budgets
 structures = ("tiny-sw-fbank", "tiny-sw-waveform") if size.from_nothing else ("tiny-sw-fbank",)
 starts = ("scratch", "distilled", "both")
 
