@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from kdkit.augment import AugmentConfig, augment, coloured_noise, equaliser
+from kdkit.augment import AugmentConfig, augment, coloured_noise, equaliser, perturb_speed
 from kdkit.batches import collate
 from kdkit.ctc import CTCTask, Recogniser
+from kdkit.errors import ConfigError
 from kdkit.manifest import Utterance
 from kdkit.models import ModelConfig, SpeechModel
 
@@ -74,3 +75,34 @@ def test_evaluation_hears_the_speech_as_it_is():
     assert task(batch)[0] == task(batch)[0]
     task.train()
     assert task(batch)[0] != task(batch)[0]
+
+
+def test_speed_moves_pitch_and_length_and_leaves_padding_silent():
+    waves = torch.sin(2 * torch.pi * 440 * torch.arange(16_000) / 16_000).repeat(2, 1)
+    lengths = torch.tensor([16_000, 12_000])
+    waves[1, 12_000:] = 0
+    for speed in (0.8, 1.25):
+        played, new = perturb_speed(waves, lengths, (speed,))
+        assert new.tolist() == [16_000 / speed, 12_000 / speed]
+        for row, length in zip(played, new.tolist(), strict=True):
+            loudest = torch.fft.rfft(row[:length]).abs().argmax().item() * 16_000 / length
+            assert abs(loudest - 440 * speed) < 2
+            assert not row[length:].any()
+    same, as_they_were = perturb_speed(waves, lengths, (1.0,))
+    assert same is waves and as_they_were is lengths
+    torch.manual_seed(0)
+    drawn = {len(perturb_speed(waves, lengths, (0.8, 1.0, 1.25))[0][0]) for _ in range(40)}
+    assert drawn == {20_000, 16_000, 12_800}
+
+
+def test_fine_tuning_at_other_speeds_leaves_out_texts_that_lose_their_room():
+    config = ModelConfig(layers=1, dim=16, ffn=16, heads=2, pos_kernel=8, pos_groups=4, front_end="fbank")
+    recogniser = Recogniser(SpeechModel(config))
+    batch = collate([torch.randn(16_000) * 0.1], [Utterance("u", "u.wav", 1.0, text="a" * 25)])
+    fits = CTCTask(recogniser, mask=None, augmenting=None, speeds=(1.0,)).train()
+    assert fits(batch)[0] > 0, "25 equal letters need 49 frames, and a second has 49"
+    fast = CTCTask(recogniser, mask=None, augmenting=None, speeds=(1.1,)).train()
+    assert fast(batch)[0] == 0 and fast.complaints([]) == []
+    assert fast.eval()(batch)[0] > 0, "played as it is outside of training"
+    with pytest.raises(ConfigError, match="between 0.5 and 2"):
+        CTCTask(recogniser, speeds=(3.0,))

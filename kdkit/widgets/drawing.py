@@ -6,8 +6,24 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
+from matplotlib.colors import ListedColormap
 
-from kdkit.plots import _FRAME_CENTRE, BLUE, HEAT, RED, _draw_frames, _draw_phones
+from kdkit.plots import (
+    _FRAME_CENTRE,
+    BLUE,
+    GREEN,
+    HEAT,
+    ORANGE,
+    PINK,
+    RED,
+    SKY,
+    YELLOW,
+    _draw_frames,
+    _draw_phones,
+)  # fmt: skip
+
+_PALE = (SKY, ORANGE, GREEN, YELLOW, PINK, BLUE, RED)
+_PALE_MAP = ListedColormap(_PALE)
 
 
 def draw_standardised(axes, values, phones: Sequence[tuple[float, str]] = ()) -> None:
@@ -26,11 +42,20 @@ def draw_ids(axes, ids, frames: int, label: str = "") -> None:
         axes.text(end / 2, 0, "no clusters of this layer", ha="center", va="center", fontsize=9)
         axes.set_ylim(-1, 1)
         return
-    order = {int(k): i for i, k in enumerate(dict.fromkeys(np.asarray(ids).tolist()))}
-    colours = np.array([[order[int(k)] * 7 % 20 for k in ids]])
+    colours = {int(k): i % len(_PALE) for i, k in enumerate(dict.fromkeys(np.asarray(ids).tolist()))}
+    strip = np.array([[colours[int(k)] for k in ids]])
     extent = (0.0025, end, -0.5, 0.5)
-    axes.imshow(colours, aspect="auto", extent=extent, cmap="tab20", vmin=0, vmax=19, interpolation="nearest")
+    axes.imshow(
+        strip,
+        aspect="auto",
+        extent=extent,
+        cmap=_PALE_MAP,
+        vmin=0,
+        vmax=len(_PALE) - 1,
+        interpolation="nearest",
+    )
     changes = [0, *(t for t in range(1, len(ids)) if ids[t] != ids[t - 1]), len(ids)]
+    axes.vlines(0.0025 + 0.02 * np.array(changes[1:-1]), -0.5, 0.5, color="white", linewidth=0.6)
     for begin, stop in pairwise(changes):
         if stop - begin >= 3:
             axes.text(
