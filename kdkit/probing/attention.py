@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kdkit.audio import read_audio
 from kdkit.encoder import Attention
+from kdkit.manifest import Utterance
+from kdkit.score import ratio_interval
 
 
 @torch.inference_mode()
@@ -45,3 +51,30 @@ def attention_distance(weights: Tensor) -> Tensor:
     """Mean distance in seconds between a frame and what it looks at: (..., T, T) -> (..., T)."""
     position = torch.arange(weights.shape[-1], dtype=weights.dtype)
     return 0.02 * (weights * (position - position[:, None]).abs()).sum(-1)
+
+
+def head_reach(
+    model: nn.Module, utterances: Sequence[Utterance]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How far every head looks, and how far even weights would reach: sums of :func:`attention_distance` over frames.
+
+    (utterances, layers, heads) and (utterances,) seconds, and the frames of each utterance (utterances,): what
+    ratios and their intervals are made of.
+    """
+    reach, even, frames = [], [], []
+    for utterance in utterances:
+        weights = attention_weights(model, read_audio(utterance.audio))
+        count = weights[0].shape[-1]
+        reach.append(torch.stack([attention_distance(w).sum(-1) for w in weights]).double().numpy())
+        even.append(float(attention_distance(torch.full((count, count), 1 / count)).sum()))
+        frames.append(count)
+    return np.stack(reach), np.array(even), np.array(frames)
+
+
+def attention_reach(
+    model: nn.Module, utterances: Sequence[Utterance], seed: int = 0
+) -> list[tuple[float, float, float]]:
+    """Mean distance in seconds that the heads of each layer look, with its 95 % interval over utterances."""
+    reach, _, frames = head_reach(model, utterances)
+    layers = reach.mean(2).T  # (layers, utterances)
+    return [(float(sums.sum() / frames.sum()), *ratio_interval(sums, frames, seed=seed)) for sums in layers]

@@ -46,15 +46,16 @@ def survey_figure(found: Survey, title: str = "") -> Figure:
     values, columns = found.cka, found.names
     if found.other_cka is not None:
         values, columns = found.other_cka, found.other_names
-    image = cka.imshow(values, vmin=0, vmax=1, cmap=HEAT, origin="lower")
+    image = cka.imshow(values[..., 0], vmin=0, vmax=1, cmap=HEAT, origin="lower")
     cka.set_xticks(range(len(columns)), columns, rotation=90, fontsize=8)
     cka.set_yticks(range(len(found.names)), found.names, fontsize=8)
     cka.set(title="CKA" if found.other_cka is None else "CKA with the other model (across)")
     figure.colorbar(image, ax=cka, shrink=0.8)
-    turned = np.array(found.change)[:, 0]
-    change.bar(layers[1:], turned, color=BLUE, label="change of the input")
+    turned, turned_error = _bars(found.change)
+    change.bar(layers[1:], turned, yerr=turned_error, color=BLUE, label="change of the input")
     reach = change.twinx()
-    reach.plot(layers[1:], [value[0] for value in found.reach], color=RED, marker="o")
+    seconds, seconds_error = _bars(found.reach)
+    reach.errorbar(layers[1:], seconds, yerr=seconds_error, color=RED, marker="o")
     reach.set_ylabel("attention reaches (s)", color=RED)
     reach.set_ylim(0, None)
     change.set(ylabel="1 - cosine(input, output)", title="Change of the input, reach of attention")
@@ -79,6 +80,12 @@ def survey_figure(found: Survey, title: str = "") -> Figure:
     figure.colorbar(image, ax=confusion, shrink=0.8)
     figure.suptitle(title)
     return figure
+
+
+def _bars(rows: Sequence[tuple[float, float, float]]) -> tuple[np.ndarray, np.ndarray]:
+    """(value, low, high) of each layer -> values, and what matplotlib wants of error bars."""
+    value, low, high = np.array(rows).T
+    return value, np.nan_to_num([value - low, high - value]).clip(0)
 
 
 def _draw_usage(axes, usage: Sequence[Usage]) -> None:
