@@ -10,7 +10,13 @@
 The measures run on two samples of frames (:mod:`kdkit.activations`), one of training voices and one of unseen voices.
 """
 
-from kdkit.probing.attention import attention_distance, attention_reach, attention_weights, head_reach
+from kdkit.probing.attention import (
+    attention_distance,
+    attention_reach,
+    attention_weights,
+    even_distance,
+    head_reach,
+)
 from kdkit.probing.change import layer_change, layer_changes
 from kdkit.probing.cka import cka_intervals, cka_jackknife, cka_map, linear_cka
 from kdkit.probing.clusters import (
@@ -41,6 +47,7 @@ __all__ = [
     "cluster_purity",
     "cluster_score",
     "codebook_usage",
+    "even_distance",
     "head_reach",
     "last_layer",
     "layer_change",

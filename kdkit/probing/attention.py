@@ -53,28 +53,27 @@ def attention_distance(weights: Tensor) -> Tensor:
     return 0.02 * (weights * (position - position[:, None]).abs()).sum(-1)
 
 
-def head_reach(
-    model: nn.Module, utterances: Sequence[Utterance]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """How far every head looks, and how far even weights would reach: sums of :func:`attention_distance` over frames.
+def even_distance(frames: int) -> float:
+    """:func:`attention_distance` in seconds, averaged over an utterance whose frames look at all frames alike."""
+    return 0.02 * (frames**2 - 1) / (3 * frames)
 
-    (utterances, layers, heads) and (utterances,) seconds, and the frames of each utterance (utterances,): what
-    ratios and their intervals are made of.
+
+def head_reach(model: nn.Module, utterances: Sequence[Utterance]) -> tuple[np.ndarray, np.ndarray]:
+    """:func:`attention_distance` of every head, summed over the frames of an utterance: (utterances, layers, heads)
+    seconds, and how many frames that are, (utterances,): what ratios and their intervals are made of.
     """
-    reach, even, frames = [], [], []
+    reach, frames = [], []
     for utterance in utterances:
         weights = attention_weights(model, read_audio(utterance.audio))
-        count = weights[0].shape[-1]
         reach.append(torch.stack([attention_distance(w).sum(-1) for w in weights]).double().numpy())
-        even.append(float(attention_distance(torch.full((count, count), 1 / count)).sum()))
-        frames.append(count)
-    return np.stack(reach), np.array(even), np.array(frames)
+        frames.append(weights[0].shape[-1])
+    return np.stack(reach), np.array(frames)
 
 
 def attention_reach(
     model: nn.Module, utterances: Sequence[Utterance], seed: int = 0
 ) -> list[tuple[float, float, float]]:
     """Mean distance in seconds that the heads of each layer look, with its 95 % interval over utterances."""
-    reach, _, frames = head_reach(model, utterances)
+    reach, frames = head_reach(model, utterances)
     layers = reach.mean(2).T  # (layers, utterances)
     return [(float(sums.sum() / frames.sum()), *ratio_interval(sums, frames, seed=seed)) for sums in layers]

@@ -11,8 +11,9 @@ import torch
 
 from kdkit.activations import Frames, ModelLayers, collect
 from kdkit.errors import ManifestError
+from kdkit.frontends import num_frames
 from kdkit.manifest import Utterance
-from kdkit.probing.attention import attention_reach
+from kdkit.probing.attention import attention_reach, even_distance
 from kdkit.probing.change import layer_changes
 from kdkit.probing.cka import cka_intervals
 from kdkit.probing.clusters import ClusterScore, Usage, cluster_score, codebook_usage, layer_pnmi
@@ -34,6 +35,7 @@ class Survey:
     cka: np.ndarray  # (features, features, 3): value, low, high
     change: tuple[tuple[float, float, float], ...]  # of layers 1 .. L: value, low, high
     reach: tuple[tuple[float, float, float], ...]  # of layers 1 .. L: seconds, low, high
+    even_reach: float  # seconds, of weights that are the same everywhere
     codebook: ClusterScore | None
     usage: tuple[Usage, ...]
     other_names: tuple[str, ...] = ()
@@ -77,6 +79,7 @@ class Survey:
             "cka_interval": self.cka[..., 1:].tolist(),
             "change": [list(values) for values in self.change],
             "attention_seconds": [list(values) for values in self.reach],
+            "even_attention_seconds": self.even_reach,
         }
         if self.codebook is not None:
             found |= {"codebook": asdict(self.codebook), "usage": [asdict(usage) for usage in self.usage]}
@@ -94,18 +97,21 @@ class Survey:
         for keys in _BLOCKS:  # a table of all columns is wider than a terminal
             keys = ["layer", *(key for key in keys if any(row.get(key) for row in rows[1:]))]
             widths = {key: max(len(row[key]) for row in rows) for key in keys}
-            text += ["  ".join(row[key].ljust(widths[key]) for key in keys).rstrip() for row in rows]
+            lines = [row for row in rows if any(row[key] for key in keys[1:])]
+            text += ["  ".join(row[key].ljust(widths[key]) for key in keys).rstrip() for row in lines]
             text.append("")
-        text.append("in brackets: 95 % intervals over utterances")
+        text.append(
+            f"In brackets: 95 % intervals over utterances. Even attention would reach {1000 * self.even_reach:.0f} ms."
+        )
         best, low_high = self.phones.best, [100 * value for value in self.phones.gain_interval]
         text.append(
-            f"phones are best in H{best}: {100 * self.phones.gain:+.1f} points ({low_high[0]:+.1f} to "
+            f"Phones are best in H{best}: {100 * self.phones.gain:+.1f} points ({low_high[0]:+.1f} to "
             f"{low_high[1]:+.1f}) over Fbank + deltas"
         )
         if self.codebook is not None:
             c = self.codebook
             text.append(
-                f"codebook ids: PNMI {_text('.3f', 1, c.pnmi, *c.interval)}, "
+                f"Codebook ids: PNMI {_text('.3f', 1, c.pnmi, *c.interval)}, "
                 f"phone purity {_text('.3f', 1, c.phone_purity, *c.phone_purity_interval)}"
             )
             head = ("tau", "choices of a frame", "ids in use", "probability of the first id")
@@ -169,6 +175,7 @@ def survey(
         cka=cka_intervals(test, test),
         change=tuple(layer_changes(test, seed)),
         reach=tuple(attention_reach(model, test_utterances[:attended], seed)),
+        even_reach=_even_reach(test_utterances[:attended]),
         codebook=None,
         usage=(),
     )
@@ -197,6 +204,11 @@ def _speakers(frames: Frames, seed: int) -> tuple[LayerScore, ...]:
     except ManifestError as error:
         print(f"no speaker probe: {error}")
         return ()
+
+
+def _even_reach(utterances: Sequence[Utterance]) -> float:
+    frames = np.array([num_frames(round(utterance.duration * 16_000)) for utterance in utterances])
+    return float((even_distance(frames) * frames).sum() / frames.sum())
 
 
 def codebook_ids(teacher: Teacher, hidden: np.ndarray) -> np.ndarray:
