@@ -27,6 +27,7 @@ from kdkit.probing.clusters import (
     layer_pnmi,
     phone_purity,
     pnmi,
+    pnmi_interval,
 )
 from kdkit.probing.jackknife import unbiased_share
 from kdkit.probing.phones import LayerScore, PhoneProbe, last_layer, linear_probe, phone_probe, probe_layers
@@ -58,6 +59,7 @@ __all__ = [
     "phone_probe",
     "phone_purity",
     "pnmi",
+    "pnmi_interval",
     "probe_layers",
     "probe_speakers",
     "survey",
