@@ -5,8 +5,9 @@
     python data_scripts/check_formats.py --size large         # 24 layers of width 1024; 8 GB of memory
 
 Random-weight models of transformers and torchaudio are written in each format and loaded back by
-``kdkit.load_teacher``. Compared are all hidden states H^0 .. H^L of three utterances, alone and in one padded batch, with those that the
-reference gives an utterance alone. Exit status 1 when a difference exceeds 1e-4. Needs transformers (``.[dev]``).
+``kdkit.load_teacher``. Compared are all hidden states H^0 .. H^L of three utterances, alone and in one padded batch,
+with those that the reference gives an utterance alone. Exit status 1 when a difference exceeds 1e-4. Needs
+transformers (``.[dev]``).
 """
 
 from __future__ import annotations
