@@ -107,7 +107,8 @@ def normalise_waves(waves: Tensor, lengths: Tensor) -> Tensor:
 class WaveformFrontEnd(nn.Module):
     """Waveform CNN, LayerNorm and projection to the width of the encoder: (B, S) -> (B, T, dim).
 
-    ``norm`` and ``bias`` are those of :class:`WaveformCNN`; ``normalise``: :func:`normalise_waves` comes first.
+    ``norm`` and ``bias`` are those of :class:`WaveformCNN`; ``normalise``: :func:`normalise_waves` comes first;
+    ``feature_norm``: is there the LayerNorm?
     """
 
     def __init__(
@@ -118,17 +119,21 @@ class WaveformFrontEnd(nn.Module):
         norm: str = "group",
         bias: bool = False,
         normalise: bool = False,
+        feature_norm: bool = True,
     ):
         super().__init__()
         self.normalise = normalise
         self.cnn = WaveformCNN(channels, norm, bias)
-        self.norm = nn.LayerNorm(channels[-1])
+        self.norm = nn.LayerNorm(channels[-1]) if feature_norm else None
         self.projection = nn.Linear(channels[-1], dim)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, waves: Tensor, lengths: Tensor, padded: bool = True) -> Tensor:
         if self.normalise:
             waves = normalise_waves(waves, lengths)
-        return self.dropout(
-            self.projection(self.norm(self.cnn(waves, lengths, padded).to(self.norm.weight.dtype)))
-        )
+        features = self.cnn(waves, lengths, padded)
+        first = self.norm if self.norm is not None else self.projection
+        features = features.to(first.weight.dtype)
+        if self.norm is not None:
+            features = self.norm(features)
+        return self.dropout(self.projection(features))

@@ -21,7 +21,7 @@ class ModelConfig:
 
     The ``conv_`` settings and ``normalise_input`` are used by the waveform front-end only. Those after ``dropout`` are
     there for teachers: Large models have ``conv_norm`` "layer", ``pre_norm`` and mostly ``normalise_input``; WavLM has
-    ``relative_buckets``.
+    ``relative_buckets``; DistilHuBERT has no ``feature_norm``.
     """
 
     front_end: str = "waveform"  # "waveform" | "fbank"
@@ -42,6 +42,7 @@ class ModelConfig:
     normalise_input: bool = False  # every utterance to mean 0 and variance 1
     relative_buckets: int = 0  # of gated relative positions; 0: none
     relative_distance: int = 800  # frames that the last bucket begins with
+    feature_norm: bool = True  # LayerNorm between waveform CNN and projection
 
     def __post_init__(self):
         object.__setattr__(self, "conv_channels", tuple(self.conv_channels))  # JSON gives lists
@@ -142,6 +143,7 @@ class SpeechModel(nn.Module):
                 config.conv_norm,
                 config.conv_bias,
                 config.normalise_input,
+                config.feature_norm,
             )
         else:
             self.front_end = FbankFrontEnd(

@@ -245,11 +245,18 @@ def layer_curve(probes, title: str = "A linear probe on every layer, unseen voic
     return figure
 
 
+_INTERVALS = {
+    "pnmi": "interval",
+    "phone_purity": "phone_purity_interval",
+    "speaker_nmi": "speaker_interval",
+}
+
+
 @_styled
 def cluster_curve(scores, title: str = "k-means clusters of every layer against phones") -> Figure:
     """PNMI, phone purity and the speakers' share over layers, from :func:`kdkit.probing.layer_pnmi`.
 
-    Fbank + deltas, if among the scores, is the dashed line.
+    Fbank + deltas, if among the scores, is the dashed line. Bands are 95 % intervals over utterances.
     """
     figure, [[axes]] = _picture(8, 4.5)
     layers = [s for s in scores if s.name.startswith("H")]
@@ -260,6 +267,8 @@ def cluster_curve(scores, title: str = "k-means clusters of every layer against 
     )
     for key, label, colour in curves:
         axes.plot([getattr(s, key) for s in layers], color=colour, marker="o", label=label)
+        low, high = np.array([getattr(s, _INTERVALS[key]) for s in layers]).T
+        axes.fill_between(range(len(layers)), low, high, color=colour, alpha=0.2, linewidth=0)
     for s in scores:
         if s.name.startswith("Fbank"):
             axes.axhline(s.pnmi, color=BLUE, linestyle="--", label="PNMI of Fbank + deltas")
@@ -271,10 +280,13 @@ def cluster_curve(scores, title: str = "k-means clusters of every layer against 
 
 
 @_styled
-def layer_change(change: Sequence[float], title: str = "How much each layer changes its input") -> Figure:
-    """Bars of :func:`kdkit.probing.layer_change`, layer 1 first."""
+def layer_change(
+    rows: Sequence[tuple[float, float, float]], title: str = "How much each layer changes its input"
+) -> Figure:
+    """Bars of :func:`kdkit.probing.layer_changes` (value, low, high), layer 1 first."""
     figure, [[axes]] = _picture(8, 3.2)
-    axes.bar(range(1, len(change) + 1), change, color=BLUE)
+    change, low, high = np.array(rows).T
+    axes.bar(range(1, len(change) + 1), change, yerr=[change - low, high - change], color=BLUE, capsize=3)
     axes.set_xticks(range(1, len(change) + 1))
     axes.set(xlabel="layer", ylabel="1 - cosine(input, output)", title=title)
     return figure

@@ -27,7 +27,10 @@ def new_student(
     if teacher is not None:
         if config.front_end == teacher.config.front_end == "waveform":
             student.from_teacher += _copy("waveform CNN", teacher.front_end.cnn, student.front_end.cnn)
-            student.from_teacher += _copy("CNN's LayerNorm", teacher.front_end.norm, student.front_end.norm)
+            if teacher.config.feature_norm and config.feature_norm:
+                student.from_teacher += _copy(
+                    "CNN's LayerNorm", teacher.front_end.norm, student.front_end.norm
+                )
             student.from_teacher += _copy(
                 "projection", teacher.front_end.projection, student.front_end.projection
             )

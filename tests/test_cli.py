@@ -109,7 +109,7 @@ def test_from_speech_to_a_word_error_rate(tmp_path, monkeypatch):
     said = kdkit("distill", "tiny-sw-fbank", "--teacher", teacher, "--out", tmp_path / "student", *short)
     student = tmp_path / "student" / "student.safetensors"
     assert f"student: {student}" in said and student.is_file()
-    assert "phones are best in H" in kdkit("probe", student, "--minutes", 0.3, "--test-minutes", 0.1)
+    assert "Phones are best in H" in kdkit("probe", student, "--minutes", 0.3, "--test-minutes", 0.1)
 
     said = kdkit("finetune", student, "--out", tmp_path / "recogniser", *short)
     recogniser = tmp_path / "recogniser" / "recogniser.safetensors"

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torchaudio
-from formats import SMALL, SMALL_TORCHAUDIO, transformers_model, write_fairseq
+from formats import SMALL, SMALL_TORCHAUDIO, transformers_model, write_fairseq, write_folder
 
 from kdkit import downloads
 from kdkit.downloads import download
@@ -209,6 +209,41 @@ def test_a_model_of_a_hub(server, tmp_path, monkeypatch):
     shutil.rmtree(kept)
     with pytest.raises(DownloadError, match="has SHA-256"):
         load_teacher("some/hubert")
+
+
+def test_a_model_of_a_hub_in_several_files(server, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    folder = tmp_path / "made"
+    write_folder(folder, transformers_model("hubert", **SMALL), "safetensors shards")
+    shards = sorted(path.name for path in folder.glob("model-*.safetensors"))
+    digests = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in shards}
+    siblings = [{"rfilename": "config.json"}, {"rfilename": "model.safetensors.index.json"}]
+    siblings += [{"rfilename": name, "lfs": {"sha256": digest}} for name, digest in digests.items()]
+    about = "/api/models/some/large/revision/main"
+    server.files[about] = json.dumps({"sha": "abc", "siblings": siblings}).encode()
+    serve(server, "/some/large/resolve/abc", folder)
+    last = server.files.pop(f"/some/large/resolve/abc/{shards[-1]}")
+    with pytest.raises(DownloadError, match=f"{shards[-1]}: the server answers 404"):
+        load_teacher("some/large")
+    kept = cache_folder() / "teachers" / "huggingface" / "some--large"
+    assert set(shards[:-1]) <= set(seen(kept)) and "config.json" not in seen(kept)
+    server.files[f"/some/large/resolve/abc/{shards[-1]}"] = last
+    asked = len(server.ranges)
+    assert load_teacher("some/large").config.layers == 3
+    assert len(server.ranges) == asked + 3, "only what was missing: the list, the last shard, config.json"
+    assert f"{shards[-1]}, {len(shards)} of {len(shards)}" in capsys.readouterr().out
+    asked = len(server.ranges)
+    load_teacher("some/large")
+    assert len(server.ranges) == asked, "from the cache"
+    (kept / shards[0]).unlink()
+    load_teacher("some/large")
+    assert (kept / shards[0]).is_file(), "a shard that was lost is fetched again"
+    (kept / shards[0]).unlink()
+    server.files[about] = json.dumps(
+        {"siblings": [file for file in siblings if file["rfilename"] != shards[0]]}
+    ).encode()
+    with pytest.raises(CheckpointError, match=f"names {shards[0]}, which the hub does not have"):
+        load_teacher("some/large")
 
 
 def test_a_hub_that_is_not_there_or_has_no_such_model(server, tmp_path, monkeypatch):

@@ -37,7 +37,7 @@ FIGURES = {
     "layer_curve": lambda: plots.layer_curve(probe()),
     "layer_curve of two": lambda: plots.layer_curve({"teacher": probe(), "student": probe(3)}),
     "cluster_curve": lambda: plots.cluster_curve(CLUSTERS),
-    "layer_change": lambda: plots.layer_change([0.1, 0.3]),
+    "layer_change": lambda: plots.layer_change([(0.1, 0.05, 0.2), (0.3, 0.2, 0.4)]),
     "cka_map": lambda: plots.cka_map(RNG.random((3, 2)), ["H0", "H1", "H2"], ["S0", "S1"]),
     "confusion": lambda: plots.confusion([[8, 2], [0, 0]], ["a", "ʃ"]),
     "training_curves": lambda: plots.training_curves(LOG, ("loss", "wer")),

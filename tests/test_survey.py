@@ -168,11 +168,14 @@ def test_a_survey_of_a_teacher_and_against_another(utterances, capsys):
     assert found.names == ("Fbank + deltas", "front-end", "H0", "H1", "H2")
     assert len(found.change) == len(found.reach) == 2 and len(found.speakers) == len(found.clusters) == 5
     assert found.codebook.pnmi > 0 and [u.tau for u in found.usage] == sorted(u.tau for u in found.usage)
-    assert np.diag(found.other_cka) == pytest.approx(np.ones(5)), "the same weights"
+    assert np.diag(found.other_cka[..., 0]) == pytest.approx(np.ones(5)), "the same weights"
     rows = found.rows()
     assert [row["most like"].split()[0] for row in rows[2:]] == ["H0", "H1", "H2"]
     said = str(found)
-    assert "phones are best in" in said and "tau 0.1" in said and len({len(row) for row in rows}) == 1
+    assert "Phones are best in" in said and "ids in use" in said and len({len(row) for row in rows}) == 1
+    assert max(map(len, said.splitlines())) <= 100, "no wider than a terminal"
+    measured = {key for key in rows[-1] if key not in ("layer", "most like")}
+    assert all(" to " in rows[-1][key] for key in measured), "an interval for every measure"
     again = probing.survey(teacher, utterances, utterances, 1600, 5, toy_teacher(0), attended=3)
     assert again.to_dict() == found.to_dict(), "repeatable for a seed"
     json.dumps(found.to_dict(), allow_nan=False)
@@ -191,7 +194,7 @@ def test_the_command_saves_numbers_and_a_figure_of_ones_own_speech(utterances, t
     settings = {"minutes": 1, "test_minutes": 1, "frames": 1200, "clusters": 5, "seed": 0}
     model, data, out = str(tmp_path / "toy.safetensors"), tmp_path / "train.jsonl", tmp_path / "out"
     probe_command(model, model, data, tmp_path / "test.jsonl", out=out, **settings)
-    assert "phones are best in" in capsys.readouterr().out
+    assert "Phones are best in" in capsys.readouterr().out
     found = json.loads((out / "probe.json").read_text(encoding="utf-8"))
     assert found["against"] == model and set(found) >= {
         "phones",

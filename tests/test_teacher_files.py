@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 import torch
-from formats import SMALL, fairseq_tensors, transformers_model, write_fairseq
+from formats import SMALL, fairseq_tensors, transformers_model, write_fairseq, write_folder
 from safetensors.torch import load_file, save_file
 
 from kdkit.errors import CheckpointError, DownloadError
@@ -218,6 +218,36 @@ def test_fairseq_files_that_do_not_fit(tmp_path):
     assert "no final_proj" in refused(saved({n: t for n, t in tensors.items() if n != "final_proj.bias"}))
     two = tensors | {"final_proj.weight": torch.zeros(32, 48), "final_proj.bias": torch.zeros(32)}
     assert "several label sets" in refused(saved(two))
+
+
+@pytest.mark.parametrize("form", ["safetensors shards", "bin shards"])
+def test_shards_that_are_missing_damaged_or_of_another_model(form, tmp_path):
+    write_folder(tmp_path, transformers_model("hubert", **SMALL), form)
+    [index] = tmp_path.glob("*.index.json")
+    shards = sorted(path for path in tmp_path.iterdir() if "-of-" in path.name)
+    last = shards[-1].read_bytes()
+    shards[-1].unlink()
+    said = refused(tmp_path)
+    assert f"1 of {len(shards)} files of weights are missing, the first is {shards[-1].name}" in said
+    shards[-1].write_bytes(last[: len(last) // 2])
+    assert shards[-1].name in (said := refused(tmp_path)) and "truncated" in said
+    shards[-1].write_bytes(shards[0].read_bytes())
+    said = refused(tmp_path)
+    assert shards[-1].name in said and "is missing, though" in said
+    content = json.loads(index.read_text())
+    for strange in ("../model.safetensors", "/etc/passwd", "weights.txt", 3):
+        index.write_text(json.dumps(content | {"weight_map": {"encoder.weight": strange}}))
+        assert f"names {strange!r}, which is no file of weights beside it" in refused(tmp_path)
+    index.write_text("{}")
+    assert "has no 'weight_map'" in refused(tmp_path)
+
+
+def test_code_in_a_shard_does_not_run(tmp_path):
+    write_folder(tmp_path, transformers_model("hubert", **SMALL), "bin shards")
+    shard, proof = tmp_path / "pytorch_model-00002-of-00003.bin", tmp_path / "proof"
+    content = {name: tensor.clone() for name, tensor in read_pickle(shard).items()}
+    torch.save(content | {"lm_head.history": Command(f"touch {proof}")}, shard)
+    assert load_teacher(tmp_path).config.layers == 3 and not proof.exists()
 
 
 def test_a_checksum_that_a_file_does_not_have(folder):

@@ -1,19 +1,29 @@
-"""Teachers from every source against the reference implementations, layer by layer.
-
-Padding: the group norm of transformers' and torchaudio's Base models runs over the padding, so their hidden states
-change with the batch. kdkit gives every utterance what it has alone; so padded batches are compared with the reference
-run on one utterance at a time.
-"""
+"""Teachers from every source against the reference implementations, layer by layer (data_scripts/formats.py)."""
 
 import subprocess
 import sys
 
 import pytest
 import torch
-import torch.nn.functional as F
 import torchaudio
-from formats import KINDS, SMALL, SMALL_TORCHAUDIO, fairseq_tensors, shake, transformers_model, write_fairseq
-from safetensors.torch import load_file
+from formats import (
+    DISTILHUBERT,
+    KINDS,
+    SIZES,
+    SMALL,
+    SMALL_TORCHAUDIO,
+    differences,
+    fairseq_tensors,
+    shake,
+    torchaudio_model,
+    torchaudio_states,
+    transformers_model,
+    transformers_states,
+    waves,
+    write_fairseq,
+    write_folder,
+    write_wavlm,
+)
 from transformers import HubertForCTC
 
 import kdkit
@@ -21,62 +31,17 @@ from kdkit.codebook import Codebook
 from kdkit.ctc import load_recogniser
 from kdkit.export.huggingface import export_huggingface
 from kdkit.frontends import normalise_waves
+from kdkit.models import ModelConfig, SpeechModel, parameter_count
+from kdkit.students import new_student
 from kdkit.teachers import ASSETS, Teacher, load_teacher, save_model
 
 TOLERANCE = 1e-4
-SIZES = (9000, 16_000, 4321)
 
 
-def waves() -> tuple[torch.Tensor, torch.Tensor]:
-    """A padded batch with an offset, so that normalisation matters."""
-    generator = torch.Generator().manual_seed(1)
-    batch = torch.zeros(len(SIZES), max(SIZES))
-    for row, size in enumerate(SIZES):
-        batch[row, :size] = 0.2 * torch.randn(size, generator=generator) + 0.05
-    return batch, torch.tensor(SIZES)
-
-
-@torch.no_grad()
-def assert_same(teacher: Teacher, states, sizes=SIZES) -> float:
-    """Every layer of a padded batch against ``states(wave (1, S))`` of the reference; the largest difference."""
-    batch, lengths = waves()
-    batch, lengths = batch[: len(sizes)], lengths[: len(sizes)]
-    output, largest = teacher.hidden(batch, lengths), 0.0
+def assert_same(teacher: Teacher, states, sizes=SIZES) -> None:
+    """Every layer, of utterances alone and in a padded batch, is that of the reference's ``states``."""
     assert not any(p.requires_grad for p in teacher.model.parameters()) and not teacher.model.training
-    for row, size in enumerate(sizes):
-        reference, frames = states(batch[row : row + 1, :size]), int(output.frames[row])
-        assert len(reference) == len(output.hidden)
-        for ours, theirs in zip(output.hidden, reference, strict=True):
-            assert theirs.shape[1] == frames
-            largest = max(largest, (ours[row, :frames] - theirs[0]).abs().max().item())
-    assert largest < TOLERANCE
-    return largest
-
-
-def transformers_states(model, normalise: bool):
-    def states(wave):
-        output = model(F.layer_norm(wave, wave.shape[1:]) if normalise else wave, output_hidden_states=True)
-        return [
-            *output.hidden_states[:-1],
-            output.last_hidden_state,
-        ]  # versions differ on a pre-norm model's last
-
-    return states
-
-
-def torchaudio_states(model, normalise: bool):
-    def states(wave):
-        wave = F.layer_norm(wave, wave.shape[1:]) if normalise else wave
-        features, _ = model.feature_extractor(wave, None)
-        transformer = model.encoder.transformer
-        first = transformer._preprocess(model.encoder.feature_projection(features))
-        later = model.extract_features(wave)[0]
-        pre_norm = (
-            not transformer.layer_norm_first
-        )  # in torchaudio this says where the norm before the layers stands
-        return [first, *later[:-1], transformer.layer_norm(later[-1]) if pre_norm else later[-1]]
-
-    return states
+    assert max(differences(teacher, states, sizes)) < TOLERANCE
 
 
 # --- parity -------------------------------------------------------------------------------------------------
@@ -84,25 +49,19 @@ def torchaudio_states(model, normalise: bool):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("large", [False, True])
-@pytest.mark.parametrize("safe", [True, False])
-def test_a_hugging_face_folder(kind, large, safe, tmp_path):
+@pytest.mark.parametrize("form", ["safetensors", "bin", "safetensors shards", "bin shards"])
+def test_a_hugging_face_folder(kind, large, form, tmp_path):
     model = transformers_model(kind, large, **SMALL)
-    model.save_pretrained(tmp_path)
-    if not safe:  # as older versions wrote it: a pickle, weight norm under its old names
-        tensors = load_file(tmp_path / "model.safetensors")
-        old = {
-            "parametrizations.weight.original0": "weight_g",
-            "parametrizations.weight.original1": "weight_v",
-        }
-        for new, name in old.items():
-            tensors = {n.replace(new, name): t for n, t in tensors.items()}
-        assert any("weight_g" in name for name in tensors)
-        torch.save(tensors, tmp_path / "pytorch_model.bin")
-        (tmp_path / "model.safetensors").unlink()
+    write_folder(tmp_path, model, form)
+    files = {path.name for path in tmp_path.iterdir()}
+    name = "pytorch_model.bin" if "bin" in form else "model.safetensors"
+    assert (f"{name}.index.json" in files) == ("shards" in form) == (name not in files)
     teacher = load_teacher(tmp_path)
     assert teacher.meta["architecture"] == kind and teacher.codebook is None
     assert teacher.config.normalise_input == large and teacher.config.pre_norm == large
     assert_same(teacher, transformers_states(model, large))
+    single = next(path for path in tmp_path.iterdir() if path.name.startswith(name.split(".")[0]))
+    assert load_teacher(single).config == teacher.config, "a file of the folder stands for it"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -156,9 +115,7 @@ def test_a_torchaudio_bundle(name, changes, tmp_path, monkeypatch):
     monkeypatch.setenv("KDKIT_CACHE", str(tmp_path))
     bundle, parameters = getattr(torchaudio.pipelines, name), SMALL_TORCHAUDIO | changes
     monkeypatch.setattr(bundle, "_params", parameters)
-    torch.manual_seed(0)
-    build = torchaudio.models.wavlm_model if "WAVLM" in name else torchaudio.models.wav2vec2_model
-    model = shake(build(**parameters))
+    model = torchaudio_model(name, parameters)
     path = tmp_path / "teachers" / bundle._path
     path.parent.mkdir()
     torch.save(model.state_dict(), path)
@@ -194,14 +151,7 @@ def test_fairseq_wav2vec2_and_microsofts_wavlm(tmp_path):
     assert load_teacher(path).codebook is None
     assert_same(load_teacher(path), transformers_states(model, False))
     model = transformers_model("wavlm", True, **SMALL)
-    settings = {
-        "encoder_layers": 3,
-        "encoder_attention_heads": 4,
-        "layer_norm_first": True,
-        "normalize": True,
-    }
-    settings |= {"relative_position_embedding": True, "num_buckets": 320, "max_distance": 800}
-    torch.save({"cfg": settings, "model": fairseq_tensors(model)}, path)
+    write_wavlm(path, model, normalise=True)
     assert_same(load_teacher(path), transformers_states(model, True))
 
 
@@ -244,6 +194,22 @@ def test_wavlm_base_size_and_long_distances(tmp_path):
     with torch.no_grad():
         ours = load_teacher(tmp_path / "small").hidden(wave, torch.tensor([320_000])).last
         torch.testing.assert_close(ours, model(wave).last_hidden_state, atol=TOLERANCE, rtol=0)
+
+
+def test_distilhubert_has_no_norm_after_its_cnn(tmp_path):
+    model = transformers_model("hubert", **SMALL | DISTILHUBERT)
+    assert not any("feature_projection.layer_norm" in name for name in model.state_dict())
+    write_folder(tmp_path / "folder", model)
+    teacher = load_teacher(tmp_path / "folder")
+    assert_same(teacher, transformers_states(model, False))
+    save_model(tmp_path / "own.safetensors", teacher.model, {})
+    assert_same(load_teacher(tmp_path / "own.safetensors"), transformers_states(model, False))
+    copied = new_student(teacher.config, teacher.model).from_teacher
+    assert "projection" in copied and "CNN's LayerNorm" not in copied
+    with torch.device("meta"):
+        with_norm, without = (SpeechModel(ModelConfig(layers=2, feature_norm=yes)) for yes in (True, False))
+    counts = [parameter_count(model) for model in (with_norm, without)]
+    assert counts[0] - counts[1] == 2 * 512 and round(counts[1] / 1e6, 2) == 23.49, "as published"
 
 
 def test_kdkits_own_checkpoint_keeps_everything(tmp_path):

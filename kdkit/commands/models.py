@@ -111,7 +111,7 @@ def probe(
             {"model": model, "against": against, "seed": seed, **found.to_dict()}, ensure_ascii=False
         )
         write_text(out / "probe.json", text + "\n")
-        figure = survey_figure(found, title=model)
+        figure = survey_figure(found, title=f"{model}, compared with {against}" if against else model)
         write_atomically(out / "probe.png", lambda path: figure.savefig(path, format="png", dpi=120))
         print(f"numbers: {out / 'probe.json'}, figure: {out / 'probe.png'}")
 

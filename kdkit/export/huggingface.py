@@ -136,7 +136,7 @@ def _config(config: ModelConfig) -> dict:
         "do_stable_layer_norm": config.pre_norm,
         "feat_extract_norm": getattr(config, "conv_norm", "group"),
         "feat_extract_activation": "gelu",
-        "feat_proj_layer_norm": True,
+        "feat_proj_layer_norm": config.feature_norm,
         "conv_bias": getattr(config, "conv_bias", False),
         "conv_dim": list(config.conv_channels),
         "conv_kernel": list(KERNELS),

@@ -2,14 +2,23 @@
 
 * :mod:`~kdkit.probing.phones`, :mod:`~kdkit.probing.speakers`: linear probes;
 * :mod:`~kdkit.probing.clusters`: cluster ids against phones, and the codebook at several temperatures;
-* :mod:`~kdkit.probing.similarity`: layers against layers (CKA), and how much each changes its input;
+* :mod:`~kdkit.probing.cka`: layers against layers, of one model or of two;
+* :mod:`~kdkit.probing.change`: how much each layer changes its input;
 * :mod:`~kdkit.probing.attention`: where each head looks;
 * :mod:`~kdkit.probing.survey`: all of it for a model, as ``kdkit probe`` shows it.
 
 The measures run on two samples of frames (:mod:`kdkit.activations`), one of training voices and one of unseen voices.
 """
 
-from kdkit.probing.attention import attention_distance, attention_weights
+from kdkit.probing.attention import (
+    attention_distance,
+    attention_reach,
+    attention_weights,
+    even_distance,
+    head_reach,
+)
+from kdkit.probing.change import layer_change, layer_changes
+from kdkit.probing.cka import cka_intervals, cka_jackknife, cka_map, linear_cka
 from kdkit.probing.clusters import (
     ClusterScore,
     cluster_purity,
@@ -18,9 +27,10 @@ from kdkit.probing.clusters import (
     layer_pnmi,
     phone_purity,
     pnmi,
+    pnmi_interval,
 )
+from kdkit.probing.jackknife import unbiased_share
 from kdkit.probing.phones import LayerScore, PhoneProbe, last_layer, linear_probe, phone_probe, probe_layers
-from kdkit.probing.similarity import cka_map, layer_change, layer_changes, linear_cka
 from kdkit.probing.speakers import probe_speakers
 from kdkit.probing.survey import Survey, survey
 
@@ -30,11 +40,16 @@ __all__ = [
     "PhoneProbe",
     "Survey",
     "attention_distance",
+    "attention_reach",
     "attention_weights",
+    "cka_intervals",
+    "cka_jackknife",
     "cka_map",
     "cluster_purity",
     "cluster_score",
     "codebook_usage",
+    "even_distance",
+    "head_reach",
     "last_layer",
     "layer_change",
     "layer_changes",
@@ -44,7 +59,9 @@ __all__ = [
     "phone_probe",
     "phone_purity",
     "pnmi",
+    "pnmi_interval",
     "probe_layers",
     "probe_speakers",
     "survey",
+    "unbiased_share",
 ]

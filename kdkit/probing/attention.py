@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kdkit.audio import read_audio
 from kdkit.encoder import Attention
+from kdkit.manifest import Utterance
+from kdkit.score import ratio_interval
 
 
 @torch.inference_mode()
@@ -45,3 +51,29 @@ def attention_distance(weights: Tensor) -> Tensor:
     """Mean distance in seconds between a frame and what it looks at: (..., T, T) -> (..., T)."""
     position = torch.arange(weights.shape[-1], dtype=weights.dtype)
     return 0.02 * (weights * (position - position[:, None]).abs()).sum(-1)
+
+
+def even_distance(frames: int) -> float:
+    """:func:`attention_distance` in seconds, averaged over an utterance whose frames look at all frames alike."""
+    return 0.02 * (frames**2 - 1) / (3 * frames)
+
+
+def head_reach(model: nn.Module, utterances: Sequence[Utterance]) -> tuple[np.ndarray, np.ndarray]:
+    """:func:`attention_distance` of every head, summed over the frames of an utterance: (utterances, layers, heads)
+    seconds, and how many frames that are, (utterances,): what ratios and their intervals are made of.
+    """
+    reach, frames = [], []
+    for utterance in utterances:
+        weights = attention_weights(model, read_audio(utterance.audio))
+        reach.append(torch.stack([attention_distance(w).sum(-1) for w in weights]).double().numpy())
+        frames.append(weights[0].shape[-1])
+    return np.stack(reach), np.array(frames)
+
+
+def attention_reach(
+    model: nn.Module, utterances: Sequence[Utterance], seed: int = 0
+) -> list[tuple[float, float, float]]:
+    """Mean distance in seconds that the heads of each layer look, with its 95 % interval over utterances."""
+    reach, frames = head_reach(model, utterances)
+    layers = reach.mean(2).T  # (layers, utterances)
+    return [(float(sums.sum() / frames.sum()), *ratio_interval(sums, frames, seed=seed)) for sums in layers]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,8 @@ from tqdm import tqdm
 
 from kdkit.activations import Frames
 from kdkit.codebook import Codebook
+from kdkit.probing.jackknife import jackknife_error, plain_interval
+from kdkit.score import ratio_interval
 
 _NO_INTERVAL = (float("nan"), float("nan"))
 
@@ -48,19 +50,27 @@ def _pnmi(counts: np.ndarray) -> np.ndarray:
 
 def phone_purity(ids: Sequence, phones: Sequence) -> float:
     """Frame accuracy if every cluster is read as its most frequent phone."""
-    return float(counts_table(ids, phones).max(0).sum() / len(ids))
+    return float(_phone_purity(counts_table(ids, phones)))
+
+
+def _phone_purity(counts: np.ndarray) -> float:
+    return counts.max(0).sum() / counts.sum()
 
 
 def cluster_purity(ids: Sequence, phones: Sequence) -> float:
     """Counterpart of :func:`phone_purity`: the share of frames in their phone's most frequent cluster."""
-    return float(counts_table(ids, phones).max(1).sum() / len(ids))
+    return float(_cluster_purity(counts_table(ids, phones)))
+
+
+def _cluster_purity(counts: np.ndarray) -> float:
+    return counts.max(1).sum() / counts.sum()
 
 
 @dataclass(frozen=True)
 class ClusterScore:
-    """How ids agree with phones, and with speakers (``speaker_nmi``: I / H(speaker)).
+    """How ids agree with phones, and with speakers (``speaker_nmi``: I / H(speaker)); 95 % intervals over utterances.
 
-    ``interval``: 95 % of the PNMI, over utterances.
+    ``interval`` is that of the PNMI.
     """
 
     name: str
@@ -69,18 +79,17 @@ class ClusterScore:
     cluster_purity: float
     speaker_nmi: float
     interval: tuple[float, float] = _NO_INTERVAL
+    phone_purity_interval: tuple[float, float] = _NO_INTERVAL
+    cluster_purity_interval: tuple[float, float] = _NO_INTERVAL
+    speaker_interval: tuple[float, float] = _NO_INTERVAL
 
 
 def cluster_score(name: str, ids: Sequence, frames: Frames) -> ClusterScore:
     """Ids of ``frames`` against their phones and speakers."""
-    return ClusterScore(
-        name,
-        pnmi(ids, frames.phones),
-        phone_purity(ids, frames.phones),
-        cluster_purity(ids, frames.phones),
-        pnmi(ids, frames.speakers),
-        pnmi_interval(ids, frames.phones, frames.utterances),
-    )
+    phones = _left_out(ids, frames.phones, frames.utterances, (_pnmi, _phone_purity, _cluster_purity))
+    [speakers] = _left_out(ids, frames.speakers, frames.utterances, (_pnmi,))
+    values, intervals = zip(*phones, speakers, strict=True)
+    return ClusterScore(name, *values, *intervals)
 
 
 def pnmi_interval(ids: Sequence, phones: Sequence, utterances: Sequence) -> tuple[float, float]:
@@ -89,19 +98,24 @@ def pnmi_interval(ids: Sequence, phones: Sequence, utterances: Sequence) -> tupl
     PNMI of a resampled corpus is too high, because drawing utterances again empties cells of the table: the bootstrap's
     interval would lie beside the value. Leaving out one utterance at a time does not do that.
     """
-    _, owner = np.unique(np.asarray(utterances), return_inverse=True)
-    n = int(owner.max()) + 1
-    if n < 2:
-        return _NO_INTERVAL
-    (_, i), (_, p) = (np.unique(np.asarray(labels), return_inverse=True) for labels in (ids, phones))
-    total, without = counts_table(ids, phones), np.empty(n)
-    for u in range(n):
-        own = np.zeros_like(total)
-        np.add.at(own, (p[owner == u], i[owner == u]), 1.0)
-        without[u] = _pnmi(total - own)
-    error = np.sqrt((n - 1) / n * np.square(without - without.mean()).sum())
-    value = float(_pnmi(total))
-    return float(max(0.0, value - 1.96 * error)), float(min(1.0, value + 1.96 * error))
+    return _left_out(ids, phones, utterances, (_pnmi,))[0][1]
+
+
+def _left_out(
+    ids: Sequence, labels: Sequence, utterances: Sequence, measures: Sequence[Callable]
+) -> list[tuple[float, tuple[float, float]]]:
+    """Each measure of the table (labels, ids), and its interval from the tables without an utterance."""
+    _, owner, frames = np.unique(np.asarray(utterances), return_inverse=True, return_counts=True)
+    (_, i), (_, p) = (np.unique(np.asarray(values), return_inverse=True) for values in (ids, labels))
+    total, without = counts_table(ids, labels), []
+    for rows in np.split(np.argsort(owner, kind="stable"), np.cumsum(frames)[:-1]):
+        if len(rows) < len(owner):
+            rest = total.copy()
+            np.subtract.at(rest, (p[rows], i[rows]), 1.0)
+            without.append([measure(rest) for measure in measures])
+    without = np.array(without).reshape(-1, len(measures))
+    values = [float(measure(total)) for measure in measures]
+    return [(value, plain_interval(value, column)) for value, column in zip(values, without.T, strict=True)]
 
 
 def layer_pnmi(train: Frames, test: Frames, clusters: int = 100, seed: int = 0) -> list[ClusterScore]:
@@ -116,29 +130,71 @@ def layer_pnmi(train: Frames, test: Frames, clusters: int = 100, seed: int = 0) 
 
 @dataclass(frozen=True)
 class Usage:
-    """The codebook's distribution at one temperature: how sure it is of a frame, how many ids it uses in all."""
+    """The codebook's distribution at one temperature: how sure it is of a frame, how many ids it uses in all.
+
+    95 % intervals over utterances, where it was told which frames belong together.
+    """
 
     tau: float
     choices: float  # of a frame: e to the mean entropy, 1 (certain) .. K
     used: float  # over all frames: e to the entropy of the mean distribution, 1 .. K
     top: float  # mean probability of the first id
+    choices_interval: tuple[float, float] = _NO_INTERVAL
+    used_interval: tuple[float, float] = _NO_INTERVAL
+    top_interval: tuple[float, float] = _NO_INTERVAL
 
 
 @torch.inference_mode()
-def codebook_usage(codebook: Codebook, hidden: np.ndarray, taus: Sequence[float]) -> list[Usage]:
-    """:class:`Usage` on frames (n, D) of the codebook's layer, at each temperature; a few frames at a time."""
+def codebook_usage(
+    codebook: Codebook,
+    hidden: np.ndarray,
+    taus: Sequence[float],
+    utterances: np.ndarray | None = None,
+    seed: int = 0,
+) -> list[Usage]:
+    """:class:`Usage` on frames (n, D) of the codebook's layer, at each temperature; a few frames at a time.
+
+    ``utterances`` (n,): to which utterance each frame belongs, for the intervals.
+    """
     device, rows = codebook.label_embeddings.device, []
+    owner = np.zeros(len(hidden), dtype=int)
+    if utterances is not None:
+        _, owner = np.unique(utterances, return_inverse=True)
+    totals = np.bincount(owner)  # frames of each utterance
     for tau in taus:
-        entropy = top = 0.0
-        mean = torch.zeros(len(codebook.label_embeddings), dtype=torch.float64)
+        entropy, top = np.empty(len(hidden)), np.empty(len(hidden))
+        ids = torch.zeros(len(totals), len(codebook.label_embeddings), dtype=torch.float64)  # of an utterance
         for begin in range(0, len(hidden), 4096):
-            part = torch.as_tensor(np.asarray(hidden[begin : begin + 4096]), device=device)
-            log_q = (codebook(part) * (codebook.tau / tau)).log_softmax(-1).double()
+            part = slice(begin, begin + 4096)
+            log_q = codebook(torch.as_tensor(np.asarray(hidden[part]), device=device)) * (codebook.tau / tau)
+            log_q = log_q.log_softmax(-1).double().cpu()
             q = log_q.exp()
-            entropy -= float((q * log_q).sum())
-            top += float(q.amax(-1).sum())
-            mean += q.sum(0).cpu()
-        mean = mean / len(hidden)
-        used = float(-(mean * mean.clamp_min(1e-300).log()).sum())
-        rows.append(Usage(tau, float(np.exp(entropy / len(hidden))), float(np.exp(used)), top / len(hidden)))
+            entropy[part], top[part] = -(q * log_q).sum(-1), q.amax(-1)
+            ids.index_add_(0, torch.from_numpy(owner[part]), q)
+        entropies, tops = (np.bincount(owner, weights=values) for values in (entropy, top))
+        used, used_interval = _ids_in_use(ids.numpy())
+        rows.append(
+            Usage(
+                tau,
+                float(np.exp(entropy.mean())),
+                used,
+                float(top.mean()),
+                tuple(np.exp(ratio_interval(entropies, totals, seed=seed)).tolist()),
+                used_interval,
+                ratio_interval(tops, totals, seed=seed),
+            )
+        )
     return rows
+
+
+def _ids_in_use(ids: np.ndarray) -> tuple[float, tuple[float, float]]:
+    """e to the entropy of the distribution over ids, from its sums (utterances, ids); by the jackknife, as PNMI."""
+
+    def entropy(counts: np.ndarray) -> np.ndarray:
+        p = counts.clip(0) / counts.sum(-1, keepdims=True).clip(1e-300)
+        return -(p * np.log(p.clip(1e-300))).sum(-1)
+
+    value, reach = float(entropy(ids.sum(0))), float("nan")
+    if len(ids) > 1:
+        reach = 1.96 * float(jackknife_error(entropy(ids.sum(0) - ids)))
+    return float(np.exp(value)), (float(np.exp(value - reach)), float(np.exp(value + reach)))

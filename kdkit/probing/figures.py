@@ -7,71 +7,62 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from kdkit.plots import BLUE, CYCLE, GREEN, HEAT, ORANGE, RED, _picture, _styled
+from kdkit.plots import BLACK, BLUE, CYCLE, GREEN, HEAT, ORANGE, RED, _picture, _styled
 from kdkit.probing.clusters import Usage
 from kdkit.probing.survey import Survey
 
 
 @_styled
 def survey_figure(found: Survey, title: str = "") -> Figure:
-    """Six panels: phones and speakers, clusters, CKA, change and reach, codebook or other model, confusion."""
-    figure, grid = _picture(15, 9, rows=2, columns=3)
+    """Eight panels: probes, clusters, CKA (map, and curves with intervals); change, reach, codebook, confusion."""
+    figure, grid = _picture(20, 9.5, rows=2, columns=4)
+    (curves, clusters, cka, likeness), (change, reach, codebook, confusion) = grid
     layers = range(len(found.phones.layers))
-    curves, clusters, cka, change, sixth, confusion = grid.flat
     for scores, label, colour in (
         (found.phones.layers, "phones", BLUE),
         (found.speakers[2:], "speakers", RED),
     ):
-        if not scores:
-            continue
-        low, value, high = (
-            100 * np.array([getattr(s, k) for s in scores]) for k in ("low", "accuracy", "high")
-        )
-        curves.fill_between(layers, low, high, color=colour, alpha=0.2, linewidth=0)
-        curves.plot(layers, value, color=colour, marker="o", label=label)
+        if scores:
+            rows = [(100 * s.accuracy, 100 * s.low, 100 * s.high) for s in scores]
+            _curve(curves, layers, rows, colour, label)
     curves.axhline(100 * found.phones.fbank.accuracy, color=BLUE, linestyle="--", label="phones, Fbank")
     if found.speakers:
         curves.axhline(100 * found.speakers[0].accuracy, color=RED, linestyle="--", label="speakers, Fbank")
     curves.set(ylabel="frames (%)", title="Linear probes", ylim=(0, 100))
-    scores = found.clusters[2:]
-    low, high = np.array([s.interval for s in scores]).T
-    clusters.fill_between(layers, low, high, color=BLUE, alpha=0.2, linewidth=0)
-    for key, label, colour in (
-        ("pnmi", "PNMI", BLUE),
-        ("phone_purity", "phone purity", GREEN),
-        ("cluster_purity", "cluster purity", ORANGE),
+    for key, interval, label, colour in (
+        ("pnmi", "interval", "PNMI", BLUE),
+        ("phone_purity", "phone_purity_interval", "phone purity", GREEN),
+        ("cluster_purity", "cluster_purity_interval", "cluster purity", ORANGE),
     ):
-        clusters.plot(layers, [getattr(s, key) for s in scores], color=colour, marker="o", label=label)
-    clusters.set(ylabel="share (0 to 1)", title="k-means clusters", ylim=(0, None))
-    values, columns = found.cka, found.names
-    if found.other_cka is not None:
-        values, columns = found.other_cka, found.other_names
-    image = cka.imshow(values, vmin=0, vmax=1, cmap=HEAT, origin="lower")
-    cka.set_xticks(range(len(columns)), columns, rotation=90, fontsize=8)
-    cka.set_yticks(range(len(found.names)), found.names, fontsize=8)
-    cka.set(title="CKA" if found.other_cka is None else "CKA with the other model (across)")
-    figure.colorbar(image, ax=cka, shrink=0.8)
-    turned = np.array(found.change)[:, 0]
-    change.bar(layers[1:], turned, color=BLUE, label="change of the input")
-    reach = change.twinx()
-    reach.plot(layers[1:], [value[0] for value in found.reach], color=RED, marker="o")
-    reach.set_ylabel("attention reaches (s)", color=RED)
-    reach.set_ylim(0, None)
-    change.set(ylabel="1 - cosine(input, output)", title="Change of the input, reach of attention")
-    for axes in (curves, clusters, change):
+        rows = [(getattr(s, key), *getattr(s, interval)) for s in found.clusters[2:]]
+        _curve(clusters, layers, rows, colour, label)
+    clusters.set(ylabel="share (0 to 1)", title="k-means clusters", ylim=(0, 1))
+    _draw_cka(cka, likeness, found)
+    figure.colorbar(cka.images[0], ax=cka, shrink=0.8)
+    for axes, rows, ylabel, name in (
+        (change, found.change, "1 - cosine(input, output)", "Change of the input"),
+        (reach, found.reach, "seconds", "Reach of attention"),
+    ):
+        value, error = _bars(rows)
+        axes.bar(layers[1:], value, yerr=error, color=BLUE)
+        axes.set(ylabel=ylabel, title=name, ylim=(0, None))
+    reach.axhline(found.even_reach, color=BLACK, linestyle="--", label="even attention")
+    reach.set_ylim(0, 1.35 * max(found.even_reach, max(high for _, _, high in np.nan_to_num(found.reach))))
+    for axes in (curves, clusters, likeness, change, reach):
         axes.set_xlabel("layer")
+        axes.set_axisbelow(True)
         axes.grid(axis="y")
-    for axes in (curves, clusters):
+    for axes in (curves, clusters, likeness, reach):
         axes.legend(fontsize=9)
     if found.usage:
-        _draw_usage(sixth, found.usage)
+        _draw_usage(codebook, found.usage)
     else:
-        sixth.axis("off")
-        sixth.text(0.5, 0.5, "no codebook", ha="center")
+        codebook.axis("off")
+        codebook.text(0.5, 0.5, "no codebook", ha="center")
     counts = np.asarray(found.phones.confusion, dtype=float)
     image = confusion.imshow(100 * counts / counts.sum(1, keepdims=True).clip(1), vmin=0, vmax=100, cmap=HEAT)
     phones = found.phones.phones
-    confusion.set_xticks(range(len(phones)), phones, fontsize=6)
+    confusion.set_xticks(range(len(phones)), phones, fontsize=6, rotation=90)
     confusion.set_yticks(range(len(phones)), phones, fontsize=6)
     confusion.set(
         xlabel="predicted phone", ylabel="true phone", title=f"Confusion in H{found.phones.best} (%)"
@@ -81,10 +72,46 @@ def survey_figure(found: Survey, title: str = "") -> Figure:
     return figure
 
 
+def _draw_cka(cka, likeness, found: Survey) -> None:
+    """The map (with the other model, where there is one), and curves with intervals beside it."""
+    values, columns, layers = found.cka, found.names, range(len(found.names) - 2)
+    _curve(likeness, layers, found.cka[2:, 0], BLUE, "with Fbank + deltas")
+    if found.other_cka is not None:
+        values, columns = found.other_cka, found.other_names
+        nearest = found.other_cka[2:, 2:, 0].argmax(1)
+        rows = [found.other_cka[2 + layer, 2 + k] for layer, k in enumerate(nearest)]
+        _curve(likeness, layers, rows, GREEN, "with its nearest layer of the other")
+    else:
+        best = found.phones.best
+        _curve(likeness, layers, found.cka[2:, 2 + best], GREEN, f"with H{best}, best for phones")
+    cka.imshow(values[..., 0], vmin=0, vmax=1, cmap=HEAT, origin="lower")
+    cka.set_xticks(range(len(columns)), columns, rotation=90, fontsize=8)
+    cka.set_yticks(range(len(found.names)), found.names, fontsize=8)
+    cka.set(title="CKA" if found.other_cka is None else "CKA with the other model (across)")
+    likeness.set(ylabel="CKA (0 to 1)", title="CKA of each layer", ylim=(0, 1.05))
+
+
+def _curve(axes, layers: Sequence[int], rows: Sequence[Sequence[float]], colour: str, label: str) -> None:
+    """A line through (value, low, high) of each layer, and the band of its intervals."""
+    value, low, high = np.array(rows).T
+    axes.fill_between(layers, low, high, color=colour, alpha=0.2, linewidth=0)
+    axes.plot(layers, value, color=colour, marker="o", markersize=5, label=label)
+
+
+def _bars(rows: Sequence[tuple[float, float, float]]) -> tuple[np.ndarray, np.ndarray]:
+    """(value, low, high) of each layer -> values, and what matplotlib wants of error bars."""
+    value, low, high = np.array(rows).T
+    return value, np.nan_to_num([value - low, high - value]).clip(0)
+
+
 def _draw_usage(axes, usage: Sequence[Usage]) -> None:
     taus = [u.tau for u in usage]
-    axes.plot(taus, [u.choices for u in usage], color=BLUE, marker="o", label="choices of a frame")
-    axes.plot(taus, [u.used for u in usage], color=GREEN, marker="o", label="ids in use over all frames")
+    for key, colour, label in (
+        ("choices", BLUE, "choices of a frame"),
+        ("used", GREEN, "ids in use over all frames"),
+    ):
+        rows = [(getattr(u, key), *getattr(u, f"{key}_interval")) for u in usage]
+        _curve(axes, taus, rows, colour, label)
     axes.set_xscale("log")
     axes.set_xticks(taus, [f"{tau:g}" for tau in taus])
     axes.minorticks_off()
@@ -126,11 +153,8 @@ def two_curves(scores: dict[str, Sequence], title: str = "") -> Figure:
     """Accuracies over layers with 95 % bands, {name: scores with accuracy, low and high, layer 0 first}."""
     figure, [[axes]] = _picture(8, 4)
     for colour, (name, curve) in zip(CYCLE, scores.items(), strict=False):
-        low, value, high = (
-            100 * np.array([getattr(s, k) for s in curve]) for k in ("low", "accuracy", "high")
-        )
-        axes.fill_between(range(len(curve)), low, high, color=colour, alpha=0.2, linewidth=0)
-        axes.plot(value, color=colour, marker="o", label=name)
+        rows = [(100 * s.accuracy, 100 * s.low, 100 * s.high) for s in curve]
+        _curve(axes, range(len(curve)), rows, colour, name)
     axes.set_xticks(range(len(curve)))
     axes.set(xlabel="layer (0 is the input of layer 1)", ylabel="frames (%)", title=title)
     axes.legend()

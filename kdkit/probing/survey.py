@@ -10,15 +10,15 @@ import numpy as np
 import torch
 
 from kdkit.activations import Frames, ModelLayers, collect
-from kdkit.audio import read_audio
 from kdkit.errors import ManifestError
+from kdkit.frontends import num_frames
 from kdkit.manifest import Utterance
-from kdkit.probing.attention import attention_distance, attention_weights
+from kdkit.probing.attention import attention_reach, even_distance
+from kdkit.probing.change import layer_changes
+from kdkit.probing.cka import cka_intervals
 from kdkit.probing.clusters import ClusterScore, Usage, cluster_score, codebook_usage, layer_pnmi
 from kdkit.probing.phones import LayerScore, PhoneProbe, probe_layers
-from kdkit.probing.similarity import cka_map, layer_changes
 from kdkit.probing.speakers import probe_speakers
-from kdkit.score import ratio_interval
 from kdkit.teachers import Teacher
 
 TAUS = (0.03, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -32,37 +32,38 @@ class Survey:
     phones: PhoneProbe
     speakers: tuple[LayerScore, ...]  # of each feature; empty where the speech has too few voices
     clusters: tuple[ClusterScore, ...]  # of each feature
-    cka: np.ndarray  # (features, features)
+    cka: np.ndarray  # (features, features, 3): value, low, high
     change: tuple[tuple[float, float, float], ...]  # of layers 1 .. L: value, low, high
     reach: tuple[tuple[float, float, float], ...]  # of layers 1 .. L: seconds, low, high
+    even_reach: float  # seconds, of weights that are the same everywhere
     codebook: ClusterScore | None
     usage: tuple[Usage, ...]
     other_names: tuple[str, ...] = ()
-    other_cka: np.ndarray | None = None  # (features, features of the other model)
+    other_cka: np.ndarray | None = None  # (features, features of the other model, 3)
 
     def rows(self) -> list[dict[str, str]]:
-        """A table: one row for each feature."""
-
-        def share(score) -> str:
-            return f"{100 * score.accuracy:.1f} % ({100 * score.low:.1f} to {100 * score.high:.1f})"
-
+        """A table: one row for each feature, with intervals."""
         table = []
         for i, name in enumerate(self.names):
             clusters, layer = self.clusters[i], i - 2
+            probe = (self.phones.fbank, self.phones.front_end, *self.phones.layers)[i]
+            voice = self.speakers[i] if self.speakers else None
             row = {
                 "layer": name,
-                "phones": share((self.phones.fbank, self.phones.front_end, *self.phones.layers)[i]),
-                "speakers": share(self.speakers[i]) if self.speakers else "",
-                "PNMI": f"{clusters.pnmi:.3f} ({clusters.interval[0]:.3f} to {clusters.interval[1]:.3f})",
-                "phone purity": f"{clusters.phone_purity:.3f}",
-                "cluster purity": f"{clusters.cluster_purity:.3f}",
-                "CKA with Fbank": f"{self.cka[i, 0]:.2f}",
-                "change of input": f"{self.change[layer - 1][0]:.3f}" if layer > 0 else "",
-                "attention reaches": f"{1000 * self.reach[layer - 1][0]:.0f} ms" if layer > 0 else "",
+                "phones, %": _text(".1f", 100, probe.accuracy, probe.low, probe.high),
+                "speakers, %": _text(".1f", 100, voice.accuracy, voice.low, voice.high) if voice else "",
+                "PNMI": _text(".3f", 1, clusters.pnmi, *clusters.interval),
+                "phone purity": _text(".3f", 1, clusters.phone_purity, *clusters.phone_purity_interval),
+                "cluster purity": _text(".3f", 1, clusters.cluster_purity, *clusters.cluster_purity_interval),
+                "CKA with Fbank": _text(".3f", 1, *self.cka[i, 0]) if i else "",
+                "change of input": _text(".3f", 1, *self.change[layer - 1]) if layer > 0 else "",
+                "attention reaches, ms": _text(".0f", 1000, *self.reach[layer - 1]) if layer > 0 else "",
             }
             if self.other_cka is not None:
-                nearest = int(np.argmax(self.other_cka[i, 2:])) + 2
-                row["most like"] = f"{self.other_names[nearest]} ({self.other_cka[i, nearest]:.2f})"
+                nearest = int(np.argmax(self.other_cka[i, 2:, 0])) + 2
+                row["most like"] = (
+                    f"{self.other_names[nearest]} {_text('.3f', 1, *self.other_cka[i, nearest])}"
+                )
             table.append(row)
         return table
 
@@ -74,32 +75,78 @@ class Survey:
             "confusion": self.phones.confusion.tolist(),
             "speakers": [asdict(score) for score in self.speakers],
             "clusters": [asdict(score) for score in self.clusters],
-            "cka": self.cka.tolist(),
+            "cka": self.cka[..., 0].tolist(),
+            "cka_interval": self.cka[..., 1:].tolist(),
             "change": [list(values) for values in self.change],
             "attention_seconds": [list(values) for values in self.reach],
+            "even_attention_seconds": self.even_reach,
         }
         if self.codebook is not None:
             found |= {"codebook": asdict(self.codebook), "usage": [asdict(usage) for usage in self.usage]}
         if self.other_cka is not None:
-            found["other"] = {"names": list(self.other_names), "cka": self.other_cka.tolist()}
+            found["other"] = {
+                "names": list(self.other_names),
+                "cka": self.other_cka[..., 0].tolist(),
+                "cka_interval": self.other_cka[..., 1:].tolist(),
+            }
         return _without_nan(found)
 
     def __str__(self) -> str:
-        table = self.rows()
-        widths = {key: max(len(key), *(len(row[key]) for row in table)) for key in table[0]}
-        lines = [{key: key for key in widths}, *table]
-        text = ["  ".join(line[key].ljust(width) for key, width in widths.items()).rstrip() for line in lines]
-        best = self.phones.best
-        text.append(f"phones are best in H{best}, {100 * self.phones.gain:+.1f} points over Fbank + deltas")
+        rows = [{key: key for key in self.rows()[0]}, *self.rows()]
+        text = []
+        for keys in _BLOCKS:  # a table of all columns is wider than a terminal
+            keys = ["layer", *(key for key in keys if any(row.get(key) for row in rows[1:]))]
+            widths = {key: max(len(row[key]) for row in rows) for key in keys}
+            lines = [row for row in rows if any(row[key] for key in keys[1:])]
+            text += ["  ".join(row[key].ljust(widths[key]) for key in keys).rstrip() for row in lines]
+            text.append("")
+        text.append(
+            f"In brackets: 95 % intervals over utterances. Even attention would reach {1000 * self.even_reach:.0f} ms."
+        )
+        best, low_high = self.phones.best, [100 * value for value in self.phones.gain_interval]
+        text.append(
+            f"Phones are best in H{best}: {100 * self.phones.gain:+.1f} points ({low_high[0]:+.1f} to "
+            f"{low_high[1]:+.1f}) over Fbank + deltas"
+        )
         if self.codebook is not None:
+            c = self.codebook
             text.append(
-                f"codebook ids: PNMI {self.codebook.pnmi:.3f}, purity {self.codebook.phone_purity:.3f}"
+                f"Codebook ids: PNMI {_text('.3f', 1, c.pnmi, *c.interval)}, "
+                f"phone purity {_text('.3f', 1, c.phone_purity, *c.phone_purity_interval)}"
             )
-            text += [
-                f"  tau {u.tau:<5g} choices of a frame {u.choices:6.1f}, ids in use {u.used:6.1f}, first id {u.top:.2f}"
+            head = ("tau", "choices of a frame", "ids in use", "probability of the first id")
+            lines = [
+                (
+                    f"{u.tau:g}",
+                    _text(".1f", 1, u.choices, *u.choices_interval),
+                    _text(".0f", 1, u.used, *u.used_interval),
+                    _text(".2f", 1, u.top, *u.top_interval),
+                )
                 for u in self.usage
             ]
+            widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
+            text += [
+                "",
+                *(
+                    "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+                    for line in (head, *lines)
+                ),
+            ]
         return "\n".join(text)
+
+
+_BLOCKS = (
+    ("phones, %", "speakers, %", "PNMI"),
+    ("phone purity", "cluster purity", "CKA with Fbank"),
+    ("change of input", "attention reaches, ms", "most like"),
+)
+
+
+def _text(form: str, scale: float, value: float, low: float, high: float) -> str:
+    """A value with its interval, if there is one: 0.52 (0.48 to 0.57)."""
+    if math.isnan(low):
+        return f"{scale * value:{form}}"
+    return f"{scale * value:{form}} ({scale * low:{form}} to {scale * high:{form}})"
 
 
 def survey(
@@ -115,7 +162,7 @@ def survey(
     """Every measure of :mod:`kdkit.probing` on every layer of ``model``, judged on ``test_utterances``.
 
     ``frames`` train the probes, half as many judge them. ``other``: a model (its teacher, its student) whose layers are
-    compared with these by CKA. Attention is averaged over ``attended`` test utterances.
+    compared with these by CKA. Attention is averaged over ``attended`` test utterances. Intervals are over utterances.
     """
     extract = ModelLayers(model)
     train = collect(extract, train_utterances, frames, seed)
@@ -125,19 +172,21 @@ def survey(
         phones=probe_layers(train, test, seed),
         speakers=_speakers(test, seed),
         clusters=tuple(layer_pnmi(train, test, clusters, seed)),
-        cka=cka_map(test, test),
+        cka=cka_intervals(test, test),
         change=tuple(layer_changes(test, seed)),
         reach=tuple(attention_reach(model, test_utterances[:attended], seed)),
+        even_reach=_even_reach(test_utterances[:attended]),
         codebook=None,
         usage=(),
     )
     if model.codebook is not None:
-        usage = codebook_usage(model.codebook, test.features[-1], sorted({*TAUS, model.codebook.tau}))
+        taus = sorted({*TAUS, model.codebook.tau})
+        usage = codebook_usage(model.codebook, test.features[-1], taus, test.utterances, seed)
         ids = codebook_ids(model, test.features[-1])
         found = replace(found, usage=tuple(usage), codebook=cluster_score("codebook", ids, test))
     if other is not None:
         theirs = collect(ModelLayers(other), test_utterances, frames // 2, seed)
-        found = replace(found, other_names=tuple(theirs.names), other_cka=cka_map(test, theirs))
+        found = replace(found, other_names=tuple(theirs.names), other_cka=cka_intervals(test, theirs))
     return found
 
 
@@ -157,23 +206,13 @@ def _speakers(frames: Frames, seed: int) -> tuple[LayerScore, ...]:
         return ()
 
 
+def _even_reach(utterances: Sequence[Utterance]) -> float:
+    frames = np.array([num_frames(round(utterance.duration * 16_000)) for utterance in utterances])
+    return float((even_distance(frames) * frames).sum() / frames.sum())
+
+
 def codebook_ids(teacher: Teacher, hidden: np.ndarray) -> np.ndarray:
     """Most likely cluster id of frames (n, D) of the last layer: (n,)."""
     device = teacher.codebook.label_embeddings.device
     with torch.inference_mode():
         return teacher.codebook(torch.as_tensor(np.asarray(hidden), device=device)).argmax(-1).cpu().numpy()
-
-
-def attention_reach(
-    model: Teacher, utterances: Sequence[Utterance], seed: int = 0
-) -> list[tuple[float, float, float]]:
-    """Mean distance in seconds that the heads of each layer look, with its 95 % interval over utterances."""
-    sums, totals = [], []
-    for utterance in utterances:
-        distances = [
-            attention_distance(w).mean(0) for w in attention_weights(model, read_audio(utterance.audio))
-        ]
-        sums.append([float(d.sum()) for d in distances])
-        totals.append(len(distances[0]))
-    columns = np.array(sums).T
-    return [(float(c.sum() / sum(totals)), *ratio_interval(c, totals, seed=seed)) for c in columns]

@@ -1,9 +1,14 @@
-"""Models in Hugging Face's format: a folder with config.json and model.safetensors or pytorch_model.bin."""
+"""Models in Hugging Face's format: a folder with config.json and weights.
+
+Weights are model.safetensors or pytorch_model.bin, or, of a large model, several files of one kind ("shards") and an
+index that says which tensor is in which of them.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -17,6 +22,8 @@ from kdkit.teachers.names import TRANSFORMERS, build, to_kdkit
 from kdkit.teachers.unpickling import read_pickle
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+INDEXES = tuple(f"{name}.index.json" for name in WEIGHTS)
+_SHARD = re.compile(r"[\w-][\w.-]*\.(safetensors|bin)")
 _KNOWN = ("hubert", "wav2vec2", "wavlm")
 _FIXED = {  # what kdkit's encoder and CNN do; a model that wants something else is another architecture
     "hidden_act": "gelu",
@@ -24,7 +31,6 @@ _FIXED = {  # what kdkit's encoder and CNN do; a model that wants something else
     "conv_stride": [5, 2, 2, 2, 2, 2, 2],
     "layer_norm_eps": 1e-5,
     "conv_pos_batch_norm": False,
-    "feat_proj_layer_norm": True,
 }
 
 
@@ -58,11 +64,20 @@ def load_folder(folder: Path) -> tuple[SpeechModel, dict]:
     }
     if kind == "wavlm":
         settings["relative_distance"] = config.get("max_bucket_distance", 800)
-    path = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    if not config.get("feat_proj_layer_norm", True):  # DistilHuBERT
+        settings["feature_norm"] = False
+    path = next((folder / name for name in (*WEIGHTS, *INDEXES) if (folder / name).is_file()), None)
     if path is None:
         raise CheckpointError(f"{folder}: no weights; {' or '.join(WEIGHTS)} belongs beside config.json")
-    model = build(to_kdkit(_read_weights(path), TRANSFORMERS), settings, path)
+    tensors = _read_shards(path) if path.name in INDEXES else _read_weights(path)
+    model = build(to_kdkit(tensors, TRANSFORMERS), settings, path)
     return model, {"format": "Hugging Face", "architecture": kind}
+
+
+def is_weights(path: Path) -> bool:
+    """Is ``path`` named like weights, a shard or an index of a Hugging Face folder, with a config.json beside it?"""
+    known = re.fullmatch(r"(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)(\.index\.json)?", path.name)
+    return bool(known) and (path.parent / "config.json").is_file()
 
 
 def fetch(repository: str) -> Path:
@@ -72,7 +87,7 @@ def fetch(repository: str) -> Path:
     """
     name, _, revision = repository.partition("@")
     folder = cache_folder() / "teachers" / "huggingface" / repository.replace("/", "--")
-    if (folder / "config.json").is_file() and any((folder / weights).is_file() for weights in WEIGHTS):
+    if (folder / "config.json").is_file() and _is_complete(folder):
         return folder
     hub = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
     revision = revision or "main"
@@ -81,16 +96,72 @@ def fetch(repository: str) -> Path:
         advice=f"Or put config.json and {' or '.join(WEIGHTS)} of {name} into {folder}",
     )
     there = {file["rfilename"]: file for file in about.get("siblings", [])}
-    weights = next((file for file in WEIGHTS if file in there), None)
+    weights = next((file for file in (*WEIGHTS, *INDEXES) if file in there), None)
     if weights is None or "config.json" not in there:
         raise CheckpointError(
             f"{repository}: the hub has no config.json with {' or '.join(WEIGHTS)} there; "
             "a model of transformers is needed"
         )
-    for file in filter(there.__contains__, (weights, "preprocessor_config.json", "config.json")):
-        published = (there[file].get("lfs") or {}).get("sha256")
-        download(f"{hub}/{name}/resolve/{about.get('sha', revision)}/{file}", folder / file, published)
+
+    def get(file: str) -> Path:
+        published = (there.get(file, {}).get("lfs") or {}).get("sha256")
+        return download(f"{hub}/{name}/resolve/{about.get('sha', revision)}/{file}", folder / file, published)
+
+    shards = _shards(get(weights)) if weights in INDEXES else []
+    absent = [file for file in shards if file not in there]
+    if absent:
+        raise CheckpointError(f"{repository}: {weights} names {absent[0]}, which the hub does not have there")
+    for number, file in enumerate(shards, 1):
+        print(f"{repository}: {file}, {number} of {len(shards)}")
+        get(file)
+    if weights in WEIGHTS:
+        get(weights)
+    for file in filter(there.__contains__, ("preprocessor_config.json", "config.json")):
+        get(file)
     return folder
+
+
+def _is_complete(folder: Path) -> bool:
+    if any((folder / weights).is_file() for weights in WEIGHTS):
+        return True
+    index = next((folder / name for name in INDEXES if (folder / name).is_file()), None)
+    return index is not None and all((folder / shard).is_file() for shard in _shards(index))
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    """{tensor: file that holds it}; only plain names of files beside the index."""
+    found = _read_json(index).get("weight_map")
+    if not isinstance(found, dict) or not found:
+        raise CheckpointError(f"{index}: has no 'weight_map' that names the files of the tensors")
+    strange = [file for file in found.values() if not isinstance(file, str) or not _SHARD.fullmatch(file)]
+    if strange:
+        raise CheckpointError(f"{index}: names {strange[0]!r}, which is no file of weights beside it")
+    return found
+
+
+def _shards(index: Path) -> list[str]:
+    return sorted(set(_weight_map(index).values()))
+
+
+def _read_shards(index: Path) -> dict:
+    """All tensors of the files that an index names, which must be what it promises."""
+    weight_map, tensors = _weight_map(index), {}
+    shards = sorted(set(weight_map.values()))
+    absent = [shard for shard in shards if not (index.parent / shard).is_file()]
+    if absent:
+        raise CheckpointError(
+            f"{index.parent}: {len(absent)} of {len(shards)} files of weights are missing, the first is {absent[0]}; "
+            f"{index.name} names them, download or copy them there"
+        )
+    for shard in shards:
+        tensors |= _read_weights(index.parent / shard)
+    lost = sorted(weight_map.keys() - tensors.keys())
+    if lost:
+        raise CheckpointError(
+            f"{index.parent / weight_map[lost[0]]}: tensor {lost[0]!r} is missing, though {index.name} says that it is "
+            "there; the files are not of one model, download or copy them again"
+        )
+    return tensors
 
 
 def _read_weights(path: Path) -> dict:

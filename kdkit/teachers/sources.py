@@ -32,7 +32,8 @@ def load_teacher(source: str | Path = "tiny", sha256: str | None = None) -> Teac
     * ``"tiny"``, shipped with the kit, or a shipped student by its structure's name (``"tiny-dt-fbank"``);
     * a torchaudio bundle: ``"HUBERT_BASE"``, ``"HUBERT_LARGE"``, ``"WAVLM_BASE"``, ``"WAV2VEC2_BASE"``, ...;
     * ``"hubert_base_ls960"`` or ``"hubert_large_ll60k"``: fairseq's files, the ones with HuBERT's codebook;
-    * ``"owner/name"`` (``"owner/name@revision"``) on the Hugging Face hub, or a folder in its format;
+    * ``"owner/name"`` (``"owner/name@revision"``) on the Hugging Face hub, or a folder in its format, weights in one
+      file or in several, among them DistilHuBERT (``"ntu-spml/distilhubert"``);
     * a file: fairseq's ``.pt``, the form that s3prl makes of it, Microsoft's WavLM, torchaudio's ``.pth`` under its own
       name, or a ``.safetensors`` of kdkit.
 
@@ -70,7 +71,7 @@ def _load(path: Path, name: str) -> Teacher:
     if path.is_dir():
         model, meta = huggingface.load_folder(path)
         return Teacher(model, None, name, meta)
-    of_a_folder = path.name == huggingface.WEIGHTS[0] and (path.parent / "config.json").is_file()
+    of_a_folder = huggingface.is_weights(path)
     if path.suffix == ".safetensors" and not of_a_folder:
         model, codebook, meta = load_model(path)
         return Teacher(model, codebook, name, meta)
@@ -79,7 +80,7 @@ def _load(path: Path, name: str) -> Teacher:
             f"{name}: no such teacher, file or folder. Choose 'tiny', {', '.join(map(repr, FAIRSEQ_FILES))}, a bundle "
             f"of torchaudio ({', '.join(bundle_names()[:3])}, ...), 'owner/name' on the Hugging Face hub, or a path"
         )
-    if path.name in huggingface.WEIGHTS:
+    if of_a_folder or path.name in (*huggingface.WEIGHTS, *huggingface.INDEXES):
         model, meta = huggingface.load_folder(path.parent)
         return Teacher(model, None, name, meta)
     if path.suffix not in _PICKLED:

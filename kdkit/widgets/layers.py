@@ -17,8 +17,8 @@ from kdkit.activations import Frames
 from kdkit.audio import read_audio
 from kdkit.manifest import Utterance
 from kdkit.probing.attention import attention_weights
+from kdkit.probing.cka import linear_cka
 from kdkit.probing.phones import PhoneProbe
-from kdkit.probing.similarity import linear_cka
 from kdkit.teachers import Teacher
 from kdkit.widgets import drawing
 from kdkit.widgets.panel import Panel, choice, player, slider

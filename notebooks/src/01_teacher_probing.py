@@ -68,6 +68,7 @@ from kdkit.frontends import num_frames
 from kdkit.lessons import Lesson, millions, outcome, percent
 from kdkit.manifest import frame_phones
 from kdkit.probing import figures, listening
+from kdkit.score import ratio_interval
 from kdkit.teachers import Teacher
 from kdkit.widgets import LayerExplorer
 
@@ -223,16 +224,27 @@ lesson.figure("attention", figures.attention_maps(maps, utterance.phones, names)
 
 # %% [markdown]
 # How far do they look? Weights spread evenly would reach a third of the utterance on average. A head far
-# below that has a place of its own to look at. Do not be surprised if the tiny teacher has hardly any: its
-# positional convolution brings the neighbourhood in before attention begins.
+# below that has a place of its own to look at. The nearest head is chosen on the utterance above, so it must
+# prove itself on others. Do not be surprised if the tiny teacher has hardly any: its positional convolution
+# brings the neighbourhood in before attention begins.
 
 # %%
-even = float(probing.attention_distance(torch.full_like(weights[0][:1], 1 / weights[0].shape[-1])).mean())
-nearest, farthest = float(reach.min()), float(reach.max())
-lesson.metric("attention/mean reach", float(reach.mean()), unit="s")
-text = f"The heads reach {nearest:.2f} to {farthest:.2f} s, {float(reach.mean()):.2f} s on average; "
-text += f"even weights would reach {even:.2f} s in this utterance of {utterance.duration:.1f} s."
-lesson.verdict("Some heads look near", "seen" if nearest < even / 2 else "not seen", text)
+others = [u for u in test_part if u is not utterance][:20]
+heads, counts = probing.head_reach(
+    teacher, others
+)  # (utterances, layers, heads) s over all frames, (utterances,)
+even = probing.even_distance(counts) * counts
+layer, head = divmod(int(reach.argmin()), config.heads)
+nearest = heads[:, layer, head]
+share, interval = nearest.sum() / even.sum(), ratio_interval(nearest, even, seed)
+mean = heads.mean((1, 2))
+lesson.metric("attention/mean reach", mean.sum() / counts.sum(), ratio_interval(mean, counts, seed), unit="s")
+lesson.metric("attention/nearest head against even weights", share, interval, unit="share")
+
+# %%
+text = f"In {len(others)} other utterances, head {head + 1} of layer {layer + 1} reaches {percent(share, interval)} "
+text += f"as far as even weights would, all heads together {percent(mean.sum() / even.sum())}."
+lesson.verdict("Some heads look near", "seen" if interval[1] < 0.5 else "not seen", text)
 
 # %% [markdown]
 # ## The codebook: one id every 20 ms
@@ -594,7 +606,8 @@ with torch.no_grad():
     test_ids = cluster_logits(last, teacher.codebook).argmax(-1).cpu().numpy()
 codebook_pnmi = phone_information(test_ids, test.phones)
 assert abs(codebook_pnmi - probing.pnmi(test_ids, test.phones)) < 1e-9
-lesson.metric("pnmi/codebook", codebook_pnmi, unit="share")
+interval = probing.pnmi_interval(test_ids, test.phones, test.utterances)
+lesson.metric("pnmi/codebook", codebook_pnmi, interval, unit="share")
 print(f"codebook ids: PNMI {codebook_pnmi:.3f}, {len(set(test_ids.tolist()))} ids in use")
 
 # %% [markdown]
@@ -610,13 +623,12 @@ print(f"codebook ids: PNMI {codebook_pnmi:.3f}, {len(set(test_ids.tolist()))} id
 # $\tau$, and at large $\tau$ a distribution that says the same of every frame: nothing.
 
 # %%
-usage = probing.codebook_usage(
-    teacher.codebook, test.features[-1], sorted({0.03, 0.05, 0.1, 0.2, 0.5, 1.0, teacher.codebook.tau})
-)
+taus = sorted({0.03, 0.05, 0.1, 0.2, 0.5, 1.0, teacher.codebook.tau})
+usage = probing.codebook_usage(teacher.codebook, test.features[-1], taus, test.utterances, seed)
 trained = next(u for u in usage if u.tau == teacher.codebook.tau)
 lesson.figure("temperature", figures.codebook_usage(usage), "Ids in play over the temperature.")
-lesson.metric("codebook/choices of a frame", trained.choices)
-lesson.metric("codebook/ids in use", trained.used)
+lesson.metric("codebook/choices of a frame", trained.choices, trained.choices_interval)
+lesson.metric("codebook/ids in use", trained.used, trained.used_interval)
 text = f"At the codebook's own temperature, {trained.tau:g}, a frame hesitates between {trained.choices:.1f} ids, and "
 text += f"{trained.used:.0f} of {len(teacher.codebook.label_embeddings)} are in use."
 lesson.text("temperature", text)
@@ -696,14 +708,31 @@ assert abs(alignment(first, last) - probing.linear_cka(first, last)) < 1e-6
 # distillation.
 
 # %%
-cka = probing.cka_map(test, test)
+cka, without = probing.cka_jackknife(test, test)  # (features, features); the same without each utterance
 figure = plots.cka_map(cka, test.names)
 lesson.figure("cka", figure, "Linear CKA between all layers, on frames of unseen voices.")
-lesson.metric("cka/H0 to last", float(cka[2, -1]))
 
 # %% [markdown]
 # Find the two darkest rows: what is unlike everything else? And the largest bright block: if you could keep
 # only one of its layers, which would it be?
+#
+# How sure is the map? What two layers share by chance counts as alike, so CKA of few frames is *too high*;
+# drawing utterances again, as the bootstrap does, makes it higher still. Leaving each utterance out once, the
+# jackknife, tells this bias as well as the error. From here on the bias is taken off.
+
+# %%
+alike = probing.unbiased_share(cka, without)  # (features, features, 3): value, low, high
+far, *far_interval = alike[2, -1]
+pairs = [(2 + layer, 3 + layer) for layer in range(config.layers)]
+near, *near_interval = min((alike[pair] for pair in pairs), key=lambda row: row[1])
+lesson.metric("cka/H0 to last", far, far_interval)
+lesson.metric("cka/least alike neighbours", near, near_interval)
+bias = np.abs(cka - alike[..., 0]).max()
+text = f"Neighbours have a CKA of {near:.3f} ({near_interval[0]:.3f} to {near_interval[1]:.3f}) or more, H0 and the "
+text += f"last layer {far:.3f} ({far_interval[0]:.3f} to {far_interval[1]:.3f}). On {len(without)} utterances the "
+text += f"bare map is up to {bias:.3f} away from these values."
+fades = "seen" if outcome(near_interval, far_interval) == "better" else "not seen"
+lesson.verdict("Likeness fades with distance", fades, text)
 
 # %% [markdown]
 # ## How much does a layer change its input?
@@ -712,9 +741,10 @@ lesson.metric("cka/H0 to last", float(cka[2, -1]))
 # that leaves nothing as it was. Layers that change much are costly to leave out.
 
 # %%
-change = probing.layer_change(test.features[2:])
+change = probing.layer_changes(test, seed)  # of layers 1 .. L: value, low, high
 figure = plots.layer_change(change)
-lesson.figure("change", figure, "How far each layer turns its input: one minus the mean cosine.")
+caption = "How far each layer turns its input: one minus the mean cosine, 95 % intervals over utterances."
+lesson.figure("change", figure, caption)
 
 # %% [markdown]
 # Compare with the probe's curve. A layer can turn its input far without adding anything that a phone probe
@@ -728,17 +758,22 @@ lesson.figure("change", figure, "How far each layer turns its input: one minus t
 # prediction heads, and somebody must choose three teacher layers for them; DistilHuBERT (arXiv 2110.01900)
 # took 4, 8 and 12.
 #
-# Everything measured so far, side by side. Which three would you take? A good choice holds phones, and its
-# members hold *different* things.
+# Everything measured so far, side by side, with 95 % intervals over utterances. Which three would you take? A
+# good choice holds phones, and its members hold *different* things.
+
 
 # %%
+def between(value, low, high):
+    return f"{value:.3f} ({low:.3f} to {high:.3f})"
+
+
 rows = [
     {
         "layer": score.name,
-        "phone probe": percent(score.accuracy),
-        "PNMI": f"{cluster_scores[2 + layer].pnmi:.3f}",
-        "change of its input": f"{change[layer - 1]:.3f}" if layer else "",
-        f"CKA with {best.name}": f"{cka[2 + layer, 2 + probe.best]:.3f}",
+        "phone probe": percent(score.accuracy, (score.low, score.high)),
+        "PNMI": between(cluster_scores[2 + layer].pnmi, *cluster_scores[2 + layer].interval),
+        "change of its input": between(*change[layer - 1]) if layer else "",
+        f"CKA with {best.name}": between(*alike[2 + layer, 2 + probe.best]),
     }
     for layer, score in enumerate(probe.layers)
 ]
@@ -753,9 +788,13 @@ lesson.table("layers", rows, "The layers of the teacher, measured on unseen voic
 accuracy = np.array([score.accuracy for score in probe.layers])
 
 
+def likeness(layers):  # mean CKA of the pairs: value, low, high
+    first, second = np.array(list(combinations(layers, 2))).T + 2
+    return probing.unbiased_share(cka[first, second].mean(), without[:, first, second].mean(1))
+
+
 def worth(layers):
-    alike = np.mean([cka[2 + a, 2 + b] for a, b in combinations(layers, 2)])
-    return accuracy[list(layers)].mean() - alike
+    return accuracy[list(layers)].mean() - likeness(layers)[0]
 
 
 choice = max(combinations(range(1, config.layers + 1), 3), key=worth)
@@ -765,7 +804,7 @@ rows = [
         "choice": name,
         "layers": ", ".join(f"H{layer}" for layer in layers),
         "phone probe, mean": percent(accuracy[list(layers)].mean()),
-        "CKA, mean": f"{np.mean([cka[2 + a, 2 + b] for a, b in combinations(layers, 2)]):.2f}",
+        "CKA, mean": between(*likeness(layers)),
     }
     for name, layers in (("by the rule", choice), ("DistilHuBERT", published))
 ]
@@ -792,14 +831,15 @@ lesson.text("layers to distil", text)
 if teacher_name == "tiny":
     student, _ = lesson.student("tiny-dt-fbank")
     theirs = collect(ModelLayers(student), test_part, **judged)
-    across = probing.cka_map(theirs, test)
+    across, across_without = probing.cka_jackknife(theirs, test)
     lesson.figure(
         "student", plots.cka_map(across, theirs.names, test.names), "CKA: student (rows), teacher (columns)."
     )
-    own = float(np.mean([across[2 + layer, 2 + layer] for layer in range(config.layers + 1)]))
-    lesson.metric("cka/student with teacher, same layer", own)
-    followed = [int(np.argmax(row[2:])) for row in across[2:]]
-    text = f"CKA of a student's layer with the teacher's of the same number is {own:.2f} on average. "
+    same = np.arange(2, 3 + config.layers)
+    own = probing.unbiased_share(across[same, same].mean(), across_without[:, same, same].mean(1))
+    lesson.metric("cka/student with teacher, same layer", own[0], own[1:].tolist())
+    followed = [int(np.argmax(row[2:])) for row in probing.unbiased_share(across, across_without)[2:, :, 0]]
+    text = f"CKA of a student's layer with the teacher's of the same number is {between(*own)} on average. "
     text += f"The student's layers 0, 1, 2, ... are most like the teacher's {followed}."
     near = np.mean(np.abs(np.array(followed) - np.arange(config.layers + 1)))
     lesson.verdict("A student's layers follow the teacher's", "seen" if near <= 1.5 else "not seen", text)

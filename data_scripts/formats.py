@@ -1,14 +1,27 @@
-"""Random-weight reference models of transformers and torchaudio, and writers of every checkpoint format."""
+"""Random-weight reference models of transformers and torchaudio, writers of every format of checkpoints, and the
+comparison of what kdkit loads from them with the reference. For check_formats.py and for the tests.
+
+Padding: the group norm of transformers' and torchaudio's Base models runs over the padding, so their hidden states
+change with the batch. kdkit gives every utterance what it has alone; so padded batches are compared with the reference
+run on one utterance at a time.
+"""
+
+from __future__ import annotations
 
 import argparse
 import contextlib
 import enum
+import json
 import re
 import sys
 import types
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
+import torchaudio
+from torch import Tensor, nn
 from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Model, WavLMConfig, WavLMModel
 
 KINDS = {
@@ -26,6 +39,7 @@ SMALL = {
     "num_conv_pos_embedding_groups": 4,
 }
 LARGE = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
+DISTILHUBERT = {"num_hidden_layers": 2, "feat_proj_layer_norm": False}  # of ntu-spml/distilhubert's config
 SMALL_CONVS = list(zip(SMALL["conv_dim"], (10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2), strict=True))
 SMALL_TORCHAUDIO = {
     "extractor_mode": "group_norm",
@@ -47,7 +61,7 @@ SMALL_TORCHAUDIO = {
 }
 
 
-def shake(model: torch.nn.Module) -> torch.nn.Module:
+def shake(model: nn.Module) -> nn.Module:
     """Norms and biases that are not 1 and 0, so that a forgotten one is seen."""
     with torch.no_grad():
         for parameter in model.parameters():
@@ -56,10 +70,102 @@ def shake(model: torch.nn.Module) -> torch.nn.Module:
     return model.eval()
 
 
-def transformers_model(kind: str, large: bool = False, seed: int = 0, **settings) -> torch.nn.Module:
+def transformers_model(kind: str, large: bool = False, seed: int = 0, **settings) -> nn.Module:
     torch.manual_seed(seed)
     config, model = KINDS[kind]
     return shake(model(config(**settings, **(LARGE if large else {}))))
+
+
+def torchaudio_model(name: str, parameters: dict, seed: int = 0) -> nn.Module:
+    """The model of a bundle, or a smaller one of its kind, with random weights."""
+    torch.manual_seed(seed)
+    make = torchaudio.models.wavlm_model if "WAVLM" in name else torchaudio.models.wav2vec2_model
+    return shake(make(**parameters))
+
+
+# --- comparison ---------------------------------------------------------------------------------------------
+
+SIZES = (9000, 16_000, 4321)  # samples
+
+
+def waves(sizes: Sequence[int] = SIZES) -> tuple[Tensor, Tensor]:
+    """A padded batch (B, S) with an offset, so that normalisation matters, and its lengths."""
+    generator = torch.Generator().manual_seed(1)
+    batch = torch.zeros(len(sizes), max(sizes))
+    for row, size in enumerate(sizes):
+        batch[row, :size] = 0.2 * torch.randn(size, generator=generator) + 0.05
+    return batch, torch.tensor(sizes)
+
+
+def transformers_states(model: nn.Module, normalise: bool) -> Callable[[Tensor], list[Tensor]]:
+    """``states(wave (1, S))``: H^0 .. H^L of a transformers model."""
+
+    def states(wave):
+        wave = F.layer_norm(wave, wave.shape[1:]) if normalise else wave
+        output = model(wave, output_hidden_states=True)
+        # versions differ on what they give as a pre-norm model's last
+        return [*output.hidden_states[:-1], output.last_hidden_state]
+
+    return states
+
+
+def torchaudio_states(model: nn.Module, normalise: bool) -> Callable[[Tensor], list[Tensor]]:
+    """``states(wave (1, S))``: H^0 .. H^L of a torchaudio model, put together from its parts."""
+
+    def states(wave):
+        wave = F.layer_norm(wave, wave.shape[1:]) if normalise else wave
+        features, _ = model.feature_extractor(wave, None)
+        transformer = model.encoder.transformer
+        first = transformer._preprocess(model.encoder.feature_projection(features))
+        later = model.extract_features(wave)[0]
+        pre_norm = not transformer.layer_norm_first  # there it says where the norm before the layers stands
+        return [first, *later[:-1], transformer.layer_norm(later[-1]) if pre_norm else later[-1]]
+
+    return states
+
+
+@torch.no_grad()
+def differences(teacher, states: Callable, sizes: Sequence[int] = SIZES) -> tuple[float, float]:
+    """Largest difference from the reference over all layers: of utterances alone, and of them in a padded batch."""
+    batch, lengths = waves(sizes)
+    together, alone, padded = teacher.hidden(batch, lengths), 0.0, 0.0
+    for row, size in enumerate(sizes):
+        wave = batch[row : row + 1, :size]
+        reference, single = states(wave), teacher.hidden(wave, lengths[row : row + 1])
+        frames = int(together.frames[row])
+        assert len(reference) == len(together.hidden) and reference[0].shape[1] == frames
+        for theirs, own, batched in zip(reference, single.hidden, together.hidden, strict=True):
+            alone = max(alone, (own - theirs).abs().max().item())
+            padded = max(padded, (batched[row, :frames] - theirs[0]).abs().max().item())
+    return alone, padded
+
+
+# --- Hugging Face -------------------------------------------------------------------------------------------
+
+
+def write_folder(folder: Path, model: nn.Module, form: str = "safetensors") -> None:
+    """``form``: "safetensors", "bin" (a pickle, weight norm under its old names), or either with " shards"."""
+    kind, _, shards = form.partition(" ")
+    size = sum(t.numel() * t.element_size() for t in model.state_dict().values())
+    model.save_pretrained(folder, max_shard_size=size // 3 if shards and kind == "safetensors" else "99GB")
+    if kind == "safetensors":
+        return
+    (folder / "model.safetensors").unlink()
+    old = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
+    tensors = model.state_dict()
+    for new, name in old.items():
+        tensors = {n.replace(new, name): t.clone() for n, t in tensors.items()}
+    if not shards:
+        torch.save(tensors, folder / "pytorch_model.bin")
+        return
+    names = sorted(tensors)
+    thirds = [names[i::3] for i in range(3)]
+    files = [f"pytorch_model-{i:05d}-of-00003.bin" for i in (1, 2, 3)]
+    for file, part in zip(files, thirds, strict=True):
+        torch.save({name: tensors[name] for name in part}, folder / file)
+    held = {name: file for file, part in zip(files, thirds, strict=True) for name in part}
+    index = {"metadata": {"total_size": size}, "weight_map": held}
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
 
 
 # --- fairseq ------------------------------------------------------------------------------------------------
@@ -191,3 +297,11 @@ def write_fairseq(
                 cfg = {"_name": None, "model": settings | {"extractor_mode": Mode.layer_norm}, "task": task}
                 state["cfg"] = DictConfig(cfg) if form == "omegaconf" else cfg
         torch.save(state | content, path, _use_new_zipfile_serialization=form != "legacy")
+
+
+def write_wavlm(path: Path, model: nn.Module, normalise: bool = False) -> None:
+    """A checkpoint as Microsoft publishes WavLM's: one flat "cfg", no task."""
+    settings, task = fairseq_settings(model, normalise)
+    settings |= {"normalize": task["normalize"], "relative_position_embedding": True}
+    settings |= {"num_buckets": model.config.num_buckets, "max_distance": model.config.max_bucket_distance}
+    torch.save({"cfg": settings, "model": fairseq_tensors(model)}, path)

@@ -1,0 +1,32 @@
+"""How much does each layer change its input?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from kdkit.activations import Frames
+from kdkit.score import ratio_interval
+
+
+def _turn(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(before, axis=1) * np.linalg.norm(after, axis=1)
+    return 1 - (before * after).sum(1) / norms.clip(1e-12)
+
+
+def layer_change(hidden: Sequence[np.ndarray]) -> np.ndarray:
+    """How much layers 1 .. L change their input: 1 - mean cos(H^(l-1), H^l) over frames. [(n, D)] -> (L,)."""
+    return np.array([_turn(before, after).mean() for before, after in pairwise(hidden)])
+
+
+def layer_changes(frames: Frames, seed: int = 0) -> list[tuple[float, float, float]]:
+    """:func:`layer_change` of layers 1 .. L in ``frames``, each with its 95 % interval over utterances."""
+    hidden = [x for name, x in zip(frames.names, frames.features, strict=True) if name.startswith("H")]
+    _, owner = np.unique(frames.utterances, return_inverse=True)
+    totals, rows = np.bincount(owner), []
+    for before, after in pairwise(hidden):
+        sums = np.bincount(owner, weights=_turn(before, after))
+        rows.append((float(sums.sum() / totals.sum()), *ratio_interval(sums, totals, seed=seed)))
+    return rows
