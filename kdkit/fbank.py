@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -30,17 +31,16 @@ NORMALISATIONS = ("corpus", "utterance")
 def mel_filterbank(bins: int = BINS, fft: int = FFT, rate: int = 16_000, low: float = 20.0) -> Tensor:
     """Kaldi's triangular mel filters: (fft // 2 + 1, bins), triangles straight on the mel axis, low to rate / 2."""
 
-    def mel(hz: float) -> float:
-        return 1127.0 * math.log1p(hz / 700.0)
+    def mel(hertz):
+        return 1127.0 * np.log1p(np.asarray(hertz) / 700.0)
 
-    edges = torch.linspace(mel(low), mel(rate / 2), bins + 2, dtype=torch.float64)
-    hertz = torch.arange(fft // 2 + 1, dtype=torch.float64) * rate / fft
-    frequency = 1127.0 * torch.log1p(hertz / 700.0)[:, None]
+    edges = np.linspace(mel(low), mel(rate / 2), bins + 2)
+    frequency = mel(np.arange(fft // 2 + 1) * rate / fft)[:, None]
     rising = (frequency - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - frequency) / (edges[2:] - edges[1:-1])
-    filters = torch.minimum(rising, falling).clamp_min(0.0)
+    filters = np.minimum(rising, falling).clip(0.0)
     filters[-1] = 0.0  # Kaldi leaves the Nyquist bin out
-    return filters.float()
+    return torch.as_tensor(filters, dtype=torch.float32)
 
 
 def fourier_matrix(window: int = WINDOW, fft: int = FFT) -> Tensor:
