@@ -38,6 +38,7 @@ class FineTuneConfig:
     batch_seconds: float = 16.0
     mask: MaskConfig | None = field(default_factory=MaskConfig)
     augmenting: AugmentConfig | None = AUGMENTED
+    speeds: tuple[float, ...] = ()  # speed perturbation: factors to draw from
     freeze: float = 0.0  # share of the steps in which only the head learns
     patience: int = 0  # evaluations on dev without a new best after which the run ends; 0: never
     average: int = 1  # evaluations whose weights are averaged, if dev prefers that to the best one
@@ -68,7 +69,7 @@ def fine_tune(
     speech, dev = trainable(list(speech)), list(dev)
     torch.manual_seed(recipe.seed)  # the head
     recogniser = Recogniser(model)
-    task = CTCTask(recogniser, config.mask, config.augmenting, config.freeze)
+    task = CTCTask(recogniser, config.mask, config.augmenting, config.freeze, config.speeds)
     selection = None
     if dev:
         selection = Selection(

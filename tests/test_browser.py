@@ -208,6 +208,16 @@ def test_layer_explorer(open_notebook):
     assert len(seen) == 7, "two settings looked the same"
     assert shown.root.locator("audio").count() == 1
 
+    quiz = page.locator(".kdkit-quiz")
+    quiz.scroll_into_view_if_needed()
+    assert "0 of 5 right" in quiz.inner_text()
+    said = set()
+    for choice in quiz.locator(".widget-radio-box").first.locator("input").all():
+        choice.check()
+        page.wait_for_timeout(300)
+        said |= {word for word in ("Right.", "No.") if word in quiz.inner_text()}
+    assert said == {"Right.", "No."}
+
 
 def test_loss_lab_designer_and_dashboard(open_notebook):
     page = open_notebook("02_distillation")

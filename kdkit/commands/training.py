@@ -209,6 +209,10 @@ def finetune(
     spec_augment: Annotated[
         bool, typer.Option("--spec-augment", help="Mask Fbank bins and frames in training.")
     ] = False,
+    speed: Annotated[
+        list[float] | None,
+        typer.Option(help="Speed perturbation: a factor to draw from; repeat, for instance 0.9, 1 and 1.1."),
+    ] = None,
     batch_seconds: BatchSeconds = 16,
     accumulate: Accumulate = 1,
     precision: Precision = "auto",
@@ -269,6 +273,7 @@ def finetune(
         batch_seconds=batch_seconds,
         mask=MaskConfig(time=mask_time, channel=mask_channel),
         augmenting=AUGMENTED if augmenting else None,
+        speeds=tuple(speed or ()),
         freeze=freeze,
         patience=patience,
         average=average,
