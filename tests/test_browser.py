@@ -105,6 +105,7 @@ def open_notebook(lab, browser):
         page.goto(f"{address}/lab/workspaces/{name}/tree/{name}.ipynb")
         page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
         page.wait_for_function(CONNECTED, timeout=60_000)
+        page.add_style_tag(content=".Toastify { display: none !important }")  # "would you like to get news?"
         pages.append(page)
         return page
 
