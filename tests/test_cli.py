@@ -61,7 +61,7 @@ def test_the_module_runs_as_a_command(tmp_path):
     command = [sys.executable, "-m", "kdkit", "report", "--profile", "huge", "--out", str(tmp_path / "out")]
     process = subprocess.run(command, capture_output=True, text=True)
     assert process.returncode == 2
-    assert process.stderr == "error: no profile 'huge': choose one of smoke, quick, full\n"
+    assert process.stderr == "error: no profile 'huge': choose one of smoke, quick, full, colab, paper\n"
     assert not (tmp_path / "out").exists()
 
 

@@ -82,7 +82,7 @@ def test_pairing_sees_what_is_wrong_and_mends_it(pair, tmp_path):
 def test_all_notebooks_run_in_profile_smoke(tmp_path):
     out = tmp_path / "run"
     status = run_report("smoke", out)
-    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    metrics = json.loads((out / "run.json").read_text(encoding="utf-8"))
     assert status == 0, [notebook["error"] for notebook in metrics["notebooks"]]
     assert [(n["name"], n["status"]) for n in metrics["notebooks"]] == [(name, "done") for name in NAMES]
     assert all(metrics["metrics"][name] for name in NAMES)

@@ -1,4 +1,4 @@
-"""The index page of a report: one HTML file that needs no network, made from what the notebooks left (kdkit.results)."""
+"""The index page of a report: one HTML file that needs no network, made from what notebooks left (kdkit.results)."""
 
 from __future__ import annotations
 

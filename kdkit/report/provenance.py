@@ -1,4 +1,4 @@
-"""What a run was made of: code, packages, machine, models. It goes into ``run.json``, and decides what ``--resume`` keeps."""
+"""What a run was made of: code, packages, machine, models. In ``run.json``; decides what ``--resume`` keeps."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PARTS = {
 
 
 def code_version() -> dict[str, object]:
-    """Which code this is: ``version``, ``commit`` and ``dirty`` (None where unknown), ``sources`` (SHA-256 of the package).
+    """Which code this is: ``version``, ``commit``, ``dirty`` (None: unknown), ``sources`` (SHA-256 of the package).
 
     Of git where the package lies in its own working tree ("dirty": changed or new files in kdkit or notebooks), else of
     what pip noted when it installed from a repository, else of the environment variable KDKIT_COMMIT.

@@ -1,7 +1,7 @@
 """``run.json``: everything about a run in one file, from its parameters to its metrics.
 
 format      1
-profile, sizes, seed, parameters      what was asked for; sizes are those of the profile, seeds of studies among them
+profile, sizes, seed, parameters      what was asked for; sizes: of the profile, seeds of studies among them
 status      running, done, partial (only some notebooks were wanted), failed, interrupted
 started, ended      ISO 8601 with the offset from UTC
 seconds     of all notebooks together
@@ -24,6 +24,12 @@ from kdkit.results import read_results
 
 NAME = "run.json"
 FORMAT = 1
+
+
+def new_entry(name: str, title: str) -> dict:
+    """A notebook that has not run."""
+    entry = {"name": name, "title": title, "status": "waiting", "started": None, "ended": None}
+    return entry | {"seconds": 0.0, "peak_memory": 0, "differs": [], "error": None}
 
 
 def write_run(out: Path, run: dict, records: dict[str, dict]) -> None:

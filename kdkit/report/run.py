@@ -31,7 +31,7 @@ from kdkit.report.index_page import write_index
 from kdkit.report.notebook_page import write_notebook_html
 from kdkit.report.plan import choose_parameters, declared_parameters, find_notebooks, select, title_of
 from kdkit.report.provenance import changes, fingerprints, provenance
-from kdkit.report.record import FORMAT, is_run, read_records, read_run, write_run
+from kdkit.report.record import FORMAT, is_run, new_entry, read_records, read_run, write_run
 
 OWNED = ("notebooks", "metrics", "figures", "audio", "pages", "training")  # folders that a new run replaces
 LOCK = ".lock"
@@ -98,10 +98,10 @@ def run_report(
             if resume and entry["status"] != "waiting" and differs:
                 print(f"{path.stem} runs anew: {', '.join(differs)}", file=sys.stderr)
             same = resume and not differs  # then what it trained so far is good
-            entry = {"name": path.stem, "status": "waiting", "same": same}
+            entry = {"same": same}
         elif entry["status"] != "waiting":
             entry["differs"] = differs
-        entries.append({"title": title_of(path), "seconds": 0.0, "error": None, "differs": []} | entry)
+        entries.append(new_entry(path.stem, title_of(path)) | entry)
     kept = any(entry["status"] == "done" for entry in entries)
     run = {
         "format": FORMAT,
@@ -236,12 +236,8 @@ def _check_folder(out: Path) -> None:
 
 def _forget(out: Path, name: str, training: bool) -> None:
     """Removes what an earlier run of that notebook left; what it trained only if asked to."""
-    for file in (
-        out / "notebooks" / f"{name}.ipynb",
-        out / "notebooks" / f"{name}.html",
-        out / "metrics" / f"{name}.json",
-    ):
-        file.unlink(missing_ok=True)
+    for file in (f"notebooks/{name}.ipynb", f"notebooks/{name}.html", f"metrics/{name}.json"):
+        (out / file).unlink(missing_ok=True)
     for folder in ("figures", "audio", "pages", *(["training"] if training else [])):
         shutil.rmtree(out / folder / name, ignore_errors=True)
 

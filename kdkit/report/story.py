@@ -10,7 +10,7 @@ SOURCES = {"run": "trained in this run", "shipped": "shipped with the kit", "pub
 def headline(systems: list[dict]) -> list[dict]:
     """What stands largest on the page: the teacher, the best distilled student, and its twin from scratch.
 
-    Each has ``role``, ``label``, ``value`` and ``interval`` (WER on test-clean) and ``lines`` (size, speed, labels, source).
+    Each has ``role``, ``label``, ``value`` and ``interval`` (WER on test-clean), ``lines`` (size, speed, ...).
     """
     teacher, student, twin = _main_three(systems)
     cards = []
