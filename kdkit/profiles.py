@@ -219,8 +219,9 @@ def get_profile(name: str) -> Profile:
     if name not in PROFILES:
         raise ConfigError(f"no profile {name!r}: choose one of {', '.join(PROFILES)}")
     if not PROFILES[name].notebooks:
+        what = PROFILES[name].purpose.partition(";")[0].partition(": ")[2]
         raise ConfigError(
-            f"profile {name} ({PROFILES[name].purpose.partition(';')[0].partition(': ')[2]}) does not run in notebooks, "
+            f"profile {name} ({what}) does not run in notebooks, "
             "which use synthetic speech and the tiny teacher from 02 on: the commands that do it are in README.md, "
             "under 'The paper's sizes'; --profile colab is the largest step before it"
         )

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from kdkit.commands import Seed, app
+from kdkit.errors import ConfigError
 from kdkit.profiles import PROFILES, get_profile
 
 report = typer.Typer(rich_markup_mode=None)
@@ -74,3 +75,88 @@ def make(
     status = run_report(profile, out, seed, settings, notebooks, only or (), start, resume, timeout)
     print(f"report: {out.absolute() / 'index.html'}")
     raise typer.Exit(status)
+
+
+Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders that kdkit report made.")]
+
+
+@report.command(epilog="Example: kdkit report compare runs/monday runs/tuesday --html compared.html")
+def compare(
+    runs: Runs,
+    html: Annotated[Path | None, typer.Option(help="Also write a page with every number.")] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Show equal numbers, times and speeds, too.")
+    ] = False,
+) -> None:
+    """Numbers of two or more runs side by side, against the first: differences, and whether intervals overlap."""
+    from kdkit.files import write_text
+    from kdkit.report.compare import as_html, as_text, load_runs
+
+    loaded = load_runs(runs)
+    print(as_text(runs, loaded, everything))
+    if html:
+        write_text(html, as_html(runs, loaded))
+        print(f"page: {html.absolute()}")
+
+
+@report.command(
+    epilog="Example: kdkit report check runs/colab good/run.json --tolerances .github/tolerances.json"
+)
+def check(
+    new: Annotated[Path, typer.Argument(help="The run to check: a folder, or its run.json.")],
+    good: Annotated[Path, typer.Argument(help="The run that was good.")],
+    tolerances: Annotated[
+        Path | None,
+        typer.Option(help="JSON file, described in kdkit/report/check.py; default: 5 % and 0.005."),
+    ] = None,
+) -> None:
+    """Has anything got worse? Exit status 1 where a number left its tolerance, or something is missing."""
+    from kdkit.report.check import check as compare_with
+    from kdkit.report.check import read_tolerances
+    from kdkit.report.record import read_run
+
+    problems = compare_with(read_run(new), read_run(good), read_tolerances(tolerances))
+    for problem in problems:
+        print(problem)
+    found = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}" if problems else "within tolerances"
+    print(f"{new} against {good}: {found}")
+    raise typer.Exit(1 if problems else 0)
+
+
+@report.command()
+def summary(
+    run: Annotated[Path, typer.Argument(help="Folder that kdkit report made, or its run.json.")],
+) -> None:
+    """A run on one page of Markdown, as continuous integration shows it."""
+    from kdkit.report.record import read_run
+    from kdkit.report.summary import as_markdown
+
+    print(as_markdown(read_run(run)), end="")
+
+
+@report.command("list")
+def list_runs(
+    folder: Annotated[Path, typer.Argument(help="Where to look, also in its folders.")] = Path("runs"),
+) -> None:
+    """The runs in and below a folder: profile, date, how they ended, notebooks done, and the main WER."""
+    from kdkit.report.record import find_runs, main_system
+    from kdkit.report.words import columns, moment, score
+
+    rows = []
+    for place, run in find_runs(folder):
+        name = str(place.relative_to(folder))
+        if run is None:
+            rows.append([name, "", "", "cannot be read", "", ""])
+            continue
+        best = main_system(run)
+        done = sum(entry["status"] == "done" for entry in run["notebooks"])
+        wer = (
+            f"{score(best['wer']['test-clean'])}  {best['name']}, {best['role']}, {best['labels']}"
+            if best
+            else ""
+        )
+        when = moment(run["started"])
+        rows.append([name, run["profile"], when, run["status"], f"{done} of {len(run['notebooks'])}", wer])
+    if not rows:
+        raise ConfigError(f"{folder}: no reports there; make one with kdkit report")
+    print("\n".join(columns(["run", "profile", "started", "status", "notebooks", "WER, test-clean"], rows)))

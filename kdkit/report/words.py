@@ -57,3 +57,13 @@ def moment(iso: str | None) -> str:
         return ""
     when = datetime.fromisoformat(iso)
     return f"{when:%Y-%m-%d %H:%M} " + (iso[19:] if when.utcoffset() else "UTC")
+
+
+def columns(head: list[str], rows: list[list[str]]) -> list[str]:
+    """Lines of a table for a terminal; a row of one cell is a heading over the whole width."""
+    whole = [row for row in [head, *rows] if len(row) > 1]
+    widths = [max(len(row[i]) for row in whole) for i in range(len(head))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip()
+        for row in [head, *rows]
+    ]
