@@ -265,7 +265,9 @@ def test_list_shows_every_run_oldest_first(tmp_path):
     lines = answer.output.replace("\N{NO-BREAK SPACE}", " ").splitlines()
     assert lines[0].split() == ["run", "profile", "started", "status", "notebooks", "WER,", "test-clean"]
     assert "cannot be read" in lines[1]
-    early = r"group/early +smoke +2026-05-04 10:00 \+02:00 +failed +2 of 2 +20.0 % \(18.0 to 22.0\) +thin, distilled, .*"
+    early = (
+        r"group/early +smoke +2026-05-04 10:00 \+02:00 +failed +2 of 2 +20.0 % \(18.0 to 22.0\) +thin, dist.*"
+    )
     assert re.fullmatch(early, lines[2]) and lines[3].startswith("late")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="no reports there"):
