@@ -1,7 +1,9 @@
 """The report: what notebooks hand over, and the pages made of it."""
 
+import json
 import re
 import time
+from dataclasses import replace
 from io import StringIO
 
 import matplotlib
@@ -13,9 +15,11 @@ from tiny_lessons import network_references
 
 from kdkit.errors import ConfigError
 from kdkit.progress import Progress
+from kdkit.report import words
+from kdkit.report.claims import Claim, answers
 from kdkit.report.index_page import _place
 from kdkit.report.notebook_page import last_states, mathml, write_notebook_html
-from kdkit.report.story import story
+from kdkit.report.story import headline, story
 from kdkit.results import Results, read_results
 
 matplotlib.use("Agg")
@@ -190,6 +194,66 @@ def test_only_the_twin_with_the_same_labels_is_compared():
     ]
     assert "from scratch" not in " ".join(story(rows, "quick"))
     assert story([], "quick") == []
+
+
+def test_the_headline_is_computed_from_the_table():
+    rows = [
+        system("teacher", "teacher", 0.1, 0.08, 0.12, parameters=4_000_000, speed=50.0, source="shipped"),
+        system("wide", "distilled", 0.3, 0.28, 0.32, parameters=900_000, speed=100.0),
+        system("thin", "distilled", 0.2, 0.18, 0.22, parameters=1_000_000, speed=125.0),
+        system("thin", "scratch", 0.1, 0.0, 0.2, labels="60 min"),
+        system("thin", "scratch", 0.5, 0.45, 0.55),
+    ]
+    cards = json.loads(json.dumps(headline(rows), ensure_ascii=False).replace("\N{NO-BREAK SPACE}", " "))
+    assert [(c["role"], c["value"], c["interval"]) for c in cards] == [
+        ("teacher", "10.0 %", "8.0 to 12.0"),
+        ("distilled", "20.0 %", "18.0 to 22.0"),
+        ("scratch", "50.0 %", "45.0 to 55.0"),
+    ]
+    assert cards[0]["lines"] == [
+        "4.00 M parameters",
+        "50 times real time",
+        "10 min of labels",
+        "shipped with the kit",
+    ]
+    assert cards[1]["lines"] == [
+        "thin",
+        "1.00 M parameters, 25 % of the teacher's",
+        "2.5 times the teacher's speed",
+        "10 min of labels",
+        "trained in this run",
+    ]
+    assert headline([]) == [] and len(headline(rows[1:2])) == 1
+
+
+def test_claims_are_answered_by_what_was_found():
+    def verdict(notebook, name):
+        return {"notebook": notebook, "name": name, "outcome": "better", "text": ""}
+
+    verdicts = [verdict("02_x", "both fast"), verdict("03_x", "slow fast"), verdict("04_x", "other")]
+    claim = Claim("c", (("02", "*fast"), ("03", "*fast"), ("04", "*fast")))
+    assert [found["name"] for found in answers(claim, verdicts, {})] == ["both fast", "slow fast"]
+    assert [found["name"] for found in answers(replace(claim, first=True), verdicts, {})] == ["both fast"]
+    claim = Claim("c", (), (("02", "gain", "Gain"),))
+    for interval, outcome in (
+        ((0.01, 0.03), "better"),
+        ((-0.01, 0.03), "inconclusive"),
+        ((-0.03, -0.01), "worse"),
+    ):
+        metrics = {"02_x": {"gain": {"value": sum(interval) / 2, "interval": interval}}}
+        (found,) = answers(claim, [], metrics)
+        assert found["outcome"] == outcome and found["name"] == "Gain"
+    assert found["text"] == "-2.0 points, 95 % interval -3.0 to -1.0."
+    assert answers(claim, [], {"02_x": {}}) == []
+
+
+def test_numbers_as_people_read_them():
+    assert [words.duration(s) for s in (59, 61, 7380)] == ["59 s", "1 min 01 s", "2 h 03 min"]
+    assert words.moment("2026-05-04T10:00:00+02:00") == "2026-05-04 10:00 +02:00"
+    assert words.moment("2026-05-04T10:00:00+00:00") == "2026-05-04 10:00 UTC" and words.moment(None) == ""
+    assert words.size(5e8) == "500 MB" and words.size(2.04e9) == "2.0 GB"
+    lines = words.columns(["a", "b"], [["long cell", "1"], ["a heading over the whole width"], ["x", "22"]])
+    assert lines == ["a          b", "long cell  1", "a heading over the whole width", "x          22"]
 
 
 # ------------------------------------------------------------------------------------------------- executed notebooks

@@ -12,22 +12,38 @@ from fnmatch import fnmatchcase
 
 @dataclass(frozen=True)
 class Claim:
-    """``evidence`` lists (beginning of a notebook's name, pattern of a verdict's name); the first that is there counts,
-    with everything that fits it, or all of them with ``every``."""
+    """``evidence`` lists (beginning of a notebook's name, pattern of a verdict's name); all that fit count, or with
+    ``first`` those of the first pattern that fits any. ``contrasts`` lists (beginning of a notebook's name, a metric
+    that is a difference, what it is): above zero is better."""
 
     text: str
     evidence: tuple[tuple[str, str], ...]
-    every: bool = True
+    contrasts: tuple[tuple[str, str, str], ...] = ()
+    first: bool = False
 
 
 CLAIMS = (
     Claim(
-        "The structure of the student matters: deep & thin against shallow & wide.",
+        "A comprehensive study of student structures: deep & thin against shallow & wide.",
         (("02", "Deepest * against shallowest *"),),
+        (
+            (
+                "02",
+                "shipped study of structures/12 x 96",
+                "Phone accuracy, deepest against shallowest, shipped study",
+            ),
+        ),
     ),
     Claim(
         "A discriminative loss beside the regression loss helps, especially with few labels.",
         (("02", "both against regression only"), ("04", "Discriminative loss with few labels: *")),
+        (
+            (
+                "02",
+                "shipped study of losses/both",
+                "Phone accuracy, both losses against regression, shipped study",
+            ),
+        ),
     ),
     Claim(
         "Fbank instead of the waveform CNN saves 17 % of the parameters.", (("03", "*17 % fewer parameters"),)
@@ -35,7 +51,7 @@ CLAIMS = (
     Claim(
         "It doubles the speed of inference.",
         (("03", "More than twice as fast full size *"), ("03", "More than twice as fast tiny *")),
-        every=False,
+        first=True,
     ),
     Claim(
         "It costs little accuracy.",
@@ -44,16 +60,28 @@ CLAIMS = (
 )
 
 
-def answers(claim: Claim, verdicts: list[dict]) -> list[dict]:
-    """The verdicts that answer a claim. A verdict has ``notebook``, ``name``, ``outcome`` and ``text``."""
+def answers(claim: Claim, verdicts: list[dict], metrics: dict[str, dict]) -> list[dict]:
+    """What a run found about a claim, as verdicts: ``name``, ``outcome`` and ``text``.
+
+    ``verdicts`` have ``notebook``, ``name``, ``outcome`` and ``text``; ``metrics`` are those of each notebook.
+    """
     found = []
     for notebook, pattern in claim.evidence:
         fitting = [
-            verdict
-            for verdict in verdicts
-            if verdict["notebook"].startswith(notebook) and fnmatchcase(verdict["name"], pattern)
+            v for v in verdicts if v["notebook"].startswith(notebook) and fnmatchcase(v["name"], pattern)
         ]
-        if fitting and not claim.every:
+        if fitting and claim.first:
             return fitting
         found += fitting
+    for notebook, name, words in claim.contrasts:
+        for book, numbers in metrics.items():
+            if book.startswith(notebook) and name in numbers:
+                found.append(_contrast(words, numbers[name]))
     return found
+
+
+def _contrast(words: str, metric: dict) -> dict:
+    low, high = metric["interval"]
+    outcome = "better" if low > 0 else "worse" if high < 0 else "inconclusive"
+    text = f"{100 * metric['value']:+.1f} points, 95 % interval {100 * low:+.1f} to {100 * high:+.1f}."
+    return {"name": words, "outcome": outcome, "text": text}

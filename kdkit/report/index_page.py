@@ -44,6 +44,7 @@ def write_index(out: Path, run: dict, records: dict[str, dict]) -> None:
         for item in notebook["items"]
         if item["kind"] == "verdict"
     ]
+    metrics = {name: record["metrics"] for name, record in records.items()}
     ends = [
         end for s in systems for entry in s["wer"].values() for end in entry.get("interval", [entry["value"]])
     ]
@@ -61,7 +62,7 @@ def write_index(out: Path, run: dict, records: dict[str, dict]) -> None:
             caveats=caveats(run["profile"]),
             headline=headline(systems),
             comparisons=comparisons(systems),
-            claims=[(claim.text, found) for claim in CLAIMS if (found := answers(claim, verdicts))],
+            claims=[(claim.text, found) for claim in CLAIMS if (found := answers(claim, verdicts, metrics))],
             verdicts=verdicts,
             shipped=any(system["source"] == "shipped" for system in systems),
             command=repeat_command(run),
