@@ -197,11 +197,12 @@ def test_an_installed_kit_works_outside_the_source_tree(built, tmp_path):
 # ------------------------------------------------------------------------------------------------ make and CI
 
 
-def test_ci_runs_make_test_and_nothing_else():
+def test_ci_runs_make_test():
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
     lines = [line for line in script.read_text().splitlines() if line.strip() and not line.startswith("#")]
-    assert lines == ["set -e", 'cd "$(dirname "$0")/.."', "make test"]
+    assert lines[:2] == ["set -e", 'cd "$(dirname "$0")/.."'] and lines[-1] == "make test"
+    assert not any(re.search(r"\b(make|pytest|python)\b", line) for line in lines[2:-1])
     workflow = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())
     assert ".ci/run" in [step.get("run") for step in workflow["jobs"]["test"]["steps"]]
 
