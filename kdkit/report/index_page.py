@@ -66,7 +66,7 @@ def write_index(out: Path, run: dict, records: dict[str, dict]) -> None:
             verdicts=verdicts,
             shipped=any(system["source"] == "shipped" for system in systems),
             command=repeat_command(run),
-            resume=repeat_command(run, out.name) + " --resume",
+            resume=repeat_command(run, _as_typed(out)) + " --resume",
             roles=ROLES,
             sources=SOURCES,
         )
@@ -89,6 +89,14 @@ def environment(filters: dict | None = None) -> jinja2.Environment:
 
 def css() -> Markup:
     return Markup((TEMPLATES / "style.css").read_text(encoding="utf-8"))
+
+
+def _as_typed(out: Path) -> str:
+    """The run folder as one would name it from here; a page that is passed on need not tell where it lay."""
+    try:
+        return out.absolute().relative_to(Path.cwd()).as_posix()
+    except ValueError:
+        return out.name
 
 
 def _place(system: dict) -> tuple:
