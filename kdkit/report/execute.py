@@ -20,6 +20,7 @@ from nbclient.exceptions import CellTimeoutError
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError, strip_color
 
+from kdkit.exercises.solutions import fill_solutions
 from kdkit.files import write_text
 from kdkit.progress import Progress
 from kdkit.report.plan import PACKAGE, read_notebook
@@ -45,6 +46,7 @@ def run_notebook(
     """
     notebook = read_notebook(path)
     notebook.metadata.pop("widgets", None)  # state of an earlier run would survive this one
+    fill_solutions(notebook)  # of exercises that nobody has answered
     executed = out / "notebooks" / path.name
     started = time.perf_counter()
     progress = Progress(label, len(notebook.cells) + 1)  # papermill adds the cell with our parameters
