@@ -58,3 +58,26 @@ def run(tmp_path: Path, **options) -> tuple[int, dict, str]:
         json.loads((out / "run.json").read_text()),
         (out / "index.html").read_text(encoding="utf-8"),
     )
+
+
+COUNT = """
+    import pathlib
+    with open(pathlib.Path(out).parent / "{name}.ran", "a") as file:
+        file.write("x")
+    weights = pathlib.Path(out) / "training/{name}/weights"
+    results.metric("went on from", len(weights.read_text()) if weights.exists() else 0)
+    weights.parent.mkdir(parents=True, exist_ok=True)
+    weights.write_text("www")
+"""
+
+
+def three(tmp_path: Path, last: str = "") -> None:
+    """Three notebooks that count how often they ran, and train; the second also runs ``last``."""
+    for name, more in (("01_first", GOOD), ("02_second", last), ("03_third", "")):
+        write_notebook(tmp_path / "notebooks", name, COUNT.format(name=name), more or "pass")
+
+
+def ran(tmp_path: Path) -> list[int]:
+    """How often each of them has run."""
+    files = (tmp_path / f"{name}.ran" for name in ("01_first", "02_second", "03_third"))
+    return [len(file.read_text()) if file.exists() else 0 for file in files]
