@@ -68,6 +68,7 @@ class Lesson(Results):
         for split, utterances in speech.items():
             total, voices = sum(u.duration for u in utterances) / 60, len({u.speaker for u in utterances})
             print(f"{split}: {len(utterances)} utterances, {total:.1f} minutes, {voices} voices")
+            self.uses_speech(split, utterances)
         return tuple(speech[split] for split in splits)
 
     def speech(self, where: str = "", teacher: str = "tiny") -> tuple[list[Utterance], list[Utterance]]:
@@ -100,11 +101,14 @@ class Lesson(Results):
             note = f"Phone times of {where} are estimates: letters aligned by {aligner.name}, phones by eSpeak NG."
             super().text("phone times", note)
             train, test = add_phones(train, aligner), add_phones(test, aligner)
+        for name, part in (("probe train", train), ("probe test", test)):
+            self.uses_speech(name, part)
         return train, test
 
     def teacher(self, source: str = "tiny") -> Teacher:
         """The shipped tiny teacher, or whatever :func:`kdkit.load_teacher` takes, on this run's device."""
         teacher = load_teacher(source).to(self.device)
+        self.uses_model(f"teacher {source}", teachers.fingerprint(teacher.model))
         if source == "tiny":
             self._say_origin("teacher", "shipped", teacher.meta)
         else:
@@ -154,6 +158,7 @@ class Lesson(Results):
             if path.is_file():
                 model, _, meta = load_model(path)
                 self._say_origin(preset, origin, meta)
+                self.uses_model(preset, teachers.fingerprint(model))
                 return model.to(self.device), meta | {"origin": origin}
         raise CheckpointError(
             f"no distilled {preset}: neither {places['shipped']} nor {places['run']} is there; "

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
+
+import psutil
+
+from kdkit.parallel import cores
 
 
 def machine() -> dict[str, object]:
@@ -16,14 +19,34 @@ def machine() -> dict[str, object]:
             versions[name] = version(name)
         except PackageNotFoundError:
             versions[name] = "unknown"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "cpu": _cpu(),
-        "cores": cores,
-        "gpu": _gpu(),
+        "cores": cores(),
+        "gpu": _gpu("name"),
         "system": platform.platform(),
         "python": platform.python_version(),
     } | versions
+
+
+def environment() -> dict[str, object]:
+    """:func:`machine`, and what decides how torch computes there: device, precision, threads.
+
+    ``memory_gb`` is the machine's, ``gpu_driver`` the version of the driver, ``precision`` what training with "auto"
+    takes, "bf16" or "fp32". Loads torch.
+    """
+    import torch
+
+    from kdkit.training import best_device, use_bf16
+
+    device = best_device()
+    return machine() | {
+        "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
+        "gpu_driver": _gpu("driver_version"),
+        "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "device": device.type,
+        "precision": "bf16" if use_bf16("auto", device) else "fp32",
+        "threads": torch.get_num_threads(),
+    }
 
 
 def _cpu() -> str:
@@ -35,9 +58,10 @@ def _cpu() -> str:
         return platform.processor() or platform.machine()
 
 
-def _gpu() -> str | None:
+def _gpu(what: str) -> str | None:
+    """What nvidia-smi answers about the first graphics card; None where there is none."""
     try:
-        query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        query = ["nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader"]
         answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return None

@@ -22,6 +22,7 @@ class Progress:
     def __init__(self, label: str, cells: int, stream=None):
         self.label, self.cells = label, cells
         self.where, self.source = "the start of the kernel", ""
+        self.notebook = None  # the one that is running, with what it has printed so far
         self._stream = stream or sys.stderr
         self._terminal = self._stream.isatty()
         self._index, self._output, self._pending = 0, "", ""

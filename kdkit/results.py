@@ -11,11 +11,12 @@ Every call writes its files at once and atomically, so a notebook that is stoppe
 with the same kind and name replaces the earlier entry in its place: cells may be run twice. Everything lies in the run
 folder: ``metrics/<notebook>.json`` (this collector's record), ``figures/<notebook>/*.png``, ``audio/<notebook>/*.wav``,
 ``pages/<notebook>/*.html``.
-:mod:`kdkit.report` turns the records into ``metrics.json`` and ``index.html``.
+:mod:`kdkit.report` turns the records into ``run.json`` and ``index.html``.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -26,6 +27,7 @@ from pathlib import Path
 
 from kdkit.errors import ConfigError
 from kdkit.files import write_atomically, write_text
+from kdkit.manifest import Utterance
 
 SOURCES = ("run", "shipped", "published")  # measured now; read from a shipped model's card; read from a paper
 OUTCOMES = ("better", "not better", "worse", "inconclusive", "seen", "not seen")
@@ -52,6 +54,8 @@ class Results:
             "metrics": {},
             "systems": [],
             "items": [],
+            "data": {},
+            "models": {},
         }
         self._save()
 
@@ -65,7 +69,7 @@ class Results:
         timing: bool = False,
         note: str = "",
     ) -> None:
-        """One number for ``metrics.json``. Rates and WERs are shares (0.23), times are seconds, sizes are counts.
+        """One number for ``run.json``. Rates and WERs are shares (0.23), times are seconds, sizes are counts.
 
         ``interval`` is (low, high), 95 % unless ``note`` says otherwise. ``source`` is "run" for what this run
         measured, "shipped" for what a model card says, "published" for a paper's figure. ``timing`` marks numbers that
@@ -112,6 +116,24 @@ class Results:
         row["speed"] = None if speed is None else _plain(speed, f"{name}: speed")
         row["note"] = note
         _put(self._record["systems"], row, ("name", "role", "labels", "source"))
+        self._save()
+
+    def uses_speech(self, name: str, utterances: Sequence[Utterance]) -> None:
+        """Notes which speech was used: how much, and a hash of its manifest (ids, lengths, texts, voices, phone times).
+
+        Sound itself is not read. A longer manifest that begins in the same way gives the same hash for the same part.
+        """
+        total = hashlib.sha256()
+        for u in utterances:
+            total.update(repr((u.id, u.duration, u.text, u.speaker, u.accent, u.phones)).encode())
+        minutes = round(sum(u.duration for u in utterances) / 60, 2)
+        entry = {"sha256": total.hexdigest(), "utterances": len(utterances), "minutes": minutes}
+        self._record["data"][_checked_name(name)] = entry
+        self._save()
+
+    def uses_model(self, name: str, fingerprint: str) -> None:
+        """Notes which model was used: ``fingerprint`` stands for its weights (:func:`kdkit.teachers.fingerprint`)."""
+        self._record["models"][_checked_name(name)] = fingerprint
         self._save()
 
     def figure(self, name: str, figure, caption: str, alt: str = "", dpi: int = 130) -> None:
@@ -186,7 +208,8 @@ def read_results(out: Path | str, notebook: str) -> dict | None:
     """The record that ``notebook`` left in run folder ``out``, or None where it has not run there.
 
     Keys: notebook, title, profile, seed, metrics {name: {value, source, interval?, unit?, timing?, note?}}, systems
-    [{name, role, labels, source, wer {split: {value, interval?}}, cer, parameters, speed, note}] and items, in order.
+    [{name, role, labels, source, wer {split: {value, interval?}}, cer, parameters, speed, note}], items in order, data
+    and models (what was used).
     Raises :class:`ConfigError` when the file is damaged.
     """
     path = record_path(out, notebook)

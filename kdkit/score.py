@@ -51,7 +51,7 @@ class Score:
         return self.substitutions + self.deletions + self.insertions
 
     def to_dict(self) -> dict:
-        """What goes into metrics.json: the rates and counts, without texts."""
+        """What goes into run.json: the rates and counts, without texts."""
         numbers = (
             "wer",
             "cer",

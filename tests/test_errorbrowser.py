@@ -11,7 +11,6 @@ import soundfile
 from kdkit.audio import write_audio
 from kdkit.errorbrowser import error_browser, write_error_browser
 from kdkit.errors import TextError
-from kdkit.machine import machine
 from kdkit.manifest import Utterance
 from kdkit.results import Results
 from kdkit.score import score
@@ -80,7 +79,9 @@ def test_other_utterances_are_refused(utterances):
 
 
 def test_a_page_of_its_own_and_in_a_report(utterances, tmp_path):
-    from kdkit.report_pages import write_index
+    from kdkit.report.index_page import write_index
+    from kdkit.report.provenance import provenance
+    from kdkit.report.record import new_entry
 
     result = score(REFERENCES, HYPOTHESES)
     write_error_browser(tmp_path / "e" / "errors.html", result, utterances, title="Errors", limit=2)
@@ -92,9 +93,9 @@ def test_a_page_of_its_own_and_in_a_report(utterances, tmp_path):
     record = results._record
     kept = tmp_path / "run" / record["items"][0]["file"]
     assert kept.parent == tmp_path / "run" / "pages" / "04_x" and "two" in kept.read_text(encoding="utf-8")
-    notebook = {"name": "04_x", "status": "done", "seconds": 1.0, "error": None}
-    run = {"profile": "quick", "seed": 0, "notebooks": [notebook], "machine": machine()}
-    run |= {"seconds": 1, "status": "done", "started": "", "parameters": {}}
+    notebook = new_entry("04_x", "X") | {"status": "done", "seconds": 1.0}
+    run = {"profile": "quick", "seed": 0, "notebooks": [notebook], "parameters": {}, "status": "done"}
+    run |= {"started": "2026-05-04T10:00:00+02:00", "ended": None, "seconds": 1.0, **provenance()}
     write_index(tmp_path / "run", run, {"04_x": record})
     index = (tmp_path / "run" / "index.html").read_text(encoding="utf-8")
     assert index.count("<article") == 3 and "All errors" in index and index.count("<!doctype") <= 1

@@ -216,7 +216,7 @@ def test_an_unsolved_notebook_runs_to_its_end_and_a_learners_own_answer_is_run(t
     triples(notebook)[0][1].source = wrong
     (tmp_path / "notebooks").mkdir()
     nbformat.write(notebook, tmp_path / "notebooks" / "04_low_resource_finetuning.ipynb")
-    monkeypatch.setattr("kdkit.report.fill_solutions", lambda notebook: 0)  # nobody fills anything in
+    monkeypatch.setattr("kdkit.report.execute.fill_solutions", lambda notebook: 0)  # nobody fills anything in
     assert run_report("smoke", tmp_path / "out", notebooks=tmp_path / "notebooks") == 0
     run = nbformat.read(tmp_path / "out/notebooks/04_low_resource_finetuning.ipynb", as_version=4)
     said = ["".join(o.get("text", "") for o in check.outputs) for _, _, _, check in triples(run)]

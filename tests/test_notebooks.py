@@ -1,8 +1,10 @@
 """The notebooks: made from their sources, clean, and all of them run through papermill in profile smoke."""
 
+import fnmatch
 import importlib.util
 import json
 import re
+from html import escape
 from importlib.metadata import version
 from pathlib import Path
 
@@ -10,6 +12,10 @@ import nbformat
 import pytest
 
 from kdkit.report import GIVEN, declared_parameters, find_notebooks, run_report
+from kdkit.report.check import read_tolerances
+from kdkit.report.claims import CLAIMS, answers
+from kdkit.report.compare import rows_of
+from kdkit.report.record import read_run
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NAMES = ["01_teacher_probing", "02_distillation", "03_fbank_front_end", "04_low_resource_finetuning"]
@@ -79,13 +85,20 @@ def test_pairing_sees_what_is_wrong_and_mends_it(pair, tmp_path):
     assert pair.check(tmp_path) == ["02_y.ipynb has no source in src"]
 
 
-def test_all_notebooks_run_in_profile_smoke(tmp_path):
-    out = tmp_path / "run"
-    status = run_report("smoke", out)
-    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory) -> tuple[int, Path]:
+    """Exit status and run folder of all notebooks in profile smoke."""
+    out = tmp_path_factory.mktemp("report") / "run"
+    return run_report("smoke", out), out
+
+
+def test_all_notebooks_run_in_profile_smoke(smoke):
+    status, out = smoke
+    metrics = json.loads((out / "run.json").read_text(encoding="utf-8"))
     assert status == 0, [notebook["error"] for notebook in metrics["notebooks"]]
     assert [(n["name"], n["status"]) for n in metrics["notebooks"]] == [(name, "done") for name in NAMES]
     assert all(metrics["metrics"][name] for name in NAMES)
+    assert all(notebook["data"] and notebook["models"] for notebook in metrics["notebooks"])
 
     systems = metrics["systems"]
     assert {"teacher", "distilled", "scratch"} <= {system["role"] for system in systems}
@@ -105,6 +118,31 @@ def test_all_notebooks_run_in_profile_smoke(tmp_path):
         assert record["profile"] == "smoke" and record["items"], name
         executed = (out / "notebooks" / f"{name}.html").read_text(encoding="utf-8")
         assert "<script" not in executed and not re.search(r"""src=["'](?:https?:)?//""", executed)
+
+
+def test_what_is_said_about_notebooks_elsewhere_is_true(smoke):
+    """Claims of the paper and tolerances name verdicts and metrics: they must be there."""
+    run = read_run(smoke[1])
+    for claim in CLAIMS:
+        patterns = len(claim.contrasts) + (1 if claim.first else len(claim.evidence))
+        verdicts = [verdict | {"text": ""} for verdict in run["verdicts"]]
+        assert len(answers(claim, verdicts, run["metrics"])) >= patterns, claim.text
+    page = (smoke[1] / "index.html").read_text(encoding="utf-8")
+    assert all(escape(claim.text) in page for claim in CLAIMS)
+    numbers = [f"{row.notebook}/{row.name}" for row in rows_of([run])]
+    for pattern in read_tolerances(FOLDER.parent / ".github/tolerances.json").only:
+        assert fnmatch.filter(numbers, pattern), f"no number is called {pattern}"
+
+
+def test_the_same_inputs_give_the_same_numbers(smoke, tmp_path):
+    """A second run, in other processes: equal to the last digit, but for times and speeds."""
+    assert run_report("smoke", tmp_path / "again") == 0
+    first, second = read_run(smoke[1]), read_run(tmp_path / "again")
+    rows = [row for row in rows_of([first, second]) if not row.timing]
+    assert [(row.notebook, row.name, row.entries) for row in rows if not row.equal] == []
+    assert len(rows) > 100 and {row.notebook for row in rows} == set(NAMES)
+    used = [[(n["name"], n["data"], n["models"]) for n in run["notebooks"]] for run in (first, second)]
+    assert used[0] == used[1]
 
 
 def run_setup(monkeypatch, folder: Path, kit: str = "") -> list[list[str]]:

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 
@@ -13,6 +14,9 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from tiny_lessons import GOOD, write_notebook
+
+from kdkit.report.record import read_run
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -108,16 +112,26 @@ def test_conda_environment_has_the_same_pins():
     assert lines == ["--constraint constraints.txt", *(f"{n}=={pinned[n]}" for n in names), "--editable ."]
 
 
-def test_the_wheel_holds_every_asset_and_the_command(tmp_path):
-    source = tmp_path / "source"
-    source.mkdir()
-    shutil.copytree(ROOT / "kdkit", source / "kdkit", ignore=shutil.ignore_patterns("__pycache__"))
+# ----------------------------------------------------------------------------------------------------- release
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> tuple[Path, Path]:
+    """The source distribution, and the wheel that was built from nothing but it."""
+    folder = tmp_path_factory.mktemp("release")
+    source = folder / "source"
+    for name in ("kdkit", "notebooks"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index"]
-    process = subprocess.run([*command, "-w", str(tmp_path), str(source)], capture_output=True, text=True)
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(source)]
+    process = subprocess.run(command, capture_output=True, text=True)
     assert process.returncode == 0, process.stdout + process.stderr
-    wheel = zipfile.ZipFile(next(tmp_path.glob("kdkit-*.whl")))
+    return next(folder.glob("kdkit-*.tar.gz")), next(folder.glob("kdkit-*.whl"))
+
+
+def test_the_wheel_holds_every_asset_and_the_command(built):
+    wheel = zipfile.ZipFile(built[1])
     held = {name for name in wheel.namelist() if name.startswith("kdkit/")}
     files = (
         path for path in (ROOT / "kdkit").rglob("*") if path.is_file() and "__pycache__" not in path.parts
@@ -127,16 +141,68 @@ def test_the_wheel_holds_every_asset_and_the_command(tmp_path):
     entry = next(name for name in wheel.namelist() if name.endswith("entry_points.txt"))
     assert "kdkit = kdkit.cli:main" in wheel.read(entry).decode()
     assert any(name.endswith("licenses/LICENSE") for name in wheel.namelist())
+    notebooks = [name.rpartition("/")[2] for name in wheel.namelist() if "share/kdkit/notebooks/" in name]
+    assert sorted(notebooks) == sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
+
+
+USE = """
+import numpy, pathlib, sys
+import kdkit
+from kdkit.report import find_notebooks
+print(pathlib.Path(kdkit.__file__).parent)
+print(find_notebooks()[0].parent)
+print(kdkit.load_teacher("tiny").config.layers)
+kdkit.Recogniser.load("tiny_sw_fbank_distilled_60")(numpy.zeros(16000, dtype="float32"), 16000)
+"""
+
+
+def test_an_installed_kit_works_outside_the_source_tree(built, tmp_path):
+    venv = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
+    python = venv / "bin" / "python"
+    where = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    ours = Path(
+        subprocess.run([python, "-c", where], capture_output=True, text=True, check=True).stdout.strip()
+    )
+    # torch and the other dependencies are those of this environment; lines of a .pth file come after the venv's own
+    (ours / "dependencies.pth").write_text(
+        "\n".join({sysconfig.get_path(n) for n in ("purelib", "platlib")}) + "\n"
+    )
+    install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--no-index"]
+    process = subprocess.run([*install, str(built[1])], capture_output=True, text=True)
+    assert process.returncode == 0, process.stdout + process.stderr
+
+    write_notebook(tmp_path / "lessons", "01_first", GOOD)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+    def kit(*command) -> str:
+        process = subprocess.run(command, cwd=elsewhere, env=clean, capture_output=True, text=True)
+        assert process.returncode == 0, process.stdout + process.stderr
+        return process.stdout
+
+    package, notebooks, layers = kit(python, "-c", USE).splitlines()[:3]
+    assert Path(package) == ours / "kdkit" and layers == "12"
+    assert Path(notebooks) == venv / "share/kdkit/notebooks"
+    command = venv / "bin" / "kdkit"
+    assert "report" in kit(command, "--help")
+    kit(command, "report", "--profile", "smoke", "--notebooks", tmp_path / "lessons", "--out", "run")
+    made = read_run(elsewhere / "run")
+    assert made["status"] == "done" and made["metrics"]["01_first"]["interpreter"]["value"] == str(python)
+    assert made["code"]["version"] == project()["version"] and made["code"]["dirty"] is None
+    assert "smoke" in kit(command, "report", "list", ".")
 
 
 # ------------------------------------------------------------------------------------------------ make and CI
 
 
-def test_ci_runs_make_test_and_nothing_else():
+def test_ci_runs_make_test():
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
     lines = [line for line in script.read_text().splitlines() if line.strip() and not line.startswith("#")]
-    assert lines == ["set -e", 'cd "$(dirname "$0")/.."', "make test"]
+    assert lines[:2] == ["set -e", 'cd "$(dirname "$0")/.."'] and lines[-1] == "make test"
+    assert not any(re.search(r"\b(make|pytest|python)\b", line) for line in lines[2:-1])
     workflow = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())
     assert ".ci/run" in [step.get("run") for step in workflow["jobs"]["test"]["steps"]]
 

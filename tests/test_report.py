@@ -1,57 +1,28 @@
-"""The report: what notebooks hand over, the pages made of it, and runs that go well, fail or are stopped."""
+"""The report: what notebooks hand over, and the pages made of it."""
 
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import textwrap
 import time
+from dataclasses import replace
 from io import StringIO
-from pathlib import Path
 
 import matplotlib
 import nbformat
 import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from tiny_lessons import network_references
 
 from kdkit.errors import ConfigError
 from kdkit.progress import Progress
-from kdkit.report import choose_parameters, declared_parameters, find_notebooks, run_report
-from kdkit.report_pages import _place, last_states, mathml, story, write_notebook_html
+from kdkit.report import words
+from kdkit.report.claims import Claim, answers
+from kdkit.report.index_page import _place
+from kdkit.report.notebook_page import last_states, mathml, write_notebook_html
+from kdkit.report.story import headline, story
 from kdkit.results import Results, read_results
 
 matplotlib.use("Agg")
-
-PARAMETERS = 'profile = "quick"  # which\nseed = 0\nout = "runs/lab"\nfactor: float = 1.5'
-OPEN = """
-from kdkit.results import Results
-results = Results(out, {name!r}, title={title!r}, profile=profile, seed=seed)
-"""
-
-
-def write_notebook(
-    folder: Path, name: str, *code: str, title: str = "A lesson", parameters: str = PARAMETERS
-):
-    cells = [new_markdown_cell(f"# {title}"), new_code_cell(parameters, metadata={"tags": ["parameters"]})]
-    cells.append(new_code_cell(OPEN.format(name=name, title=title)))
-    for text in code:
-        cells.append(
-            new_markdown_cell(text) if text.startswith("#") else new_code_cell(textwrap.dedent(text))
-        )
-    folder.mkdir(exist_ok=True)
-    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    nbformat.write(new_notebook(cells=cells, metadata=metadata), folder / f"{name}.ipynb")
-
-
-def network_references(page: str) -> list[str]:
-    """What a browser would load or follow outside the folder (names of XML vocabularies are not loaded)."""
-    return re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?(?:https?:)?//[^"'\s)>]+""", page) + re.findall(
-        r"<script", page
-    )
-
 
 # ----------------------------------------------------------------------------------------------- what is handed over
 
@@ -182,7 +153,8 @@ def test_the_story_is_computed_from_the_table():
     ]
     text = " ".join(story(rows, "quick")).replace("\N{NO-BREAK SPACE}", " ")
     assert (
-        "student, thin (1.00 M parameters, 25 % of the teacher's, 2.5 times its speed), gets 20.0 %" in text
+        "student, thin (1.00 M parameters, 25 % of the teacher's, 2.5 times the teacher's speed), gets 20.0 %"
+        in text
     )
     assert "50.0 % (45.0 to 55.0)" in text
     assert "saves 30.0 points; the intervals do not overlap" in text
@@ -222,6 +194,66 @@ def test_only_the_twin_with_the_same_labels_is_compared():
     ]
     assert "from scratch" not in " ".join(story(rows, "quick"))
     assert story([], "quick") == []
+
+
+def test_the_headline_is_computed_from_the_table():
+    rows = [
+        system("teacher", "teacher", 0.1, 0.08, 0.12, parameters=4_000_000, speed=50.0, source="shipped"),
+        system("wide", "distilled", 0.3, 0.28, 0.32, parameters=900_000, speed=100.0),
+        system("thin", "distilled", 0.2, 0.18, 0.22, parameters=1_000_000, speed=125.0),
+        system("thin", "scratch", 0.1, 0.0, 0.2, labels="60 min"),
+        system("thin", "scratch", 0.5, 0.45, 0.55),
+    ]
+    cards = json.loads(json.dumps(headline(rows), ensure_ascii=False).replace("\N{NO-BREAK SPACE}", " "))
+    assert [(c["role"], c["value"], c["interval"]) for c in cards] == [
+        ("teacher", "10.0 %", "8.0 to 12.0"),
+        ("distilled", "20.0 %", "18.0 to 22.0"),
+        ("scratch", "50.0 %", "45.0 to 55.0"),
+    ]
+    assert cards[0]["lines"] == [
+        "4.00 M parameters",
+        "50 times real time",
+        "10 min of labels",
+        "shipped with the kit",
+    ]
+    assert cards[1]["lines"] == [
+        "thin",
+        "1.00 M parameters, 25 % of the teacher's",
+        "2.5 times the teacher's speed",
+        "10 min of labels",
+        "trained in this run",
+    ]
+    assert headline([]) == [] and len(headline(rows[1:2])) == 1
+
+
+def test_claims_are_answered_by_what_was_found():
+    def verdict(notebook, name):
+        return {"notebook": notebook, "name": name, "outcome": "better", "text": ""}
+
+    verdicts = [verdict("02_x", "both fast"), verdict("03_x", "slow fast"), verdict("04_x", "other")]
+    claim = Claim("c", (("02", "*fast"), ("03", "*fast"), ("04", "*fast")))
+    assert [found["name"] for found in answers(claim, verdicts, {})] == ["both fast", "slow fast"]
+    assert [found["name"] for found in answers(replace(claim, first=True), verdicts, {})] == ["both fast"]
+    claim = Claim("c", (), (("02", "gain", "Gain"),))
+    for interval, outcome in (
+        ((0.01, 0.03), "better"),
+        ((-0.01, 0.03), "inconclusive"),
+        ((-0.03, -0.01), "worse"),
+    ):
+        metrics = {"02_x": {"gain": {"value": sum(interval) / 2, "interval": interval}}}
+        (found,) = answers(claim, [], metrics)
+        assert found["outcome"] == outcome and found["name"] == "Gain"
+    assert found["text"] == "-2.0 points, 95 % interval -3.0 to -1.0."
+    assert answers(claim, [], {"02_x": {}}) == []
+
+
+def test_numbers_as_people_read_them():
+    assert [words.duration(s) for s in (59, 61, 7380)] == ["59 s", "1 min 01 s", "2 h 03 min"]
+    assert words.moment("2026-05-04T10:00:00+02:00") == "2026-05-04 10:00 +02:00"
+    assert words.moment("2026-05-04T10:00:00+00:00") == "2026-05-04 10:00 UTC" and words.moment(None) == ""
+    assert words.size(5e8) == "500 MB" and words.size(2.04e9) == "2.0 GB"
+    lines = words.columns(["a", "b"], [["long cell", "1"], ["a heading over the whole width"], ["x", "22"]])
+    assert lines == ["a          b", "long cell  1", "a heading over the whole width", "x          22"]
 
 
 # ------------------------------------------------------------------------------------------------- executed notebooks
@@ -273,196 +305,6 @@ def test_notebook_page_needs_no_network(tmp_path):
         r'<img[^>]*src="data:image/png;base64,QUJD"[^>]*alt="Figure in the section “A section”"', html
     )
     assert "bad &lt;thing&gt;" in html and "ansi-red-fg" in html
-
-
-# ------------------------------------------------------------------------------------------------------ whole runs
-
-GOOD = """
-    import sys
-    results.metric("interpreter", sys.executable)
-    results.metric("parameters", f"{profile} {seed} {factor}")
-    results.system("Tiny teacher", "teacher", {"test-clean": (0.1, 0.08, 0.12)}, parameters=4_000_000, source="shipped")
-    results.system("thin <fbank>", "distilled", {"test-clean": (0.2, 0.18, 0.22)}, labels="10 min")
-    results.table("t", [{"layer": 1, "accuracy": "51.0 %"}], "By layer")
-    results.verdict("layers differ", "seen", "They do.")
-"""
-
-
-def run(tmp_path, **options) -> tuple[int, dict, str]:
-    out = tmp_path / "out"
-    status = run_report("smoke", out, notebooks=tmp_path / "notebooks", **options)
-    return (
-        status,
-        json.loads((out / "metrics.json").read_text()),
-        (out / "index.html").read_text(encoding="utf-8"),
-    )
-
-
-def test_a_good_run(tmp_path, capfd, monkeypatch):
-    # a kernel "python3" that the user registered from another, broken environment must not be taken
-    spec = tmp_path / "jupyter/kernels/python3/kernel.json"
-    spec.parent.mkdir(parents=True)
-    spec.write_text(
-        json.dumps({"argv": ["/bin/false", "{connection_file}"], "display_name": "x", "language": "python"})
-    )
-    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "jupyter"))
-    monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "0")
-    write_notebook(tmp_path / "notebooks", "01_first", GOOD, title="What layers know")
-    figure = """
-        from matplotlib.figure import Figure
-        figure = Figure()
-        figure.subplots().plot([1, 2])
-        results.figure("f", figure, "It rises", alt="a rising line")
-        results.metric("saw the first", (__import__("pathlib").Path(out) / "metrics/01_first.json").is_file())
-    """
-    write_notebook(tmp_path / "notebooks", "02_second", figure, title="Second")
-    status, metrics, page = run(tmp_path, seed=5, overrides={"factor": 2.5})
-
-    assert status == 0 and metrics["status"] == "done"
-    assert [n["status"] for n in metrics["notebooks"]] == ["done", "done"]
-    first = metrics["metrics"]["01_first"]
-    assert first["interpreter"]["value"] == sys.executable
-    assert first["parameters"]["value"] == "smoke 5 2.5"
-    assert metrics["metrics"]["02_second"]["saw the first"]["value"] is True
-    assert [s["name"] for s in metrics["systems"]] == ["Tiny teacher", "thin <fbank>"]
-
-    assert network_references(page) == []
-    assert "thin &lt;fbank&gt;" in page and "thin <fbank>" not in page
-    assert "shipped with the kit" in page and "trained in this run" in page
-    assert re.search(r'<img src="data:image/png;base64,[A-Za-z0-9+/=]+" alt="a rising line"', page)
-    for name in ("01_first", "02_second"):
-        assert f'href="notebooks/{name}.html"' in page
-        assert (
-            network_references((tmp_path / "out/notebooks" / f"{name}.html").read_text(encoding="utf-8"))
-            == []
-        )
-    said = capfd.readouterr().err
-    assert "[1/2] 01_first: done" in said and "[2/2] 02_second: done" in said
-    assert "JUPYTER_PATH" not in os.environ
-
-    # a second run replaces the first, whatever that left behind
-    (tmp_path / "notebooks" / "02_second.ipynb").unlink()
-    (tmp_path / "out/training").mkdir()
-    (tmp_path / "out/training/half_done").touch()
-    (tmp_path / "out/mine.txt").touch()
-    status, metrics, page = run(tmp_path)
-    assert status == 0 and list(metrics["metrics"]) == ["01_first"] and "02_second" not in page
-    assert not (tmp_path / "out/training/half_done").exists()
-    assert not (tmp_path / "out/notebooks/02_second.html").exists()
-    assert (tmp_path / "out/mine.txt").exists()
-
-
-def test_a_failing_cell_keeps_what_was_done_and_is_named(tmp_path):
-    write_notebook(tmp_path / "notebooks", "01_first", GOOD)
-    bad = [
-        'results.metric("before", 1)',
-        "## The hard part",
-        'raise ValueError("no such <layer>")',
-        'results.metric("after", 1)',
-    ]
-    write_notebook(tmp_path / "notebooks", "02_second", *bad)
-    write_notebook(tmp_path / "notebooks", "03_third", GOOD)
-    status, metrics, page = run(tmp_path)
-    assert status == 1 and metrics["status"] == "failed"
-    assert [n["status"] for n in metrics["notebooks"]] == ["done", "failed", "waiting"]
-    error = metrics["notebooks"][1]["error"]
-    assert error["message"] == "ValueError: no such <layer>" and "The hard part" in error["where"]
-    assert "raise ValueError" in error["source"]
-    assert list(metrics["metrics"]["02_second"]) == ["before"]
-    assert "Failed in 02_second" in page and "no such &lt;layer&gt;" in page and "They do." in page
-    assert "no such &lt;layer&gt;" in (tmp_path / "out/notebooks/02_second.html").read_text(encoding="utf-8")
-    assert not (tmp_path / "out/notebooks/03_third.ipynb").exists()
-
-
-def test_a_dead_kernel_is_a_failure(tmp_path):
-    write_notebook(
-        tmp_path / "notebooks",
-        "01_first",
-        'results.metric("before", 1)',
-        "import os; os.kill(os.getpid(), 9)",
-    )
-    status, metrics, page = run(tmp_path)
-    assert status == 1
-    assert "DeadKernelError" in metrics["notebooks"][0]["error"]["message"]
-    assert "os.kill" in metrics["notebooks"][0]["error"]["source"]
-    assert metrics["metrics"]["01_first"]["before"]["value"] == 1
-    assert "Failed in 01_first" in page and (tmp_path / "out/notebooks/01_first.html").is_file()
-
-
-def test_ctrl_c_keeps_what_was_done(tmp_path):
-    write_notebook(
-        tmp_path / "notebooks", "01_first", 'results.metric("before", 1)', "import time; time.sleep(100)"
-    )
-    out = tmp_path / "out"
-    command = [sys.executable, "-m", "kdkit", "report", "--profile", "smoke", "--out", str(out)]
-    process = subprocess.Popen(
-        [*command, "--notebooks", str(tmp_path / "notebooks")],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        # a shell that starts this in the background has SIGINT ignored, which children inherit
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        record = out / "metrics/01_first.json"
-        if record.is_file() and "before" in record.read_text():
-            break
-        time.sleep(0.2)
-    time.sleep(1)
-    process.send_signal(signal.SIGINT)
-    said, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
-    assert "Traceback" not in errors and str(out / "index.html") in said
-    metrics = json.loads((out / "metrics.json").read_text())
-    assert metrics["status"] == "interrupted" and metrics["metrics"]["01_first"]["before"]["value"] == 1
-    assert "Stopped in 01_first" in (out / "index.html").read_text(encoding="utf-8")
-
-
-# ------------------------------------------------------------------------------------ refused before anything runs
-
-
-def test_parameters_are_checked_first(tmp_path):
-    write_notebook(tmp_path, "01_first")
-    paths = find_notebooks(tmp_path)
-    assert declared_parameters(paths[0]) == {"profile": "quick", "seed": 0, "out": "runs/lab", "factor": 1.5}
-    given = {"profile": "smoke", "seed": 1, "out": "x"}
-    assert choose_parameters(paths, {**given, "factor": 2})[paths[0]]["factor"] == 2
-    with pytest.raises(ConfigError, match="no notebook has a parameter 'fctor'; there are factor"):
-        choose_parameters(paths, {**given, "fctor": 2})
-    with pytest.raises(ConfigError, match=r"01_first\.ipynb: parameter factor is a float, not '2'"):
-        choose_parameters(paths, {**given, "factor": "2"})
-    with pytest.raises(ConfigError, match="seed is a int, not True"):
-        choose_parameters(paths, {**given, "seed": True})
-
-
-@pytest.mark.parametrize(
-    ("parameters", "words"),
-    [("seed = 0", "lacks profile, out"), ("seed = 1 + x", "plain literals"), ("seed = (", "plain literals")],
-)
-def test_a_bad_parameters_cell_is_named(tmp_path, parameters, words):
-    write_notebook(tmp_path, "01_first", parameters=parameters)
-    with pytest.raises(ConfigError, match=rf"01_first\.ipynb: .*{words}"):
-        choose_parameters(find_notebooks(tmp_path), {})
-
-
-def test_places_that_are_not_ours(tmp_path):
-    write_notebook(tmp_path / "notebooks", "01_first")
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out/thesis.txt").write_text("precious")
-    with pytest.raises(ConfigError, match="holds no earlier report"):
-        run(tmp_path)
-    assert [p.name for p in (tmp_path / "out").iterdir()] == ["thesis.txt"]
-    with pytest.raises(ConfigError, match="is a file"):
-        run_report("smoke", tmp_path / "out/thesis.txt", notebooks=tmp_path / "notebooks")
-    with pytest.raises(ConfigError, match="no profile 'big': choose one of smoke, quick, full"):
-        run_report("big", tmp_path / "new", notebooks=tmp_path / "notebooks")
-    with pytest.raises(ConfigError, match="no notebooks"):
-        run_report("smoke", tmp_path / "new", notebooks=tmp_path / "nowhere")
-    (tmp_path / "notebooks/02_broken.ipynb").write_text("{")
-    with pytest.raises(ConfigError, match=r"02_broken\.ipynb: not a notebook"):
-        run_report("smoke", tmp_path / "new", notebooks=tmp_path / "notebooks")
-    assert not (tmp_path / "new").exists()
 
 
 # -------------------------------------------------------------------------------------------------------- progress

@@ -1,32 +1,162 @@
-"""``kdkit report``: the notebooks as one report."""
+"""``kdkit report``: the notebooks as one report, and reports beside each other."""
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from kdkit.commands import Seed, app
+from kdkit.errors import ConfigError
 from kdkit.profiles import PROFILES, get_profile
 
+report = typer.Typer(rich_markup_mode=None)
+app.add_typer(report, name="report")
 
-@app.command(epilog="Example: kdkit report --profile quick --out runs/quick")
-def report(
+
+@report.callback(
+    invoke_without_command=True,
+    epilog="Examples: kdkit report --profile quick --out runs/quick\n\n"
+    "kdkit report --profile full --out runs/full --resume                 # go on after a failure\n\n"
+    "kdkit report --only 01 --set teacher_name=HUBERT_BASE --out runs/base\n\n"
+    "kdkit report compare runs/monday runs/tuesday",
+)
+def make(
+    context: typer.Context,
     profile: Annotated[str, typer.Option(help=f"How big a run: {', '.join(PROFILES)}.")] = "quick",
     out: Annotated[
         Path | None, typer.Option(help="Run folder; default runs/PROFILE. An earlier report is replaced.")
     ] = None,
     seed: Seed = 0,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="Another parameter of the notebooks; repeat for more."
+        ),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NOTEBOOK", help="Run this notebook (01, 02, ...) and leave the others; repeat for more."
+        ),
+    ] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", metavar="NOTEBOOK", help="Run this notebook and those after it.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep notebooks that finished with the same parameters and code.")
+    ] = False,
+    timeout: Annotated[
+        float | None, typer.Option(metavar="MINUTES", help="Longest time for one notebook; default: none.")
+    ] = None,
     notebooks: Annotated[
         Path | None, typer.Option(help="Folder of the notebooks; default: the kit's.")
     ] = None,
 ) -> None:
-    """Run the notebooks in order and make one HTML report."""
-    get_profile(profile)  # before the imports that take a second
-    from kdkit.report import run_report
+    """Run the notebooks in order and make one HTML report; or compare, check and list reports.
 
+    The exit status is 0 when all went well, 1 when a notebook failed or took too long, 130 after Ctrl-C; what was done
+    is in the run folder in every case, and --resume goes on.
+    """
+    if context.invoked_subcommand:
+        return
+    get_profile(profile)  # before the imports that take a second
+    from kdkit.report.plan import find_notebooks, parse_settings, select
+    from kdkit.report.run import run_report
+
+    wanted = select(find_notebooks(notebooks), only or (), start)
+    settings = parse_settings(wanted, set_ or ())
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # as Ctrl-C: a scheduler that stops a job sends it
     out = out or Path("runs", profile)
-    status = run_report(profile, out, seed, notebooks=notebooks)
+    status = run_report(profile, out, seed, settings, notebooks, only or (), start, resume, timeout)
     print(f"report: {out.absolute() / 'index.html'}")
     raise typer.Exit(status)
+
+
+Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders that kdkit report made.")]
+
+
+@report.command(epilog="Example: kdkit report compare runs/monday runs/tuesday --html compared.html")
+def compare(
+    runs: Runs,
+    html: Annotated[Path | None, typer.Option(help="Also write a page with every number.")] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Show equal numbers, times and speeds, too.")
+    ] = False,
+) -> None:
+    """Numbers of two or more runs side by side, against the first: differences, and whether intervals overlap."""
+    from kdkit.files import write_text
+    from kdkit.report.compare import as_html, as_text, load_runs
+
+    loaded = load_runs(runs)
+    print(as_text(runs, loaded, everything))
+    if html:
+        write_text(html, as_html(runs, loaded))
+        print(f"page: {html.absolute()}")
+
+
+@report.command(
+    epilog="Example: kdkit report check runs/colab good/run.json --tolerances .github/tolerances.json"
+)
+def check(
+    new: Annotated[Path, typer.Argument(help="The run to check: a folder, or its run.json.")],
+    good: Annotated[Path, typer.Argument(help="The run that was good.")],
+    tolerances: Annotated[
+        Path | None,
+        typer.Option(help="JSON file, described in kdkit/report/check.py; default: 5 % and 0.005."),
+    ] = None,
+) -> None:
+    """Has anything got worse? Exit status 1 where a number left its tolerance, or something is missing."""
+    from kdkit.report.check import check as compare_with
+    from kdkit.report.check import read_tolerances
+    from kdkit.report.record import read_run
+
+    problems = compare_with(read_run(new), read_run(good), read_tolerances(tolerances))
+    for problem in problems:
+        print(problem)
+    found = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}" if problems else "within tolerances"
+    print(f"{new} against {good}: {found}")
+    raise typer.Exit(1 if problems else 0)
+
+
+@report.command()
+def summary(
+    run: Annotated[Path, typer.Argument(help="Folder that kdkit report made, or its run.json.")],
+) -> None:
+    """A run on one page of Markdown, as continuous integration shows it."""
+    from kdkit.report.record import read_run
+    from kdkit.report.summary import as_markdown
+
+    print(as_markdown(read_run(run)), end="")
+
+
+@report.command("list")
+def list_runs(
+    folder: Annotated[Path, typer.Argument(help="Where to look, also in its folders.")] = Path("runs"),
+) -> None:
+    """The runs in and below a folder: profile, date, how they ended, notebooks done, and the main WER."""
+    from kdkit.report.record import find_runs, main_system
+    from kdkit.report.words import columns, moment, score
+
+    rows = []
+    for place, run in find_runs(folder):
+        name = str(place.relative_to(folder))
+        if run is None:
+            rows.append([name, "", "", "cannot be read", "", ""])
+            continue
+        best = main_system(run)
+        done = sum(entry["status"] == "done" for entry in run["notebooks"])
+        wer = (
+            f"{score(best['wer']['test-clean'])}  {best['name']}, {best['role']}, {best['labels']}"
+            if best
+            else ""
+        )
+        when = moment(run["started"])
+        rows.append([name, run["profile"], when, run["status"], f"{done} of {len(run['notebooks'])}", wer])
+    if not rows:
+        raise ConfigError(f"{folder}: no reports there; make one with kdkit report")
+    print("\n".join(columns(["run", "profile", "started", "status", "notebooks", "WER, test-clean"], rows)))

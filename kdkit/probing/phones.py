@@ -103,7 +103,7 @@ class PhoneProbe:
         return self.layers[self.best].accuracy - self.fbank.accuracy
 
     def to_dict(self) -> dict:
-        """What goes into metrics.json: plain numbers."""
+        """What goes into run.json: plain numbers."""
         scores = (self.fbank, self.front_end, *self.layers)
         return {
             "accuracy": {score.name: score.accuracy for score in scores},

@@ -1,0 +1,22 @@
+"""The notebooks as one reproducible report: run them, keep what they found, compare runs.
+
+* :mod:`~kdkit.report.plan`: which notebooks, with which parameters; everything is checked before anything runs;
+* :mod:`~kdkit.report.execute`: one notebook through papermill, with its time limit and memory;
+* :mod:`~kdkit.report.run`: all of them in order, going on after a failure;
+* :mod:`~kdkit.report.provenance`, :mod:`~kdkit.report.record`: what a run was made of, in ``run.json``;
+* :mod:`~kdkit.report.index_page`, :mod:`~kdkit.report.story`, :mod:`~kdkit.report.claims`,
+  :mod:`~kdkit.report.notebook_page`: pages that need no network;
+* :mod:`~kdkit.report.compare`, :mod:`~kdkit.report.check`, :mod:`~kdkit.report.summary`: runs beside each other, and in
+  continuous integration.
+
+What two runs have in common, and what not: on one machine, with the same code, parameters, packages and number of
+threads, all metrics are equal to the last digit, except those marked ``timing``. Another processor, another number of
+threads, a GPU, or other versions of packages may add in another order or multiply in another precision: figures then
+differ a little, and training carries small differences further. ``run.json`` says what a run had; ``kdkit report
+compare`` says whether the intervals overlap.
+"""
+
+from kdkit.report.plan import GIVEN, choose_parameters, declared_parameters, find_notebooks
+from kdkit.report.run import run_report
+
+__all__ = ["GIVEN", "choose_parameters", "declared_parameters", "find_notebooks", "run_report"]

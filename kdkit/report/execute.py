@@ -1,0 +1,199 @@
+"""One notebook through papermill: its parameters, its time limit, its memory, and how it ended."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import nbformat
+import papermill
+import psutil
+from nbclient.exceptions import CellTimeoutError
+from papermill.engines import NBClientEngine, papermill_engines
+from papermill.exceptions import PapermillExecutionError, strip_color
+
+from kdkit.exercises.solutions import fill_solutions
+from kdkit.files import write_text
+from kdkit.progress import Progress
+from kdkit.report.plan import PACKAGE, read_notebook
+
+STOPPED = 130  # exit status after Ctrl-C, as shells have it
+MEMORY_EVERY = 0.5  # seconds between looks at the memory
+
+
+def run_notebook(
+    path: Path,
+    out: Path,
+    parameters: dict[str, object],
+    entry: dict,
+    label: str,
+    timeout: float | None = None,
+    make_room: Callable[[], object] = lambda: None,
+) -> int:
+    """Runs the notebook at ``path`` and keeps it, executed, in ``out/notebooks``. Returns 0, 1 or 130.
+
+    ``timeout`` is in minutes, for all cells together. Fills ``entry`` with how it went: ``status``, ``seconds``,
+    ``peak_memory`` (bytes, see :class:`PeakMemory`) and ``error`` (where, message, source, traceback), else None.
+    ``make_room`` is called when it failed, before what it did until then is saved once more: the disk may be full.
+    """
+    notebook = read_notebook(path)
+    notebook.metadata.pop("widgets", None)  # state of an earlier run would survive this one
+    fill_solutions(notebook)  # of exercises that nobody has answered
+    executed = out / "notebooks" / path.name
+    started = time.perf_counter()
+    progress = Progress(label, len(notebook.cells) + 1)  # papermill adds the cell with our parameters
+    memory = PeakMemory()
+    error, source, trace = None, None, ""
+    try:
+        executed.parent.mkdir(parents=True, exist_ok=True)
+        papermill.execute_notebook(
+            notebook,
+            str(executed),
+            parameters=parameters,
+            engine_name="kdkit",
+            kernel_name="python3",
+            progress_bar=False,
+            cwd=str(out),
+            progress=progress,
+            stdout_file=progress,
+            stderr_file=progress,
+            timeout_func=_time_left(started, timeout),
+        )
+        status, code = "done", 0
+    except KeyboardInterrupt:
+        # the task that waited for the cell dies noisily
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        status, code, error = "interrupted", STOPPED, "stopped by Ctrl-C or SIGTERM"
+    except PapermillExecutionError as failure:
+        status, code, error = "failed", 1, f"{failure.ename}: {failure.evalue}"
+        source, trace = failure.source, "\n".join(failure.traceback)
+    except CellTimeoutError:
+        status, code, error = (
+            "failed",
+            1,
+            f"the notebook took longer than the {timeout:g} minutes of --timeout",
+        )
+    except Exception as failure:  # a dead kernel, a full disk: the page must say so, whatever it is
+        status, code, error = "failed", 1, f"{type(failure).__name__}: {failure}".strip()
+    entry["status"], entry["seconds"], entry["peak_memory"] = (
+        status,
+        time.perf_counter() - started,
+        memory.close(),
+    )
+    if error is not None:
+        source = progress.source if source is None else source
+        error = {"where": progress.where, "message": strip_color(error), "source": source}
+        error["traceback"] = strip_color(trace)
+        make_room()
+        _save_again(progress.notebook, executed)
+    entry["error"] = error
+    progress.close(status, error)
+    return code
+
+
+def _save_again(notebook, executed: Path) -> None:
+    """Where the disk was full, papermill has left half an executed notebook."""
+    try:
+        nbformat.read(executed, as_version=4)
+    except Exception:  # empty, cut off, not there: nbformat, json and the file system each raise their own
+        if notebook is not None:
+            with suppress(OSError):  # still no room
+                write_text(executed, nbformat.writes(notebook) + "\n")
+
+
+def _time_left(started: float, minutes: float | None):
+    """For nbclient, which asks before every cell how many seconds it may take; None: as long as it likes."""
+    if minutes is None:
+        return None
+    return lambda cell: max(0.1, started + 60 * minutes - time.perf_counter())
+
+
+class PeakMemory:
+    """Largest memory of the processes that this one has started since: the kernel, and what the kernel starts.
+
+    It is the sum of their resident set sizes, looked at every half second by a thread: a short peak may be missed, and
+    pages that several processes share count for each. Memory of a GPU is not in it.
+    """
+
+    def __init__(self):
+        self._self, self._peak, self._stop = psutil.Process(), 0, threading.Event()
+        self._before = {child.pid for child in self._self.children()}
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(MEMORY_EVERY):
+            self._peak = max(self._peak, sum(map(self._resident, self._processes())))
+
+    def _processes(self) -> list[psutil.Process]:
+        try:
+            started = [child for child in self._self.children() if child.pid not in self._before]
+            return [process for child in started for process in (child, *child.children(recursive=True))]
+        except psutil.Error:  # one ended while it was asked
+            return []
+
+    @staticmethod
+    def _resident(process: psutil.Process) -> int:
+        try:
+            return process.memory_info().rss
+        except psutil.Error:
+            return 0
+
+    def close(self) -> int:
+        """Stops looking; bytes."""
+        self._stop.set()
+        self._thread.join()
+        return self._peak
+
+
+class _Engine(NBClientEngine):
+    """papermill's own engine, which also tells a :class:`Progress` where it is."""
+
+    @classmethod
+    def execute_managed_notebook(cls, nb_man, kernel_name, progress=None, **kwargs):
+        cell_start, progress.notebook = nb_man.cell_start, nb_man.nb
+
+        def start(cell, cell_index=None, **more):
+            progress.cell(nb_man.nb.cells, cell_index)
+            return cell_start(cell, cell_index, **more)
+
+        nb_man.cell_start = start
+        return super().execute_managed_notebook(nb_man, kernel_name, **kwargs)
+
+
+papermill_engines.register("kdkit", _Engine)
+
+
+@contextmanager
+def own_kernel():
+    """Within, the kernel "python3" is this very interpreter with this very kdkit.
+
+    A kernel of that name which the user once registered from another environment would otherwise be taken first.
+    """
+    before = os.environ.get("JUPYTER_PATH")
+    with TemporaryDirectory(prefix="kdkit-kernel-") as folder:
+        search = os.pathsep.join(filter(None, [str(PACKAGE.parent), os.environ.get("PYTHONPATH")]))
+        spec = {
+            # quiet: else it warns about local sockets, and reports the closing of its own when it is stopped
+            "argv": [sys.executable, "-m", "ipykernel_launcher", "--quiet", "-f", "{connection_file}"],
+            "display_name": "Python 3",
+            "language": "python",
+            "env": {"PYTHONPATH": search},
+        }
+        write_text(Path(folder, "kernels", "python3", "kernel.json"), json.dumps(spec))
+        os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [folder, before]))
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ["JUPYTER_PATH"]
+            else:
+                os.environ["JUPYTER_PATH"] = before

@@ -1,0 +1,114 @@
+"""``run.json``: everything about a run in one file, from its parameters to its metrics.
+
+format      1
+profile, sizes, seed, parameters      what was asked for; sizes: of the profile, seeds of studies among them
+status      running, done, partial (only some notebooks were wanted), failed, interrupted
+started, ended      ISO 8601 with the offset from UTC
+seconds     of all notebooks together
+code, machine, packages, checkpoints      kdkit.report.provenance
+notebooks   of each: name, title, status, started, ended, seconds, peak_memory (bytes: kdkit.report.execute.PeakMemory),
+            parameters, fingerprint, differs (what has changed since it ran, where it was left alone), error, data and
+            models (SHA-256 of what it used: kdkit.results)
+systems, metrics, verdicts      what the notebooks found (kdkit.results), marked with the notebook
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from kdkit.errors import ConfigError
+from kdkit.files import write_text
+from kdkit.results import read_results
+
+NAME = "run.json"
+FORMAT = 1
+
+
+def new_entry(name: str, title: str) -> dict:
+    """A notebook that has not run."""
+    entry = {"name": name, "title": title, "status": "waiting", "started": None, "ended": None}
+    return entry | {"seconds": 0.0, "peak_memory": 0, "differs": [], "error": None}
+
+
+def write_run(out: Path, run: dict, records: dict[str, dict]) -> None:
+    """``out/run.json``: ``run`` and what the notebooks left, as :func:`read_records` gives it."""
+    found = {"systems": [], "metrics": {}, "verdicts": []}
+    for name, record in records.items():
+        found["systems"] += [row | {"notebook": name} for row in record["systems"]]
+        found["metrics"][name] = record["metrics"]
+        found["verdicts"] += [
+            {"notebook": name, "name": item["name"], "outcome": item["outcome"]}
+            for item in record["items"]
+            if item["kind"] == "verdict"
+        ]
+        for entry in run["notebooks"]:
+            if entry["name"] == name:
+                entry |= {kind: record.get(kind, {}) for kind in ("data", "models")}
+    write_text(out / NAME, json.dumps({**run, **found}, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_run(path: Path | str) -> dict:
+    """The run in folder ``path``, or in the file ``path`` that was once a ``run.json``.
+
+    Raises :class:`ConfigError` where there is none, it is damaged, or it is of another kind.
+    """
+    path = Path(path)
+    file = path / NAME if path.is_dir() else path
+    if not file.is_file():
+        raise ConfigError(f"{path}: no report there: name a folder that kdkit report made, or its {NAME}")
+    try:
+        run = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"{file}: cannot be read ({error}); make the report again") from error
+    if not isinstance(run, dict) or run.get("format") != FORMAT:
+        raise ConfigError(f"{file}: not a run of this version of kdkit report; make the report again")
+    return run
+
+
+def is_run(out: Path) -> bool:
+    """True for a folder that holds a report, whole or not: it may be replaced."""
+    return (out / NAME).is_file()
+
+
+def read_records(out: Path, names: Iterable[str]) -> dict[str, dict]:
+    """What those notebooks left in ``out``, for each that left something readable."""
+    records = {}
+    for name in names:
+        try:
+            record = read_results(out, name)
+        except ConfigError:  # damaged: it will be made again
+            record = None
+        if record:
+            records[name] = record
+    return records
+
+
+def find_runs(folder: Path | str) -> list[tuple[Path, dict | None]]:
+    """(folder, run) of every report in or below ``folder``, oldest first; None for a run that cannot be read."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: no such folder")
+    found = []
+    for file in folder.rglob(NAME):
+        try:
+            found.append((file.parent, read_run(file)))
+        except ConfigError:
+            found.append((file.parent, None))
+    return sorted(found, key=lambda item: (item[1]["started"] if item[1] else "", str(item[0])))
+
+
+def main_system(run: dict) -> dict | None:
+    """The distilled recogniser with the lowest WER on test-clean; failing that any recogniser that was scored."""
+    scored = [system for system in run["systems"] if "test-clean" in system["wer"]]
+    students = [system for system in scored if system["role"] == "distilled"] or scored
+    return min(students, key=lambda system: system["wer"]["test-clean"]["value"], default=None)
+
+
+def repeat_command(run: dict, out: str = "DIR") -> str:
+    """The command line that makes the same run again."""
+    words = ["kdkit report", f"--profile {run['profile']}", f"--seed {run['seed']}"]
+    for name, value in run["parameters"].items():
+        words.append(f'--set "{name}={value}"' if isinstance(value, str) else f'--set "{name}={value!r}"')
+    return " ".join([*words, f"--out {out}"])

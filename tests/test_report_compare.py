@@ -1,0 +1,303 @@
+"""Runs beside each other: compare, check, list and summary, on runs that are written and not computed."""
+
+import json
+import re
+
+import pytest
+from tiny_lessons import network_references
+from typer.testing import CliRunner
+
+from kdkit.cli import app
+from kdkit.errors import ConfigError
+from kdkit.report.check import Tolerances, check, read_tolerances
+from kdkit.report.compare import as_html, as_text, conditions, load_runs, rows_of
+from kdkit.report.record import FORMAT, find_runs, main_system, new_entry, read_records, read_run, write_run
+from kdkit.report.summary import as_markdown
+from kdkit.results import Results
+
+MACHINE = {
+    "cpu": "Some CPU",
+    "gpu": None,
+    "cores": 2,
+    "threads": 2,
+    "device": "cpu",
+    "precision": "fp32",
+    "python": "3.11",
+}
+SCORE = (0.2, 0.18, 0.22)
+
+
+def write(
+    folder,
+    wer=SCORE,
+    accuracy=(0.5, 0.45, 0.55),
+    loss=1.25,
+    seconds=10.0,
+    outcome="better",
+    extra=None,
+    notebooks=("01_x", "02_y"),
+    **more,
+):
+    """A run with one recogniser, an accuracy with interval, a loss without, a text, a time and a verdict."""
+    entries = []
+    for name in notebooks:
+        entries.append(
+            new_entry(name, name) | {"status": "done", "seconds": seconds, "peak_memory": 5 * 10**8}
+        )
+        results = Results(folder, name, profile="smoke", seed=0)
+        if name == "02_y":
+            results.system("thin", "distilled", {"test-clean": wer}, labels="10 min", parameters=900_000)
+            results.system("T", "teacher", {"test-clean": (0.1, 0.05, 0.15)}, parameters=4_000_000)
+            continue
+        results.metric("accuracy", accuracy[0], accuracy[1:], unit="share")
+        results.metric("loss", loss)
+        results.metric("kind", "codebook")
+        results.metric("seconds", seconds, unit="s", timing=True)
+        results.verdict("distilled against scratch", outcome, "By so much.")
+        for key, value in (extra or {}).items():
+            results.metric(key, value)
+    run = {"format": FORMAT, "profile": "smoke", "sizes": {}, "seed": 0, "parameters": {}, "status": "done"}
+    run |= {
+        "started": "2026-05-04T10:00:00+02:00",
+        "ended": "2026-05-04T10:05:00+02:00",
+        "seconds": 2 * seconds,
+    }
+    run |= {
+        "code": {"version": "0.1", "commit": "a" * 40, "dirty": False, "sources": "abc"},
+        "machine": MACHINE,
+    }
+    run |= {
+        "packages": {"torch": "2.11", "numpy": "2"},
+        "checkpoints": {"t": "1"},
+        "notebooks": entries,
+        **more,
+    }
+    write_run(folder, run, read_records(folder, notebooks))
+    return folder
+
+
+def kdkit(*arguments):
+    return CliRunner().invoke(app, ["report", *map(str, arguments)])
+
+
+# -------------------------------------------------------------------------------------------------------- compare
+
+
+def test_numbers_side_by_side(tmp_path):
+    a = write(tmp_path / "a")
+    b = write(tmp_path / "b", wer=(0.3, 0.28, 0.32), accuracy=(0.52, 0.5, 0.54), loss=1.5, seconds=20.0)
+    rows = {row.name: row for row in rows_of(load_runs([a, b]))}
+    wer, accuracy = rows["WER test-clean: thin, distilled, 10 min, run"], rows["accuracy"]
+    assert (wer.difference(1), wer.overlap(1)) == ("+10.0 points", "apart")
+    assert (accuracy.difference(1), accuracy.overlap(1)) == ("+2.0 points", "overlap")
+    assert accuracy.text(0).replace("\N{NO-BREAK SPACE}", " ") == "50.0 % (45.0 to 55.0)"
+    assert (rows["loss"].difference(1), rows["loss"].overlap(1)) == ("+0.25", "")
+    assert rows["seconds"].difference(1) == "2.00x" and rows["seconds"].timing
+    assert rows["kind"].equal and not wer.equal
+
+    answer = kdkit("compare", a, b, "--html", tmp_path / "c.html")
+    assert answer.exit_code == 0, answer.output
+    said = answer.output.replace("\N{NO-BREAK SPACE}", " ")
+    assert re.search(r"WER test-clean: thin.*20.0 % \(18.0 to 22.0\).*30.0 % .*\+10.0 points +apart", said)
+    assert "made in the same way" in said and "kind" not in said and "seconds" not in said
+    assert "2 numbers are equal; 1 times and speeds are not shown" in said
+    assert "kind" in kdkit("compare", a, b, "--all").output
+    page = (tmp_path / "c.html").read_text(encoding="utf-8")
+    assert network_references(page) == [] and "+10.0 points" in page and page.count("<tr") > 6
+
+
+def test_three_runs_are_compared_with_the_first(tmp_path):
+    runs = [
+        write(tmp_path / name, wer=wer)
+        for name, wer in (("a", SCORE), ("b", (0.21, 0.19, 0.23)), ("c", (0.1, 0.0, 0.1)))
+    ]
+    text = as_text(runs, load_runs(runs))
+    assert re.search(r"\+1.0 points +overlap +-10.0 points +apart", text)
+    assert re.search(r"A +B +C +B - A +intervals +C - A +intervals", text)
+
+
+def test_what_was_not_the_same_is_said(tmp_path):
+    a = write(tmp_path / "a")
+    other = {"code": {"version": "0.1", "commit": "b" * 40, "dirty": True, "sources": "xyz"}}
+    other |= {
+        "machine": MACHINE | {"gpu": "H100", "threads": 8},
+        "packages": {"torch": "2.12", "scipy": "1"},
+        "seed": 1,
+    }
+    b = write(tmp_path / "b", outcome="inconclusive", **other)
+    found = conditions(load_runs([a, b]))
+    assert found == [
+        "seed: 0 / 1",
+        "code: commit aaaaaaaaaa / commit bbbbbbbbbb with changes",
+        "gpu: none / H100",
+        "threads: 2 / 8",
+        "packages: numpy 2 / -, scipy - / 1, torch 2.11 / 2.12",
+    ]
+    text = as_text([a, b], load_runs([a, b]))
+    assert "made differently:\n  seed: 0 / 1" in text
+    assert "01_x distilled against scratch: better / inconclusive" in text
+    page = as_html([a, b], load_runs([a, b]))
+    assert "threads: 2 / 8" in page and "Verdicts that changed" in page
+
+
+def test_a_notebook_that_one_run_lacks_is_said_once(tmp_path):
+    a, b = write(tmp_path / "a"), write(tmp_path / "b", notebooks=("01_x",), extra={"new": 3})
+    text = as_text([a, b], load_runs([a, b]))
+    assert "02_y is not in B" in text and "WER" not in text
+    assert re.search(r"new +- +3 +only in one", text)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "no report there"),
+        ("{", "cannot be read"),
+        ("[]", "not a run"),
+        ('{"format": 0}', "not a run of this version"),
+    ],
+)
+def test_what_is_no_run_is_named(tmp_path, content, words):
+    a = write(tmp_path / "a")
+    (tmp_path / "b").mkdir()
+    if content is not None:
+        (tmp_path / "b/run.json").write_text(content)
+    with pytest.raises(ConfigError, match=rf"/b(/run\.json)?: .*{words}"):
+        load_runs([a, tmp_path / "b"])
+    with pytest.raises(ConfigError, match="two to 26 reports"):
+        load_runs([a])
+
+
+# ---------------------------------------------------------------------------------------------------------- check
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({}, None),
+        ({"seconds": 1000.0, "outcome": "worse"}, None),  # times and verdicts are left to others
+        ({"wer": (0.215, 0.21, 0.23)}, None),  # within, and overlapping
+        ({"wer": (0.05, 0.04, 0.06)}, None),  # better by far
+        (
+            {"wer": (0.3, 0.28, 0.32)},
+            r"02_y/WER test-clean: thin, .*: is 30.0 % .*, was 20.0 % .*\+10.0 points, 0.015",
+        ),
+        ({"accuracy": (0.56, 0.54, 0.58)}, None),  # beyond the tolerance, but the intervals overlap
+        (
+            {"accuracy": (0.7, 0.65, 0.75)},
+            "01_x/accuracy: is 70.0 %",
+        ),  # a gain, which somebody should look at
+        ({"loss": 1.3}, None),
+        ({"loss": 1.33}, r"01_x/loss: is 1.33, was 1.25: \+0.08, 0.0675 allowed"),
+        ({"loss": 1.17}, "01_x/loss"),
+        ({"extra": {"new": 1}}, None),
+        ({"notebooks": ("01_x",)}, "02_y: is missing"),
+    ],
+)
+def test_what_leaves_its_tolerance_is_named(tmp_path, change, problem):
+    good, new = read_run(write(tmp_path / "good")), read_run(write(tmp_path / "new", **change))
+    found = [text.replace("\N{NO-BREAK SPACE}", " ") for text in check(new, good)]
+    assert len(found) == (problem is not None), found
+    if problem:
+        assert re.search(problem, found[0])
+    answer = kdkit("check", tmp_path / "new", tmp_path / "good/run.json")
+    assert answer.exit_code == (1 if problem else 0), answer.output
+    assert ("1 problem" if problem else "within tolerances") in answer.output
+
+
+def test_missing_numbers_and_unfinished_notebooks_fail(tmp_path):
+    good = read_run(write(tmp_path / "good", extra={"old": 1}))
+    new = read_run(write(tmp_path / "new"))
+    new["notebooks"][1]["status"] = "failed"
+    assert check(new, good) == ["02_y: failed", "01_x/old: is missing, was 1"]
+    del new["metrics"]["02_y"]
+    assert check(new, good) == ["02_y: failed", "01_x/old: is missing, was 1"]
+
+
+def test_runs_that_were_asked_for_other_things_are_not_checked(tmp_path):
+    good, new = read_run(write(tmp_path / "good")), read_run(write(tmp_path / "new", profile="quick"))
+    with pytest.raises(ConfigError, match="profile is quick and was smoke"):
+        check(new, good)
+
+
+def test_tolerances_from_a_file(tmp_path):
+    rules = {"relative": 0.5, "absolute": 0, "time": 1.5, "only": {"01_*/lo*": {"ignore": True}}}
+    (tmp_path / "t.json").write_text(json.dumps(rules))
+    tolerances = read_tolerances(tmp_path / "t.json")
+    good = read_run(write(tmp_path / "good"))
+    assert check(read_run(write(tmp_path / "new", loss=9.0, wer=(0.3, 0.28, 0.32))), good, tolerances) == []
+    slow = read_run(write(tmp_path / "slow", seconds=16.0))
+    assert check(slow, good, tolerances)[0] == "01_x: took 1.6 times as long (1.5 allowed)"
+    strict = Tolerances(relative=0, absolute=0)
+    assert check(read_run(write(tmp_path / "same")), good, strict) == []
+    assert len(check(read_run(write(tmp_path / "other", loss=1.2500001)), good, strict)) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "cannot be read as JSON"),
+        ("[]", "must be an object"),
+        ('{"relativ": 0.1}', "no tolerance 'relativ': there are relative, absolute, time, only"),
+        ('{"absolute": "1"}', "absolute is '1': it must be a number"),
+        ('{"absolute": true}', "absolute is True: it must be a number"),
+        ('{"time": -1}', "time is -1: it must be a number, 0 or more"),
+        ('{"only": {"a": {"ignore": 1}}}', "a: ignore is 1"),
+        ('{"only": {"a": {"time": 1}}}', "a: no tolerance 'time'"),
+        ('{"only": {"a": 1}}', "a: must be an object"),
+    ],
+)
+def test_bad_tolerances_are_named(tmp_path, text, words):
+    (tmp_path / "t.json").write_text(text)
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        read_tolerances(tmp_path / "t.json")
+
+
+# ------------------------------------------------------------------------------------------------ list and summary
+
+
+def test_list_shows_every_run_oldest_first(tmp_path):
+    write(tmp_path / "runs/late", started="2026-06-01T00:00:00+00:00")
+    write(tmp_path / "runs/group/early", status="failed")
+    (tmp_path / "runs/broken").mkdir()
+    (tmp_path / "runs/broken/run.json").write_text("{")
+    assert [place.name for place, _ in find_runs(tmp_path / "runs")] == ["broken", "early", "late"]
+    answer = kdkit("list", tmp_path / "runs")
+    lines = answer.output.replace("\N{NO-BREAK SPACE}", " ").splitlines()
+    assert lines[0].split() == ["run", "profile", "started", "status", "notebooks", "WER,", "test-clean"]
+    assert "cannot be read" in lines[1]
+    early = (
+        r"group/early +smoke +2026-05-04 10:00 \+02:00 +failed +2 of 2 +20.0 % \(18.0 to 22.0\) +thin, dist.*"
+    )
+    assert re.fullmatch(early, lines[2]) and lines[3].startswith("late")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match="no reports there"):
+        CliRunner().invoke(app, ["report", "list", str(tmp_path / "empty")], catch_exceptions=False)
+    with pytest.raises(ConfigError, match="no such folder"):
+        find_runs(tmp_path / "nowhere")
+
+
+def test_the_main_system_is_the_best_student(tmp_path):
+    run = read_run(write(tmp_path / "a"))
+    assert main_system(run)["name"] == "thin"
+    run["systems"] = [system for system in run["systems"] if system["role"] == "teacher"]
+    assert main_system(run)["name"] == "T"
+    assert main_system({"systems": []}) is None
+
+
+def test_the_summary_is_markdown(tmp_path):
+    run = read_run(write(tmp_path / "a"))
+    error = {"where": "cell 5 (under 'A | B')", "message": "ValueError: x", "source": "", "traceback": ""}
+    run["notebooks"][1] |= {"status": "failed", "error": error}
+    text = as_markdown(run).replace("\N{NO-BREAK SPACE}", " ")
+    assert text.startswith("## kdkit report: smoke, seed 0: done\n")
+    assert "| 01_x | done | 10 s | 500 MB |" in text
+    assert "**02_y, cell 5 (under 'A \\| B')**\n\n```\nValueError: x\n```" in text
+    assert "| thin, distilled | 10 min | 900 k | 20.0 % (18.0 to 22.0) | run |" in text
+    assert "Verdicts: 1 better." in text
+    widths = {
+        line.count("|") - line.count("\\|")
+        for line in text.splitlines()
+        if line.startswith(("| rec", "| thin", "|---|---|---|---|-"))
+    }
+    assert len(widths) == 1
+    assert kdkit("summary", tmp_path / "a").exit_code == 0

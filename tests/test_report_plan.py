@@ -1,0 +1,127 @@
+"""What a report refuses before anything runs, and the parameters that it hands on."""
+
+import re
+
+import pytest
+from tiny_lessons import PARAMETERS, ran, run, three, write_notebook
+from typer.testing import CliRunner
+
+from kdkit.cli import app
+from kdkit.errors import ConfigError
+from kdkit.report import choose_parameters, declared_parameters, find_notebooks, run_report
+from kdkit.report.plan import parse_settings
+from kdkit.report.record import read_run
+
+
+def test_parameters_are_checked_first(tmp_path):
+    write_notebook(tmp_path, "01_first")
+    paths = find_notebooks(tmp_path)
+    assert declared_parameters(paths[0]) == {"profile": "quick", "seed": 0, "out": "runs/lab", "factor": 1.5}
+    given = {"profile": "smoke", "seed": 1, "out": "x"}
+    assert choose_parameters(paths, {**given, "factor": 2})[paths[0]]["factor"] == 2
+    with pytest.raises(ConfigError, match="01_first does not have a parameter 'fctor'; there are factor"):
+        choose_parameters(paths, {**given, "fctor": 2})
+    with pytest.raises(ConfigError, match=r"01_first\.ipynb: parameter factor is a float, not '2'"):
+        choose_parameters(paths, {**given, "factor": "2"})
+    with pytest.raises(ConfigError, match="seed is a int, not True"):
+        choose_parameters(paths, {**given, "seed": True})
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [("seed = 0", "lacks profile, out"), ("seed = 1 + x", "plain literals"), ("seed = (", "plain literals")],
+)
+def test_a_bad_parameters_cell_is_named(tmp_path, parameters, words):
+    write_notebook(tmp_path, "01_first", parameters=parameters)
+    with pytest.raises(ConfigError, match=rf"01_first\.ipynb: .*{words}"):
+        choose_parameters(find_notebooks(tmp_path), {})
+
+
+def test_places_that_are_not_ours(tmp_path):
+    write_notebook(tmp_path / "notebooks", "01_first")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/thesis.txt").write_text("precious")
+    with pytest.raises(ConfigError, match="holds no earlier report"):
+        run(tmp_path)
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["thesis.txt"]
+    with pytest.raises(ConfigError, match="is a file"):
+        run_report("smoke", tmp_path / "out/thesis.txt", notebooks=tmp_path / "notebooks")
+    with pytest.raises(ConfigError, match="no profile 'big': choose one of smoke, quick, full, colab, paper"):
+        run_report("big", tmp_path / "new", notebooks=tmp_path / "notebooks")
+    with pytest.raises(ConfigError, match="no notebooks"):
+        run_report("smoke", tmp_path / "new", notebooks=tmp_path / "nowhere")
+    (tmp_path / "notebooks/02_broken.ipynb").write_text("{")
+    with pytest.raises(ConfigError, match=r"02_broken\.ipynb: not a notebook"):
+        run_report("smoke", tmp_path / "new", notebooks=tmp_path / "notebooks")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("factor=2.5", 2.5),
+        ("factor = 2", 2),
+        ("name=HUBERT_BASE", "HUBERT_BASE"),
+        ("name='HUBERT_BASE'", "HUBERT_BASE"),
+        ("name=3", "3"),
+        ("name=", ""),
+        ("name=a=b", "a=b"),
+        ("flag=true", True),
+        ("flag=False", False),
+        ("anything=[1, 2]", [1, 2]),
+    ],
+)
+def test_settings_have_the_types_of_the_parameters_cell(tmp_path, setting, value):
+    more = '\nname = "tiny"\nflag = False\nanything = None'
+    write_notebook(tmp_path, "01_first", parameters=PARAMETERS + more)
+    paths = find_notebooks(tmp_path)
+    (found,) = parse_settings(paths, [setting]).values()
+    assert found == value and type(found) is type(value)
+    name = setting.partition("=")[0].strip()
+    assert (
+        choose_parameters(paths, {"profile": "x", "seed": 0, "out": "", name: found})[paths[0]][name] == value
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["factor"], "--set factor: write it as name=value"),
+        (["=3"], "write it as name=value"),
+        (["seed=3"], "--set seed: it has an option of its own, --seed"),
+        (["factor=1", "factor=2"], "--set factor is given twice"),
+        (["factor=two"], "--set factor: 'two' is not a float like 1.5"),
+        (["fctor=2"], "01_first does not have a parameter 'fctor'; there are factor"),
+    ],
+)
+def test_bad_settings_are_refused_by_name(tmp_path, settings, words):
+    write_notebook(tmp_path, "01_first")
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        parse_settings(find_notebooks(tmp_path), settings)
+
+
+def test_the_command_line_hands_everything_on(tmp_path, capfd):
+    three(tmp_path)
+    command = [
+        "report",
+        "--profile",
+        "smoke",
+        "--notebooks",
+        str(tmp_path / "notebooks"),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    answer = CliRunner().invoke(
+        app, [*command, "--only", "01", "--set", "factor=4", "--seed", "3", "--timeout", "5"]
+    )
+    assert answer.exit_code == 0, answer.output
+    made = read_run(tmp_path / "out")
+    assert made["notebooks"][0]["parameters"] == {"profile": "smoke", "seed": 3, "factor": 4}
+    assert ran(tmp_path) == [1, 0, 0]
+    for more, message in (
+        (["--set", "fctor=1"], "no notebook has a parameter"),
+        (["--profile", "paper"], "README"),
+    ):
+        answer = CliRunner().invoke(app, [*command, *more])
+        assert isinstance(answer.exception, ConfigError) and message in str(answer.exception)
+    assert ran(tmp_path) == [1, 0, 0]
