@@ -125,13 +125,18 @@ class Panel:
         return self._box
 
     def _click(self, across: float, down: float) -> None:
-        """A click at shares of the picture's width and height: finds the axes under it."""
-        for number, (place, to_data, axes) in enumerate(self._axes):
-            if place.contains(across, 1 - down):
-                pixels = axes.figure.bbox
-                x, y = to_data.transform((across * pixels.width, (1 - down) * pixels.height))
-                self.clicked(number, float(x), float(y))
-                return
+        """A click at shares of the picture's width and height: finds the axes under it, or the nearest above or below."""
+        beside = [
+            (max(place.y0 - (1 - down), (1 - down) - place.y1, 0), number)
+            for number, (place, _, _) in enumerate(self._axes)
+            if place.x0 <= across <= place.x1
+        ]
+        if beside and min(beside)[0] < 0.1:
+            _, number = min(beside)
+            _, to_data, axes = self._axes[number]
+            pixels = axes.figure.bbox
+            x, y = to_data.transform((across * pixels.width, (1 - down) * pixels.height))
+            self.clicked(number, float(x), float(y))
 
     def _repr_mimebundle_(self, **options) -> tuple[dict, dict]:
         """Live widget and still picture in one: a front-end shows the best that it can."""
