@@ -111,7 +111,7 @@ def use_bf16(precision: str, device: torch.device) -> bool:
     if precision != "auto":
         return precision == "bf16"
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     fast = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")  # older versions of torch lack one or both
     return any(getattr(torch.cpu, name, bool)() for name in fast)
 

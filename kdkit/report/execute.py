@@ -47,6 +47,7 @@ def run_notebook(
     notebook = read_notebook(path)
     notebook.metadata.pop("widgets", None)  # state of an earlier run would survive this one
     fill_solutions(notebook)  # of exercises that nobody has answered
+    notebook.cells = [cell for cell in notebook.cells if "badge" not in cell.metadata.get("tags", [])]
     executed = out / "notebooks" / path.name
     started = time.perf_counter()
     progress = Progress(label, len(notebook.cells) + 1)  # papermill adds the cell with our parameters

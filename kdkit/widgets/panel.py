@@ -125,7 +125,7 @@ class Panel:
         return self._box
 
     def _click(self, across: float, down: float) -> None:
-        """A click at shares of the picture's width and height: finds the axes under it, or the nearest above or below."""
+        """A click at shares of the picture's width and height: finds the axes under it, or nearest above or below."""
         beside = [
             (max(place.y0 - (1 - down), (1 - down) - place.y1, 0), number)
             for number, (place, _, _) in enumerate(self._axes)
