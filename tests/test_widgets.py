@@ -356,3 +356,11 @@ def test_dashboard_says_what_went_wrong(tmp_path):
     with pytest.raises(ValueError, match="no such luck"):
         asyncio.run(board.train("line", Broken(), Same(), TrainConfig(steps=2), tmp_path))
     assert board.status == "line: ValueError: no such luck" and not board.running
+
+
+def test_a_picture_that_looks_the_same_is_counted_all_the_same():
+    panel = StudentDesigner(900_000, rounds=1)
+    assert panel.box and panel.picture.drawn == 1
+    png = panel.picture.png
+    panel.update(heads=4)  # costs nothing, so that nothing in the picture moves
+    assert panel.picture.png == png and panel.picture.drawn == 2 and "4 heads" in panel.picture.alt

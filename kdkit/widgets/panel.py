@@ -95,10 +95,8 @@ class Panel:
             return
         png, self._axes = self._draw()
         self._words.value = self.words()
-        self.picture.alt, self.picture.png = (
-            self.alt(),
-            png,
-        )  # last: who waits for the picture finds the words, too
+        self.picture.alt, self.picture.png = self.alt(), png
+        self.picture.drawn = self.figures_drawn  # last: who waits for the picture finds everything else, too
 
     def _draw(self) -> tuple[bytes, list]:
         figure = self.figure()
