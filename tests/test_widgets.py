@@ -360,7 +360,7 @@ def test_dashboard_says_what_went_wrong(tmp_path):
 
 def test_a_picture_that_looks_the_same_is_counted_all_the_same():
     panel = StudentDesigner(900_000, rounds=1)
-    assert panel.box and panel.picture.drawn == 1
+    assert panel.box and panel.update(layers=6).picture.drawn == 2
     png = panel.picture.png
     panel.update(heads=4)  # costs nothing, so that nothing in the picture moves
-    assert panel.picture.png == png and panel.picture.drawn == 2 and "4 heads" in panel.picture.alt
+    assert panel.picture.png == png and panel.picture.drawn == 3 and "4 heads" in panel.picture.alt
