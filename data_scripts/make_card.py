@@ -114,7 +114,7 @@ def recogniser_section(path: Path) -> str:
             "system": row["system"],
             "start": row["start"],
             "labelled minutes": f"{row['minutes']:g}",
-            "steps": row["steps"],
+            "steps": f"{row['steps']}, other speeds" if row.get("speeds") else row["steps"],
             "split": row["split"],
             "WER, greedy": percent(row["wer"], row["wer_interval"]),
             "CER": percent(row["cer"]),

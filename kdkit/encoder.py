@@ -6,6 +6,8 @@ Post-norm (HuBERT Base) and pre-norm (HuBERT Large) are the same modules in anot
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -81,14 +83,21 @@ class Attention(nn.Module):
         return self.out(y.transpose(1, 2).flatten(2).to(qkv.dtype))
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
-    """Scaled dot-product attention of (B, heads, T, d); in bf16 on a CPU by plain matrix products.
+@lru_cache(maxsize=1)
+def has_amx() -> bool:
+    """Does this CPU have matrix units (AMX)? False with a torch that cannot tell."""
+    return bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())
 
-    torch's fused kernel is no faster in bf16 than in float32 on CPUs; matrix products are, as long as the scores of a
-    chunk of heads (and, for long utterances, of queries) stay in the processor's cache.
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
+    """Scaled dot-product attention of (B, heads, T, d); in bf16 on a CPU without AMX by plain matrix products.
+
+    torch's fused kernel is no faster in bf16 than in float32 on such CPUs (with AMX it is); matrix products are, as
+    long as the scores of a chunk of heads (and, for long utterances, of queries) stay in the processor's cache.
     """
     added = mask is not None and mask.dtype != torch.bool  # WavLM's positions
-    if q.device.type != "cpu" or q.dtype != torch.bfloat16 or added or torch.compiler.is_compiling():
+    by_products = q.device.type == "cpu" and q.dtype == torch.bfloat16 and not has_amx()
+    if not by_products or added or torch.compiler.is_compiling():
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
     batch, heads, total, _ = q.shape
     q, k, v = (q * q.shape[-1] ** -0.5).flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)

@@ -69,8 +69,10 @@ def test_folding_keeps_the_positions_and_leaves_copies_alone():
 
 @pytest.mark.parametrize("scores", [1, 50, 2000, 2**20])
 @pytest.mark.parametrize("masked", [True, False])
-def test_attention_in_chunks_is_attention(monkeypatch, scores, masked):
+@pytest.mark.parametrize("amx", [True, False])
+def test_attention_in_chunks_is_attention(monkeypatch, scores, masked, amx):
     monkeypatch.setattr(encoder, "SCORES", scores)
+    monkeypatch.setattr(encoder, "has_amx", lambda: amx)
     torch.manual_seed(0)
     q, k, v = (torch.randn(3, 4, 70, 8).bfloat16() for _ in range(3))
     mask = (torch.arange(70) < torch.tensor([70, 1, 33])[:, None])[:, None, None] if masked else None
