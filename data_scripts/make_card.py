@@ -123,7 +123,8 @@ def recogniser_section(path: Path) -> str:
     ]
     return f"""## Fine-tuned: `metrics.json`
 
-One seed; 95 % intervals over utterances. Some of them are shipped as files: `recogniser_*.safetensors`.
+One seed; 95 % intervals over utterances. Some of them are shipped as files: `recogniser_*.safetensors`. "Other
+speeds": fine-tuned with speed perturbation.
 
 {table(rows)}
 """

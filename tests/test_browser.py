@@ -272,6 +272,7 @@ def test_loss_lab_designer_and_dashboard(open_notebook):
 
     board = Shown(page, "Training dashboard")
     assert "done, 4 steps" in board.root.inner_text()
+    keep(board, "training_dashboard")
     seen = {board.pixels()}
     board.slide("mean over")
     seen.add(board.pixels())
@@ -395,7 +396,6 @@ def test_stop_and_resume(lab, open_notebook):
     assert 0 < step < 80, "the button was not heard while the cell ran"
     page.wait_for_function(f"() => ({STAR})() === 0", timeout=30_000)
     assert "StoppedTraining" in page.evaluate(ERRORS)[0]
-    keep(board, "training_dashboard")
     board.press("Resume")
     page.wait_for_function(
         "() => /line: done, 80 steps/.test(document.querySelector('.kdkit-widget').innerText)", timeout=60_000

@@ -194,7 +194,7 @@ class TrainingDashboard(Panel):
     def figure(self) -> Figure:
         figure = plots.Picture(figsize=(11.5, 3.6))
         grid = figure.add_gridspec(
-            1, len(self.keys), left=0.07, right=0.985, top=0.9, bottom=0.16, wspace=0.25
+            1, len(self.keys), left=0.085, right=0.985, top=0.9, bottom=0.16, wspace=0.25
         )
         runs = [(name, rows, "-") for name, rows in self.logs.items()]
         if self.state["compare"]:

@@ -130,7 +130,7 @@ class FrontEndLab(Panel):
             rows,
             1,
             height_ratios=(1.1, 2, 2, 1)[:rows],
-            left=0.06,
+            left=0.075,
             right=0.985,
             top=0.94,
             bottom=0.08,

@@ -171,16 +171,19 @@ def button(label: str, does: Callable[[], None], hint: str = "") -> ipywidgets.B
     return made
 
 
+_WHOLE = {"description_width": "initial"}  # labels are never cut
+
+
 def slider(label: str, value, low, high, step=1, **options) -> ipywidgets.ValueWidget:
     """A slider for whole or real numbers that moves its picture when it is let go."""
     kind = ipywidgets.IntSlider if isinstance(step, int) else ipywidgets.FloatSlider
-    return kind(
-        value=value, min=low, max=high, step=step, description=label, continuous_update=False, **options
-    )
+    about = {"description": label, "style": _WHOLE, "continuous_update": False}
+    return kind(value=value, min=low, max=high, step=step, **about, **options)
 
 
 def choice(label: str, options, value=None) -> ipywidgets.Dropdown:
     """One of several: a list of values, or of (words, value)."""
     options = list(options)
     first = options[0][1] if isinstance(options[0], tuple) else options[0]
-    return ipywidgets.Dropdown(options=options, value=first if value is None else value, description=label)
+    value = first if value is None else value
+    return ipywidgets.Dropdown(options=options, value=value, description=label, style=_WHOLE)
