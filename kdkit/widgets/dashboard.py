@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from html import escape
 from pathlib import Path
 
 import ipywidgets
 import numpy as np
+from greenlet import getcurrent, greenlet
 from matplotlib.figure import Figure
 
 from kdkit import plots
@@ -33,9 +35,9 @@ class TrainingDashboard(Panel):
         board.show()
         log = await board.train("student", task, batches, recipe, folder)
 
-    :meth:`train` takes what :func:`kdkit.training.train` takes and returns the same log. The training runs in a thread
-    while the cell waits, so that buttons are heard (by ipykernel 7; elsewhere, the notebook's own stop button does the
-    same). *Stop* ends the step, saves, and raises :class:`StoppedTraining` in the cell; *Resume* goes on from there
+    :meth:`train` takes what :func:`kdkit.training.train` takes and returns the same log. The training takes turns with
+    the kernel's event loop, so that buttons are heard (by ipykernel 7; elsewhere, the notebook's own stop button does
+    the same). *Stop* ends the step, saves, and raises :class:`StoppedTraining` in the cell; *Resume* goes on from there
     in the background, and so does running the cell again.
 
     ``earlier``: {name: run folder or log}, drawn dotted. A run that starts anew keeps its last curve that way.
@@ -77,13 +79,7 @@ class TrainingDashboard(Panel):
         if not resume and before.is_file():
             self.earlier[f"{name}, before"] = read_rows(before)
         self._last = name, (task, batches, config, out, evaluate), more
-        training = asyncio.ensure_future(asyncio.to_thread(self._run, resume))
-        try:
-            return await asyncio.shield(training)
-        except asyncio.CancelledError:  # the notebook's own stop button
-            self.stop()
-            await training
-            raise
+        return await _in_turns(partial(self._run, resume))
 
     def _run(self, resume: bool) -> list[dict]:
         name, arguments, more = self._last
@@ -104,6 +100,7 @@ class TrainingDashboard(Panel):
             if time.perf_counter() - self._drawn > _EVERY:
                 self._drawn = time.perf_counter()
                 self.redraw()
+            _turn()
             return self._stop.is_set()
 
         self._running = True
@@ -226,6 +223,25 @@ class TrainingDashboard(Panel):
             if len(values):
                 ends.append(f"{name}: {self.labels.get(self.keys[0], self.keys[0])} {values[-1]:.3f}")
         return f"Training dashboard: {self.status}. " + "; ".join(ends)
+
+
+async def _in_turns(function: Callable[[], list[dict]]) -> list[dict]:
+    """Calls ``function`` in this thread; whenever it says :func:`_turn`, the event loop has a moment for its messages.
+
+    A second thread would do, but has OpenMP threads of its own: on two cores training then took twice as long.
+    """
+    running = greenlet(function)
+    result = running.switch()
+    while not running.dead:
+        await asyncio.sleep(0.002)
+        result = running.switch()
+    return result
+
+
+def _turn() -> None:
+    """Lets the event loop have its turn; does nothing in a function that was not started by :func:`_in_turns`."""
+    if (waiting := getcurrent().parent) is not None:
+        waiting.switch()
 
 
 def _log(run: Path | str | list[dict]) -> list[dict]:
