@@ -107,12 +107,10 @@ class FrontEndLab(Panel):
                 model = self.teacher.model
                 device = next(model.parameters()).device
                 wave, lengths = wave.to(device), lengths.to(device)
-                of_cnn = name == "CNN" and hasattr(model.front_end, "cnn")
-                values = (
-                    model.front_end.cnn(wave, lengths)
-                    if of_cnn
-                    else self.teacher.hidden(wave, lengths).hidden[0]
-                )
+                if name == "CNN" and hasattr(model.front_end, "cnn"):
+                    values = model.front_end.cnn(wave, lengths)
+                else:
+                    values = model(wave, lengths, depth=0).hidden[0]
             self._read[key] = values[0].double().cpu().numpy()
         return self._read[key]
 

@@ -53,7 +53,7 @@ class LossLab(Panel):
                 device
             )
         self.optimiser = torch.optim.AdamW(self.parameters(), lr=3e-3, weight_decay=0.0)
-        self.steps = 0
+        self.steps, self._kept = 0, None
         self.frames = self.mask.sum(1).tolist()
         texts = [(f"{i + 1}: {u.text[:40]}", i) for i, u in enumerate(batch.utterances)]
         taus = [0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0]
@@ -97,19 +97,34 @@ class LossLab(Panel):
         student = self.cluster_heads[variant](last)
         return (student if variant == "linear" else student / tau), cosines / tau
 
+    def _measured(self) -> tuple[dict[str, float], dict[str, float], tuple[float, float]]:
+        """Parts, gradients and entropies of the present settings, computed once for them."""
+        settings = (*(self.state[name] for name in ("tau", "weight", "cosine", "variant")), self.steps)
+        if self._kept is None or self._kept[0] != settings:
+            states = [state.detach().requires_grad_(True) for state in self.states]
+            parts, norms = self._losses(states), {}
+            for name, value in parts.items():
+                grads = torch.autograd.grad(value, states, retain_graph=True, allow_unused=True)
+                norms[name] = 1e3 * sum(float(g.square().sum()) for g in grads if g is not None) ** 0.5
+            with torch.no_grad():
+                student, teacher = self.logits(self.states[-1], self.cosines)
+                both = [x[self.mask].log_softmax(-1) for x in (teacher, student)]
+                entropies = tuple(float(-(log.exp() * log).sum(-1).mean()) for log in both)
+            values = {name: float(value.detach()) for name, value in parts.items()}
+            self._kept = settings, (values, norms, entropies)
+        return self._kept[1]
+
     def parts(self) -> dict[str, float]:
         """The weighted parts of the loss; their sum is the loss."""
-        with torch.no_grad():
-            return {name: float(value) for name, value in self._losses(self.states).items()}
+        return self._measured()[0]
 
     def gradients(self) -> dict[str, float]:
         """Norm of each part's gradient at the student's hidden states, times 1,000 (means over frames are small)."""
-        states = [state.detach().requires_grad_(True) for state in self.states]
-        norms = {}
-        for name, value in self._losses(states).items():
-            grads = torch.autograd.grad(value, states, retain_graph=True, allow_unused=True)
-            norms[name] = 1e3 * sum(float(g.square().sum()) for g in grads if g is not None) ** 0.5
-        return norms
+        return self._measured()[1]
+
+    def entropies(self) -> tuple[float, float]:
+        """Mean entropy over all real frames, teacher's and student's, in nats."""
+        return self._measured()[2]
 
     def distributions(self) -> tuple[np.ndarray, np.ndarray]:
         """Teacher's and student's distribution over the cluster ids at the chosen frame, each (K,)."""
@@ -117,13 +132,6 @@ class LossLab(Panel):
         with torch.no_grad():
             student, teacher = self.logits(self.states[-1][row, frame], self.cosines[row, frame])
         return tuple(x.softmax(-1).double().cpu().numpy() for x in (teacher, student))
-
-    def entropies(self) -> tuple[float, float]:
-        """Mean entropy over all real frames, teacher's and student's, in nats."""
-        with torch.no_grad():
-            student, teacher = self.logits(self.states[-1], self.cosines)
-            both = [x[self.mask].log_softmax(-1) for x in (teacher, student)]
-        return tuple(float(-(log.exp() * log).sum(-1).mean()) for log in both)
 
     @property
     def frame(self) -> int:
