@@ -228,7 +228,7 @@ class TrainingDashboard(Panel):
 async def _in_turns(function: Callable[[], list[dict]]) -> list[dict]:
     """Calls ``function`` in this thread; whenever it says :func:`_turn`, the event loop has a moment for its messages.
 
-    A second thread would do, but has OpenMP threads of its own: on two cores training then took twice as long.
+    A second thread would do, but has OpenMP threads of its own beside those of this one.
     """
     running = greenlet(function)
     result = running.switch()
