@@ -26,6 +26,7 @@ from kdkit.audio import SAMPLE_RATE, read_audio, to_int16
 from kdkit.errors import AudioError, ConfigError, TrainingError
 from kdkit.frontends import num_frames
 from kdkit.manifest import Utterance
+from kdkit.parallel import compute_on_one_core
 
 if TYPE_CHECKING:
     from kdkit.targets import TargetCache, Targets
@@ -127,7 +128,7 @@ class Batches:
         self.steps_per_epoch = sum(math.ceil(len(bucket) / size) for bucket, size in self._buckets)
         self._plan: tuple[int, list[np.ndarray]] = (-1, [])
         self._lock = threading.Lock()
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="batches") if workers else None
+        self._pool = ThreadPoolExecutor(workers, "batches", compute_on_one_core) if workers else None
         self._ahead: dict[int, Future[Batch]] = {}
 
     @property

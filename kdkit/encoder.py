@@ -90,15 +90,25 @@ def has_amx() -> bool:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
-    """Scaled dot-product attention of (B, heads, T, d); in bf16 on a CPU without AMX by plain matrix products.
+    """Scaled dot-product attention of (B, heads, T, d); in bf16 on a CPU in ways of our own.
 
-    torch's fused kernel is no faster in bf16 than in float32 on such CPUs (with AMX it is); matrix products are, as
-    long as the scores of a chunk of heads (and, for long utterances, of queries) stay in the processor's cache.
+    There the backward pass of torch's fused kernel takes six times as long in bf16 as in float32, so training computes
+    in float32. Its forward pass is no faster in bf16 than in float32 without AMX; matrix products are, as long as the
+    scores of a chunk of heads (and, for long utterances, of queries) stay in the processor's cache.
     """
     added = mask is not None and mask.dtype != torch.bool  # WavLM's positions
-    by_products = q.device.type == "cpu" and q.dtype == torch.bfloat16 and not has_amx()
-    if not by_products or added or torch.compiler.is_compiling():
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+    by_products = q.device.type == "cpu" and q.dtype == torch.bfloat16 and not has_amx() and not added
+    if by_products and not torch.compiler.is_compiling():
+        return _attend_by_products(q, k, v, mask, dropout)
+    dtype, options = q.dtype, {"attn_mask": mask, "dropout_p": dropout}
+    if q.device.type == "cpu" and dtype == torch.bfloat16 and q.requires_grad:
+        options["attn_mask"] = mask.float() if added else mask
+        with torch.autocast("cpu", enabled=False):
+            return F.scaled_dot_product_attention(q.float(), k.float(), v.float(), **options).to(dtype)
+    return F.scaled_dot_product_attention(q, k, v, **options)
+
+
+def _attend_by_products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
     batch, heads, total, _ = q.shape
     q, k, v = (q * q.shape[-1] ** -0.5).flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)
     bias = q.new_zeros(1, 1, 1).expand(batch * heads, 1, total)

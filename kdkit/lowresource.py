@@ -1,68 +1,190 @@
-"""Does a loss help *more* when labels are few? The change of its gain between two label budgets, with an interval."""
+"""The low-resource question: how low do few minutes of labels bring the WER, from different starts, with several seeds?
+
+    ways = {"scratch": lambda speech, seed: new_student("tiny-sw-fbank", seed=seed), "distilled": ...}
+    findings = run_low_resource(ways, budgets_of(speech, [1, 10]), test, recipe, seeds=(0, 1), out=folder)
+    print(gain(findings, "distilled", "scratch", 10))
+    print(interaction(findings, "both", "distilled", few=1, many=10))      # does a loss help more when labels are few?
+
+Every fine-tuning is kept in the folder as it ends, so a run that was stopped goes on.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
-from kdkit.errors import TextError
-from kdkit.score import Score, ratio_interval
+from kdkit.errors import ConfigError
+from kdkit.files import write_text
+from kdkit.finetuning import FineTuneConfig, fine_tune
+from kdkit.manifest import Utterance
+from kdkit.models import SpeechModel
+from kdkit.score import ratio_interval, score
+from kdkit.training import TrainConfig
 
-Rate = tuple[float, float, float]  # WER, low, high: shares
+Way = Callable[[Sequence[Utterance], int], SpeechModel]  # (labelled speech, seed) -> a model to fine-tune
 
 
 @dataclass(frozen=True)
-class Interaction:
-    """Gains are WER of the baseline minus WER of the system, shares: above 0 the system errs less.
+class FineTuned:
+    """What one fine-tuning came to: word errors and reference words of every test utterance, greedy decoding.
 
-    ``difference``: gain with few labels minus gain with many; above 0 it helps more when labels are few. ``verdict``:
-    "better" when the 95 % interval lies above 0, "not better" below, else "inconclusive".
+    ``way``: how the model began; ``minutes``: label budget; ``seed``: of the head, the masks, the order of the speech,
+    and of the weights where they began as random numbers.
     """
 
-    few: float
-    many: float
-    interval: tuple[float, float]
+    way: str
+    minutes: float
+    seed: int
+    steps: int
+    parameters: int
+    seconds: float
+    errors: tuple[int, ...]
+    words: tuple[int, ...]
 
     @property
-    def difference(self) -> float:
-        return self.few - self.many
+    def wer(self) -> float:
+        return sum(self.errors) / sum(self.words)
+
+
+def run_low_resource(
+    ways: Mapping[str, Way],
+    budgets: Mapping[float, Sequence[Utterance]],
+    test: Sequence[Utterance],
+    recipe: TrainConfig,
+    seeds: Sequence[int],
+    out: Path,
+    config: FineTuneConfig | None = None,
+    resume: bool = True,
+) -> list[FineTuned]:
+    """Fine-tunes every way on every budget with every seed, at equal steps, and scores the last step on ``test``.
+
+    Seeds are the outer loop: a run that is stopped early has whole rounds. What is in ``out`` with the same settings is
+    taken from there.
+    """
+    findings, config = [], config or FineTuneConfig()
+    for seed in seeds:
+        for minutes, speech in budgets.items():
+            for way, model in ways.items():
+                folder = Path(out) / way.replace(" ", "-").replace("/", "-") / f"{minutes:g}min-seed{seed}"
+                path, own = folder / "finding.json", replace(recipe, seed=seed)
+                asked = json.loads(json.dumps(own.result() | {"config": asdict(config), "test": len(test)}))
+                if resume and path.exists():
+                    kept = json.loads(path.read_text(encoding="utf-8"))
+                    if kept.pop("asked") == asked:
+                        findings.append(FineTuned(**kept))
+                        continue
+                title = f"{way}, {minutes:g} min, seed {seed}"
+                student = model(speech, seed).requires_grad_(True)
+                recogniser, facts = fine_tune(student, speech, own, folder, (), config, resume, title)
+                texts = recogniser.transcribe(list(test))
+                result = score([u.text for u in test], [texts.get(u.id, "") for u in test])
+                findings.append(
+                    FineTuned(
+                        way,
+                        minutes,
+                        seed,
+                        facts["steps"],
+                        facts["parameters"],
+                        facts["seconds"],
+                        tuple(result.word_errors),
+                        tuple(result.word_counts),
+                    )
+                )
+                write_text(path, json.dumps(asdict(findings[-1]) | {"asked": asked}) + "\n")
+                shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # what counts is kept
+    return findings
+
+
+def load_findings(path: Path) -> list[FineTuned]:
+    """What :func:`save_findings` wrote."""
+    kept = json.loads(Path(path).read_text(encoding="utf-8"))
+    return [FineTuned(**finding, words=kept["words"]) for finding in kept["findings"]]
+
+
+def save_findings(path: Path, findings: Sequence[FineTuned]) -> None:
+    """Findings on one test set as JSON. Raises :class:`ConfigError` when they are of different ones."""
+    words = {tuple(finding.words) for finding in findings}
+    if len(words) != 1:
+        raise ConfigError(f"{path}: findings on {len(words)} test sets do not go into one file")
+    rows = [asdict(finding) for finding in findings]
+    for row in rows:
+        del row["words"]
+    lines = ",\n".join(json.dumps(row) for row in rows)
+    write_text(path, f'{{"words": {json.dumps(words.pop())}, "findings": [\n{lines}\n]}}\n')
+
+
+def budgets_in(findings: Sequence[FineTuned], *ways: str) -> list[float]:
+    """Label budgets, in minutes, that all of these ways were fine-tuned on (without names: that any was)."""
+    found = [{f.minutes for f in findings if f.way == way} for way in ways] or [{f.minutes for f in findings}]
+    return sorted(set.intersection(*found))
+
+
+def mean_wer(findings: Sequence[FineTuned], way: str, minutes: float) -> tuple[float, float, float]:
+    """(WER, low, high), shares: mean over the seeds, with a 95 % interval over test utterances."""
+    mine = _of(findings, way, minutes)
+    errors = np.mean([finding.errors for finding in mine.values()], axis=0)
+    words = next(iter(mine.values())).words
+    return float(errors.sum() / sum(words)), *ratio_interval(errors, words)
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Word errors saved, as a share of the words: above 0 the first of two systems errs less.
+
+    "better" or "not better" asks that the 95 % interval over utterances (of the mean over seeds) leaves 0 out, and that
+    every seed agrees about the sign; else the verdict is "inconclusive".
+    """
+
+    value: float
+    interval: tuple[float, float]
+    seeds: dict[int, float]
 
     @property
     def verdict(self) -> str:
-        low, high = self.interval
-        return "better" if low > 0 else "not better" if high < 0 else "inconclusive"
+        if self.interval[0] > 0 and min(self.seeds.values()) > 0:
+            return "better"
+        if self.interval[1] < 0 and max(self.seeds.values()) < 0:
+            return "not better"
+        return "inconclusive"
 
     def __str__(self) -> str:
         low, high = (100 * end for end in self.interval)
-        return (
-            f"gain {100 * self.few:+.1f} points with few labels, {100 * self.many:+.1f} with many: "
-            f"{100 * self.difference:+.1f} (95 % interval {low:+.1f} to {high:+.1f})"
-        )
+        each = ", ".join(f"{100 * value:+.1f}" for value in self.seeds.values())
+        seeds = f"; each seed {each}" if len(self.seeds) > 1 else "; one seed"
+        return f"{100 * self.value:+.1f} points ({low:+.1f} to {high:+.1f}{seeds})"
 
 
-def interaction(
-    system_few: Score, baseline_few: Score, system_many: Score, baseline_many: Score, seed: int = 0
-) -> Interaction:
-    """From four scores on the same utterances, by a paired bootstrap. It speaks for these four models, not for other
-    seeds of the training. Raises :class:`TextError` when the references differ."""
-    scores = (system_few, baseline_few, system_many, baseline_many)
-    if len({score.references for score in scores}) > 1:
-        raise TextError("the four systems were scored on different references: the same ones are needed")
-    errors = [np.array(score.word_errors) for score in scores]
-    change = (errors[1] - errors[0]) - (errors[3] - errors[2])
-    interval = ratio_interval(change, system_few.word_counts, seed)
-    return Interaction(baseline_few.wer - system_few.wer, baseline_many.wer - system_many.wer, interval)
+def gain(findings: Sequence[FineTuned], way: str, baseline: str, minutes: float) -> Gain:
+    """What ``way`` saves against ``baseline`` on the same labels, paired over utterances and seeds."""
+    return _gain(findings, [(1, way, minutes), (-1, baseline, minutes)])
 
 
-def interaction_of_rates(few: Sequence[Rate], many: Sequence[Rate]) -> Interaction:
-    """From published rates with intervals, (system, baseline) for each budget, as if the four were independent.
+def interaction(findings: Sequence[FineTuned], way: str, baseline: str, few: float, many: float) -> Gain:
+    """The gain with few minutes of labels minus that with many: above 0, ``way`` helps more when labels are few."""
+    return _gain(findings, [(1, way, few), (-1, baseline, few), (-1, way, many), (1, baseline, many)])
 
-    They share utterances, so a paired comparison would be sharper: this one errs on the side of "inconclusive".
-    """
-    gains = [baseline[0] - system[0] for system, baseline in (few, many)]
-    half = math.hypot(*((high - low) / 2 for pair in (few, many) for _, low, high in pair))
-    difference = gains[0] - gains[1]
-    return Interaction(*gains, (difference - half, difference + half))
+
+def _gain(findings: Sequence[FineTuned], terms: list[tuple[int, str, float]]) -> Gain:
+    runs = [(sign, _of(findings, way, minutes)) for sign, way, minutes in terms]
+    seeds = sorted(set.intersection(*(set(found) for _, found in runs)))
+    if not seeds:
+        named = ", ".join(f"{way} on {minutes:g} min" for _, way, minutes in terms)
+        raise ConfigError(f"no seed in common: {named}")
+    words = runs[0][1][seeds[0]].words
+    each = {seed: -sum(sign * np.array(found[seed].errors) for sign, found in runs) for seed in seeds}
+    mean, total = np.mean(list(each.values()), axis=0), sum(words)
+    by_seed = {seed: float(saved.sum() / total) for seed, saved in each.items()}
+    return Gain(float(mean.sum() / total), ratio_interval(mean, words), by_seed)
+
+
+def _of(findings: Sequence[FineTuned], way: str, minutes: float) -> dict[int, FineTuned]:
+    mine = {f.seed: f for f in findings if f.way == way and f.minutes == minutes}
+    if not mine:
+        there = sorted({f"{f.way} on {f.minutes:g} min" for f in findings})
+        raise ConfigError(f"nothing of {way!r} on {minutes:g} labelled minutes; there is {', '.join(there)}")
+    return mine

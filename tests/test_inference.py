@@ -82,6 +82,29 @@ def test_attention_in_chunks_is_attention(monkeypatch, scores, masked, amx):
     torch.testing.assert_close(ours.float(), expected, atol=0.03, rtol=0.03)
 
 
+@pytest.mark.parametrize("autocast", [True, False])
+@pytest.mark.parametrize("mask", ["none", "padding", "positions"])
+@pytest.mark.parametrize("amx", [True, False])
+def test_attention_in_bf16_has_the_gradients_of_float32(monkeypatch, autocast, mask, amx):
+    monkeypatch.setattr(encoder, "has_amx", lambda: amx)
+    torch.manual_seed(0)
+    values = [torch.randn(2, 2, 30, 8).bfloat16() for _ in range(3)]
+    real = (torch.arange(30) < torch.tensor([30, 17])[:, None])[:, None, None]
+    masks = {"none": None, "padding": real, "positions": torch.randn(2, 2, 30, 30).bfloat16()}
+    plain = [v.float().requires_grad_() for v in values]
+    added = masks[mask].float() if mask == "positions" else masks[mask]
+    expected = F.scaled_dot_product_attention(*plain, attn_mask=added)
+    expected.square().sum().backward()
+    low = [v.clone().requires_grad_() for v in values]
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        ours = attend(*low, masks[mask], 0.0)
+    assert ours.dtype == torch.bfloat16
+    ours.float().square().sum().backward()
+    torch.testing.assert_close(ours.float(), expected, atol=0.03, rtol=0.03)
+    for a, b in zip(low, plain):
+        assert (a.grad.float() - b.grad).norm() < 0.03 * b.grad.norm()
+
+
 @pytest.mark.parametrize("front_end", ["waveform", "fbank"])
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 0.03), ("int8", 0.06)])
 def test_the_function_stays(front_end, precision, tolerance):
