@@ -25,6 +25,7 @@ from kdkit.corpora.synthetic import build_synthetic, subset
 from kdkit.ctc import Recogniser, load_recogniser
 from kdkit.errors import CheckpointError, ConfigError
 from kdkit.files import cache_folder, write_text
+from kdkit.lowresource import FineTuned, load_findings
 from kdkit.manifest import Utterance, read_manifest
 from kdkit.models import SpeechModel, parameter_count
 from kdkit.profiles import get_profile
@@ -264,6 +265,14 @@ def shipped_scores() -> list[dict]:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; it is made with the shipped models by data_scripts")
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def shipped_low_resource() -> list[FineTuned]:
+    """Shipped findings of WER over minutes of labels on test-clean; fine-tuned when the kit was made, not now."""
+    path = teachers.ASSETS / "low_resource.json"
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; it is made by data_scripts/make_low_resource.py")
+    return load_findings(path)
 
 
 def shipped_study(study: str) -> list[tuple[str, int, Summary, Contrast | None]]:

@@ -56,6 +56,11 @@ class Profile:
     finetune_steps: int
     finetune_minutes: float  # labelled speech
 
+    # 04 WER over minutes of labels, made in the run; no minutes: the shipped findings are shown
+    label_minutes: tuple[float, ...] = ()
+    label_steps: int = 0
+    label_seeds: tuple[int, ...] = ()
+
     seeds: tuple[int, ...] = (0,)  # comparisons are repeated for each of these
     from_nothing: bool = False  # make the shipped models too instead of loading them
     notebooks: bool = True  # can the notebooks run it?
@@ -96,6 +101,9 @@ SMOKE = Profile(
     speed_full_size=False,
     finetune_steps=4,
     finetune_minutes=1,
+    label_minutes=(0.5, 1),
+    label_steps=3,
+    label_seeds=(0,),
 )
 
 QUICK = Profile(
@@ -148,6 +156,9 @@ FULL = Profile(
     speed_full_size=True,
     finetune_steps=3_000,
     finetune_minutes=60,
+    label_minutes=(1, 2, 5, 10, 30, 60),
+    label_steps=2_000,
+    label_seeds=(0, 1),
     seeds=(0, 1, 2, 3),
     from_nothing=True,
 )

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from kdkit.plots import BLACK, BLUE, CYCLE, GREEN, HEAT, ORANGE, RED, _picture, _styled
+from kdkit.plots.style import BLACK, BLUE, CYCLE, GREEN, HEAT, ORANGE, RED, picture, styled
 from kdkit.probing.clusters import Usage
 from kdkit.probing.survey import Survey
 
 
-@_styled
+@styled
 def survey_figure(found: Survey, title: str = "") -> Figure:
     """Eight panels: probes, clusters, CKA (map, and curves with intervals); change, reach, codebook, confusion."""
-    figure, grid = _picture(20, 9.5, rows=2, columns=4)
+    figure, grid = picture(20, 9.5, rows=2, columns=4)
     (curves, clusters, cka, likeness), (change, reach, codebook, confusion) = grid
     layers = range(len(found.phones.layers))
     for scores, label, colour in (
@@ -119,20 +119,20 @@ def _draw_usage(axes, usage: Sequence[Usage]) -> None:
     axes.legend(fontsize=9)
 
 
-@_styled
+@styled
 def codebook_usage(usage: Sequence[Usage], title: str = "") -> Figure:
     """How many ids a frame hesitates between, and how many are in use at all, over the temperature."""
-    figure, [[axes]] = _picture(8, 4)
+    figure, [[axes]] = picture(8, 4)
     _draw_usage(axes, usage)
     axes.set_title(title)
     return figure
 
 
-@_styled
+@styled
 def attention_maps(weights, phones: Sequence[tuple[float, str]] = (), heads: Sequence[str] = ()) -> Figure:
     """Attention of one utterance: ``weights`` (maps, T, T), queries from bottom to top, keys from left to right."""
     weights = np.asarray(weights)
-    figure, [panels] = _picture(3.4 * len(weights) + 0.5, 3.9, columns=len(weights))
+    figure, [panels] = picture(3.4 * len(weights) + 0.5, 3.9, columns=len(weights))
     end = 0.02 * weights.shape[-1]
     for k, (axes, one) in enumerate(zip(panels, weights, strict=True)):
         top = np.quantile(one, 0.995)
@@ -148,10 +148,10 @@ def attention_maps(weights, phones: Sequence[tuple[float, str]] = (), heads: Seq
     return figure
 
 
-@_styled
+@styled
 def two_curves(scores: dict[str, Sequence], title: str = "") -> Figure:
     """Accuracies over layers with 95 % bands, {name: scores with accuracy, low and high, layer 0 first}."""
-    figure, [[axes]] = _picture(8, 4)
+    figure, [[axes]] = picture(8, 4)
     for colour, (name, curve) in zip(CYCLE, scores.items(), strict=False):
         rows = [(100 * s.accuracy, 100 * s.low, 100 * s.high) for s in curve]
         _curve(axes, range(len(curve)), rows, colour, name)

@@ -9,7 +9,7 @@ numbers and are left out. So are times and speeds, but for ``time``: a notebook 
 Tolerances are read from JSON::
 
     {"relative": 0.05, "absolute": 0.005, "time": 2.0,
-     "only": {"04_*/experiment *": {"absolute": 0.1}, "02_*/probe/* live": {"ignore": true}}}
+     "only": {"04_*/minutes of labels/*": {"absolute": 0.1}, "02_*/probe/* live": {"ignore": true}}}
 
 Patterns, the first that fits, are those of a shell, on "notebook/number".
 """

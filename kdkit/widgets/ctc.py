@@ -42,7 +42,9 @@ class CTCViewer(Panel):
         search: BeamSearch | None = None,
     ):
         self.recognisers, self.speech, self.search = dict(recognisers), list(utterances), search
-        self._heard: dict[str, tuple[Emissions, Score]] = {}
+        self._heard = {
+            name: self._hear(network) for name, network in self.recognisers.items()
+        }  # all: no wait later
         super().__init__(
             recogniser=choice("recogniser", list(self.recognisers)),
             order=choice("order", ORDERS),
@@ -50,14 +52,14 @@ class CTCViewer(Panel):
             words_of=choice("word times of", ["hypothesis", "reference"]),
         )
 
+    def _hear(self, network: Network) -> tuple[Emissions, Score]:
+        found = emissions(network, self.speech)
+        texts = [greedy(row[None], torch.tensor([len(row)]))[0] for row in found.log_probs]
+        return found, score(found.references, texts)
+
     def heard(self) -> tuple[Emissions, Score]:
-        """Emissions and greedy score of the chosen recogniser on all utterances, computed once."""
-        name = self.state["recogniser"]
-        if name not in self._heard:
-            found = emissions(self.recognisers[name], self.speech)
-            texts = [greedy(row[None], torch.tensor([len(row)]))[0] for row in found.log_probs]
-            self._heard[name] = found, score(found.references, texts)
-        return self._heard[name]
+        """Emissions and greedy score of the chosen recogniser on all utterances."""
+        return self._heard[self.state["recogniser"]]
 
     @property
     def index(self) -> int:
@@ -100,11 +102,11 @@ class CTCViewer(Panel):
         top, middle, low = (figure.add_subplot(place) for place in grid)
         used = sorted({BLANK, *best.tolist(), *np.flatnonzero(probabilities.max(0) > 0.05).tolist()})
         drawing.draw_emissions(top, probabilities[:, used], [VOCABULARY[k] for k in used], utterance.phones)
-        top.set_xticklabels([])
+        top.tick_params(labelbottom=False)
         seconds = 0.0125 + 0.02 * np.arange(len(probabilities))
         middle.plot(seconds, 100 * probabilities[:, BLANK], color=plots.BLUE)
         middle.set(ylabel="blank (%)", xlim=(0, end), ylim=(-5, 105))
-        middle.set_xticklabels([])
+        middle.tick_params(labelbottom=False)
         for t, symbol in zip(seconds, best.tolist(), strict=True):
             if symbol != BLANK:
                 middle.text(t, 45, VOCABULARY[symbol], ha="center", fontsize=9, color=plots.RED)

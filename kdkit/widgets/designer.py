@@ -182,16 +182,16 @@ class StudentDesigner(Panel):
             axes.set(xlabel="parameters (million)", ylabel=label)
             axes.set(xlim=(0, 1.1 * axes.get_xlim()[1]), ylim=(0, 1.1 * axes.get_ylim()[1]))
             axes.grid(alpha=0.3)
-        left.set_title(f"dashed: budget of {self.budget / 1e6:.2f} M", fontsize=10)
+        left.set_title(f"dashed: budget of {self.budget / 1e6:.2f} M", fontsize=10, y=1.0)
         words = "measured" if facts["measured"] else "estimated"
-        middle.set_title(f"latency, yours {words}", fontsize=10)
+        middle.set_title(f"latency, yours {words}", fontsize=10, y=1.0)
         left.legend(fontsize=7, loc="best")
         names, sizes = zip(*parts(config).items(), strict=True)
         right.barh(range(len(names)), [size / 1e6 for size in sizes], color=plots.BLUE)
         right.set_yticks(range(len(names)), names, fontsize=9)
         right.invert_yaxis()
         right.set(xlabel="parameters (million)")
-        right.set_title("where they are", fontsize=10)
+        right.set_title("where they are", fontsize=10, y=1.0)
         return figure
 
     def words(self) -> str:

@@ -52,6 +52,9 @@ class FrontEndLab(Panel):
             span=slider("mask, frames", 0, 0, 60),
             student=choice("front-end of", ["none", *self.students]),
         )
+        for name in ("H0", *self.students) if self.students else ():  # a choice later need not wait
+            for number in range(len(self.utterances)):
+                self._output(name, number)
 
     @staticmethod
     def _frames(wave: Tensor) -> int:
@@ -156,7 +159,7 @@ class FrontEndLab(Panel):
             axes[3].grid(axis="y", alpha=0.3)
             drawing.draw_cursor(axes[3], 0.0125 + 0.02 * t)
         for axis in axes[:-1]:
-            axis.set_xticklabels([])
+            axis.tick_params(labelbottom=False)
         axes[-1].set_xlabel("time (s); click to choose a frame")
         return figure
 

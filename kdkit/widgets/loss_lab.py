@@ -186,7 +186,7 @@ class LossLab(Panel):
             axes.bar(short, values.values(), color=(plots.BLUE, plots.SKY, plots.RED))
             for i, value in enumerate(values.values()):
                 axes.text(i, value, f"{value:.2f}", ha="center", va="bottom", fontsize=8)
-            axes.set_title(title, fontsize=10)
+            axes.set_title(title, fontsize=10, y=1.0)
             axes.tick_params(axis="x", labelsize=8)
             axes.margins(y=0.15)
         return figure

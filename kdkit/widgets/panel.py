@@ -8,13 +8,16 @@ papermill carries, beside the live widget, the picture that it began with.
 from __future__ import annotations
 
 import base64
+import gc
 import html
 import io
 from collections.abc import Callable
 
 import ipywidgets
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.transforms import Bbox
+from PIL import Image
 
 from kdkit.errors import ConfigError
 from kdkit.widgets.picture import Picture
@@ -34,6 +37,7 @@ class Panel:
     title = "widget"
 
     def __init__(self, **controls: ipywidgets.ValueWidget):
+        _look_away_from_what_is_loaded()
         self.controls = controls
         self.state = {name: control.value for name, control in controls.items()}
         self.figures_drawn = 0
@@ -148,11 +152,22 @@ class Panel:
         return data, {"image/png": {"alt": self.alt()}}
 
 
+def _look_away_from_what_is_loaded() -> None:
+    """Python's full garbage collection looks at all that torch and others have loaded: a third of a second, every few
+    pictures. What is alive now is left out of it until the next panel is made.
+    """
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+
+
 def to_png(figure: Figure, dpi: int = DPI) -> bytes:
-    """The whole figure, not cropped, so that a click into it can be found again."""
+    """The whole figure, not cropped, so that a click into it can be found again; fast rather than small."""
+    figure.set_dpi(dpi)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
     buffer = io.BytesIO()
-    size = Bbox.from_bounds(0, 0, *figure.get_size_inches())
-    figure.savefig(buffer, format="png", dpi=dpi, facecolor="white", bbox_inches=size)
+    Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").save(buffer, "png", compress_level=1)
     return buffer.getvalue()
 
 

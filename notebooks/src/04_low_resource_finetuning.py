@@ -47,8 +47,10 @@ out = "runs/notebooks"  # str: run folder, relative to where the notebook runs
 digits = ""  # str: folder of `kdkit prepare fsdd --out FOLDER` (real voices), or nothing
 
 # %%
+import copy
 import random
 import time
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -70,14 +72,16 @@ from kdkit.errorbrowser import error_browser
 from kdkit.errors import CheckpointError
 from kdkit.evaluation import evaluate
 from kdkit.fbank import fbank_statistics
+from kdkit.finetuning import budgets_of, from_scratch
 from kdkit.frontends import num_frames
-from kdkit.lessons import Lesson, outcome, percent, shipped_scores
-from kdkit.lowresource import interaction, interaction_of_rates
+from kdkit.lessons import Lesson, percent, shipped_low_resource, shipped_scores
+from kdkit.lowresource import budgets_in, gain, interaction, mean_wer, run_low_resource
 from kdkit.manifest import read_manifest
 from kdkit.models import parameter_count
 from kdkit.ngram import estimate
 from kdkit.score import compare, describe_collapse, score
 from kdkit.students import new_student
+from kdkit.teachers import load_teacher
 from kdkit.text import VOCABULARY, encode
 from kdkit.training import TrainConfig, train
 from kdkit.transcribe import align
@@ -699,87 +703,26 @@ viewer.update(recogniser=viewed, order="worst first")
 lesson.widget("CTC viewer", viewer, "Emissions, blanks, best path and word times of one utterance.")
 
 # %% [markdown]
-# ## Minutes of labels
+# ## The experiment: minutes of labels
 #
-# How much do labels buy? The table below is **shipped**: every system was fine-tuned and scored when the kit
-# was made (`data_scripts/make_recognisers.py`); nothing of it was trained or measured in this run. Label
-# budgets are nested: the shorter is the beginning of the longer. Expect all curves to fall, and the distance
-# between distilled and scratch to be widest where labels are few.
-
-# %%
-card = {(r["system"], r["start"], r["minutes"], r["split"]): r for r in shipped_scores()}
-rows = []
-for system, start, budget, split in card:
-    if split == "test-clean":
-        clean, other = card[system, start, budget, "test-clean"], card[system, start, budget, "test-other"]
-        row = {"system": system, "start": start, "labels": f"{budget:g} min", "steps": clean["steps"]}
-        row |= {f"WER {r['split']}": percent(r["wer"], r["wer_interval"]) for r in (clean, other)}
-        rows.append(row | {"CER test-clean": percent(clean["cer"])})
-lesson.table("shipped scores", rows, "Shipped scores, measured when the kit was made, not in this run.")
-
-# %% [markdown]
-# The number of steps stands beside every row, because a fair comparison needs equal steps as well as equal
-# labels.
-
-# %%
-curves = {}
-for (system, start, budget, split), r in card.items():
-    shown = start != "scratch" or system != "teacher"
-    if split == "test-clean" and shown:
-        point = (budget, r["wer"], *r["wer_interval"])
-        curves.setdefault(f"{system} {start}", []).append(point)
-figure = plots.wer_over_minutes(curves, "test-clean, unseen voices (shipped scores)")
-lesson.figure("minutes", figure, "WER over labelled minutes, from the shipped scores; bands: 95 % intervals.")
-
-# %% [markdown]
-# The teacher is the upper line of quality: the lowest curve. Follow a distilled curve down to ten minutes, then
-# find where the scratch curve of the same structure reaches that WER, if it does. The horizontal distance is
-# what distillation saves in transcribing. Systems that the kit does not ship scores of are not drawn.
-
-# %% [markdown]
-# ## Verdict: distilled against scratch
+# How much do labels buy, and what does each way to begin save? S&W with Fbank and with waveform front-end, from
+# **scratch**, **distilled** with the regression loss only, and distilled with **both** losses ($\lambda = 1$),
+# fine-tuned on nested label budgets (the shorter is the beginning of the longer) for equal steps; and the
+# **teacher**. Seeds draw the head, the masks, the order of the speech and what starts at random; the distilled
+# students are the same in all of them.
 #
-# The claim, for every student and budget that the kit was made with. "Better" asks that the two 95 %
-# intervals on test-clean do not touch.
+# Profile `full` makes all of it from nothing, `smoke` goes through the same cells in a few steps. Elsewhere, the
+# findings are **shipped**: trained and scored when the kit was made (`data_scripts/make_low_resource.py`), not
+# in this run.
 
 # %%
-for (system, start, budget, split), ours in card.items():
-    baseline = card.get((system, "scratch", budget, split))
-    if start == "distilled" and split == "test-clean" and baseline:
-        word = outcome(baseline["wer_interval"], ours["wer_interval"])  # swapped: less is better
-        text = f"Shipped scores: WER {percent(ours['wer'])} distilled, {percent(baseline['wer'])} scratch, "
-        text += f"after {ours['steps']} and {baseline['steps']} steps."
-        lesson.verdict(f"{system} {budget:g} min distilled against scratch", word, text)
-
-# %% [markdown]
-# Where both recognisers of a pair are shipped, the comparison can be made here and now, paired over the
-# utterances of both test sets, which is sharper.
-
-# %%
-kind = {(meta["system"], meta["start"], meta["minutes"]): name for name, (_, meta) in shipped.items()}
-for (system, start, budget), name in kind.items():
-    twin = kind.get((system, "scratch", budget))
-    for split in tests if start == "distilled" and twin else ():
-        comparison = compare(results[name][split], results[twin][split], seed)
-        low, high = (100 * end for end in comparison.interval)
-        text = f"Scored in this run: WER changes by {100 * comparison.difference:+.1f} points "
-        text += f"(95 % interval {low:+.1f} to {high:+.1f}, paired)."
-        word = comparison.verdict.replace("worse", "not better")
-        lesson.verdict(f"{system} {budget:g} min distilled against scratch on {split} paired", word, text)
-
-# %% [markdown]
-# ## The experiment itself
-#
-# Profile `full` makes the table from nothing: S&W with Fbank and with waveform front-end, from scratch,
-# distilled with the regression loss only, and distilled with both losses (`both`, $\lambda = 1$), fine-tuned on
-# nested label budgets with equal steps. `smoke` goes through the same cells with one budget and a few
-# steps, `quick` leaves them out: an hour and more.
-
-# %%
-budgets = [b for b in (1, 2, 5, 10, 30, 60) if b <= size.finetune_minutes] if size.from_nothing else []
-budgets = [size.finetune_minutes] if lesson.profile == "smoke" else budgets
-structures = ("tiny-sw-fbank", "tiny-sw-waveform") if size.from_nothing else ("tiny-sw-fbank",)
 starts = ("scratch", "distilled", "both")
+structures = ("tiny-sw-fbank",) if lesson.profile == "smoke" else ("tiny-sw-fbank", "tiny-sw-waveform")
+teacher_way = "teacher pretrained"
+
+
+# %% [markdown]
+# The student with both losses is taken where it is, shipped or kept by an earlier run, and made otherwise.
 
 
 # %%
@@ -797,17 +740,7 @@ def distil_both(structure):
     lesson.keep_student(f"{structure}-both", student, {"structure": structure, "steps": steps.steps})
 
 
-# %% [markdown]
-# The student with both losses is taken where it is, shipped or kept by an earlier run, and made otherwise.
-
-
-# %%
-def starting_point(structure, start, speech):
-    if start == "scratch":
-        model = new_student(structure, seed=seed)
-        if model.config.front_end == "fbank":
-            model.front_end.set_statistics(*fbank_statistics(speech))
-        return model
+def distilled_student(structure, start):
     name = structure if start == "distilled" else f"{structure}-both"
     try:
         return lesson.student(name)[0]
@@ -818,68 +751,144 @@ def starting_point(structure, start, speech):
         return lesson.student(name)[0]
 
 
-# %%
-made = {}
-for structure_, start, budget in product(structures, starts, budgets):
-    speech = trainable(subset(train_speech, budget))
-    model = starting_point(structure_, start, speech).requires_grad_(True)
-    torch.manual_seed(seed)
-    one = Recogniser(model)
-    name = f"{structure_} {start} {budget:g} min"
-    folder = lesson.out / "training" / "04_low_resource_finetuning" / name.replace(" ", "-")
-    batches = Batches(speech, size.seconds_per_batch, seed, cache=True)
-    train(CTCTask(one), batches, recipe, folder, resume=size.from_nothing, title=name)
-    made[structure_, start, budget] = wer_of(one, clean_speech)
-    found = made[structure_, start, budget]
-    lesson.metric(f"experiment {name}/wer/test-clean", found.wer, found.wer_interval, "share")
+# %% [markdown]
+# A *way to begin* is a function of the labelled speech and the seed that gives the model to fine-tune.
+
 
 # %%
-if budgets:
-    curves = {}
-    for (structure_, start, budget), found in made.items():
-        point = (budget, found.wer, *found.wer_interval)
-        curves.setdefault(f"{structure_} {start}", []).append(point)
-    figure = plots.wer_over_minutes(curves, "test-clean, unseen voices (made in this run)")
-    lesson.figure("experiment", figure, "WER over labelled minutes, everything made in this run, one seed.")
+def ways_to_begin():
+    ways = {} if lesson.profile == "smoke" else {teacher_way: lambda speech, seed: load_teacher().model}
+    for structure in structures:
+        fresh = new_student(structure)
+        ways[f"{structure} scratch"] = partial(from_scratch, fresh)
+        for start in starts[1:]:
+            base = distilled_student(structure, start)
+            ways[f"{structure} {start}"] = lambda speech, seed, base=base: copy.deepcopy(base)
+    return ways
+
+
+if size.label_minutes:
+    label_recipe = TrainConfig(
+        steps=size.label_steps, lr=1e-3, warmup=0.1, hold=0.3, schedule="tri-stage", weight_decay=0.01
+    )
+    findings, source = (
+        run_low_resource(
+            ways_to_begin(),
+            budgets_of(train_speech, size.label_minutes),
+            clean_speech,
+            label_recipe,
+            size.label_seeds,
+            lesson.out / "training" / "04_low_resource_finetuning" / "low resource",
+            resume=size.from_nothing,
+        ),
+        "run",
+    )
+else:
+    findings, source = shipped_low_resource(), "shipped"
+label_budgets, ways = budgets_in(findings), list(dict.fromkeys(f.way for f in findings))
+label_seeds = {way: len({f.seed for f in findings if f.way == way}) for way in ways}
+steps_taken = ", ".join(f"{steps:,}" for steps in sorted({f.steps for f in findings}))
+
+# %% [markdown]
+# Expect all curves to fall, the teacher lowest, and the distance between distilled and scratch to be widest where
+# labels are few.
+
+# %%
+curves = {way: [(b, *mean_wer(findings, way, b)) for b in budgets_in(findings, way)] for way in ways}
+for way, points in curves.items():
+    for budget, wer, *interval in points:
+        lesson.metric(f"minutes of labels/{way} {budget:g} min/wer", wer, interval, "share", source)
+made = {"run": "made in this run", "shipped": "shipped findings"}[source]
+figure = plots.wer_over_minutes(curves, f"test-clean, unseen voices, {steps_taken} steps ({made})")
+caption = f"WER over labelled minutes, {made}; bands: 95 % intervals over utterances."
+lesson.figure("minutes", figure, caption)
+
+# %%
+rows = []
+for way, points in curves.items():
+    row = {"start": way, "seeds": label_seeds[way]} | dict.fromkeys([f"{b:g} min" for b in label_budgets], "")
+    rows.append(row | {f"{budget:g} min": percent(wer, interval) for budget, wer, *interval in points})
+lesson.table("minutes", rows, f"WER on test-clean by minutes of labels, {steps_taken} steps, {made}.")
+
+# %% [markdown]
+# Follow a distilled curve down to a few minutes, then find where the scratch curve of the same structure reaches
+# that WER, if it does. The horizontal distance is what distillation saves in transcribing.
+
+# %% [markdown]
+# ## Verdict: distilled against scratch
+#
+# The claim, for every student and budget, paired over utterances and seeds. "Better" asks two things: that the
+# 95 % interval leaves 0 out, and that every seed agrees.
+
+# %%
+for structure_, budget in product(structures, label_budgets):
+    ours, baseline = f"{structure_} distilled", f"{structure_} scratch"
+    if budget in budgets_in(findings, ours, baseline):
+        saved = gain(findings, ours, baseline, budget)
+        name = f"{structure_} {budget:g} min distilled against scratch"
+        lesson.verdict(name, saved.verdict, f"Saves {saved} of the WER, after {steps_taken} steps ({made}).")
 
 # %% [markdown]
 # ## Does the discriminative loss help more when labels are few?
 #
-# The paper's claim. In numbers: the gain of `both` over `distilled` (regression only) at the smallest budget,
-# minus the gain at the largest. Above zero it helps more when labels are few. The verdict can be no: "not
-# better" when the 95 % interval lies below zero, "inconclusive" when it holds zero.
-
+# The paper's claim. In numbers: what `both` saves against `distilled` (regression only) at the smallest budget,
+# minus what it saves at the largest. Above zero it helps more when labels are few. The verdict can be no: "not
+# better" when the 95 % interval lies below zero and every seed says so, "inconclusive" otherwise.
 
 # %%
-def rate(system, start, budget):
-    row = card[system, start, budget, "test-clean"]
-    return row["wer"], *row["wer_interval"]
-
-
-answers = {}
-for system in dict.fromkeys(system for system, _, _, _ in card):
-    have = [
-        b
-        for b in sorted({key[2] for key in card})
-        if {(system, s, b, "test-clean") for s in starts[1:]} <= set(card)
-    ]
-    if len(have) > 1:
-        few, many = ([rate(system, s, b) for s in ("both", "distilled")] for b in (have[0], have[-1]))
-        answers[f"{system}, shipped scores, {have[0]:g} against {have[-1]:g} min"] = interaction_of_rates(
-            few, many
+rows = []
+for structure_ in structures:
+    ours, baseline = f"{structure_} both", f"{structure_} distilled"
+    shared = budgets_in(findings, ours, baseline)
+    row = {"structure": structure_} | dict.fromkeys([f"{b:g} min" for b in label_budgets], "")
+    saved = {b: gain(findings, ours, baseline, b) for b in shared}
+    rows.append(row | {f"{b:g} min": f"{g}: {g.verdict}" for b, g in saved.items()})
+    if len(shared) > 1:
+        answer = interaction(findings, ours, baseline, shared[0], shared[-1])
+        name = f"Discriminative loss with few labels: {structure_}, {shared[0]:g} against {shared[-1]:g} min"
+        text = (
+            f"It saves {saved[shared[0]]} with few labels, {saved[shared[-1]]} with many: {answer} ({made})."
         )
+        lesson.verdict(name, answer.verdict, text)
+lesson.table("both", rows, "WER saved by the second loss, by minutes of labels; above 0 it helps.")
+
+# %% [markdown]
+# One distilled student stands for each loss here: another distillation, or another $\lambda$, could decide
+# otherwise. The seeds speak for the fine-tuning only.
+
+# %% [markdown]
+# ## Trained for longer
+#
+# The recognisers that ship with the kit had more steps, and more of them with more labels; one seed. The table is
+# **shipped** too (`data_scripts/make_recognisers.py`); the number of steps stands beside every row, because a
+# fair comparison needs equal steps as well as equal labels.
 
 # %%
-for structure_ in structures if len(budgets) > 1 else ():
-    four = [made[structure_, s, b] for b in (budgets[0], budgets[-1]) for s in ("both", "distilled")]
-    title = f"{structure_}, this run, {budgets[0]:g} against {budgets[-1]:g} min"
-    answers[title] = interaction(*four, seed)
-for name, answer in answers.items():
-    lesson.verdict(f"Discriminative loss with few labels: {name}", answer.verdict, f"{answer}. One seed.")
-if not answers:
-    text = "Not answered by this run: it takes students distilled with and without the discriminative loss, "
-    text += "fine-tuned at two label budgets at least. The kit ships no such scores; profile full makes them."
-    lesson.text("discriminative loss with few labels", text)
+card = {(r["system"], r["start"], r["minutes"], r["split"]): r for r in shipped_scores()}
+rows = []
+for system, start, budget, split in card:
+    if split == "test-clean":
+        clean, other = card[system, start, budget, "test-clean"], card[system, start, budget, "test-other"]
+        row = {"system": system, "start": start, "labels": f"{budget:g} min", "steps": clean["steps"]}
+        row |= {f"WER {r['split']}": percent(r["wer"], r["wer_interval"]) for r in (clean, other)}
+        rows.append(row | {"CER test-clean": percent(clean["cer"])})
+lesson.table("shipped scores", rows, "Shipped scores, measured when the kit was made, not in this run.")
+
+# %% [markdown]
+# Where both recognisers of a pair are shipped, the comparison can be made here and now, paired over the
+# utterances of both test sets.
+
+# %%
+kind = {(meta["system"], meta["start"], meta["minutes"]): name for name, (_, meta) in shipped.items()}
+for (system, start, budget), name in kind.items():
+    twin = kind.get((system, "scratch", budget))
+    for split in tests if start == "distilled" and twin else ():
+        comparison = compare(results[name][split], results[twin][split], seed)
+        low, high = (100 * end for end in comparison.interval)
+        text = f"Scored in this run: WER changes by {100 * comparison.difference:+.1f} points "
+        text += f"(95 % interval {low:+.1f} to {high:+.1f}, paired)."
+        word = comparison.verdict.replace("worse", "not better")
+        lesson.verdict(f"{system} {budget:g} min distilled against scratch on {split} paired", word, text)
 
 # %% [markdown]
 # ## Real human voices
@@ -899,7 +908,9 @@ if digits:
     assert not voices["train"] & voices["test"], "the test speaker must not be heard in training"
     for start in ("scratch", "distilled"):
         speech = trainable(spoken_digits["train"])
-        model = starting_point(structure, start, speech).requires_grad_(True)
+        fresh = start == "scratch"
+        model = from_scratch(scratch, speech, seed) if fresh else lesson.student(structure)[0]
+        model.requires_grad_(True)
         torch.manual_seed(seed)
         one = Recogniser(model)
         batches = Batches(speech, size.seconds_per_batch, seed, cache=True)
