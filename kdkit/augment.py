@@ -1,8 +1,9 @@
-"""Speech as other microphones, rooms and voices would have made it: random equalisers, noise and speeds, drawn anew in
-every step.
+"""Speech as other microphones, rooms and voices would have made it: random equalisers, noise, gains and speeds, drawn
+anew in every step.
 
 Voices differ in the tilt of their spectrum as much as microphones do. A recogniser that has heard a hundred voices
-through one ideal microphone takes such a tilt for a property of the phone; heard through many, it learns not to.
+through one ideal microphone takes such a tilt for a property of the phone; heard through many, it learns not to. How
+loud a recording is matters to Fbank only: the group norm of a waveform CNN divides it out.
 """
 
 from __future__ import annotations
@@ -27,18 +28,24 @@ class AugmentConfig:
     decibels: float = 8.0  # standard deviation of the gain at each of its points
     noise: float = 0.5
     snr: tuple[float, float] = (5.0, 40.0)  # dB, drawn evenly
+    gain: tuple[float, float] = (0.0, 0.0)  # dB for the whole utterance, drawn evenly
 
 
 AUGMENTED = AugmentConfig()
 """What fine-tuning does unless it is told otherwise."""
 
+UNCHANGED = AugmentConfig(equaliser=0.0, noise=0.0)
+
 
 def augment(waves: Tensor, lengths: Tensor, config: AugmentConfig = AUGMENTED) -> Tensor:
     """Padded waveforms (B, S) with true ``lengths`` (B,), each with its own equaliser and noise; padding stays zero.
 
-    An equaliser keeps the level; noise is white, pink, brown or in between, at a signal-to-noise ratio over the
-    utterance. Both are made in the frequency domain, at the cost of one Fourier transform there and back.
+    An equaliser keeps the level, a gain changes it; noise is white, pink, brown or in between, at a signal-to-noise
+    ratio over the utterance. Equaliser and noise are made in the frequency domain, at the cost of one Fourier transform
+    there and back.
     """
+    if any(config.gain):
+        waves = waves * 10 ** (torch.empty(len(waves), 1).uniform_(*config.gain).to(waves.device) / 20)
     hertz = torch.fft.rfftfreq(waves.shape[1], 1 / SAMPLE_RATE)
     speech = torch.fft.rfft(waves.float())  # (B, bins)
     if config.equaliser:

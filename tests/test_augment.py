@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kdkit.augment import AugmentConfig, augment, coloured_noise, equaliser, perturb_speed
+from kdkit.augment import UNCHANGED, AugmentConfig, augment, coloured_noise, equaliser, perturb_speed
 from kdkit.batches import collate
 from kdkit.ctc import CTCTask, Recogniser
 from kdkit.errors import ConfigError
@@ -19,7 +19,7 @@ def padded(*sizes):
 
 def test_nothing_asked_for_is_nothing_done():
     waves, lengths = padded(16_000, 9_000)
-    torch.testing.assert_close(augment(waves, lengths, AugmentConfig(equaliser=0, noise=0)), waves)
+    torch.testing.assert_close(augment(waves, lengths, UNCHANGED), waves)
 
 
 def test_padding_stays_silent_and_a_seed_repeats():
@@ -29,6 +29,14 @@ def test_padding_stays_silent_and_a_seed_repeats():
     torch.manual_seed(3)
     assert torch.equal(first, augment(waves, lengths))
     assert (first[1, 9_000:] == 0).all() and not torch.equal(first, augment(waves, lengths))
+
+
+def test_a_gain_changes_the_level_of_each_utterance_and_nothing_else():
+    waves, lengths = padded(*[1600] * 64)
+    louder = augment(waves, lengths, AugmentConfig(equaliser=0, noise=0, gain=(-20, 10)))
+    decibels = 20 * (louder.norm(dim=1) / waves.norm(dim=1)).log10()
+    assert -20 <= decibels.min() < -15 and 5 < decibels.max() <= 10
+    torch.testing.assert_close(louder / louder.norm(dim=1)[:, None], waves / waves.norm(dim=1)[:, None])
 
 
 @pytest.mark.parametrize("snr", [0.0, 20.0])

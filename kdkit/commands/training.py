@@ -213,6 +213,12 @@ def finetune(
         list[float] | None,
         typer.Option(help="Speed perturbation: a factor to draw from; repeat, for instance 0.9, 1 and 1.1."),
     ] = None,
+    gain: Annotated[
+        float,
+        typer.Option(
+            min=0, help="Random gains up to so many dB, up or down: for recordings of other levels."
+        ),
+    ] = 0.0,
     batch_seconds: BatchSeconds = 16,
     accumulate: Accumulate = 1,
     precision: Precision = "auto",
@@ -227,7 +233,7 @@ def finetune(
     The weights with the lowest word error rate on dev are kept. Several --minutes give a table, and OUT/results.json.
     Stopped with Ctrl-C or killed, the same command goes on where it was.
     """
-    from kdkit.augment import AUGMENTED
+    from kdkit.augment import AUGMENTED, UNCHANGED
     from kdkit.corpora.summary import check_speakers
     from kdkit.ctc import MaskConfig
     from kdkit.finetuning import (
@@ -269,10 +275,11 @@ def finetune(
         evaluate_every=evaluate_every,
         tensorboard=tensorboard,
     )
+    augmentation = replace(AUGMENTED if augmenting else UNCHANGED, gain=(-gain, gain))
     config = FineTuneConfig(
         batch_seconds=batch_seconds,
         mask=MaskConfig(time=mask_time, channel=mask_channel),
-        augmenting=AUGMENTED if augmenting else None,
+        augmenting=augmentation,
         speeds=tuple(speed or ()),
         freeze=freeze,
         patience=patience,

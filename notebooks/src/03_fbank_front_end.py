@@ -366,6 +366,34 @@ lesson.verdict("Padding does not change an utterance", "seen" if safe else "not 
 # statistics are those of the corpus, fixed.
 
 # %% [markdown]
+# ## What loudness does
+#
+# The same norm has a good side: it divides by $\sigma_c$, so the same words recorded at another level give the
+# same features. Fbank does not do that: a gain of $g$ dB adds $g \ln(10) / 10$ to *every* log energy, and the
+# statistics of the corpus stay where they are. The utterance, 20 dB quieter:
+
+
+# %%
+@torch.no_grad()
+def change_by_gain(model, decibels):
+    plain, quiet = (model(gain * waves, lengths).last for gain in (1, 10 ** (decibels / 20)))
+    return ((quiet - plain).norm() / plain.norm()).item()
+
+
+# %%
+rows = []
+for name, model in {"waveform CNN": waveform_model, "Fbank": fbank_model.cpu()}.items():
+    change = change_by_gain(model, -20)
+    lesson.metric(f"loudness/{name}", change)
+    rows.append({"front-end": name, "relative change": f"{change:.1e}"})
+lesson.table("loudness", rows, "Change of the last hidden state when the utterance is 20 dB quieter.")
+
+# %% [markdown]
+# What to do where recordings differ in level: random gains in training (`kdkit finetune --gain 20`), or a
+# front-end that normalises every utterance by itself (`normalisation="utterance"`). The CNN did two things at
+# once; whoever takes a part out should ask what else goes with it.
+
+# %% [markdown]
 # ## Parameters
 #
 # Count both front-ends in the deep & thin student, full size and tiny. The full-size saving should be the
