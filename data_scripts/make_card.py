@@ -1,5 +1,5 @@
-"""Measures the shipped models and writes their model card, ASSETS/README.md, and the table of README.md between its
-"results" marks: no figure there is typed by hand.
+"""Measures the shipped models and writes their model card, ASSETS/README.md, and the tables of README.md between its
+"results" and "minutes" marks: no figure there is typed by hand.
 
     python data_scripts/make_card.py --assets kdkit/assets
 """
@@ -15,6 +15,7 @@ from kdkit.checkpoints import load_checkpoint
 from kdkit.corpora.synthetic import build_synthetic
 from kdkit.files import write_text
 from kdkit.lessons import study_rows
+from kdkit.lowresource import budgets_in, load_findings, mean_wer
 from kdkit.models import parameter_count
 from kdkit.probing import layer_pnmi, probe_layers
 from kdkit.teachers import load_model
@@ -24,7 +25,7 @@ INTRODUCTION = """# Models shipped with kdkit
 Tiny models, trained on nothing but synthetic speech (eSpeak NG), for lessons: they show at laptop size what HuBERT
 Base and its students show at full size. They know one synthetic accent well and real speech hardly. Weights are
 float16 safetensors under the kit's MIT licence. Made by `data_scripts/make_teacher.py`, `make_students.py` and
-`make_recognisers.py`; this card by `make_card.py`.
+`make_recognisers.py`; studies by `make_study.py` and `make_low_resource.py`; this card by `make_card.py`.
 """
 
 
@@ -148,10 +149,41 @@ def write_headline(readme: Path, metrics: Path) -> None:
         row = rows.setdefault(name, {"system": name, "parameters": f"{score['parameters'] / 1e6:.2f} M"})
         row |= {f"{minutes:g} min": row.get(f"{minutes:g} min", "") for minutes in budgets}
         row[f"{score['minutes']:g} min"] = percent(score["wer"], score["wer_interval"])
-    before, rest = readme.read_text().split("<!-- results -->")
-    after = rest.split("<!-- /results -->")[1]
-    text = f"<!-- results -->\n{table(list(rows.values()))}\n<!-- /results -->"
-    write_text(readme, before + text + after)
+    write_between(readme, "results", table(list(rows.values())))
+
+
+def write_between(readme: Path, mark: str, text: str) -> None:
+    """Replaces what stands between <!-- mark --> and <!-- /mark -->."""
+    before, rest = readme.read_text().split(f"<!-- {mark} -->")
+    after = rest.split(f"<!-- /{mark} -->")[1]
+    write_text(readme, f"{before}<!-- {mark} -->\n{text}\n<!-- /{mark} -->{after}")
+
+
+def minutes_table(path: Path) -> str:
+    """WER on test-clean by way to begin and minutes of labels, at equal steps."""
+    findings, rows = load_findings(path), []
+    for way in dict.fromkeys(finding.way for finding in findings):
+        row = {"start": way, "seeds": len({f.seed for f in findings if f.way == way})}
+        row |= {f"{minutes:g} min": "" for minutes in budgets_in(findings)}
+        for minutes in budgets_in(findings, way):
+            wer, *interval = mean_wer(findings, way, minutes)
+            row[f"{minutes:g} min"] = percent(wer, interval)
+        rows.append(row)
+    return table(rows)
+
+
+def minutes_section(path: Path) -> str:
+    if not path.exists():
+        return ""
+    steps = ", ".join(f"{steps:,}" for steps in sorted({f.steps for f in load_findings(path)}))
+    return f"""## WER over minutes of labels: `{path.name}`
+
+{steps} steps from every start, on nested label budgets; greedy decoding of test-clean, mean over the seeds, 95 %
+intervals over utterances. Seeds draw the head, the masks and the order of the speech; the distilled students are the
+same in all of them. Made by `make_low_resource.py`.
+
+{minutes_table(path)}
+"""
 
 
 STUDIES = {
@@ -190,10 +222,12 @@ def main() -> None:
         teacher_section(args.assets / "tiny_teacher.safetensors", splits, args.frames),
         student_section(sorted(args.assets.glob("tiny_[ds]*.safetensors"))),
         recogniser_section(args.assets / "metrics.json"),
+        minutes_section(args.assets / "low_resource.json"),
         *(study_section(study, args.assets / f"study_{study}.json") for study in STUDIES),
     ]
     write_text(args.assets / "README.md", "\n".join(filter(None, sections)))
     write_headline(args.readme, args.assets / "metrics.json")
+    write_between(args.readme, "minutes", minutes_table(args.assets / "low_resource.json"))
     print(f"card: {args.assets / 'README.md'}")
 
 
