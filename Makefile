@@ -1,6 +1,6 @@
 # Everything on a fresh machine with git, make and Python 3.10 or newer.
 #
-#   make report                          all lessons, one HTML report (profile quick, about 15 minutes on 2 cores)
+#   make report                          all lessons, one HTML report (profile quick, about 10 minutes on 2 cores)
 #   make report PROFILE=smoke OUT=runs/x another size, another place
 #   make test                            lint, unit tests, all notebooks in profile smoke
 #

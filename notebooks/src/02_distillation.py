@@ -21,7 +21,7 @@
 # - train one of each live, watch the loss fall, then probe what they know, beside the shipped students;
 # - run two small studies, of losses and of structures, with seeds, intervals and verdicts that can say no.
 #
-# **Device.** Any CPU; a GPU is used where there is one. **Minutes.** About six in profile `quick` on two
+# **Device.** Any CPU; a GPU is used where there is one. **Minutes.** About four in profile `quick` on two
 # cores, most of it training that you can watch; seconds in `smoke`. **Needs** nothing from other notebooks:
 # teacher and distilled students ship with the kit. What is trained here is kept in the run folder.
 

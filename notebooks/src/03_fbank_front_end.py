@@ -23,7 +23,7 @@
 # - distil both twins live, with *front-end adaptation* on and off;
 # - give a recogniser that has a CNN a Fbank front-end, without a label, and ask what all this costs in words.
 #
-# **Device.** Any CPU; a GPU is used where there is one. **Minutes.** About four in profile `quick` on two
+# **Device.** Any CPU; a GPU is used where there is one. **Minutes.** About three in profile `quick` on two
 # cores, seconds in `smoke`. **Needs** nothing from other notebooks: teacher and distilled twins ship with the
 # kit.
 

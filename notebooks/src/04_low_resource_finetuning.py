@@ -23,7 +23,7 @@
 # - see how the error falls with minutes of labels, and whether the discriminative loss helps *more* when they
 #   are few.
 #
-# **Device.** Any CPU; a GPU is used where there is one. **Minutes.** About five in profile `quick` on two
+# **Device.** Any CPU; a GPU is used where there is one. **Minutes.** About two in profile `quick` on two
 # cores; seconds in `smoke`. **Needs** nothing from other notebooks: distilled students and recognisers ship
 # with the kit.
 
