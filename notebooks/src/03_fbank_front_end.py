@@ -368,30 +368,39 @@ lesson.verdict("Padding does not change an utterance", "seen" if safe else "not 
 # %% [markdown]
 # ## What loudness does
 #
-# The same norm has a good side: it divides by $\sigma_c$, so the same words recorded at another level give the
-# same features. Fbank does not do that: a gain of $g$ dB adds $g \ln(10) / 10$ to *every* log energy, and the
-# statistics of the corpus stay where they are. The utterance, 20 dB quieter:
+# The same norm has a good side: it divides by the deviation of the channel, so the same words recorded at another
+# level give the same features, as far as $\varepsilon$ is small beside $\sigma_c^2$. Fbank does not do that: a
+# gain of $g$ dB adds $g \ln(10) / 10$ to *every* log energy, and the statistics of the corpus stay where they
+# are. The utterance 20 dB quieter, and 20 dB louder:
 
 
 # %%
 @torch.no_grad()
 def change_by_gain(model, decibels):
-    plain, quiet = (model(gain * waves, lengths).last for gain in (1, 10 ** (decibels / 20)))
-    return ((quiet - plain).norm() / plain.norm()).item()
+    plain, other = (model(gain * waves, lengths).last for gain in (1, 10 ** (decibels / 20)))
+    return ((other - plain).norm() / plain.norm()).item()
 
 
 # %%
-rows = []
-for name, model in {"waveform CNN": waveform_model, "Fbank": fbank_model.cpu()}.items():
-    change = change_by_gain(model, -20)
-    lesson.metric(f"loudness/{name}", change)
-    rows.append({"front-end": name, "relative change": f"{change:.1e}"})
-lesson.table("loudness", rows, "Change of the last hidden state when the utterance is 20 dB quieter.")
+rows, usual = [], cnn.norm.eps
+for name, model, eps in (
+    ("waveform CNN", waveform_model, usual),
+    ("waveform CNN, tiny ε", waveform_model, 1e-12),
+    ("Fbank", fbank_model.cpu(), usual),
+):
+    cnn.norm.eps = eps
+    quieter, louder = (change_by_gain(model, decibels) for decibels in (-20, 20))
+    lesson.metric(f"loudness/{name.replace(',', '')}", quieter)
+    rows.append({"front-end": name, "20 dB quieter": f"{quieter:.1e}", "20 dB louder": f"{louder:.1e}"})
+cnn.norm.eps = usual
+lesson.table("loudness", rows, "Relative change of the last hidden state when the level changes.")
 
 # %% [markdown]
-# What to do where recordings differ in level: random gains in training (`kdkit finetune --gain 20`), or a
-# front-end that normalises every utterance by itself (`normalisation="utterance"`). The CNN did two things at
-# once; whoever takes a part out should ask what else goes with it.
+# Compare the first two rows: what the CNN does change when the sound is quiet is the work of $\varepsilon$
+# alone. Where recordings differ in level, a Fbank student needs random gains in training
+# (`kdkit finetune --gain 20`), or a front-end that normalises every utterance by itself
+# (`normalisation="utterance"`). The CNN did two things at once; whoever takes a part out should ask what else
+# goes with it.
 
 # %% [markdown]
 # ## Parameters
