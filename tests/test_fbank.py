@@ -8,7 +8,7 @@ import pytest
 import soundfile
 import torch
 import torchaudio
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kdkit.errors import ConfigError
@@ -79,11 +79,16 @@ def test_fbank_of_a_padded_batch_is_torchaudios_of_each(sizes, kind, amplitude, 
 
 
 @given(st.integers(400, 30_000), KINDS, st.floats(1e-3, 1.0))
+@example(8538, "clipped", 0.75)  # a bin 90 dB below the loudest, where torchaudio is off by as much
 @settings(max_examples=15, deadline=None)
 def test_a_second_witness(samples, kind, amplitude):
     wave = sound(kind, samples, amplitude, 0.0)
-    native = native_fbank(wave)
-    torch.testing.assert_close(Fbank()(wave[None])[0], native, atol=1e-3, rtol=0)
+    ours, native = Fbank()(wave[None])[0], native_fbank(wave)
+    loud = (
+        native > native.amax(1, keepdim=True) - 80 * np.log(10) / 10
+    )  # below, float32 ends: see the next test
+    torch.testing.assert_close(ours[loud], native[loud], atol=1e-3, rtol=0)
+    torch.testing.assert_close(ours, native, atol=1e-2, rtol=0)
 
 
 def test_beside_a_pure_tone_float32_is_the_limit_not_the_recipe():

@@ -17,7 +17,7 @@ import ipywidgets
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image
+from matplotlib.image import imsave
 
 from kdkit.errors import ConfigError
 from kdkit.widgets.picture import Picture
@@ -167,7 +167,8 @@ def to_png(figure: Figure, dpi: int = DPI) -> bytes:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     buffer = io.BytesIO()
-    Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").save(buffer, "png", compress_level=1)
+    pixels = np.asarray(canvas.buffer_rgba())[..., :3]
+    imsave(buffer, pixels, format="png", pil_kwargs={"compress_level": 1})
     return buffer.getvalue()
 
 
