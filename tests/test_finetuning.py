@@ -13,10 +13,13 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
 from kdkit.audio import write_audio
+from kdkit.augment import AUGMENTED, AugmentConfig
 from kdkit.batches import Batches, collate
 from kdkit.checkpoints import load_checkpoint
+from kdkit.cli import app
 from kdkit.ctc import CTCTask, Recogniser, explain_blanks, load_recogniser
 from kdkit.errors import ConfigError, TrainingError
 from kdkit.finetuning import (
@@ -394,7 +397,6 @@ def test_infeasible_alignments_are_told_while_training_runs(tones, tmp_path):
 
 
 def test_the_command_compares_budgets(tones, tmp_path):
-    from typer.testing import CliRunner
 
     from kdkit.cli import app
     from kdkit.teachers import save_model
@@ -419,3 +421,33 @@ def test_the_command_compares_budgets(tones, tmp_path):
     with pytest.raises(ConfigError, match="1 speaker of test test also in train: s1"):
         CliRunner().invoke(app, list(map(str, command)), catch_exceptions=False)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], AUGMENTED),
+        (["--no-augment"], None),  # not even a Fourier transform there and back
+        (["--gain", "20"], replace(AUGMENTED, gain=(-20.0, 20.0))),
+        (["--no-augment", "--gain", "20"], AugmentConfig(equaliser=0.0, noise=0.0, gain=(-20.0, 20.0))),
+    ],
+)
+def test_the_command_augments_as_it_is_told(tones, tmp_path, monkeypatch, options, expected):
+    asked = []
+
+    def instead(model, budgets, recipe, out, dev, tests, config, meta):
+        asked.append(config.augmenting)
+        raise ConfigError("enough")
+
+    monkeypatch.setattr("kdkit.finetuning.fine_tune_budgets", instead)
+    write_manifest(tmp_path / "train.jsonl", tones["train"])
+    command = [
+        "finetune",
+        "tiny-sw-fbank",
+        "--data",
+        str(tmp_path / "train.jsonl"),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    CliRunner().invoke(app, [*command, *options])
+    assert asked == [expected]

@@ -275,7 +275,9 @@ def finetune(
         evaluate_every=evaluate_every,
         tensorboard=tensorboard,
     )
-    augmentation = replace(AUGMENTED if augmenting else UNCHANGED, gain=(-gain, gain))
+    augmentation = AUGMENTED if augmenting else None
+    if gain:
+        augmentation = replace(augmentation or UNCHANGED, gain=(-gain, gain))
     config = FineTuneConfig(
         batch_seconds=batch_seconds,
         mask=MaskConfig(time=mask_time, channel=mask_channel),
