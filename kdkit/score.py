@@ -174,8 +174,8 @@ class Comparison:
 
 
 def verdict(interval: tuple[float, float], seeds: Collection[float] = ()) -> str:
-    """ "better" when the ``interval`` of a gain (above 0: fewer errors) is above 0 and the gain with every seed is too;
-    "worse" when all are below 0; else "inconclusive".
+    """Of a gain, above 0 being good: "better" when its 95 % ``interval`` and the gain of every seed are above 0, "worse"
+    when all of them are below, else "inconclusive".
     """
     low, high = interval
     if low > 0 and all(value > 0 for value in seeds):
