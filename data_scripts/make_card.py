@@ -186,33 +186,28 @@ same in all of them. Made by `make_low_resource.py`.
 """
 
 
-DIGITS = {
-    "scratch": "",
-    "distilled": "scratch",
-    "distilled, gain 20": "distilled",
-}  # way: what it is judged against
+JUDGED_AGAINST = {"scratch": "", "distilled": "scratch", "distilled, gain 20": "distilled"}
 
 
 def digits_rows(path: Path) -> list[dict]:
     """One held-out speaker: WER by minutes of labels and way to begin, and what that saves."""
     findings, rows = load_findings(path), []
     for minutes in budgets_in(findings):
-        for way, baseline in DIGITS.items():
-            if minutes in budgets_in(findings, way):
-                wer, *interval = mean_wer(findings, way, minutes)
-                saved = gain(findings, way, baseline, minutes) if baseline else None
-                each = [f"{100 * f.wer:.1f}" for f in findings if (f.way, f.minutes) == (way, minutes)]
-                rows.append(
-                    {
-                        "held out": path.stem.removeprefix("digits_"),
-                        "labels": f"{minutes:g} min",
-                        "start": way,
-                        "WER": percent(wer, interval),
-                        "each seed": ", ".join(each),
-                        "saves": str(saved or ""),
-                        "verdict": saved.verdict if saved else "",
-                    }
-                )
+        for way, baseline in JUDGED_AGAINST.items():
+            if minutes not in budgets_in(findings, way):
+                continue
+            wer, *interval = mean_wer(findings, way, minutes)
+            saved = gain(findings, way, baseline, minutes) if baseline else None
+            row = {
+                "held out": path.stem.removeprefix("digits_"),
+                "labels": f"{minutes:g} min",
+                "start": way,
+                "WER": percent(wer, interval),
+                "saves": str(saved or ""),
+                "verdict": saved.verdict if saved else "",
+            }
+            each = [f"{100 * f.wer:.1f}" for f in findings if (f.way, f.minutes) == (way, minutes)]
+            rows.append(row | {"WER, each seed": ", ".join(each)})
     return rows
 
 
@@ -222,10 +217,9 @@ def digits_table(assets: Path) -> str:
     for path in sorted(assets.glob("digits_*.json")):
         found = digits_rows(path)
         row = {"held out": found[0]["held out"], "seeds": len({f.seed for f in load_findings(path)})}
-        cells = {
-            f"{r['labels']}, {r['start']}": ", ".join(filter(None, (r["WER"], r["verdict"]))) for r in found
-        }
-        rows.append(row | cells)
+        for one in found:
+            row[f"{one['labels']}, {one['start']}"] = ", ".join(filter(None, (one["WER"], one["verdict"])))
+        rows.append(row)
     return table(rows)
 
 
@@ -238,9 +232,9 @@ def digits_section(assets: Path) -> str:
 
 tiny-sw-fbank on connected digits of the Free Spoken Digit Dataset (four of its speakers), tested on one speaker after
 the other and fine-tuned on the rest, {steps} steps from every start. Dev, other recordings of the rest, chooses the
-weights: the best of ten evaluations, or the mean of the last three. Greedy decoding, mean over the seeds, 95 % intervals
-over utterances. Points saved and verdict: "distilled" against "scratch", random gains of up to 20 dB against none;
-"better" asks that the interval leaves 0 out and that every seed agrees. Made by `make_digits.py`.
+weights: the best of ten evaluations, or the mean of the last three. Greedy decoding, mean over the seeds, 95 %
+intervals over utterances. Points saved and verdict: "distilled" against "scratch", random gains of up to 20 dB
+against none; "better" asks that the interval leaves 0 out and that every seed agrees. Made by `make_digits.py`.
 
 {table([row for path in paths for row in digits_rows(path)])}
 """

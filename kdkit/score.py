@@ -174,8 +174,8 @@ class Comparison:
 
 
 def verdict(interval: tuple[float, float], seeds: Collection[float] = ()) -> str:
-    """Of a gain, above 0 being good: "better" when its 95 % ``interval`` and the gain of every seed are above 0, "worse"
-    when all of them are below, else "inconclusive".
+    """What a gain (more is good) comes to: "better" when its 95 % ``interval`` and the gain of each seed lie above 0,
+    "worse" when all of them lie below, else "inconclusive".
     """
     low, high = interval
     if low > 0 and all(value > 0 for value in seeds):
