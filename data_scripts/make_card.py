@@ -197,17 +197,18 @@ def digits_rows(path: Path) -> list[dict]:
             if minutes not in budgets_in(findings, way):
                 continue
             wer, *interval = mean_wer(findings, way, minutes)
+            each = [f"{100 * f.wer:.1f}" for f in findings if (f.way, f.minutes) == (way, minutes)]
             saved = gain(findings, way, baseline, minutes) if baseline else None
             row = {
                 "held out": path.stem.removeprefix("digits_"),
                 "labels": f"{minutes:g} min",
                 "start": way,
                 "WER": percent(wer, interval),
+                "each seed": ", ".join(each),
                 "saves": str(saved or ""),
                 "verdict": saved.verdict if saved else "",
             }
-            each = [f"{100 * f.wer:.1f}" for f in findings if (f.way, f.minutes) == (way, minutes)]
-            rows.append(row | {"WER, each seed": ", ".join(each)})
+            rows.append(row)
     return rows
 
 
