@@ -152,6 +152,9 @@ class Layer(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(dropout)
 
+    def residual(self, x: Tensor, branch: Tensor) -> Tensor:
+        return torch.add(branch, x, alpha=self.residual_scale)
+
     def feed_forward(self, x: Tensor) -> Tensor:
         return self.dropout(self.ffn_out(self.dropout(F.gelu(self.ffn_in(x)))))
 
@@ -159,8 +162,8 @@ class Layer(nn.Module):
         if self.pre_norm:
             x = x + self.dropout(self.attention(self.norm1(x), mask, bias))
             return x + self.feed_forward(self.norm2(x))
-        x = self.norm1(self.residual_scale * x + self.dropout(self.attention(x, mask, bias)))
-        return self.norm2(self.residual_scale * x + self.feed_forward(x))
+        x = self.norm1(self.residual(x, self.dropout(self.attention(x, mask, bias))))
+        return self.norm2(self.residual(x, self.feed_forward(x)))
 
 
 class Encoder(nn.Module):
