@@ -11,12 +11,11 @@ is in OUT.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 from kdkit.corpora.synthetic import build_synthetic
 from kdkit.finetuning import FineTuneConfig, budgets_of, from_scratch
-from kdkit.lowresource import FineTuned, Way, mean_wer, run_low_resource, save_findings
+from kdkit.lowresource import Way, kept_findings, overview, run_low_resource, save_findings
 from kdkit.models import preset
 from kdkit.students import load_student, new_student
 from kdkit.teachers import load_teacher
@@ -74,16 +73,9 @@ def main() -> None:
             args.out,
             FineTuneConfig(batch_seconds=args.batch_seconds),
         )
-    kept = [json.loads(path.read_text(encoding="utf-8")) for path in args.out.glob("*/*/finding.json")]
-    findings = [
-        FineTuned(**{name: value for name, value in row.items() if name != "asked"})
-        for row in sorted(kept, key=lambda row: (row["way"], row["minutes"], row["seed"]))
-    ]
+    findings = kept_findings(args.out)
     save_findings(args.out / "low_resource.json", findings)
-    for way, minutes in dict.fromkeys((f.way, f.minutes) for f in findings):
-        wer, low, high = (100 * share for share in mean_wer(findings, way, minutes))
-        each = ", ".join(f"{100 * f.wer:.1f}" for f in findings if (f.way, f.minutes) == (way, minutes))
-        print(f"{way:26s} {minutes:4g} min  WER {wer:.1f} % ({low:.1f} to {high:.1f}; each seed {each})")
+    print(overview(findings))
     print(f"study: {args.out / 'low_resource.json'}")
 
 

@@ -23,7 +23,7 @@ from kdkit.files import write_text
 from kdkit.finetuning import FineTuneConfig, fine_tune
 from kdkit.manifest import Utterance
 from kdkit.models import SpeechModel
-from kdkit.score import ratio_interval, score
+from kdkit.score import ratio_interval, score, verdict
 from kdkit.training import TrainConfig
 
 Way = Callable[[Sequence[Utterance], int], SpeechModel]  # (labelled speech, seed) -> a model to fine-tune
@@ -60,8 +60,10 @@ def run_low_resource(
     out: Path,
     config: FineTuneConfig | None = None,
     resume: bool = True,
+    dev: Sequence[Utterance] = (),
 ) -> list[FineTuned]:
-    """Fine-tunes every way on every budget with every seed, at equal steps, and scores the last step on ``test``.
+    """Fine-tunes every way on every budget with every seed, at equal steps, and scores the last step on ``test``, or
+    the weights that ``dev`` chooses (:func:`kdkit.finetuning.fine_tune`).
 
     Seeds are the outer loop: a run that is stopped early has whole rounds. What is in ``out`` with the same settings is
     taken from there.
@@ -72,7 +74,8 @@ def run_low_resource(
             for way, model in ways.items():
                 folder = Path(out) / way.replace(" ", "-").replace("/", "-") / f"{minutes:g}min-seed{seed}"
                 path, own = folder / "finding.json", replace(recipe, seed=seed)
-                asked = json.loads(json.dumps(own.result() | {"config": asdict(config), "test": len(test)}))
+                asked = own.result() | {"config": asdict(config), "test": len(test)}
+                asked = json.loads(json.dumps(asked | ({"dev": len(dev)} if dev else {})))
                 if resume and path.exists():
                     kept = json.loads(path.read_text(encoding="utf-8"))
                     if kept.pop("asked") == asked:
@@ -80,7 +83,7 @@ def run_low_resource(
                         continue
                 title = f"{way}, {minutes:g} min, seed {seed}"
                 student = model(speech, seed).requires_grad_(True)
-                recogniser, facts = fine_tune(student, speech, own, folder, (), config, resume, title)
+                recogniser, facts = fine_tune(student, speech, own, folder, dev, config, resume, title)
                 texts = recogniser.transcribe(list(test))
                 result = score([u.text for u in test], [texts.get(u.id, "") for u in test])
                 findings.append(
@@ -96,8 +99,16 @@ def run_low_resource(
                     )
                 )
                 write_text(path, json.dumps(asdict(findings[-1]) | {"asked": asked}) + "\n")
-                shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # what counts is kept
+                for weights in ("checkpoints", "candidates"):  # what counts is kept
+                    shutil.rmtree(folder / weights, ignore_errors=True)
     return findings
+
+
+def kept_findings(out: Path) -> list[FineTuned]:
+    """All that :func:`run_low_resource` has kept in ``out``, in whichever process, by way, minutes and seed."""
+    rows = [json.loads(path.read_text(encoding="utf-8")) for path in Path(out).glob("*/*/finding.json")]
+    findings = [FineTuned(**{name: row[name] for name in row if name != "asked"}) for row in rows]
+    return sorted(findings, key=lambda found: (found.way, found.minutes, found.seed))
 
 
 def load_findings(path: Path) -> list[FineTuned]:
@@ -132,12 +143,22 @@ def mean_wer(findings: Sequence[FineTuned], way: str, minutes: float) -> tuple[f
     return float(errors.sum() / sum(words)), *ratio_interval(errors, words)
 
 
+def overview(findings: Sequence[FineTuned]) -> str:
+    """A line of plain text for every way and budget: WER in per cent, its 95 % interval, and each seed's."""
+    lines = []
+    for way, minutes in dict.fromkeys((f.way, f.minutes) for f in findings):
+        wer, low, high = (100 * share for share in mean_wer(findings, way, minutes))
+        each = ", ".join(f"{100 * f.wer:.1f}" for f in _of(findings, way, minutes).values())
+        lines.append(
+            f"{way:26s} {minutes:4g} min  WER {wer:.1f} % ({low:.1f} to {high:.1f}; each seed {each})"
+        )
+    return "\n".join(lines)
+
+
 @dataclass(frozen=True)
 class Gain:
-    """Word errors saved, as a share of the words: above 0 the first of two systems errs less.
-
-    "better" or "not better" asks that the 95 % interval over utterances (of the mean over seeds) leaves 0 out, and that
-    every seed agrees about the sign; else the verdict is "inconclusive".
+    """Word errors saved, as a share of the words: above 0 the first of two systems errs less. 95 % interval over
+    utterances of the mean over seeds. ``verdict``: :func:`kdkit.score.verdict`, whose "worse" is "not better" here.
     """
 
     value: float
@@ -146,11 +167,7 @@ class Gain:
 
     @property
     def verdict(self) -> str:
-        if self.interval[0] > 0 and min(self.seeds.values()) > 0:
-            return "better"
-        if self.interval[1] < 0 and max(self.seeds.values()) < 0:
-            return "not better"
-        return "inconclusive"
+        return verdict(self.interval, self.seeds.values()).replace("worse", "not better")
 
     def __str__(self) -> str:
         low, high = (100 * end for end in self.interval)

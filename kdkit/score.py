@@ -9,7 +9,7 @@ the CER.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import jiwer
@@ -173,6 +173,16 @@ class Comparison:
     verdict: str  # "better" | "worse" | "inconclusive"
 
 
+def verdict(interval: tuple[float, float], seeds: Collection[float] = ()) -> str:
+    """What a gain (more is good) comes to: "better" when its 95 % ``interval`` and the gain of each seed lie above 0,
+    "worse" when all of them lie below, else "inconclusive".
+    """
+    low, high = interval
+    if low > 0 and all(value > 0 for value in seeds):
+        return "better"
+    return "worse" if high < 0 and all(value < 0 for value in seeds) else "inconclusive"
+
+
 def compare(
     system: Score, baseline: Score, seed: int = 0, speakers: Sequence[str] | None = None
 ) -> Comparison:
@@ -194,8 +204,7 @@ def compare(
     if speakers is not None:
         change, counts = by_group(change, speakers), by_group(counts, speakers)
     low, high = ratio_interval(change, counts, seed)
-    verdict = "better" if high < 0 else "worse" if low > 0 else "inconclusive"
-    return Comparison(system.wer - baseline.wer, (low, high), verdict)
+    return Comparison(system.wer - baseline.wer, (low, high), verdict((-high, -low)))
 
 
 def describe_collapse(hypotheses: Sequence[str], blank_fraction: float | None = None) -> str:

@@ -23,7 +23,7 @@ from kdkit.errors import ConfigError
 from kdkit.files import write_text
 from kdkit.models import ModelConfig, SpeechModel, parameter_count
 from kdkit.probing import PhoneProbe
-from kdkit.score import ratio_interval
+from kdkit.score import ratio_interval, verdict
 from kdkit.students import new_student
 from kdkit.teachers import Teacher
 from kdkit.training import TrainConfig, train
@@ -177,10 +177,8 @@ def summary(findings: Sequence[Finding], name: str) -> Summary:
 
 @dataclass(frozen=True)
 class Contrast:
-    """Accuracy of a trial minus that of another, paired over seeds and utterances.
-
-    "better" or "worse" asks two things: that the 95 % interval over utterances (of the mean over seeds) leaves 0 out,
-    and that every seed agrees about the sign. Else the verdict is "inconclusive".
+    """Accuracy of a trial minus that of another, paired over seeds and utterances; 95 % interval over utterances of the
+    mean over seeds. ``verdict``: :func:`kdkit.score.verdict`.
     """
 
     name: str
@@ -188,7 +186,10 @@ class Contrast:
     difference: float
     interval: tuple[float, float]
     seeds: dict[int, float]
-    verdict: str
+
+    @property
+    def verdict(self) -> str:
+        return verdict(self.interval, self.seeds.values())
 
     def __str__(self) -> str:
         low, high = (100 * end for end in self.interval)
@@ -207,14 +208,8 @@ def contrast(findings: Sequence[Finding], name: str, baseline: str) -> Contrast:
         raise ConfigError(f"{name!r} and {baseline!r} have no seed in common: nothing to compare")
     change = np.mean([np.subtract(ours[seed].hits, theirs[seed].hits) for seed in shared], axis=0)
     totals = ours[shared[0]].totals
-    low, high = ratio_interval(change, totals)
     seeds = {seed: ours[seed].accuracy - theirs[seed].accuracy for seed in shared}
-    verdict = "inconclusive"
-    if low > 0 and min(seeds.values()) > 0:
-        verdict = "better"
-    elif high < 0 and max(seeds.values()) < 0:
-        verdict = "worse"
-    return Contrast(name, baseline, float(change.sum() / sum(totals)), (low, high), seeds, verdict)
+    return Contrast(name, baseline, float(change.sum() / sum(totals)), ratio_interval(change, totals), seeds)
 
 
 def _of(findings: Sequence[Finding], name: str) -> dict[int, Finding]:

@@ -12,8 +12,10 @@ from kdkit.lowresource import (
     budgets_in,
     gain,
     interaction,
+    kept_findings,
     load_findings,
     mean_wer,
+    overview,
     run_low_resource,
     save_findings,
 )
@@ -51,6 +53,14 @@ def test_a_verdict_asks_every_seed():
     assert found.seeds == {0: pytest.approx(0.3), 1: pytest.approx(-0.1)}
     only_one = gain([*one, *agreeing, losing("a", 1, 0, seed=2)], "a", "b", 1)
     assert set(only_one.seeds) == {0, 1}  # a seed that one of them lacks is left out
+
+
+def test_the_overview_has_the_mean_and_every_seed():
+    found = [losing("a", 1, 3), losing("a", 1, 4, seed=1), losing("b", 0.5, 6)]
+    assert [" ".join(line.split()) for line in overview(found).splitlines()] == [
+        "a 1 min WER 35.0 % (35.0 to 35.0; each seed 30.0, 40.0)",
+        "b 0.5 min WER 60.0 % (60.0 to 60.0; each seed 60.0)",
+    ]
 
 
 def test_one_seed_is_what_the_paired_comparison_says():
@@ -114,6 +124,8 @@ def test_runs_are_kept_and_taken_up(tmp_path):
     assert not list(tmp_path.rglob("*.safetensors"))  # only findings stay
     again = run_low_resource({"a": fresh}, *arguments)
     assert len(asked) == 4 and [f.wer for f in again] == [f.wer for f in found]
+    kept = kept_findings(tmp_path / "runs")
+    assert [(f.way, f.minutes, f.seed) for f in kept] == [("a", m, seed) for m in budgets for seed in (0, 1)]
     (tmp_path / "runs" / "a" / "0.01min-seed0" / "finding.json").unlink()  # as if it had been stopped before
     run_low_resource({"a": fresh}, *arguments)
     assert asked[4:] == [(2, 0)]

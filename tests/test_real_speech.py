@@ -2,9 +2,11 @@
 
 import hashlib
 import os
+import sys
 import tarfile
 from pathlib import Path
 
+import make_digits
 import numpy as np
 import pytest
 import soundfile
@@ -22,7 +24,9 @@ from kdkit.corpora.synthetic import build_synthetic, subset
 from kdkit.corpora.transcripts import clean, outside, spelled
 from kdkit.errors import ConfigError, DownloadError, ManifestError
 from kdkit.files import cache_folder
+from kdkit.lowresource import load_findings
 from kdkit.manifest import Utterance, read_manifest
+from kdkit.teachers import ASSETS
 from kdkit.text import decode, encode
 
 FSDD = Path(
@@ -392,6 +396,53 @@ def test_the_real_digits(tmp_path):
     assert {u.speaker for u in test} == {"theo"} and "theo" not in {u.speaker for u in train}
     assert sum(len(u.text.split()) for u in test) == 500
     assert not summarise(test).outside
+
+
+def test_the_study_of_digits_is_shared_and_taken_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(make_digits, "SPEAKERS", ("ben", "theo"))  # and not anna
+    out, root = tmp_path / "out", fake_digits(tmp_path / "fsdd")
+
+    def study(speakers, seeds, minutes):
+        lists = {"--speakers": speakers, "--seeds": seeds, "--minutes": minutes, "--gain-minutes": (0.1,)}
+        more = [str(word) for name, values in lists.items() for word in (name, *values)]
+        common = ["--root", str(root), "--out", str(out), "--steps", "2"]
+        monkeypatch.setattr(sys, "argv", ["make_digits.py", *common, *more])
+        make_digits.main()
+        kept = {path.stem: load_findings(path) for path in out.glob("digits_*.json")}
+        assert all(sum(f.words) == 70 and f.steps == 2 for found in kept.values() for f in found)
+        return {name: {(f.way, f.minutes, f.seed) for f in found} for name, found in kept.items()}
+
+    plain = {(way, minutes, 0) for way in ("scratch", "distilled") for minutes in (0.05, 0.1)}
+    first = {"digits_theo": plain | {("distilled, gain 20", 0.1, 0)}}
+    assert study(["theo"], [0], [0.05, 0.1]) == first
+    heard = {
+        u.speaker
+        for path in out.rglob("*.jsonl")
+        if path.stem.startswith("strings")
+        for u in read_manifest(path)
+    }
+    assert heard == {"ben", "theo"} and not list(out.rglob("*.safetensors"))  # only findings stay
+    made = {path: path.stat().st_mtime_ns for path in [*out.rglob("*.wav"), *out.rglob("finding.json")]}
+    both = study(["theo", "ben"], [0, 1], [0.05])
+    more = {(way, 0.05, seed) for way in ("scratch", "distilled") for seed in (0, 1)}
+    assert both == {"digits_theo": first["digits_theo"] | more, "digits_ben": more}
+    assert {path: path.stat().st_mtime_ns for path in made} == made  # nothing was done again
+
+
+def test_help_of_the_study_of_digits_has_examples(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["make_digits.py", "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        make_digits.main()
+    assert "python data_scripts/make_digits.py --speakers theo --seeds 0" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not FSDD.is_dir(), reason="the digit data is not here (set KDKIT_FSDD to its folder)")
+def test_shipped_findings_are_of_the_real_digits(tmp_path):
+    strings = make_digits.digit_strings(FSDD, "theo", tmp_path)
+    assert {u.speaker for u in strings["train"]} == {u.speaker for u in strings["dev"]}
+    assert {u.speaker for u in strings["test"]} == {"theo"}
+    shipped = load_findings(ASSETS / "digits_theo.json")
+    assert list(shipped[0].words) == [len(u.text.split()) for u in strings["test"]]
 
 
 # one's own

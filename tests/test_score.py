@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdkit.errors import TextError
-from kdkit.score import compare, describe_collapse, normalise, ratio_interval, score
+from kdkit.score import compare, describe_collapse, normalise, ratio_interval, score, verdict
 
 SENTENCE = st.lists(st.sampled_from(["the", "cat", "sat", "on", "a", "mat"]), max_size=6).map(" ".join)
 
@@ -99,6 +99,25 @@ def test_verdicts():
     assert compare(good, mixed).verdict == "inconclusive"
     assert compare(good, good).interval == (0, 0)
     assert compare(good, good).verdict == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    ("interval", "seeds", "word"),
+    [
+        ((0.1, 0.2), (), "better"),
+        ((0.1, 0.2), (0.3, 0.01), "better"),
+        ((0.1, 0.2), (0.3, -0.01), "inconclusive"),
+        ((0.1, 0.2), (0.3, 0), "inconclusive"),
+        ((0, 0.2), (0.1, 0.1), "inconclusive"),
+        ((-0.1, 0), (-0.1, -0.1), "inconclusive"),
+        ((-0.2, -0.1), (-0.3, 0.01), "inconclusive"),
+        ((-0.2, -0.1), (-0.3, -0.01), "worse"),
+        ((-0.2, -0.1), (), "worse"),
+        ((float("nan"), float("nan")), (0.1, 0.1), "inconclusive"),
+    ],
+)
+def test_a_verdict_asks_the_interval_and_every_seed(interval, seeds, word):
+    assert verdict(interval, seeds) == word
 
 
 def test_pairing_finds_a_small_difference_that_overlapping_intervals_hide():
