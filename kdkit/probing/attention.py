@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -14,15 +15,13 @@ from kdkit.manifest import Utterance
 from kdkit.score import ratio_interval
 
 
-@torch.inference_mode()
-def attention_weights(model: nn.Module, wave: Tensor) -> list[Tensor]:
-    """Weights of every layer for one utterance: ``wave`` (samples,) -> layers x (heads, T, T), each row sums to 1.
+@contextmanager
+def watched_attention(model: nn.Module) -> Iterator[list[Tensor]]:
+    """A list that fills as a SpeechModel hears one utterance: the weights (heads, T, T) of layer 1, of layer 2, ...
 
-    ``model``: a SpeechModel, or a Teacher. The encoder's attention never makes these (its kernel does without), so they
-    are worked out from each attention's input, an utterance at a time.
+    The encoder's attention never makes these (its kernel does without), so they are worked out from its input.
     """
-    model = getattr(model, "model", model)
-    weights, training = [], model.training
+    weights: list[Tensor] = []
     hooks = [
         layer.attention.register_forward_pre_hook(
             lambda module, call: weights.append(_weights(module, *call))
@@ -30,11 +29,25 @@ def attention_weights(model: nn.Module, wave: Tensor) -> list[Tensor]:
         for layer in model.encoder.layers
     ]
     try:
-        wave = wave.to(next(model.parameters()).device)
-        model.eval()(wave[None], torch.tensor([len(wave)], device=wave.device), padded=False)
+        yield weights
     finally:
         for hook in hooks:
             hook.remove()
+
+
+@torch.inference_mode()
+def attention_weights(model: nn.Module, wave: Tensor) -> list[Tensor]:
+    """Weights of every layer for one utterance: ``wave`` (samples,) -> layers x (heads, T, T), each row sums to 1.
+
+    ``model``: a SpeechModel, or a Teacher.
+    """
+    model = getattr(model, "model", model)
+    training = model.training
+    wave = wave.to(next(model.parameters()).device)
+    try:
+        with watched_attention(model) as weights:
+            model.eval()(wave[None], torch.tensor([len(wave)], device=wave.device), padded=False)
+    finally:
         model.train(training)
     return weights
 

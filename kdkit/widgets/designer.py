@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kdkit import plots
@@ -37,6 +38,7 @@ class Measured:
 
 
 _SECONDS = 5  # of audio, for MACs and latency
+_PATIENCE = 0.04  # seconds for the rounds of a measurement
 
 
 def macs(config: ModelConfig) -> float:
@@ -133,12 +135,13 @@ class StudentDesigner(Panel):
         return [button("measure latency", self.measure, "Times this structure here and now.")]
 
     def measure(self) -> float:
-        """Seconds of the chosen structure for one utterance of 5 s, in turns with the preset of its front-end."""
-        name = self.config
-        times = measure_latency({"it": SpeechModel(name).eval()}, self.measured.seconds, self.rounds)
-        self.own_times[name] = float(np.median(times["it"]))
+        """Seconds of the chosen structure for one utterance of 5 s; fewer rounds for a slow one, as somebody waits."""
+        config, (estimate, _) = self.config, self.latency(self.config)
+        rounds = max(1, min(self.rounds, round(_PATIENCE / estimate)))
+        times = measure_latency({"it": SpeechModel(config).eval()}, self.measured.seconds, rounds)
+        self.own_times[config] = float(np.median(times["it"]))
         self.redraw()
-        return self.own_times[name]
+        return self.own_times[config]
 
     def latency(self, config: ModelConfig) -> tuple[float, bool]:
         """Seconds for an utterance, and whether they were measured."""
@@ -161,38 +164,40 @@ class StudentDesigner(Panel):
             "measured": measured,
         }
 
-    def figure(self) -> Figure:
-        facts, config = self.facts(), self.config
+    def layout(self) -> Figure:
         figure = plots.Picture(figsize=(11.5, 3.6))
         grid = figure.add_gridspec(1, 3, left=0.07, right=0.985, top=0.86, bottom=0.17, wspace=0.3)
-        left, middle, right = (figure.add_subplot(place) for place in grid)
-        shown = {name: preset(name) for name in self.presets}
-        for axes, value, label in (
-            (left, lambda c: macs(c) / 1e9, "GMAC for 1 s of audio"),
-            (middle, lambda c: 1e3 * self.latency(c)[0], f"ms for {self.measured.seconds:g} s of audio"),
-        ):
-            for name, one in shown.items():
-                colour = plots.BLUE if one.front_end == "waveform" else plots.ORANGE
-                marker = "^" if one.layers > 4 else "s"
-                axes.plot(parameters(one) / 1e6, value(one), marker, color=colour, markersize=8, label=name)
-            axes.plot(
-                facts["parameters"] / 1e6, value(config), "*", color=plots.RED, markersize=17, label=OWN
-            )
-            axes.axvline(self.budget / 1e6, color="0.3", linestyle="--", linewidth=1)
-            axes.set(xlabel="parameters (million)", ylabel=label)
-            axes.set(xlim=(0, 1.1 * axes.get_xlim()[1]), ylim=(0, 1.1 * axes.get_ylim()[1]))
+        left, middle, right = (figure.add_subplot(place, xlabel="parameters (million)") for place in grid)
+        left.set_ylabel("GMAC for 1 s of audio")
+        middle.set_ylabel(f"ms for {self.measured.seconds:g} s of audio")
+        for axes in (left, middle):
             axes.grid(alpha=0.3)
         left.set_title(f"dashed: budget of {self.budget / 1e6:.2f} M", fontsize=10, y=1.0)
-        words = "measured" if facts["measured"] else "estimated"
+        right.set_title("where they are", fontsize=10, y=1.0)
+        right.invert_yaxis()
+        return figure
+
+    def draw(self, left: Axes, middle: Axes, right: Axes) -> None:
+        configs = {name: preset(name) for name in self.presets} | {OWN: self.config}
+        sizes = [parameters(config) / 1e6 for config in configs.values()]
+        for axes, values in (
+            (left, [macs(config) / 1e9 for config in configs.values()]),
+            (middle, [1e3 * self.latency(config)[0] for config in configs.values()]),
+        ):
+            for (name, config), size, value in zip(configs.items(), sizes, values, strict=True):
+                colour = plots.BLUE if config.front_end == "waveform" else plots.ORANGE
+                marker, area = "^" if config.layers > 4 else "s", 8
+                if name == OWN:
+                    colour, marker, area = plots.RED, "*", 17
+                axes.plot(size, value, marker, color=colour, markersize=area, label=name)
+            axes.axvline(self.budget / 1e6, color="0.3", linestyle="--", linewidth=1)
+            axes.set(xlim=(0, 1.15 * max(*sizes, self.budget / 1e6)), ylim=(0, 1.15 * max(values)))
+        words = "measured" if self.facts()["measured"] else "estimated"
         middle.set_title(f"latency, yours {words}", fontsize=10, y=1.0)
         left.legend(fontsize=7, loc="best")
-        names, sizes = zip(*parts(config).items(), strict=True)
-        right.barh(range(len(names)), [size / 1e6 for size in sizes], color=plots.BLUE)
+        names, counts = zip(*parts(self.config).items(), strict=True)
+        right.barh(range(len(names)), [count / 1e6 for count in counts], color=plots.BLUE)
         right.set_yticks(range(len(names)), names, fontsize=9)
-        right.invert_yaxis()
-        right.set(xlabel="parameters (million)")
-        right.set_title("where they are", fontsize=10, y=1.0)
-        return figure
 
     def words(self) -> str:
         facts = self.facts()

@@ -8,6 +8,7 @@ from html import escape
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor
@@ -16,7 +17,7 @@ from kdkit import plots
 from kdkit.activations import Frames
 from kdkit.audio import read_audio
 from kdkit.manifest import Utterance
-from kdkit.probing.attention import attention_weights
+from kdkit.probing.attention import watched_attention
 from kdkit.probing.cka import linear_cka
 from kdkit.probing.phones import PhoneProbe
 from kdkit.teachers import Teacher
@@ -75,12 +76,12 @@ class LayerExplorer(Panel):
             teacher = self.models[model]
             wave = read_audio(self.utterances[utterance].audio)
             device = next(teacher.model.parameters()).device
-            with torch.no_grad():
+            with torch.no_grad(), watched_attention(teacher.model) as attention:
                 output = teacher.hidden(wave[None].to(device), torch.tensor([len(wave)], device=device))
                 book = teacher.codebook
                 ids = None if book is None else book(output.last[0]).argmax(-1).cpu().numpy()
             hidden = [h[0].float().cpu().numpy() for h in output.hidden]
-            self._seen[key] = _Seen(hidden, attention_weights(teacher, wave), ids)
+            self._seen[key] = _Seen(hidden, attention, ids)
         return self._seen[key]
 
     def ids(self, model: str, layer: int) -> tuple[str, np.ndarray | None]:
@@ -103,36 +104,45 @@ class LayerExplorer(Panel):
             pairs.append((self.state["other"], self.state["other_layer"]))
         return pairs
 
-    def figure(self) -> Figure:
-        pairs, utterance = self.shown(), self.utterances[self.state["utterance"]]
-        figure = plots.Picture(figsize=(11.5, 0.5 + 3.2 * len(pairs)))
+    def shape(self) -> int:
+        return len(self.shown())
+
+    def layout(self) -> Figure:
+        rows = self.shape()
+        figure = plots.Picture(figsize=(11.5, 0.5 + 3.2 * rows))
         edge = 0.5 / figure.get_figheight()
         outer = figure.add_gridspec(
-            len(pairs), 3, width_ratios=(3.4, 1.15, 1.25), left=0.04, right=0.985, top=1 - edge, bottom=edge,
+            rows, 3, width_ratios=(3.4, 1.15, 1.25), left=0.04, right=0.985, top=1 - edge, bottom=edge,
             wspace=0.22, hspace=0.5,
         )  # fmt: skip
-        for row, (model, layer) in enumerate(pairs):
+        for row in range(rows):
             strip = outer[row, 0].subgridspec(2, 1, height_ratios=(5, 1), hspace=0.08)
-            axes = [figure.add_subplot(place) for place in (strip[0], strip[1], outer[row, 1], outer[row, 2])]
-            seen = self.seen(model, self.state["utterance"])
-            drawing.draw_standardised(axes[0], seen.hidden[layer], utterance.phones, names=row == 0)
-            axes[0].set_ylabel(f"{model} H{layer}", fontsize=9)
-            axes[0].tick_params(labelbottom=False)
-            whose, ids = self.ids(model, layer)
-            drawing.draw_ids(axes[1], ids, len(seen.hidden[layer]), whose)
-            head = min(self.state["head"], len(seen.attention[0])) - 1
-            if layer:
-                drawing.draw_attention(axes[2], seen.attention[layer - 1][head])
-                axes[2].set_title(f"attention, head {head + 1}", fontsize=9, y=1.0)
-            else:
-                axes[2].axis("off")
-                axes[2].text(0.5, 0.5, "H0 is the input:\nno attention yet", ha="center", va="center")
-            if model in self.probes:
-                drawing.draw_accuracy(axes[3], self.probes[model], layer)
-            else:
-                axes[3].axis("off")
-                axes[3].text(0.5, 0.5, "not probed", ha="center", va="center")
+            states = figure.add_subplot(strip[0])
+            states.yaxis.label.set_fontsize(9)
+            states.tick_params(labelbottom=False)
+            for place in (strip[1], outer[row, 1], outer[row, 2]):
+                figure.add_subplot(place)
         return figure
+
+    def draw(self, *axes: Axes) -> None:
+        utterance = self.utterances[self.state["utterance"]]
+        for row, (model, layer) in enumerate(self.shown()):
+            states, strip, looks, curve = axes[4 * row : 4 * row + 4]
+            seen = self.seen(model, self.state["utterance"])
+            label = f"{model} H{layer}"
+            drawing.draw_standardised(states, seen.hidden[layer], label, utterance.phones, names=row == 0)
+            whose, ids = self.ids(model, layer)
+            drawing.draw_ids(strip, ids, len(seen.hidden[layer]), whose)
+            if layer:
+                head = min(self.state["head"], len(seen.attention[0])) - 1
+                drawing.draw_attention(looks, seen.attention[layer - 1][head])
+                looks.set_title(f"attention, head {head + 1}", fontsize=9, y=1.0)
+            else:
+                drawing.say(looks, "H0 is the input:\nno attention yet")
+            if model in self.probes:
+                drawing.draw_accuracy(curve, self.probes[model], layer)
+            else:
+                drawing.say(curve, "not probed")
 
     def likeness(self) -> float | None:
         """Linear CKA of the two layers on this utterance's frames, None where only one is shown."""
