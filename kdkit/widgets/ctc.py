@@ -101,6 +101,8 @@ class CTCViewer(Panel):
         low.set_ylabel("words", fontsize=9)
         for axes in (top, middle):
             axes.tick_params(labelbottom=False)
+        for axes, left in ((top, 34), (middle, 34), (low, 8)):
+            drawing.place_labels(axes, left)
         return figure
 
     def draw(self, top: Axes, middle: Axes, low: Axes) -> None:

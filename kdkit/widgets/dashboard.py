@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from kdkit import plots
 from kdkit.runlog import read_rows
 from kdkit.training import train
+from kdkit.widgets import drawing
 from kdkit.widgets.panel import Panel, button, slider
 
 _EVERY = 1.0  # seconds between two pictures of a running training
@@ -198,6 +199,7 @@ class TrainingDashboard(Panel):
         for place, key in zip(grid, self.keys, strict=True):
             axes = figure.add_subplot(place, xlabel="step", ylabel=self.labels.get(key, key))
             axes.grid(alpha=0.3)
+            drawing.place_labels(axes, 40)
         return figure
 
     def draw(self, *axes: Axes) -> None:

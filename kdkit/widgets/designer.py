@@ -14,6 +14,7 @@ from kdkit import plots
 from kdkit.frontends import num_frames
 from kdkit.models import ModelConfig, SpeechModel, parameter_count, preset
 from kdkit.structures import count_macs, measure_latency
+from kdkit.widgets import drawing
 from kdkit.widgets.panel import Panel, button, choice, slider
 
 OWN = "my own"
@@ -172,6 +173,8 @@ class StudentDesigner(Panel):
         middle.set_ylabel(f"ms for {self.measured.seconds:g} s of audio")
         for axes in (left, middle):
             axes.grid(alpha=0.3)
+        for axes in (left, middle, right):
+            drawing.place_labels(axes, 34)
         left.set_title(f"dashed: budget of {self.budget / 1e6:.2f} M", fontsize=10, y=1.0)
         right.set_title("where they are", fontsize=10, y=1.0)
         right.invert_yaxis()

@@ -1,7 +1,7 @@
 """Parts of pictures that widgets put together: each draws into empty axes that it is given.
 
-A widget redraws while somebody waits, and texts are what takes longest: few ticks, and titles at a place that is given
-(else matplotlib measures every tick label to find one).
+A widget redraws while somebody waits, and texts are what takes longest: few ticks, and titles and labels at a place
+that is given (else matplotlib measures every tick label to find one).
 """
 
 from __future__ import annotations
@@ -17,6 +17,13 @@ from kdkit.plots.style import BLUE, GREEN, HEAT, ORANGE, PINK, RED, SKY, YELLOW
 
 _PALE = (SKY, ORANGE, GREEN, YELLOW, PINK, BLUE, RED)
 _PALE_MAP = ListedColormap(_PALE)
+
+
+def place_labels(axes, left: float, below: float = 21) -> None:
+    """The axes' labels at so many points from them: beyond the longest tick label that there may be."""
+    width, height = 72 * axes.figure.get_size_inches() * axes.get_position().size
+    axes.xaxis.set_label_coords(0.5, -below / height)
+    axes.yaxis.set_label_coords(-left / width, 0.5)
 
 
 def wipe(axes) -> None:
@@ -45,7 +52,7 @@ def draw_ids(axes, ids, frames: int, label: str = "") -> None:
     end = 0.02 * frames + 0.005
     axes.set(xlim=(0, end), ylim=(-0.5, 0.5), yticks=[])
     axes.set_xlabel(f"time (s); ids: {label}" if label else "time (s)")
-    axes.set_ylabel("" if ids is None else "ids", fontsize=9)
+    axes.set_ylabel("" if ids is None else "ids")
     if ids is None:
         axes.text(end / 2, 0, "no clusters of this layer", ha="center", va="center", fontsize=9)
         return
@@ -78,7 +85,7 @@ def draw_attention(axes, weights) -> None:
     axes.imshow(weights, origin="lower", extent=(0, end, 0, end), cmap=HEAT, vmin=0, vmax=top, aspect="auto")
     axes.locator_params(nbins=4)
     axes.set_xlabel("looked at (s)")
-    axes.set_ylabel("looks (s)", fontsize=9)
+    axes.set_ylabel("looks (s)")
 
 
 def draw_accuracy(axes, probe, layer: int) -> None:

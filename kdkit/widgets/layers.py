@@ -117,11 +117,11 @@ class LayerExplorer(Panel):
         )  # fmt: skip
         for row in range(rows):
             strip = outer[row, 0].subgridspec(2, 1, height_ratios=(5, 1), hspace=0.08)
-            states = figure.add_subplot(strip[0])
-            states.yaxis.label.set_fontsize(9)
-            states.tick_params(labelbottom=False)
-            for place in (strip[1], outer[row, 1], outer[row, 2]):
-                figure.add_subplot(place)
+            for place, left in ((strip[0], 8), (strip[1], 8), (outer[row, 1], 18), (outer[row, 2], 18)):
+                axes = figure.add_subplot(place)
+                axes.yaxis.label.set_fontsize(9)
+                drawing.place_labels(axes, left)
+            figure.axes[4 * row].tick_params(labelbottom=False)
         return figure
 
     def draw(self, *axes: Axes) -> None:

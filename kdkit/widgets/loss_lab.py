@@ -150,7 +150,7 @@ class LossLab(Panel):
             loss.backward()
             self.optimiser.step()
             self.steps += 1
-            if left % 4 == 0:
+            if left % 5 == 0:
                 self.redraw()
 
     # --- what is shown ----------------------------------------------------------------------------------------
@@ -170,6 +170,8 @@ class LossLab(Panel):
         lower = grid[1].subgridspec(1, 3, width_ratios=(2.2, 1, 1), wspace=0.45)
         ids, parts, pulls = (figure.add_subplot(place) for place in lower)
         ids.set_ylabel("probability (%)")
+        for axes in figure.axes:
+            drawing.place_labels(axes, 30)
         for axes, title in ((parts, "loss, weighted"), (pulls, "gradient norm x 1000")):
             axes.set_title(title, fontsize=10, y=1.0)
             axes.tick_params(axis="x", labelsize=8)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import base64
 import gc
 import html
-import io
+import struct
 import threading
 import zlib
 from collections.abc import Callable, Hashable
@@ -23,7 +23,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.image import imsave
 
 from kdkit.errors import ConfigError
 from kdkit.widgets import drawing
@@ -192,10 +191,23 @@ def to_png(figure: Figure, dpi: int = DPI) -> bytes:
     usual, figure.dpi = figure.dpi, dpi
     canvas.draw()
     figure.dpi = usual
-    buffer = io.BytesIO()
-    pixels = np.asarray(canvas.renderer.buffer_rgba())[..., :3]
-    imsave(buffer, pixels, format="png", pil_kwargs={"compress_level": 1, "compress_type": zlib.Z_RLE})
-    return buffer.getvalue()
+    return _encode(np.asarray(canvas.renderer.buffer_rgba())[..., :3])
+
+
+def _encode(pixels: np.ndarray) -> bytes:
+    """PNG of (height, width, 3) bytes. Libraries try five filters on every row, which takes three times as long."""
+    height, width, _ = pixels.shape
+    rows = np.zeros((height, 1 + 3 * width), np.uint8)  # 0 before a row: no filter
+    rows[:, 1:] = pixels.reshape(height, -1)
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)),  # 8 bits of red, green and blue
+        (b"IDAT", zlib.compress(rows, level=1)),
+        (b"IEND", b""),
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
 
 
 def player(wave, rate: int = 16_000, label: str = "") -> str:
