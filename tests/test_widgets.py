@@ -20,6 +20,7 @@ from kdkit.errors import ConfigError
 from kdkit.losses import discriminative_loss, regression_loss
 from kdkit.models import PRESETS, ModelConfig, SpeechModel, preset
 from kdkit.ngram import estimate
+from kdkit.plots import Picture
 from kdkit.structures import count_macs, count_parameters
 from kdkit.teachers import Teacher
 from kdkit.training import TrainConfig
@@ -62,14 +63,13 @@ class Numbers(Panel):
         super().__init__(high=slider("high", 2, 0, 5))
         self.places = []
 
-    def figure(self):
-        from kdkit.plots import Picture
-
+    def layout(self):
         figure = Picture(figsize=(4, 3))
-        axes = figure.add_axes((0.1, 0.1, 0.8, 0.8))
-        axes.bar([0], [self.state["high"]])
-        axes.set(xlim=(0, 10), ylim=(0, 5))
+        figure.add_axes((0.1, 0.1, 0.8, 0.8), xlim=(0, 10), ylim=(0, 5))
         return figure
+
+    def draw(self, axes):
+        axes.bar([0], [self.state["high"]])
 
     def clicked(self, axes, x, y):
         self.places.append((axes, x, y))

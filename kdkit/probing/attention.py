@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,15 +17,16 @@ from kdkit.score import ratio_interval
 
 
 @contextmanager
-def watched_attention(model: nn.Module) -> Iterator[list[Tensor]]:
-    """A list that fills as a SpeechModel hears one utterance: the weights (heads, T, T) of layer 1, of layer 2, ...
+def watched_attention(model: nn.Module) -> Iterator[list[Callable[[], Tensor]]]:
+    """A list that fills as a SpeechModel hears one utterance: functions that give weights (heads, T, T), by layer.
 
-    The encoder's attention never makes these (its kernel does without), so they are worked out from its input.
+    The encoder's attention never makes weights (its kernel does without): they are worked out from its input, here when
+    they are asked for.
     """
-    weights: list[Tensor] = []
+    weights: list[Callable[[], Tensor]] = []
     hooks = [
         layer.attention.register_forward_pre_hook(
-            lambda module, call: weights.append(_weights(module, *call))
+            lambda module, call: weights.append(partial(_weights, module, *call))
         )
         for layer in model.encoder.layers
     ]
@@ -49,9 +51,10 @@ def attention_weights(model: nn.Module, wave: Tensor) -> list[Tensor]:
             model.eval()(wave[None], torch.tensor([len(wave)], device=wave.device), padded=False)
     finally:
         model.train(training)
-    return weights
+    return [work_out() for work_out in weights]
 
 
+@torch.no_grad()
 def _weights(attention: Attention, x: Tensor, mask: Tensor | None, bias: Tensor | None = None) -> Tensor:
     q, k, _ = attention.qkv(x).unflatten(-1, (3, attention.heads, -1)).permute(2, 0, 3, 1, 4)
     logits = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5  # (1, heads, T, T)

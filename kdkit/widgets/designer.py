@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.polynomial import Polynomial
 
 from kdkit import plots
 from kdkit.frontends import num_frames
@@ -44,16 +45,21 @@ _PATIENCE = 0.04  # seconds for the rounds of a measurement
 
 def macs(config: ModelConfig) -> float:
     """What :func:`kdkit.structures.count_macs` gives, fast enough for a slider: layers are alike, one is counted."""
-    frames = num_frames(16_000 * _SECONDS)
-    one = frames * (4 * config.dim**2 + 2 * config.dim * config.ffn + 2 * frames * config.dim) / _SECONDS
-    return _macs_without_layers(replace(config, layers=1, ffn=32, heads=1)) + config.layers * one
+    thin = replace(config, layers=1, dim=config.pos_groups, ffn=32, heads=1)
+    return float(_macs_beside_layers(thin)(config.dim)) + config.layers * _macs_of_layer(config)
 
 
-@lru_cache(maxsize=512)
-def _macs_without_layers(thin: ModelConfig) -> float:
+def _macs_of_layer(config: ModelConfig) -> float:
     frames = num_frames(16_000 * _SECONDS)
-    layer = frames * (4 * thin.dim**2 + 2 * thin.dim * thin.ffn + 2 * frames * thin.dim) / _SECONDS
-    return count_macs(thin, seconds=_SECONDS) - layer
+    return frames * (4 * config.dim**2 + 2 * config.dim * config.ffn + 2 * frames * config.dim) / _SECONDS
+
+
+@lru_cache(maxsize=64)
+def _macs_beside_layers(thin: ModelConfig) -> Polynomial:
+    """Front-end and positions: a parabola over the width, through three widths that are counted."""
+    some = [replace(thin, dim=times * thin.dim) for times in (1, 2, 3)]
+    counts = [count_macs(config, seconds=_SECONDS) - _macs_of_layer(config) for config in some]
+    return Polynomial.fit([config.dim for config in some], counts, deg=2)
 
 
 class StudentDesigner(Panel):

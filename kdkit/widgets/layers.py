@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -30,7 +30,7 @@ class _Seen:
     """One utterance through one model."""
 
     hidden: list[np.ndarray]  # H^0 .. H^L, each (T, D)
-    attention: list[Tensor]  # of layers 1 .. L: (heads, T, T)
+    attention: list[Callable[[], Tensor]]  # of layers 1 .. L: gives (heads, T, T)
     ids: np.ndarray | None  # (T,) of the teacher's codebook
 
 
@@ -68,6 +68,11 @@ class LayerExplorer(Panel):
             other_layer=slider("its layer", layers, 0, layers),
             head=slider("head", 1, 1, heads),
         )
+        for name, model in self.models.items():  # a choice later need not wait
+            for number in range(len(self.utterances)):
+                self.seen(name, number)
+            for layer in range(model.config.layers + 1) if name in self.frames else ():
+                self.codes(name, layer)
 
     def seen(self, model: str, utterance: int) -> _Seen:
         """Hidden states, attention and codebook ids, computed once."""
@@ -88,14 +93,18 @@ class LayerExplorer(Panel):
         """Cluster ids (T,) of the present utterance, and whose they are: k-means of that layer, or the codebook."""
         seen = self.seen(model, self.state["utterance"])
         if model in self.frames:
-            key = (model, layer)
-            if key not in self._kmeans:
-                x = np.asarray(self.frames[model].features[2 + layer], dtype=np.float32)
-                self._kmeans[key] = _quick_kmeans(self.clusters, x)
-            return f"k-means of H{layer}", self._kmeans[key].predict(seen.hidden[layer])
+            return f"k-means of H{layer}", self.codes(model, layer).predict(seen.hidden[layer])
         if layer == len(seen.hidden) - 1 and seen.ids is not None:
             return "codebook", seen.ids
         return "", None
+
+    def codes(self, model: str, layer: int) -> MiniBatchKMeans:
+        """Clusters of a layer of the frames, made once."""
+        key = (model, layer)
+        if key not in self._kmeans:
+            x = np.asarray(self.frames[model].features[2 + layer], dtype=np.float32)
+            self._kmeans[key] = _quick_kmeans(self.clusters, x)
+        return self._kmeans[key]
 
     def shown(self) -> list[tuple[str, int]]:
         """(model, layer) of each of the one or two pictures."""
@@ -134,8 +143,9 @@ class LayerExplorer(Panel):
             whose, ids = self.ids(model, layer)
             drawing.draw_ids(strip, ids, len(seen.hidden[layer]), whose)
             if layer:
-                head = min(self.state["head"], len(seen.attention[0])) - 1
-                drawing.draw_attention(looks, seen.attention[layer - 1][head])
+                weights = seen.attention[layer - 1]()
+                head = min(self.state["head"], len(weights)) - 1
+                drawing.draw_attention(looks, weights[head])
                 looks.set_title(f"attention, head {head + 1}", fontsize=9, y=1.0)
             else:
                 drawing.say(looks, "H0 is the input:\nno attention yet")

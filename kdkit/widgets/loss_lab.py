@@ -150,7 +150,7 @@ class LossLab(Panel):
             loss.backward()
             self.optimiser.step()
             self.steps += 1
-            if left % 5 == 0:
+            if left % 4 == 0:
                 self.redraw()
 
     # --- what is shown ----------------------------------------------------------------------------------------
