@@ -34,6 +34,16 @@ class _Seen:
     ids: np.ndarray | None  # (T,) of the teacher's codebook
 
 
+def _see(teacher: Teacher, utterance: Utterance) -> _Seen:
+    wave = read_audio(utterance.audio)
+    device = next(teacher.model.parameters()).device
+    with torch.no_grad(), watched_attention(teacher.model) as attention:
+        output = teacher.hidden(wave[None].to(device), torch.tensor([len(wave)], device=device))
+        book = teacher.codebook
+        ids = None if book is None else book(output.last[0]).argmax(-1).cpu().numpy()
+    return _Seen([h[0].float().cpu().numpy() for h in output.hidden], attention, ids)
+
+
 class LayerExplorer(Panel):
     """What does a layer make of an utterance?
 
@@ -53,9 +63,17 @@ class LayerExplorer(Panel):
         clusters: int = 50,
     ):
         self.models, self.utterances = dict(models), list(utterances)
-        self.probes, self.frames, self.clusters = dict(probes or {}), dict(frames or {}), clusters
-        self._seen: dict[tuple[str, int], _Seen] = {}
-        self._kmeans: dict[tuple[str, int], MiniBatchKMeans] = {}
+        self.probes = dict(probes or {})
+        self._seen = {  # all: no wait later
+            name: [_see(model, utterance) for utterance in self.utterances]
+            for name, model in self.models.items()
+        }
+        self._ids: dict[tuple[str, int], list[np.ndarray]] = {}  # of every utterance
+        for name in self.models.keys() & (frames or {}).keys():
+            for layer, hidden in enumerate(zip(*(seen.hidden for seen in self._seen[name]), strict=True)):
+                x = np.asarray(frames[name].features[2 + layer], dtype=np.float32)
+                codes = _quick_kmeans(clusters, x)
+                self._ids[name, layer] = [codes.predict(states) for states in hidden]
         layers = min(model.config.layers for model in self.models.values())
         heads = min(model.config.heads for model in self.models.values())
         names = list(self.models)
@@ -68,43 +86,19 @@ class LayerExplorer(Panel):
             other_layer=slider("its layer", layers, 0, layers),
             head=slider("head", 1, 1, heads),
         )
-        for name, model in self.models.items():  # a choice later need not wait
-            for number in range(len(self.utterances)):
-                self.seen(name, number)
-            for layer in range(model.config.layers + 1) if name in self.frames else ():
-                self.codes(name, layer)
 
     def seen(self, model: str, utterance: int) -> _Seen:
-        """Hidden states, attention and codebook ids, computed once."""
-        key = (model, utterance)
-        if key not in self._seen:
-            teacher = self.models[model]
-            wave = read_audio(self.utterances[utterance].audio)
-            device = next(teacher.model.parameters()).device
-            with torch.no_grad(), watched_attention(teacher.model) as attention:
-                output = teacher.hidden(wave[None].to(device), torch.tensor([len(wave)], device=device))
-                book = teacher.codebook
-                ids = None if book is None else book(output.last[0]).argmax(-1).cpu().numpy()
-            hidden = [h[0].float().cpu().numpy() for h in output.hidden]
-            self._seen[key] = _Seen(hidden, attention, ids)
-        return self._seen[key]
+        """Hidden states, attention and codebook ids."""
+        return self._seen[model][utterance]
 
     def ids(self, model: str, layer: int) -> tuple[str, np.ndarray | None]:
         """Cluster ids (T,) of the present utterance, and whose they are: k-means of that layer, or the codebook."""
+        if (model, layer) in self._ids:
+            return f"k-means of H{layer}", self._ids[model, layer][self.state["utterance"]]
         seen = self.seen(model, self.state["utterance"])
-        if model in self.frames:
-            return f"k-means of H{layer}", self.codes(model, layer).predict(seen.hidden[layer])
         if layer == len(seen.hidden) - 1 and seen.ids is not None:
             return "codebook", seen.ids
         return "", None
-
-    def codes(self, model: str, layer: int) -> MiniBatchKMeans:
-        """Clusters of a layer of the frames, made once."""
-        key = (model, layer)
-        if key not in self._kmeans:
-            x = np.asarray(self.frames[model].features[2 + layer], dtype=np.float32)
-            self._kmeans[key] = _quick_kmeans(self.clusters, x)
-        return self._kmeans[key]
 
     def shown(self) -> list[tuple[str, int]]:
         """(model, layer) of each of the one or two pictures."""
