@@ -16,10 +16,12 @@ import html
 import struct
 import threading
 import zlib
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 
 import ipywidgets
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -124,7 +126,7 @@ class Panel:
         """Draws the present state, where there is somebody to see it."""
         if self._box is None:
             return
-        with self._drawing:
+        with self._drawing, _one_thread():
             png = to_png(self.figure())
             self.figures_drawn += 1
             self._words.value = self.words()
@@ -183,6 +185,17 @@ def _look_away_from_what_is_loaded() -> None:
     gc.unfreeze()
     gc.collect()
     gc.freeze()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Torch works in this thread alone: what a picture asks of it is done before others would be awake."""
+    usual = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(usual)
 
 
 def to_png(figure: Figure, dpi: int = DPI) -> bytes:
