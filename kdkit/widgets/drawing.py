@@ -34,6 +34,7 @@ def wipe(axes) -> None:
             artist.remove()
     if legend := axes.get_legend():
         legend.remove()
+    axes.set_prop_cycle(None)
     axes.relim()
 
 
