@@ -203,8 +203,9 @@ def to_png(figure: Figure, dpi: int = DPI) -> bytes:
     canvas = figure.canvas if isinstance(figure.canvas, FigureCanvasAgg) else FigureCanvasAgg(figure)
     usual, figure.dpi = figure.dpi, dpi
     canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())[..., :3]
     figure.dpi = usual
-    return _encode(np.asarray(canvas.renderer.buffer_rgba())[..., :3])
+    return _encode(pixels)
 
 
 def _encode(pixels: np.ndarray) -> bytes:
