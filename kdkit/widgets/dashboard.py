@@ -199,7 +199,7 @@ class TrainingDashboard(Panel):
         for place, key in zip(grid, self.keys, strict=True):
             axes = figure.add_subplot(place, xlabel="step", ylabel=self.labels.get(key, key))
             axes.grid(alpha=0.3)
-            drawing.place_labels(axes, 40)
+            drawing.place_labels(axes, 48)
         return figure
 
     def draw(self, *axes: Axes) -> None:

@@ -180,7 +180,7 @@ class StudentDesigner(Panel):
         for axes in (left, middle):
             axes.grid(alpha=0.3)
         for axes in (left, middle, right):
-            drawing.place_labels(axes, 34)
+            drawing.place_labels(axes, 42)
         left.set_title(f"dashed: budget of {self.budget / 1e6:.2f} M", fontsize=10, y=1.0)
         right.set_title("where they are", fontsize=10, y=1.0)
         right.invert_yaxis()

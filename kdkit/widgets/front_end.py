@@ -145,7 +145,7 @@ class FrontEndLab(Panel):
         for axes in upper:
             axes.tick_params(labelbottom=False)
         for axes in figure.axes:
-            drawing.place_labels(axes, 44)
+            drawing.place_labels(axes, 48)
         last.set_xlabel("time (s); click to choose a frame")
         if reading:
             last.set_ylim(-0.1, 1.05)

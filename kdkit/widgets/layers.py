@@ -120,7 +120,7 @@ class LayerExplorer(Panel):
         )  # fmt: skip
         for row in range(rows):
             strip = outer[row, 0].subgridspec(2, 1, height_ratios=(5, 1), hspace=0.08)
-            for place, left in ((strip[0], 8), (strip[1], 8), (outer[row, 1], 18), (outer[row, 2], 18)):
+            for place, left in ((strip[0], 8), (strip[1], 8), (outer[row, 1], 30), (outer[row, 2], 30)):
                 axes = figure.add_subplot(place)
                 axes.yaxis.label.set_fontsize(9)
                 drawing.place_labels(axes, left)

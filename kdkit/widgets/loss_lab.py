@@ -171,7 +171,7 @@ class LossLab(Panel):
         ids, parts, pulls = (figure.add_subplot(place) for place in lower)
         ids.set_ylabel("probability (%)")
         for axes in figure.axes:
-            drawing.place_labels(axes, 30)
+            drawing.place_labels(axes, 34)
         for axes, title in ((parts, "loss, weighted"), (pulls, "gradient norm x 1000")):
             axes.set_title(title, fontsize=10, y=1.0)
             axes.tick_params(axis="x", labelsize=8)
