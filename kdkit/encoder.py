@@ -97,15 +97,20 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float)
     scores of a chunk of heads (and, for long utterances, of queries) stay in the processor's cache.
     """
     added = mask is not None and mask.dtype != torch.bool  # WavLM's positions
-    by_products = q.device.type == "cpu" and q.dtype == torch.bfloat16 and not has_amx() and not added
-    if by_products and not torch.compiler.is_compiling():
+    by_products = q.device.type == "cpu" and q.dtype == torch.bfloat16 and not added
+    if by_products and not torch.compiler.is_compiling() and not has_amx():
         return _attend_by_products(q, k, v, mask, dropout)
-    dtype, options = q.dtype, {"attn_mask": mask, "dropout_p": dropout}
-    if q.device.type == "cpu" and dtype == torch.bfloat16 and q.requires_grad:
-        options["attn_mask"] = mask.float() if added else mask
-        with torch.autocast("cpu", enabled=False):
-            return F.scaled_dot_product_attention(q.float(), k.float(), v.float(), **options).to(dtype)
-    return F.scaled_dot_product_attention(q, k, v, **options)
+    if q.device.type == "cpu" and q.requires_grad:
+        return _attend_and_learn(q, k, v, mask, dropout)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+
+
+@torch.compiler.disable  # torch 2.11 compiles a backward pass of it that knows one length only
+def _attend_and_learn(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
+    mask = mask if mask is None or mask.dtype == torch.bool else mask.float()
+    with torch.autocast("cpu", enabled=False):
+        y = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=mask, dropout_p=dropout)
+    return y.to(q.dtype)
 
 
 def _attend_by_products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
@@ -152,6 +157,9 @@ class Layer(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(dropout)
 
+    def residual(self, x: Tensor, branch: Tensor) -> Tensor:
+        return torch.add(branch, x, alpha=self.residual_scale)
+
     def feed_forward(self, x: Tensor) -> Tensor:
         return self.dropout(self.ffn_out(self.dropout(F.gelu(self.ffn_in(x)))))
 
@@ -159,8 +167,8 @@ class Layer(nn.Module):
         if self.pre_norm:
             x = x + self.dropout(self.attention(self.norm1(x), mask, bias))
             return x + self.feed_forward(self.norm2(x))
-        x = self.norm1(self.residual_scale * x + self.dropout(self.attention(x, mask, bias)))
-        return self.norm2(self.residual_scale * x + self.feed_forward(x))
+        x = self.norm1(self.residual(x, self.dropout(self.attention(x, mask, bias))))
+        return self.norm2(self.residual(x, self.feed_forward(x)))
 
 
 class Encoder(nn.Module):

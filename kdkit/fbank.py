@@ -87,7 +87,8 @@ class Fbank(nn.Module):
         if by_product:
             power = (frames @ self.fourier).square().unflatten(-1, (2, -1)).sum(-2)  # (B, T, 257)
         else:
-            power = torch.fft.rfft(frames, n=self.fft).abs().square()
+            spectrum = torch.fft.rfft(frames, n=self.fft)
+            power = spectrum.real.square() + spectrum.imag.square()
         return (power @ self.filters).clamp_min(self.smallest).log()
 
 
@@ -177,10 +178,15 @@ class FbankFrontEnd(nn.Module):
 
     def forward(self, waves: Tensor, lengths: Tensor, padded: bool = True) -> Tensor:
         x = self.features(waves, lengths).to(self.conv.weight.dtype)
-        x = F.glu(self.conv(x.transpose(1, 2)), dim=1)  # (B, dim, T)
         total = num_frames(waves.shape[-1])  # a padded wave can hold half a hop more than the CNN would take
-        x = x[..., :total].transpose(1, 2).to(self.projection.weight.dtype)
-        return self.dropout(self.projection(x))
+        x = F.glu(self.convolve(x)[:, :total])
+        return self.dropout(self.projection(x.to(self.projection.weight.dtype)))
+
+    def convolve(self, x: Tensor) -> Tensor:
+        """``conv`` of (B, T, bins) as one matrix product, (B, T / 2, 2 dim): on a CPU three times as fast in bf16."""
+        (kernel,), (stride,), (padding,) = self.conv.kernel_size, self.conv.stride, self.conv.padding
+        stretches = F.pad(x, (0, 0, padding, padding)).unfold(1, kernel, stride)  # (B, T / 2, bins, kernel)
+        return F.linear(stretches.flatten(2), self.conv.weight.flatten(1), self.conv.bias)
 
 
 class Statistics:

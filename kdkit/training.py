@@ -18,6 +18,8 @@ machine or many, are Hugging Face accelerate's business: start the same program 
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -31,7 +33,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from kdkit.encoder import Encoder
+from kdkit.encoder import Layer
 from kdkit.errors import ConfigError, TrainingError
 from kdkit.runlog import RunLog
 from kdkit.selection import Selection
@@ -61,7 +63,7 @@ class TrainConfig:
     )
     seed: int = 0
     accumulate: int = 1  # batches for one step, in every process
-    compile: bool = False  # torch.compile of the encoders (GPU): takes minutes, so it pays in long runs
+    compile: bool = False  # torch.compile of the layers: takes a minute, so it pays in long runs
     log_every: int = 10
     evaluate_every: int = 0  # 0: only at the end
     save_every: int = 200
@@ -156,7 +158,7 @@ def train(
     log = RunLog(Path(out), first, accelerator.is_main_process, config.tensorboard)
     if config.compile:
         for part in task.modules():
-            if isinstance(part, Encoder):
+            if isinstance(part, Layer):
                 part.compile(dynamic=True)  # in place: names of the weights stay
     module, optimiser = accelerator.prepare(task, optimiser)
     batches.stride = accelerator.num_processes
@@ -251,11 +253,8 @@ def _accelerator(config: TrainConfig, leaves_some_out: bool) -> Accelerator:
     precision = config.precision
     if precision == "auto":
         precision = "bf16" if use_bf16(precision, best_device()) else "fp32"
-    if config.compile and not torch.cuda.is_available():
-        raise ConfigError(
-            "compile needs a GPU: torch 2.11's compiled attention fails on a CPU in the backward pass of batches of "
-            "changing length"
-        )
+    if config.compile and not torch.cuda.is_available() and not shutil.which(os.environ.get("CXX", "g++")):
+        raise ConfigError("compile needs a C++ compiler on a CPU: install g++, or name yours in $CXX")
     if precision == "fp16" and not torch.cuda.is_available():
         raise ConfigError("precision fp16 needs a GPU; on a CPU choose bf16 or fp32")
     several = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=leaves_some_out)

@@ -237,8 +237,9 @@ def test_loss_lab_designer_and_dashboard(open_notebook):
     lab.choose("variant", "hard")
     seen.add(lab.pixels())
     before = lab.alt
-    lab.after(lambda: lab.press("20 steps"))
-    assert "after 20 steps" in lab.root.inner_text() and lab.alt != before
+    lab.press("20 steps")
+    page.wait_for_function("() => /after 20 steps/.test(document.body.innerText)", timeout=30_000)
+    assert lab.alt != before
     lab.click(0.3, 0.2)
     early = int(re.search(r"frame (\d+)", lab.alt)[1])
     lab.click(0.7, 0.2)

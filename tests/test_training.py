@@ -20,6 +20,7 @@ from torch import nn
 
 from kdkit import snapshots
 from kdkit.checkpoints import load_checkpoint, save_checkpoint
+from kdkit.encoder import Encoder
 from kdkit.errors import CheckpointError, ConfigError, TrainingError
 from kdkit.training import TrainConfig, learning_rate, train
 
@@ -314,12 +315,64 @@ def test_a_trained_task_computes_in_float32_again(tmp_path):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="what needs a GPU is refused where there is none")
-@pytest.mark.parametrize("settings", [{"compile": True}, {"precision": "fp16"}])
-def test_what_needs_a_gpu_is_refused_without_one(tmp_path, settings):
+def test_fp16_is_refused_without_a_gpu(tmp_path):
     batches = Batches()
     with pytest.raises(ConfigError, match="needs a GPU"):
-        train(Task(), batches, replace(RECIPE, **settings), tmp_path)
+        train(Task(), batches, replace(RECIPE, precision="fp16"), tmp_path)
     assert batches.asked == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU no compiler is needed")
+def test_compiling_on_a_cpu_asks_for_a_compiler(tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(ConfigError, match=r"install g\+\+"):
+        train(Task(), Batches(), replace(RECIPE, compile=True), tmp_path)
+
+
+class Lengths(Batches):
+    """Batches of changing shape, some of them padded."""
+
+    def batch(self, step):
+        self.asked.append(step)
+        shape = ((2, 40), (3, 31), (2, 57))[step % 3]
+        waves = torch.randn(*shape, 32, generator=torch.Generator().manual_seed(step))
+        lengths = torch.full(shape[:1], shape[1])
+        lengths[0] -= 9 * (step % 2)
+        return Batch(waves, lengths, [Item(f"u{step}")])
+
+
+class Encoded(nn.Module):
+    frozen = ()
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(3)
+        self.encoder, self.head = Encoder(32, 2, 64, 4, dropout=0.0), nn.Linear(32, 1)
+
+    def forward(self, batch):
+        mask = torch.arange(batch.waves.shape[1]) < batch.lengths[:, None]
+        hidden = self.encoder(batch.waves, mask)[-1]
+        loss = (self.head(hidden)[..., 0] - batch.waves.sum(-1).tanh())[mask].square().mean()
+        return loss, {"square": loss.detach()}
+
+
+@pytest.mark.skipif(not (shutil.which("g++") or torch.cuda.is_available()), reason="needs a C++ compiler")
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 0.01)])
+def test_compiled_layers_learn_the_same(tmp_path, precision, tolerance):
+    plain, compiled = Encoded(), Encoded()
+    recipe = replace(RECIPE, steps=6, precision=precision)
+    expected = train(plain, Lengths(), recipe, tmp_path / "plain")
+    log = train(compiled, Lengths(), replace(recipe, compile=True), tmp_path / "compiled")
+    assert expected[0]["loss"] > 1.2 * expected[-1]["loss"]
+    assert [r["loss"] for r in log] == pytest.approx([r["loss"] for r in expected], rel=tolerance)
+    assert [r["grad_norm"] for r in log] == pytest.approx(
+        [r["grad_norm"] for r in expected], rel=10 * tolerance
+    )
+    assert compiled.state_dict().keys() == plain.state_dict().keys()
+    again = train(
+        compiled, Lengths(), replace(recipe, steps=6), tmp_path / "compiled"
+    )  # goes on without compile
+    assert again == log
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,14 @@
 
 import asyncio
 import base64
+import io
 import signal
 import time
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.image import imread
 from torch import nn
 
 from kdkit import probing
@@ -20,6 +22,7 @@ from kdkit.errors import ConfigError
 from kdkit.losses import discriminative_loss, regression_loss
 from kdkit.models import PRESETS, ModelConfig, SpeechModel, preset
 from kdkit.ngram import estimate
+from kdkit.plots import Picture
 from kdkit.structures import count_macs, count_parameters
 from kdkit.teachers import Teacher
 from kdkit.training import TrainConfig
@@ -34,7 +37,7 @@ from kdkit.widgets import (
 )
 from kdkit.widgets.dashboard import StoppedTraining
 from kdkit.widgets.designer import macs, parameters, parts
-from kdkit.widgets.panel import slider
+from kdkit.widgets.panel import slider, to_png
 
 SMALL = ModelConfig(layers=2, dim=16, ffn=16, heads=2, conv_channels=(8,) * 7, pos_kernel=4, pos_groups=2)
 
@@ -62,14 +65,13 @@ class Numbers(Panel):
         super().__init__(high=slider("high", 2, 0, 5))
         self.places = []
 
-    def figure(self):
-        from kdkit.plots import Picture
-
+    def layout(self):
         figure = Picture(figsize=(4, 3))
-        axes = figure.add_axes((0.1, 0.1, 0.8, 0.8))
-        axes.bar([0], [self.state["high"]])
-        axes.set(xlim=(0, 10), ylim=(0, 5))
+        figure.add_axes((0.1, 0.1, 0.8, 0.8), xlim=(0, 10), ylim=(0, 5))
         return figure
+
+    def draw(self, axes):
+        axes.bar([0], [self.state["high"]])
 
     def clicked(self, axes, x, y):
         self.places.append((axes, x, y))
@@ -101,6 +103,22 @@ def test_a_shown_panel_draws_at_every_change_and_carries_a_still_picture():
     assert panel.figures_drawn == 2 and panel.picture.png != first and panel.picture.alt == "Numbers: high 5"
 
 
+def test_the_picture_is_a_png_of_the_whole_figure():
+    panel = Numbers()
+    assert panel.box
+    pixels = imread(io.BytesIO(panel.picture.png))
+    panel.figure().savefig(drawn := io.BytesIO(), dpi=80)
+    assert pixels.shape == (240, 320, 3)
+    np.testing.assert_array_equal(pixels, imread(io.BytesIO(drawn.getvalue()))[..., :3])
+
+
+def leaves_no_trace(panel, **other) -> bool:
+    """Is the picture the same as before, after there was another one in the same axes?"""
+    before, state = to_png(panel.figure()), dict(panel.state)
+    assert to_png(panel.update(**other).figure()) != before
+    return to_png(panel.update(**state).figure()) == before
+
+
 def test_a_click_is_found_again_in_the_data():
     panel = Numbers()
     assert panel.box is panel.box
@@ -126,6 +144,7 @@ def test_layer_explorer(teacher, student, utterances):
     assert panel.likeness() == pytest.approx(1)
     panel.update(other="student", other_layer=2, layer=0)
     assert len(panel.figure().axes) == 8 and 0 <= panel.likeness() <= 1
+    assert leaves_no_trace(panel, model="student", layer=1, other="teacher", other_layer=1, utterance=2)
     assert "not probed" in panel.alt() and f"{100 * probe.layers[0].accuracy:.1f} %" in panel.words()
 
 
@@ -158,6 +177,7 @@ def test_student_designer():
     assert panel.state["preset"] == "tiny-sw-waveform", "a structure is known again"
     assert panel.update(dim=32, heads=4).config.heads == 4
     assert "under the budget" in panel.words()
+    assert leaves_no_trace(panel, preset="tiny-sw-waveform")
     drawn = panel.box and panel.figures_drawn
     panel.update(preset="tiny-dt-fbank")
     assert panel.figures_drawn == drawn + 1, "a preset changes five controls and is drawn once"
@@ -195,6 +215,7 @@ def test_loss_lab(teacher, student, utterances):
         before = sum(panel.update(variant=variant).parts().values())
         panel.take(5)
         assert sum(panel.parts().values()) < before
+    assert leaves_no_trace(panel, utterance=1, frame=2, tau=0.5, variant="linear")
     panel.clicked(0, 0.0125 + 0.02 * 7, 10)
     assert panel.frame == 7 and "frame 7" in panel.alt()
     panel.clicked(1, 3, 3)  # not the spectrogram
@@ -220,6 +241,7 @@ def test_front_end_lab(teacher, student, utterances):
     assert share > 0.9 and len(cosine) == panel._frames(wave) and cosine.min() > 0.8
     assert panel.read_off("student")[1] < 1
     assert len(panel.figure().axes) == 3 and len(panel.update(student="student").figure().axes) == 4
+    assert leaves_no_trace(panel, utterance=1, bins=40, window=50, frame=20)
     panel.clicked(2, 0.5, 3)
     assert panel.frame == 24 and "the front-end of student" in panel.words()
 
@@ -251,6 +273,7 @@ def test_ctc_viewer(student, utterances, tmp_path):
         )
         greedy_search = search(found.log_probs[1][None], torch.tensor([len(found.log_probs[1])]))
         assert alternatives[0][0] == greedy_search[0]
+    assert leaves_no_trace(panel, place=1, words_of="hypothesis", recogniser="two")
     assert "we saw it" in panel.alt() and "of 3 words wrong" in panel.words()
     assert len(panel.figure().axes) == 3
 
@@ -293,6 +316,7 @@ def test_dashboard_trains_like_train(tmp_path):
     again = asyncio.run(board.train("line", Line(), Same(), recipe, tmp_path / "a", resume=False))
     assert again == board.logs["line"] and board.earlier["line, before"] == log
     assert len(board.figure().axes[0].lines) == 2
+    assert leaves_no_trace(board, logarithmic=True, smooth=3)
     assert len(board.update(compare=False).figure().axes[0].lines) == 1
     steps, values = board.update(smooth=3).curve([{"step": k, "loss": float(k)} for k in range(5)], "loss")
     assert values.tolist() == [0, 0.5, 1, 2, 3] and steps.tolist() == [0, 1, 2, 3, 4]

@@ -88,6 +88,9 @@ def distill(
     batch_seconds: BatchSeconds = 32,
     accumulate: Accumulate = 1,
     precision: Precision = "auto",
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="torch.compile of the layers: for long runs on a GPU.")
+    ] = False,
     tensorboard: Board = False,
     seed: Seed = 0,
 ) -> None:
@@ -143,6 +146,7 @@ def distill(
         seed=seed,
         accumulate=accumulate,
         precision=precision,
+        compile=compiled,
         tensorboard=tensorboard,
     )
     log = train(task, batches, recipe, out, title=f"distilling {student}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -135,13 +136,20 @@ def speed_bars(speeds: Mapping[str, Mapping[str, Sequence[float]]], title: str =
 def wer_over_minutes(
     curves: Mapping[str, Sequence[Sequence[float]]], title: str = "", unit: str = "WER"
 ) -> Figure:
-    """Error rate (shares in) over labelled minutes, {system: [(minutes, value, low, high), ...]}."""
+    """Error rate (shares in) over labelled minutes, {"system start": [(minutes, value, low, high), ...]}.
+
+    A colour for every start (the last word), a marker and a line for every system (what is before it).
+    """
     figure, [[axes]] = picture(8, 4.5)
     ticks = sorted({point[0] for points in curves.values() for point in points})
-    for colour, (name, points) in zip(CYCLE, curves.items(), strict=False):
+    systems, starts = ({name.rpartition(" ")[part]: None for name in curves} for part in (0, 2))
+    lines = dict(zip(systems, cycle(("o-", "s--", "^:", "D-."))))
+    colours = dict(zip(starts, cycle(CYCLE)))
+    for name, points in curves.items():
+        system, _, start = name.rpartition(" ")
         minutes, value, low, high = np.array(sorted(map(tuple, points))).T
-        axes.fill_between(minutes, 100 * low, 100 * high, color=colour, alpha=0.2, linewidth=0)
-        axes.plot(minutes, 100 * value, color=colour, marker="o", label=name)
+        axes.fill_between(minutes, 100 * low, 100 * high, color=colours[start], alpha=0.15, linewidth=0)
+        axes.plot(minutes, 100 * value, lines[system], color=colours[start], label=name)
     axes.set_xscale("log")
     axes.set_xticks(ticks, [f"{minutes:g}" for minutes in ticks])
     axes.minorticks_off()

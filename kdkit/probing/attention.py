@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,31 +16,45 @@ from kdkit.manifest import Utterance
 from kdkit.score import ratio_interval
 
 
-@torch.inference_mode()
-def attention_weights(model: nn.Module, wave: Tensor) -> list[Tensor]:
-    """Weights of every layer for one utterance: ``wave`` (samples,) -> layers x (heads, T, T), each row sums to 1.
+@contextmanager
+def watched_attention(model: nn.Module) -> Iterator[list[Callable[[], Tensor]]]:
+    """A list that fills as a SpeechModel hears one utterance: functions that give weights (heads, T, T), by layer.
 
-    ``model``: a SpeechModel, or a Teacher. The encoder's attention never makes these (its kernel does without), so they
-    are worked out from each attention's input, an utterance at a time.
+    The encoder's attention never makes weights (its kernel does without): they are worked out from its input, here when
+    they are asked for.
     """
-    model = getattr(model, "model", model)
-    weights, training = [], model.training
+    weights: list[Callable[[], Tensor]] = []
     hooks = [
         layer.attention.register_forward_pre_hook(
-            lambda module, call: weights.append(_weights(module, *call))
+            lambda module, call: weights.append(partial(_weights, module, *call))
         )
         for layer in model.encoder.layers
     ]
     try:
-        wave = wave.to(next(model.parameters()).device)
-        model.eval()(wave[None], torch.tensor([len(wave)], device=wave.device), padded=False)
+        yield weights
     finally:
         for hook in hooks:
             hook.remove()
+
+
+@torch.inference_mode()
+def attention_weights(model: nn.Module, wave: Tensor) -> list[Tensor]:
+    """Weights of every layer for one utterance: ``wave`` (samples,) -> layers x (heads, T, T), each row sums to 1.
+
+    ``model``: a SpeechModel, or a Teacher.
+    """
+    model = getattr(model, "model", model)
+    training = model.training
+    wave = wave.to(next(model.parameters()).device)
+    try:
+        with watched_attention(model) as weights:
+            model.eval()(wave[None], torch.tensor([len(wave)], device=wave.device), padded=False)
+    finally:
         model.train(training)
-    return weights
+    return [work_out() for work_out in weights]
 
 
+@torch.no_grad()
 def _weights(attention: Attention, x: Tensor, mask: Tensor | None, bias: Tensor | None = None) -> Tensor:
     q, k, _ = attention.qkv(x).unflatten(-1, (3, attention.heads, -1)).permute(2, 0, 3, 1, 4)
     logits = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5  # (1, heads, T, T)

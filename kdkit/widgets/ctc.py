@@ -7,6 +7,7 @@ from html import escape
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kdkit import plots
@@ -89,34 +90,39 @@ class CTCViewer(Panel):
         except RuntimeError:  # torchaudio: more letters than frames
             return []
 
-    def figure(self) -> Figure:
-        found, _ = self.heard()
-        utterance = found.utterances[self.index]
-        probabilities = found.log_probs[self.index].exp().numpy()
-        end = 0.02 * len(probabilities) + 0.005
-        best = probabilities.argmax(1)
+    def layout(self) -> Figure:
         figure = plots.Picture(figsize=(11.5, 5.6))
         grid = figure.add_gridspec(
             3, 1, height_ratios=(5, 1.2, 0.55), left=0.06, right=0.985, top=0.93, bottom=0.09, hspace=0.12
         )
         top, middle, low = (figure.add_subplot(place) for place in grid)
+        middle.set(ylabel="blank (%)", ylim=(-5, 105))
+        low.set(xlabel="time (s)", yticks=[], ylim=(0, 1))
+        low.set_ylabel("words", fontsize=9)
+        for axes in (top, middle):
+            axes.tick_params(labelbottom=False)
+        for axes, left in ((top, 34), (middle, 34), (low, 8)):
+            drawing.place_labels(axes, left)
+        return figure
+
+    def draw(self, top: Axes, middle: Axes, low: Axes) -> None:
+        found, _ = self.heard()
+        utterance = found.utterances[self.index]
+        probabilities = found.log_probs[self.index].exp().numpy()
+        best = probabilities.argmax(1)
         used = sorted({BLANK, *best.tolist(), *np.flatnonzero(probabilities.max(0) > 0.05).tolist()})
         drawing.draw_emissions(top, probabilities[:, used], [VOCABULARY[k] for k in used], utterance.phones)
-        top.tick_params(labelbottom=False)
         seconds = 0.0125 + 0.02 * np.arange(len(probabilities))
         middle.plot(seconds, 100 * probabilities[:, BLANK], color=plots.BLUE)
-        middle.set(ylabel="blank (%)", xlim=(0, end), ylim=(-5, 105))
-        middle.tick_params(labelbottom=False)
         for t, symbol in zip(seconds, best.tolist(), strict=True):
             if symbol != BLANK:
                 middle.text(t, 45, VOCABULARY[symbol], ha="center", fontsize=9, color=plots.RED)
-        low.set(xlim=(0, end), yticks=[], ylim=(0, 1), xlabel="time (s)")
         for number, word in enumerate(self.word_times()):
             colour = plots.SKY if number % 2 else plots.YELLOW
             low.axvspan(word.start, word.end, color=colour, alpha=0.5)
             low.text((word.start + word.end) / 2, 0.5, word.word, ha="center", va="center", fontsize=9)
-        low.set_ylabel("words", fontsize=9)
-        return figure
+        for axes in (middle, low):
+            axes.set_xlim(top.get_xlim())
 
     def words(self) -> str:
         found, result = self.heard()

@@ -9,16 +9,19 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from html import escape
+from itertools import cycle
 from pathlib import Path
 
 import ipywidgets
 import numpy as np
 from greenlet import getcurrent, greenlet
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kdkit import plots
 from kdkit.runlog import read_rows
 from kdkit.training import train
+from kdkit.widgets import drawing
 from kdkit.widgets.panel import Panel, button, slider
 
 _EVERY = 1.0  # seconds between two pictures of a running training
@@ -188,30 +191,31 @@ class TrainingDashboard(Panel):
         last = np.arange(1, len(values) + 1)
         return steps, (sums[last] - sums[first]) / (last - first)
 
-    def figure(self) -> Figure:
+    def layout(self) -> Figure:
         figure = plots.Picture(figsize=(11.5, 3.6))
         grid = figure.add_gridspec(
             1, len(self.keys), left=0.085, right=0.985, top=0.9, bottom=0.16, wspace=0.25
         )
+        for place, key in zip(grid, self.keys, strict=True):
+            axes = figure.add_subplot(place, xlabel="step", ylabel=self.labels.get(key, key))
+            axes.grid(alpha=0.3)
+            drawing.place_labels(axes, 48)
+        return figure
+
+    def draw(self, *axes: Axes) -> None:
         runs = [(name, rows, "-") for name, rows in self.logs.items()]
         if self.state["compare"]:
             runs += [(name, rows, ":") for name, rows in self.earlier.items()]
-        colours = {name: plots.CYCLE[k % len(plots.CYCLE)] for k, (name, _, _) in enumerate(runs)}
-        for place, key in zip(grid, self.keys, strict=True):
-            axes = figure.add_subplot(place)
-            for name, rows, line in runs:
+        for panel, key in zip(axes, self.keys, strict=True):
+            panel.set_yscale("log" if self.state["logarithmic"] and runs else "linear")
+            for colour, (name, rows, line) in zip(cycle(plots.CYCLE), runs):
                 steps, values = self.curve(rows, key)
                 mark = "o" if 0 < len(steps) < 20 else None
-                axes.plot(steps, values, line, color=colours[name], label=name, marker=mark, markersize=4)
-            axes.set(xlabel="step", ylabel=self.labels.get(key, key))
-            if self.state["logarithmic"] and runs:
-                axes.set_yscale("log")
-            axes.grid(alpha=0.3)
+                panel.plot(steps, values, line, color=colour, label=name, marker=mark, markersize=4)
             if runs:
-                axes.legend(fontsize=8)
+                panel.legend(fontsize=8)
             else:
-                axes.text(0.5, 0.5, "nothing has run yet", ha="center", transform=axes.transAxes)
-        return figure
+                panel.text(0.5, 0.5, "nothing has run yet", ha="center", transform=panel.transAxes)
 
     def words(self) -> str:
         return f"<b>{escape(self.status)}</b>"

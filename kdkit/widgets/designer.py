@@ -7,12 +7,15 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.polynomial import Polynomial
 
 from kdkit import plots
 from kdkit.frontends import num_frames
 from kdkit.models import ModelConfig, SpeechModel, parameter_count, preset
 from kdkit.structures import count_macs, measure_latency
+from kdkit.widgets import drawing
 from kdkit.widgets.panel import Panel, button, choice, slider
 
 OWN = "my own"
@@ -37,20 +40,26 @@ class Measured:
 
 
 _SECONDS = 5  # of audio, for MACs and latency
+_PATIENCE = 0.04  # seconds for the rounds of a measurement
 
 
 def macs(config: ModelConfig) -> float:
-    """What :func:`kdkit.structures.count_macs` gives, fast enough for a slider: layers are alike, one is counted."""
-    frames = num_frames(16_000 * _SECONDS)
-    one = frames * (4 * config.dim**2 + 2 * config.dim * config.ffn + 2 * frames * config.dim) / _SECONDS
-    return _macs_without_layers(replace(config, layers=1, ffn=32, heads=1)) + config.layers * one
+    """What :func:`kdkit.structures.count_macs` gives, fast enough for a slider: not all of it is counted anew."""
+    thin = replace(config, layers=1, dim=config.pos_groups, ffn=32, heads=1)
+    return float(_macs_beside_layers(thin)(config.dim)) + config.layers * _macs_of_layer(config)
 
 
-@lru_cache(maxsize=512)
-def _macs_without_layers(thin: ModelConfig) -> float:
+def _macs_of_layer(config: ModelConfig) -> float:
     frames = num_frames(16_000 * _SECONDS)
-    layer = frames * (4 * thin.dim**2 + 2 * thin.dim * thin.ffn + 2 * frames * thin.dim) / _SECONDS
-    return count_macs(thin, seconds=_SECONDS) - layer
+    return frames * (4 * config.dim**2 + 2 * config.dim * config.ffn + 2 * frames * config.dim) / _SECONDS
+
+
+@lru_cache(maxsize=64)
+def _macs_beside_layers(thin: ModelConfig) -> Polynomial:
+    """Front-end and positions: a parabola over the width, through three widths that are counted."""
+    some = [replace(thin, dim=times * thin.dim) for times in (1, 2, 3)]
+    counts = [count_macs(config, seconds=_SECONDS) - _macs_of_layer(config) for config in some]
+    return Polynomial.fit([config.dim for config in some], counts, deg=2)
 
 
 class StudentDesigner(Panel):
@@ -133,12 +142,13 @@ class StudentDesigner(Panel):
         return [button("measure latency", self.measure, "Times this structure here and now.")]
 
     def measure(self) -> float:
-        """Seconds of the chosen structure for one utterance of 5 s, in turns with the preset of its front-end."""
-        name = self.config
-        times = measure_latency({"it": SpeechModel(name).eval()}, self.measured.seconds, self.rounds)
-        self.own_times[name] = float(np.median(times["it"]))
+        """Seconds of the chosen structure for one utterance of 5 s; fewer rounds for a slow one, as somebody waits."""
+        config, (estimate, _) = self.config, self.latency(self.config)
+        rounds = max(1, min(self.rounds, round(_PATIENCE / estimate)))
+        times = measure_latency({"it": SpeechModel(config).eval()}, self.measured.seconds, rounds)
+        self.own_times[config] = float(np.median(times["it"]))
         self.redraw()
-        return self.own_times[name]
+        return self.own_times[config]
 
     def latency(self, config: ModelConfig) -> tuple[float, bool]:
         """Seconds for an utterance, and whether they were measured."""
@@ -161,38 +171,42 @@ class StudentDesigner(Panel):
             "measured": measured,
         }
 
-    def figure(self) -> Figure:
-        facts, config = self.facts(), self.config
+    def layout(self) -> Figure:
         figure = plots.Picture(figsize=(11.5, 3.6))
         grid = figure.add_gridspec(1, 3, left=0.07, right=0.985, top=0.86, bottom=0.17, wspace=0.3)
-        left, middle, right = (figure.add_subplot(place) for place in grid)
-        shown = {name: preset(name) for name in self.presets}
-        for axes, value, label in (
-            (left, lambda c: macs(c) / 1e9, "GMAC for 1 s of audio"),
-            (middle, lambda c: 1e3 * self.latency(c)[0], f"ms for {self.measured.seconds:g} s of audio"),
-        ):
-            for name, one in shown.items():
-                colour = plots.BLUE if one.front_end == "waveform" else plots.ORANGE
-                marker = "^" if one.layers > 4 else "s"
-                axes.plot(parameters(one) / 1e6, value(one), marker, color=colour, markersize=8, label=name)
-            axes.plot(
-                facts["parameters"] / 1e6, value(config), "*", color=plots.RED, markersize=17, label=OWN
-            )
-            axes.axvline(self.budget / 1e6, color="0.3", linestyle="--", linewidth=1)
-            axes.set(xlabel="parameters (million)", ylabel=label)
-            axes.set(xlim=(0, 1.1 * axes.get_xlim()[1]), ylim=(0, 1.1 * axes.get_ylim()[1]))
+        left, middle, right = (figure.add_subplot(place, xlabel="parameters (million)") for place in grid)
+        left.set_ylabel("GMAC for 1 s of audio")
+        middle.set_ylabel(f"ms for {self.measured.seconds:g} s of audio")
+        for axes in (left, middle):
             axes.grid(alpha=0.3)
+        for axes in (left, middle, right):
+            drawing.place_labels(axes, 42)
         left.set_title(f"dashed: budget of {self.budget / 1e6:.2f} M", fontsize=10, y=1.0)
-        words = "measured" if facts["measured"] else "estimated"
+        right.set_title("where they are", fontsize=10, y=1.0)
+        right.invert_yaxis()
+        return figure
+
+    def draw(self, left: Axes, middle: Axes, right: Axes) -> None:
+        configs = {name: preset(name) for name in self.presets} | {OWN: self.config}
+        sizes = [parameters(config) / 1e6 for config in configs.values()]
+        for axes, values in (
+            (left, [macs(config) / 1e9 for config in configs.values()]),
+            (middle, [1e3 * self.latency(config)[0] for config in configs.values()]),
+        ):
+            for (name, config), size, value in zip(configs.items(), sizes, values, strict=True):
+                colour = plots.BLUE if config.front_end == "waveform" else plots.ORANGE
+                marker, area = "^" if config.layers > 4 else "s", 8
+                if name == OWN:
+                    colour, marker, area = plots.RED, "*", 17
+                axes.plot(size, value, marker, color=colour, markersize=area, label=name)
+            axes.axvline(self.budget / 1e6, color="0.3", linestyle="--", linewidth=1)
+            axes.set(xlim=(0, 1.15 * max(*sizes, self.budget / 1e6)), ylim=(0, 1.15 * max(values)))
+        words = "measured" if self.facts()["measured"] else "estimated"
         middle.set_title(f"latency, yours {words}", fontsize=10, y=1.0)
         left.legend(fontsize=7, loc="best")
-        names, sizes = zip(*parts(config).items(), strict=True)
-        right.barh(range(len(names)), [size / 1e6 for size in sizes], color=plots.BLUE)
+        names, counts = zip(*parts(self.config).items(), strict=True)
+        right.barh(range(len(names)), [count / 1e6 for count in counts], color=plots.BLUE)
         right.set_yticks(range(len(names)), names, fontsize=9)
-        right.invert_yaxis()
-        right.set(xlabel="parameters (million)")
-        right.set_title("where they are", fontsize=10, y=1.0)
-        return figure
 
     def words(self) -> str:
         facts = self.facts()

@@ -1,7 +1,7 @@
-"""Parts of pictures that widgets put together: each draws into axes that it is given.
+"""Parts of pictures that widgets put together: each draws into empty axes that it is given.
 
-A widget redraws while somebody waits, and texts are what takes longest: few ticks, and titles at a place that is given
-(else matplotlib measures every tick label to find one).
+A widget redraws while somebody waits, and texts are what takes longest: few ticks, and titles and labels at a place
+that is given (else matplotlib measures every tick label to find one).
 """
 
 from __future__ import annotations
@@ -19,10 +19,31 @@ _PALE = (SKY, ORANGE, GREEN, YELLOW, PINK, BLUE, RED)
 _PALE_MAP = ListedColormap(_PALE)
 
 
-def draw_standardised(axes, values, phones: Sequence[tuple[float, str]] = (), names: bool = True) -> None:
+def place_labels(axes, left: float, below: float = 21) -> None:
+    """The axes' labels at so many points from them: beyond the longest tick label that there may be."""
+    width, height = 72 * axes.figure.get_size_inches() * axes.get_position().size
+    axes.xaxis.set_label_coords(0.5, -below / height)
+    axes.yaxis.set_label_coords(-left / width, 0.5)
+
+
+def wipe(axes) -> None:
+    """Takes out everything that was drawn into axes. What was set stays: ticks, limits, labels and title."""
+    axes.set_axis_on()
+    for kind in ("containers", "lines", "patches", "collections", "images", "texts"):
+        for artist in list(getattr(axes, kind)):
+            artist.remove()
+    if legend := axes.get_legend():
+        legend.remove()
+    axes.set_prop_cycle(None)
+    axes.relim()
+
+
+def draw_standardised(
+    axes, values, label: str, phones: Sequence[tuple[float, str]] = (), names: bool = True
+) -> None:
     """(frames at 50 Hz, D), every dimension standardised over the frames, with the phones."""
     values = np.asarray(values)
-    draw_frames(axes, (values - values.mean(0)) / (values.std(0) + 1e-6), 0.02, "dimension", -3, 3)
+    draw_frames(axes, (values - values.mean(0)) / (values.std(0) + 1e-6), 0.02, label, -3, 3)
     draw_phones(axes, phones, 0.02 * len(values) + 0.005, "white", names)
     axes.set_yticks([])
 
@@ -30,10 +51,11 @@ def draw_standardised(axes, values, phones: Sequence[tuple[float, str]] = (), na
 def draw_ids(axes, ids, frames: int, label: str = "") -> None:
     """Cluster ids (frames,) as a strip of colours, a new colour where the id changes; None says that there are none."""
     end = 0.02 * frames + 0.005
-    axes.set(xlim=(0, end), yticks=[], xlabel="time (s)")
+    axes.set(xlim=(0, end), ylim=(-0.5, 0.5), yticks=[])
+    axes.set_xlabel(f"time (s); ids: {label}" if label else "time (s)")
+    axes.set_ylabel("" if ids is None else "ids")
     if ids is None:
         axes.text(end / 2, 0, "no clusters of this layer", ha="center", va="center", fontsize=9)
-        axes.set_ylim(-1, 1)
         return
     colours = {int(k): i % len(_PALE) for i, k in enumerate(dict.fromkeys(np.asarray(ids).tolist()))}
     strip = np.array([[colours[int(k)] for k in ids]])
@@ -54,8 +76,6 @@ def draw_ids(axes, ids, frames: int, label: str = "") -> None:
             axes.text(
                 0.0025 + 0.01 * (begin + stop), 0, str(ids[begin]), ha="center", va="center", fontsize=7
             )
-    axes.set_ylabel("ids", fontsize=9)
-    axes.set_xlabel(f"time (s); ids: {label}" if label else "time (s)")
 
 
 def draw_attention(axes, weights) -> None:
@@ -66,7 +86,7 @@ def draw_attention(axes, weights) -> None:
     axes.imshow(weights, origin="lower", extent=(0, end, 0, end), cmap=HEAT, vmin=0, vmax=top, aspect="auto")
     axes.locator_params(nbins=4)
     axes.set_xlabel("looked at (s)")
-    axes.set_ylabel("looks (s)", fontsize=9)
+    axes.set_ylabel("looks (s)")
 
 
 def draw_accuracy(axes, probe, layer: int) -> None:
@@ -106,3 +126,10 @@ def draw_emissions(
     draw_frames(axes, probabilities, 0.02, "symbol", 0, 1)
     axes.set_yticks(range(len(symbols)), ["blank", *symbols[1:]], fontsize=8)
     draw_phones(axes, phones, 0.02 * len(probabilities) + 0.005, "0.6")
+
+
+def say(axes, words: str) -> None:
+    """Words where there is nothing to draw, instead of axes."""
+    axes.set_axis_off()
+    axes.set_title("")
+    axes.text(0.5, 0.5, words, transform=axes.transAxes, ha="center", va="center")

@@ -8,6 +8,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 import torchaudio
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -42,6 +43,7 @@ class FrontEndLab(Panel):
         self.students = dict(students or {})
         self.waves = [read_audio(u.audio) for u in self.utterances]
         self._read: dict[tuple[str, int], np.ndarray] = {}
+        self._fits: dict[tuple[str, int], tuple[np.ndarray, float]] = {}
         texts = [(f"{i + 1}: {u.text[:40]}", i) for i, u in enumerate(self.utterances)]
         super().__init__(
             utterance=choice("utterance", texts),
@@ -82,7 +84,12 @@ class FrontEndLab(Panel):
 
     def read_off(self, name: str) -> tuple[np.ndarray, float]:
         """How well a linear map reads H^0 off a front-end: the cosine of every frame (T,), and R^2 of the utterance."""
-        chosen = self.state["utterance"]
+        key = (name, self.state["utterance"])
+        if key not in self._fits:
+            self._fits[key] = self._fit(*key)
+        return self._fits[key]
+
+    def _fit(self, name: str, chosen: int) -> tuple[np.ndarray, float]:
         others = [i for i in range(len(self.utterances)) if i != chosen] or [chosen]
         x, y = (np.concatenate([self._output(kind, i) for i in others]) for kind in (name, "H0"))
         centre_x, centre_y = x.mean(0), y.mean(0)
@@ -121,47 +128,48 @@ class FrontEndLab(Panel):
         last = self._frames(self.waves[self.state["utterance"]]) - 1
         self.update(frame=int(np.clip(round((x - 0.0125) / 0.02), 0, last)))
 
-    def figure(self) -> Figure:
+    def shape(self) -> bool:
+        return self.state["student"] != "none"
+
+    def layout(self) -> Figure:
+        reading = self.shape()
+        figure = plots.Picture(figsize=(11.5, 6.4 if reading else 5.2))
+        ratios = (1.1, 2, 2, 1) if reading else (1.1, 2, 2)
+        grid = figure.add_gridspec(
+            len(ratios), 1, height_ratios=ratios, left=0.075, right=0.985, top=0.94, bottom=0.08, hspace=0.14
+        )
+        labels = ("amplitude", "", "", "cosine to H0")
+        *upper, last = (
+            figure.add_subplot(place, ylabel=label) for place, label in zip(grid, labels, strict=False)
+        )
+        for axes in upper:
+            axes.tick_params(labelbottom=False)
+        for axes in figure.axes:
+            drawing.place_labels(axes, 48)
+        last.set_xlabel("time (s); click to choose a frame")
+        if reading:
+            last.set_ylim(-0.1, 1.05)
+            last.grid(axis="y", alpha=0.3)
+        return figure
+
+    def draw(self, sound: Axes, cnn: Axes, fbank: Axes, *reading: Axes) -> None:
         chosen, t = self.state["utterance"], self.frame
         wave, phones = self.waves[chosen], self.utterances[chosen].phones
-        reading = self.state["student"] != "none"
-        figure = plots.Picture(figsize=(11.5, 6.4 if reading else 5.2))
-        rows = 4 if reading else 3
-        grid = figure.add_gridspec(
-            rows,
-            1,
-            height_ratios=(1.1, 2, 2, 1)[:rows],
-            left=0.075,
-            right=0.985,
-            top=0.94,
-            bottom=0.08,
-            hspace=0.14,
-        )
-        axes = [figure.add_subplot(place) for place in grid]
         end = len(wave) / 16_000
-        axes[0].plot(np.arange(0, len(wave), 4) / 16_000, wave[::4], color="0.3", linewidth=0.5)
+        sound.plot(np.arange(0, len(wave), 4) / 16_000, wave[::4], color="0.3", linewidth=0.5)
         for (name, (low, high)), colour in zip(_SEEN.items(), (plots.RED, plots.ORANGE), strict=True):
             start, stop = (320 * t + low) / 16_000, (320 * t + high) / 16_000
-            axes[0].axvspan(max(0, start), min(end, stop), color=colour, alpha=0.45, label=f"{name} sees")
-        axes[0].set(xlim=(0, end), ylabel="amplitude")
-        axes[0].legend(fontsize=8, loc="upper right", ncols=2)
-        drawing.draw_standardised(axes[1], self.cnn(chosen), phones)
-        axes[1].set_ylabel("CNN channel")
-        drawing.draw_fbank(axes[2], self.fbank(), (), self.state["window"])
-        axes[2].set_ylabel("mel bin")
-        for axis in axes[1:3]:
-            axis.set_xlim(0, end)
-            drawing.draw_cursor(axis, 0.0125 + 0.02 * t)
-        if reading:
+            sound.axvspan(max(0, start), min(end, stop), color=colour, alpha=0.45, label=f"{name} sees")
+        sound.set_xlim(0, end)
+        sound.legend(fontsize=8, loc="upper right", ncols=2)
+        drawing.draw_standardised(cnn, self.cnn(chosen), "CNN channel", phones)
+        drawing.draw_fbank(fbank, self.fbank(), (), self.state["window"])
+        for axes in reading:
             cosine, _ = self.read_off(self.state["student"])
-            axes[3].plot(0.0125 + 0.02 * np.arange(len(cosine)), cosine, color=plots.BLUE)
-            axes[3].set(xlim=(0, end), ylim=(-0.1, 1.05), ylabel="cosine to H0")
-            axes[3].grid(axis="y", alpha=0.3)
-            drawing.draw_cursor(axes[3], 0.0125 + 0.02 * t)
-        for axis in axes[:-1]:
-            axis.tick_params(labelbottom=False)
-        axes[-1].set_xlabel("time (s); click to choose a frame")
-        return figure
+            axes.plot(0.0125 + 0.02 * np.arange(len(cosine)), cosine, color=plots.BLUE)
+        for axes in (cnn, fbank, *reading):
+            axes.set_xlim(0, end)
+            drawing.draw_cursor(axes, 0.0125 + 0.02 * t)
 
     def words(self) -> str:
         wave, t = self.waves[self.state["utterance"]], self.frame

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor
@@ -16,7 +17,7 @@ from kdkit import plots
 from kdkit.activations import Frames
 from kdkit.audio import read_audio
 from kdkit.manifest import Utterance
-from kdkit.probing.attention import attention_weights
+from kdkit.probing.attention import watched_attention
 from kdkit.probing.cka import linear_cka
 from kdkit.probing.phones import PhoneProbe
 from kdkit.teachers import Teacher
@@ -29,8 +30,18 @@ class _Seen:
     """One utterance through one model."""
 
     hidden: list[np.ndarray]  # H^0 .. H^L, each (T, D)
-    attention: list[Tensor]  # of layers 1 .. L: (heads, T, T)
+    attention: list[Callable[[], Tensor]]  # of layers 1 .. L: gives (heads, T, T)
     ids: np.ndarray | None  # (T,) of the teacher's codebook
+
+
+def _see(teacher: Teacher, utterance: Utterance) -> _Seen:
+    wave = read_audio(utterance.audio)
+    device = next(teacher.model.parameters()).device
+    with torch.no_grad(), watched_attention(teacher.model) as attention:
+        output = teacher.hidden(wave[None].to(device), torch.tensor([len(wave)], device=device))
+        book = teacher.codebook
+        ids = None if book is None else book(output.last[0]).argmax(-1).cpu().numpy()
+    return _Seen([h[0].float().cpu().numpy() for h in output.hidden], attention, ids)
 
 
 class LayerExplorer(Panel):
@@ -52,9 +63,17 @@ class LayerExplorer(Panel):
         clusters: int = 50,
     ):
         self.models, self.utterances = dict(models), list(utterances)
-        self.probes, self.frames, self.clusters = dict(probes or {}), dict(frames or {}), clusters
-        self._seen: dict[tuple[str, int], _Seen] = {}
-        self._kmeans: dict[tuple[str, int], MiniBatchKMeans] = {}
+        self.probes = dict(probes or {})
+        self._seen = {  # all: no wait later
+            name: [_see(model, utterance) for utterance in self.utterances]
+            for name, model in self.models.items()
+        }
+        self._ids: dict[tuple[str, int], list[np.ndarray]] = {}  # of every utterance
+        for name in self.models.keys() & (frames or {}).keys():
+            for layer, hidden in enumerate(zip(*(seen.hidden for seen in self._seen[name]), strict=True)):
+                x = np.asarray(frames[name].features[2 + layer], dtype=np.float32)
+                codes = _quick_kmeans(clusters, x)
+                self._ids[name, layer] = [codes.predict(states) for states in hidden]
         layers = min(model.config.layers for model in self.models.values())
         heads = min(model.config.heads for model in self.models.values())
         names = list(self.models)
@@ -69,29 +88,14 @@ class LayerExplorer(Panel):
         )
 
     def seen(self, model: str, utterance: int) -> _Seen:
-        """Hidden states, attention and codebook ids, computed once."""
-        key = (model, utterance)
-        if key not in self._seen:
-            teacher = self.models[model]
-            wave = read_audio(self.utterances[utterance].audio)
-            device = next(teacher.model.parameters()).device
-            with torch.no_grad():
-                output = teacher.hidden(wave[None].to(device), torch.tensor([len(wave)], device=device))
-                book = teacher.codebook
-                ids = None if book is None else book(output.last[0]).argmax(-1).cpu().numpy()
-            hidden = [h[0].float().cpu().numpy() for h in output.hidden]
-            self._seen[key] = _Seen(hidden, attention_weights(teacher, wave), ids)
-        return self._seen[key]
+        """Hidden states, attention and codebook ids."""
+        return self._seen[model][utterance]
 
     def ids(self, model: str, layer: int) -> tuple[str, np.ndarray | None]:
         """Cluster ids (T,) of the present utterance, and whose they are: k-means of that layer, or the codebook."""
+        if (model, layer) in self._ids:
+            return f"k-means of H{layer}", self._ids[model, layer][self.state["utterance"]]
         seen = self.seen(model, self.state["utterance"])
-        if model in self.frames:
-            key = (model, layer)
-            if key not in self._kmeans:
-                x = np.asarray(self.frames[model].features[2 + layer], dtype=np.float32)
-                self._kmeans[key] = _quick_kmeans(self.clusters, x)
-            return f"k-means of H{layer}", self._kmeans[key].predict(seen.hidden[layer])
         if layer == len(seen.hidden) - 1 and seen.ids is not None:
             return "codebook", seen.ids
         return "", None
@@ -103,36 +107,46 @@ class LayerExplorer(Panel):
             pairs.append((self.state["other"], self.state["other_layer"]))
         return pairs
 
-    def figure(self) -> Figure:
-        pairs, utterance = self.shown(), self.utterances[self.state["utterance"]]
-        figure = plots.Picture(figsize=(11.5, 0.5 + 3.2 * len(pairs)))
+    def shape(self) -> int:
+        return len(self.shown())
+
+    def layout(self) -> Figure:
+        rows = self.shape()
+        figure = plots.Picture(figsize=(11.5, 0.5 + 3.2 * rows))
         edge = 0.5 / figure.get_figheight()
         outer = figure.add_gridspec(
-            len(pairs), 3, width_ratios=(3.4, 1.15, 1.25), left=0.04, right=0.985, top=1 - edge, bottom=edge,
+            rows, 3, width_ratios=(3.4, 1.15, 1.25), left=0.04, right=0.985, top=1 - edge, bottom=edge,
             wspace=0.22, hspace=0.5,
         )  # fmt: skip
-        for row, (model, layer) in enumerate(pairs):
+        for row in range(rows):
             strip = outer[row, 0].subgridspec(2, 1, height_ratios=(5, 1), hspace=0.08)
-            axes = [figure.add_subplot(place) for place in (strip[0], strip[1], outer[row, 1], outer[row, 2])]
-            seen = self.seen(model, self.state["utterance"])
-            drawing.draw_standardised(axes[0], seen.hidden[layer], utterance.phones, names=row == 0)
-            axes[0].set_ylabel(f"{model} H{layer}", fontsize=9)
-            axes[0].tick_params(labelbottom=False)
-            whose, ids = self.ids(model, layer)
-            drawing.draw_ids(axes[1], ids, len(seen.hidden[layer]), whose)
-            head = min(self.state["head"], len(seen.attention[0])) - 1
-            if layer:
-                drawing.draw_attention(axes[2], seen.attention[layer - 1][head])
-                axes[2].set_title(f"attention, head {head + 1}", fontsize=9, y=1.0)
-            else:
-                axes[2].axis("off")
-                axes[2].text(0.5, 0.5, "H0 is the input:\nno attention yet", ha="center", va="center")
-            if model in self.probes:
-                drawing.draw_accuracy(axes[3], self.probes[model], layer)
-            else:
-                axes[3].axis("off")
-                axes[3].text(0.5, 0.5, "not probed", ha="center", va="center")
+            for place, left in ((strip[0], 8), (strip[1], 8), (outer[row, 1], 30), (outer[row, 2], 30)):
+                axes = figure.add_subplot(place)
+                axes.yaxis.label.set_fontsize(9)
+                drawing.place_labels(axes, left)
+            figure.axes[4 * row].tick_params(labelbottom=False)
         return figure
+
+    def draw(self, *axes: Axes) -> None:
+        utterance = self.utterances[self.state["utterance"]]
+        for row, (model, layer) in enumerate(self.shown()):
+            states, strip, looks, curve = axes[4 * row : 4 * row + 4]
+            seen = self.seen(model, self.state["utterance"])
+            label = f"{model} H{layer}"
+            drawing.draw_standardised(states, seen.hidden[layer], label, utterance.phones, names=row == 0)
+            whose, ids = self.ids(model, layer)
+            drawing.draw_ids(strip, ids, len(seen.hidden[layer]), whose)
+            if layer:
+                weights = seen.attention[layer - 1]()
+                head = min(self.state["head"], len(weights)) - 1
+                drawing.draw_attention(looks, weights[head])
+                looks.set_title(f"attention, head {head + 1}", fontsize=9, y=1.0)
+            else:
+                drawing.say(looks, "H0 is the input:\nno attention yet")
+            if model in self.probes:
+                drawing.draw_accuracy(curve, self.probes[model], layer)
+            else:
+                drawing.say(curve, "not probed")
 
     def likeness(self) -> float | None:
         """Linear CKA of the two layers on this utterance's frames, None where only one is shown."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
@@ -139,14 +140,18 @@ class LossLab(Panel):
         return min(self.state["frame"], self.frames[self.state["utterance"]] - 1)
 
     def take(self, steps: int = 20) -> None:
-        """Lets the heads learn on this batch with the present weights and temperature; the student stays as it is."""
-        for _ in range(steps):
+        """Lets the heads learn on this batch with the present weights and temperature; the student stays as it is.
+
+        Every few steps there is a picture.
+        """
+        for left in reversed(range(steps)):
             loss = sum(self._losses(self.states).values())
             self.optimiser.zero_grad()
             loss.backward()
             self.optimiser.step()
-        self.steps += steps
-        self.redraw()
+            self.steps += 1
+            if left % 4 == 0:
+                self.redraw()
 
     # --- what is shown ----------------------------------------------------------------------------------------
 
@@ -158,38 +163,41 @@ class LossLab(Panel):
             last = self.frames[self.state["utterance"]] - 1
             self.update(frame=int(np.clip(round((x - 0.0125) / 0.02), 0, last)))
 
-    def figure(self) -> Figure:
+    def layout(self) -> Figure:
         figure = plots.Picture(figsize=(11.5, 5.4))
         grid = figure.add_gridspec(2, 1, left=0.06, right=0.985, top=0.93, bottom=0.1, hspace=0.42)
-        top = figure.add_subplot(grid[0])
+        figure.add_subplot(grid[0], xlabel="time (s); click to choose a frame")
+        lower = grid[1].subgridspec(1, 3, width_ratios=(2.2, 1, 1), wspace=0.45)
+        ids, parts, pulls = (figure.add_subplot(place) for place in lower)
+        ids.set_ylabel("probability (%)")
+        for axes in figure.axes:
+            drawing.place_labels(axes, 34)
+        for axes, title in ((parts, "loss, weighted"), (pulls, "gradient norm x 1000")):
+            axes.set_title(title, fontsize=10, y=1.0)
+            axes.tick_params(axis="x", labelsize=8)
+            axes.margins(y=0.15)
+        return figure
+
+    def draw(self, top: Axes, ids: Axes, parts: Axes, pulls: Axes) -> None:
         row, frame = self.state["utterance"], self.frame
         length = int(self.batch.lengths[row])
         shown = self.fbank[row, : (length - 400) // 160 + 1]
         drawing.draw_fbank(top, shown, self.batch.utterances[row].phones)
         drawing.draw_cursor(top, 0.0125 + 0.02 * frame)
-        top.set(ylabel="mel bin", xlabel="time (s); click to choose a frame")
-        lower = grid[1].subgridspec(1, 3, width_ratios=(2.2, 1, 1), wspace=0.45)
-        ids, parts, pulls = (figure.add_subplot(place) for place in lower)
         teacher, student = self.distributions()
         best = np.argsort(-(teacher + student))[:_TOP]
         x = np.arange(len(best))
         ids.bar(x - 0.2, 100 * teacher[best], 0.4, color=plots.BLUE, label="teacher")
         ids.bar(x + 0.2, 100 * student[best], 0.4, color=plots.ORANGE, label="student")
         ids.set_xticks(x, [str(k) for k in best], fontsize=8)
-        ids.set(xlabel=f"cluster id, frame {frame}", ylabel="probability (%)")
+        ids.set_xlabel(f"cluster id, frame {frame}")
         ids.legend(fontsize=8)
-        short = ("distance", "angle", "discr.")
-        for axes, values, title in (
-            (parts, self.parts(), "loss, weighted"),
-            (pulls, self.gradients(), "gradient norm x 1000"),
-        ):
-            axes.bar(short, values.values(), color=(plots.BLUE, plots.SKY, plots.RED))
+        for axes, values in ((parts, self.parts()), (pulls, self.gradients())):
+            axes.bar(
+                ("distance", "angle", "discr."), values.values(), color=(plots.BLUE, plots.SKY, plots.RED)
+            )
             for i, value in enumerate(values.values()):
                 axes.text(i, value, f"{value:.2f}", ha="center", va="bottom", fontsize=8)
-            axes.set_title(title, fontsize=10, y=1.0)
-            axes.tick_params(axis="x", labelsize=8)
-            axes.margins(y=0.15)
-        return figure
 
     def words(self) -> str:
         parts, (teacher, student) = self.parts(), self.entropies()

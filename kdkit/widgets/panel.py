@@ -1,8 +1,11 @@
 """What all widgets share: controls, a picture that follows them, and a still form for pages without a kernel.
 
-A :class:`Panel` keeps its ``state`` in plain Python, {name of the control: value}, and draws it with ``figure()``. It
+A :class:`Panel` keeps its ``state`` in plain Python, {name of the control: value}, and ``figure()`` is its picture. It
 is a thin shell: everything works without a display (``panel.update(layer=3).figure()``), and a notebook that is run by
 papermill carries, beside the live widget, the picture that it began with.
+
+Matplotlib takes longer to make axes, ticks and their labels than to fill them. So the axes stay (``layout``), and what
+is in them is drawn anew for every state (``draw``).
 """
 
 from __future__ import annotations
@@ -10,16 +13,21 @@ from __future__ import annotations
 import base64
 import gc
 import html
-import io
-from collections.abc import Callable
+import struct
+import threading
+import zlib
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 
 import ipywidgets
 import numpy as np
+import torch
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.image import imsave
 
 from kdkit.errors import ConfigError
+from kdkit.widgets import drawing
 from kdkit.widgets.picture import Picture
 
 DPI = 80
@@ -28,8 +36,9 @@ DPI = 80
 class Panel:
     """Controls above, a picture below, and perhaps words and sound under it.
 
-    A subclass gives ``controls`` to ``__init__`` and writes ``figure``; it may write ``words`` (HTML under the
-    picture), ``alt`` (the picture in words, for those who cannot see it) and ``clicked`` (what a click does).
+    A subclass gives ``controls`` to ``__init__`` and writes ``layout`` and ``draw``; it may write ``shape`` (what the
+    layout depends on), ``words`` (HTML under the picture), ``alt`` (the picture in words, for those who cannot see it)
+    and ``clicked`` (what a click does).
 
     ``state``: {name: value} of every control. Changing it by :meth:`update` is what moving the control does.
     """
@@ -42,15 +51,24 @@ class Panel:
         self.state = {name: control.value for name, control in controls.items()}
         self.figures_drawn = 0
         self._box: ipywidgets.VBox | None = None
-        self._axes: list = []
+        self._figures: dict[Hashable, Figure] = {}
+        self._drawing = threading.RLock()  # a training in the background draws, too
         for name, control in controls.items():
             control.observe(lambda change, name=name: self._moved(name, change["new"]), "value")
 
     # --- what a subclass writes -------------------------------------------------------------------------------
 
-    def figure(self) -> Figure:
-        """The picture of the present state."""
+    def layout(self) -> Figure:
+        """Axes, and what stays in every state: labels, grids, fixed limits."""
         raise NotImplementedError
+
+    def draw(self, *axes: Axes) -> None:
+        """The present state, into the axes of the layout, which are empty."""
+        raise NotImplementedError
+
+    def shape(self) -> Hashable:
+        """What the layout depends on: another shape has other axes."""
+        return None
 
     def words(self) -> str:
         """HTML under the picture: numbers, a player."""
@@ -93,20 +111,27 @@ class Panel:
 
     # --- what is shown ----------------------------------------------------------------------------------------
 
+    def figure(self) -> Figure:
+        """The picture of the present state; the next picture of that shape is drawn into the same figure."""
+        shape = self.shape()
+        if shape not in self._figures:
+            self._figures[shape] = self.layout()
+        figure = self._figures[shape]
+        for axes in figure.axes:
+            drawing.wipe(axes)
+        self.draw(*figure.axes)
+        return figure
+
     def redraw(self) -> None:
         """Draws the present state, where there is somebody to see it."""
         if self._box is None:
             return
-        png, self._axes = self._draw()
-        self._words.value = self.words()
-        self.picture.alt, self.picture.png = self.alt(), png
-        self.picture.drawn = self.figures_drawn  # last: who waits for the picture finds everything else, too
-
-    def _draw(self) -> tuple[bytes, list]:
-        figure = self.figure()
-        png = to_png(figure)
-        self.figures_drawn += 1
-        return png, [(axes.get_position(), axes.transData.inverted(), axes) for axes in figure.axes]
+        with self._drawing, _one_thread():
+            png = to_png(self.figure())
+            self.figures_drawn += 1
+            self._words.value = self.words()
+            self.picture.alt, self.picture.png = self.alt(), png
+            self.picture.drawn = self.figures_drawn  # last: who waits for it finds everything else, too
 
     def extra(self) -> list[ipywidgets.Widget]:
         """Hook: widgets between the controls and the picture, such as buttons."""
@@ -128,16 +153,17 @@ class Panel:
 
     def _click(self, across: float, down: float) -> None:
         """A click at shares of the picture's width and height: finds the axes under it, or nearest above or below."""
+        figure, up = self._figures[self.shape()], 1 - down
+        places = [axes.get_position() for axes in figure.axes]
         beside = [
-            (max(place.y0 - (1 - down), (1 - down) - place.y1, 0), number)
-            for number, (place, _, _) in enumerate(self._axes)
+            (max(place.y0 - up, up - place.y1, 0), number)
+            for number, place in enumerate(places)
             if place.x0 <= across <= place.x1
         ]
         if beside and min(beside)[0] < 0.1:
             _, number = min(beside)
-            _, to_data, axes = self._axes[number]
-            pixels = axes.figure.bbox
-            x, y = to_data.transform((across * pixels.width, (1 - down) * pixels.height))
+            pixels = figure.transFigure.transform((across, up))
+            x, y = figure.axes[number].transData.inverted().transform(pixels)
             self.clicked(number, float(x), float(y))
 
     def _repr_mimebundle_(self, **options) -> tuple[dict, dict]:
@@ -161,15 +187,41 @@ def _look_away_from_what_is_loaded() -> None:
     gc.freeze()
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Torch works in this thread alone: what a picture asks of it is done before others would be awake."""
+    usual = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(usual)
+
+
 def to_png(figure: Figure, dpi: int = DPI) -> bytes:
     """The whole figure, not cropped, so that a click into it can be found again; fast rather than small."""
-    figure.set_dpi(dpi)
-    canvas = FigureCanvasAgg(figure)
+    canvas = figure.canvas if isinstance(figure.canvas, FigureCanvasAgg) else FigureCanvasAgg(figure)
+    usual, figure.dpi = figure.dpi, dpi
     canvas.draw()
-    buffer = io.BytesIO()
     pixels = np.asarray(canvas.buffer_rgba())[..., :3]
-    imsave(buffer, pixels, format="png", pil_kwargs={"compress_level": 1})
-    return buffer.getvalue()
+    figure.dpi = usual
+    return _encode(pixels)
+
+
+def _encode(pixels: np.ndarray) -> bytes:
+    """PNG of (height, width, 3) bytes. Libraries try five filters on every row, which takes three times as long."""
+    height, width, _ = pixels.shape
+    rows = np.zeros((height, 1 + 3 * width), np.uint8)  # 0 before a row: no filter
+    rows[:, 1:] = pixels.reshape(height, -1)
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)),  # 8 bits of red, green and blue
+        (b"IDAT", zlib.compress(rows, level=1)),
+        (b"IEND", b""),
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
 
 
 def player(wave, rate: int = 16_000, label: str = "") -> str:
