@@ -217,7 +217,8 @@ def digits_table(assets: Path) -> str:
     rows = []
     for path in sorted(assets.glob("digits_*.json")):
         found = digits_rows(path)
-        row = {"held out": found[0]["held out"], "seeds": len({f.seed for f in load_findings(path)})}
+        seeds = sorted({len(one["each seed"].split(", ")) for one in found})
+        row = {"held out": found[0]["held out"], "seeds": " or ".join(map(str, seeds))}
         for one in found:
             row[f"{one['labels']}, {one['start']}"] = ", ".join(filter(None, (one["WER"], one["verdict"])))
         rows.append(row)
