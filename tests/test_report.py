@@ -267,6 +267,7 @@ def test_formulas_become_mathml():
 
 def test_progress_bars_collapse_to_their_last_state():
     assert last_states("a:  0%\ra: 50%\ra: 100%\ndone\r\n") == "a: 100%\ndone\n"
+    assert last_states("\ra:  0%\ra: 64%\r      \r") == ""
 
 
 def test_notebook_page_needs_no_network(tmp_path):

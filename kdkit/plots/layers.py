@@ -38,7 +38,7 @@ def layer_curve(probes, title: str = "A linear probe on every layer, unseen voic
     same = "layer (0 is the input of layer 1)"
     axes.set(xlabel=same if axes.get_xlim()[1] > 1.5 else "relative depth (0 input, 1 last layer)")
     axes.set(ylabel="frames with the right phone (%)", title=title)
-    axes.legend()
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     axes.grid(axis="y")
     return figure
 

@@ -8,6 +8,7 @@ from itertools import cycle
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator
 
 from kdkit.plots.style import BLUE, CYCLE, GREEN, picture, styled
 
@@ -127,6 +128,9 @@ def speed_bars(speeds: Mapping[str, Mapping[str, Sequence[float]]], title: str =
     axes.set_yticks(range(len(speeds)), list(speeds))
     axes.invert_yaxis()
     axes.set(xlabel="speed (x real time)", xscale="log", title=title)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.minorticks_off()
     axes.legend(loc="lower right")
     axes.grid(axis="x")
     return figure

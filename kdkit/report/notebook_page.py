@@ -109,13 +109,15 @@ def _tidy(notebook) -> None:
         for output in merged:
             if output.output_type == "stream":
                 output.text = last_states(output.text)
-        cell.outputs = merged
+        cell.outputs = [o for o in merged if o.output_type != "stream" or o.text.strip()]
 
 
 def last_states(text: str) -> str:
-    """What a terminal would show at the end: of a line rewritten with carriage returns only its last state."""
+    """What a terminal would show at the end: of a line rewritten with carriage returns only its last state, and nothing
+    of a progress bar that was wiped out with spaces.
+    """
     lines = []
     for line in text.replace("\r\n", "\n").split("\n"):
-        states = [state for state in line.split("\r") if state.strip()]
+        states = [state for state in line.split("\r") if state]
         lines.append(states[-1].rstrip() if states else "")
     return "\n".join(lines)

@@ -449,7 +449,8 @@ print(f"always the most frequent phone: {percent(guess)} of {len(phones)} phones
 #
 # Now all of them. What to expect:
 #
-# - the CNN features *below* Fbank + deltas: the CNN sees 25 ms and knows nothing of its neighbourhood;
+# - the CNN features close to Fbank + deltas: the CNN was trained, but it sees 25 ms and nothing of its
+#   neighbourhood, of which deltas tell a little;
 # - a rise over the first layers, as attention brings context in;
 # - the best layer somewhere inside, neither first nor last: the last layers turn to the training task.
 
