@@ -1,11 +1,13 @@
 """The synthetic corpus: deterministic, nested, safe against kills, with unseen voices and exact phones."""
 
+import ctypes
 import hashlib
 import os
 import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from itertools import pairwise
@@ -217,6 +219,25 @@ def test_a_longer_corpus_begins_with_the_shorter(root, corpus, tmp_path):
     assert digest(elsewhere) == before
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs the C library of this process")
+def test_other_threads_do_not_change_the_noise(corpus, tmp_path):
+    assert "Reed-2" in {u.speaker for u in corpus["train"]}  # a Klatt voice: its noise is C's rand()
+    rand, done = ctypes.CDLL(None).rand, threading.Event()
+
+    def draw():
+        while not done.wait(0.0005):
+            rand()
+
+    thread = threading.Thread(target=draw)
+    thread.start()
+    try:
+        built = build_synthetic(tmp_path, {"train": 0.9}, progress=False)["train"]
+    finally:
+        done.set()
+        thread.join()
+    assert digest(built) == digest(corpus["train"])
+
+
 def test_the_seed_changes_text_and_voices():
     one = [speak("train", i, seed=0)[1] for i in range(5)]
     other = [speak("train", i, seed=1)[1] for i in range(5)]
@@ -264,7 +285,7 @@ def test_a_failing_block_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(synthetic, "speak", fails)
     with pytest.raises(KdkitError, match="out of breath"):
-        build_synthetic(tmp_path, {"dev": 0.1}, progress=False)
+        make_block(tmp_path, "dev", 0, 0)
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []
 
 

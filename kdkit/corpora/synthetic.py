@@ -197,13 +197,12 @@ def _make_blocks(folder: Path, split: str, blocks: list[int], seed: int) -> Iter
 
     The workers are plain subprocesses: multiprocessing would import the caller's main script again, which
     fails in scripts without a `__main__` guard, and forking a process that runs torch's threads is not safe.
+    There is one even for a single block: the noise of eSpeak's Klatt voices is C's rand(), and where another
+    thread of this process drew from it meanwhile, the samples would be others.
     """
-    workers = min(_cores(), len(blocks) // 2)
-    if workers < 2:
-        for block in blocks:
-            make_block(folder, split, block, seed)
-            yield block
+    if not blocks:
         return
+    workers = max(1, min(_cores(), len(blocks) // 2))
     package_parent = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join([package_parent, *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [sys.executable, "-m", "kdkit.corpora.synthetic", str(folder.resolve()), split, str(seed)]
