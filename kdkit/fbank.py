@@ -183,7 +183,7 @@ class FbankFrontEnd(nn.Module):
         return self.dropout(self.projection(x.to(self.projection.weight.dtype)))
 
     def convolve(self, x: Tensor) -> Tensor:
-        """``conv`` of (B, T, bins) as one matrix product, (B, T / 2, 2 dim): on a CPU three times as fast in bf16."""
+        """``conv`` of (B, T, bins) as one matrix product, (B, T / 2, 2 dim): on a CPU at least twice as fast."""
         (kernel,), (stride,), (padding,) = self.conv.kernel_size, self.conv.stride, self.conv.padding
         stretches = F.pad(x, (0, 0, padding, padding)).unfold(1, kernel, stride)  # (B, T / 2, bins, kernel)
         return F.linear(stretches.flatten(2), self.conv.weight.flatten(1), self.conv.bias)
