@@ -67,12 +67,16 @@ def teacher_section(path: Path, splits: dict, frames: int) -> str:
             "masking": f"{stage['mask']:g} in spans of {stage['span']}" if "mask" in stage else "",
             "visible weight": stage.get("visible_weight", ""),
             "noisy share": stage.get("noise", ""),
-            "minutes on one of 2 cores": f"{stage['seconds'] / 60:.0f}"
-            if "seconds" in stage
-            else "not recorded",
+            "minutes on one of 2 cores": f"{stage['seconds'] / 60:.0f}" + "*" * ("timed_again" in stage),
         }
         for stage in meta["history"]
     ]
+    again = {stage["timed_again"] for stage in meta["history"] if "timed_again" in stage}
+    timed_again = "".join(
+        f"\n\\* Not timed when it was made: the same stage of the same command, run again on {day}, with the faster "
+        "code of that day.\n"
+        for day in sorted(again)
+    )
     last = {name: round(value, 4) for name, value in meta["history"][-1]["last"].items()}
     return f"""## tiny_teacher.safetensors
 
@@ -80,7 +84,7 @@ def teacher_section(path: Path, splits: dict, frames: int) -> str:
 {len(codebook.label_embeddings)} clusters. Every iteration starts from the weights of the one before it:
 
 {table(stages)}
-
+{timed_again}
 At the end of the last one: `{json.dumps(last)}`.
 
 Linear phone probe on {probe.test_frames} frames of unseen voices (silence left out), 95 % intervals over utterances:

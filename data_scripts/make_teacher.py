@@ -64,8 +64,11 @@ def filterbank(out: Path, utterances: list[Utterance], args: argparse.Namespace)
         model = SpeechModel(preset("tiny-teacher"))
         task = FilterbankTask(model, *fbank_statistics(utterances[:300]))
         recipe = TrainConfig(steps=args.warm_up, lr=3e-3, warmup=0.1, weight_decay=0.01, seed=args.seed)
-        train(task, Batches(utterances, 32, args.seed), recipe, out, title=out.name)
-        save_model(path, model, {"history": [{"stage": out.name, "steps": args.warm_up}]})
+        batches, began = Batches(utterances, 32, args.seed), time.time()
+        log = train(task, batches, recipe, out, title=out.name)
+        stage = {"stage": out.name, "steps": recipe.steps, "batch_seconds": 32, "lr": recipe.lr}
+        stage |= {"seed": args.seed, "seconds": round(time.time() - began), "last": log[-1]}
+        save_model(path, model, {"history": [stage]})
     return path
 
 

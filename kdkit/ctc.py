@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -40,12 +41,19 @@ class Recogniser(nn.Module):
 
     ``forward(waves (B, S), lengths (B,))`` gives logits (B, T, vocabulary) and true frame counts (B,). With
     ``head_only`` no gradient goes below the head.
+
+    A new head finds blank as likely as all characters together, about what CTC's alignments say as long as nothing is
+    known (a blank has room between any two characters). Without that bias some character is ahead in every frame by
+    chance, and training may stay with it: a recogniser that says "e" to everything. All-blank is a plateau, too, but
+    one that training leaves.
     """
 
     def __init__(self, model: SpeechModel):
         super().__init__()
         self.model = model
         self.head = nn.Linear(model.config.dim, len(VOCABULARY))
+        with torch.no_grad():
+            self.head.bias[BLANK] = math.log(len(VOCABULARY) - 1)
         self.mask_embedding = nn.Parameter(torch.zeros(model.config.dim))
 
     def forward(

@@ -4,6 +4,7 @@ import warnings
 
 import pytest
 import torch
+import torch.nn.functional as F
 import torchaudio
 
 from kdkit.batches import collate
@@ -11,7 +12,7 @@ from kdkit.ctc import CTCTask, MaskConfig, Recogniser, load_recogniser, save_rec
 from kdkit.errors import TextError, TrainingError
 from kdkit.manifest import Utterance
 from kdkit.models import ModelConfig, SpeechModel
-from kdkit.text import VOCABULARY, decode, encode
+from kdkit.text import BLANK, VOCABULARY, decode, encode
 
 TINY = ModelConfig(
     front_end="fbank", layers=2, dim=32, ffn=64, heads=2, pos_kernel=16, pos_groups=4, dropout=0.0
@@ -65,6 +66,19 @@ def test_ctc_loss_is_per_character_and_ignores_padding():
     assert 0 <= parts["blanks"] <= 1
 
 
+def test_a_new_head_expects_about_as_many_blanks_as_the_alignments_have():
+    torch.manual_seed(0)
+    head = Recogniser(SpeechModel(TINY)).head
+    believed = head.bias.detach().softmax(-1)[BLANK].item()
+    logits = torch.zeros(300, len(VOCABULARY), requires_grad=True)  # 6 s, nothing known
+    text = torch.randint(1, len(VOCABULARY), (1, 40))
+    F.ctc_loss(logits.log_softmax(-1), text, (300,), (40,), BLANK, reduction="sum").backward()
+    aligned = (logits.detach().softmax(-1) - logits.grad)[:, BLANK].mean().item()
+    assert abs(believed - aligned) < 0.1
+    first = head(torch.randn(1000, TINY.dim)).argmax(-1)  # post-norm features have a variance of about 1
+    assert (first == BLANK).float().mean() > 0.95  # no letter is ahead by chance
+
+
 def test_masking_hides_frames_and_channels_in_training_only():
     torch.manual_seed(0)
     recogniser = Recogniser(SpeechModel(TINY)).eval()
@@ -91,7 +105,7 @@ def test_it_learns_two_words_and_comes_back_from_a_file(tmp_path):
     recogniser.model.front_end.set_statistics(torch.full((80,), 8.0), torch.full((80,), 4.0))
     task = CTCTask(recogniser, mask=None, augmenting=None)
     optimiser = torch.optim.Adam(task.parameters(), 3e-3)
-    for _ in range(60):
+    for _ in range(120):
         loss, _ = task(batch)
         optimiser.zero_grad()
         loss.backward()

@@ -279,7 +279,25 @@ print(f"{len(room)} utterances have {min(room.values()):.1f} times the frames th
 # utterance, may leave none: kdkit leaves such utterances out and says so.
 #
 # One thing more follows from the sum: early in training the easiest improvement is to say *blank* everywhere.
-# A recogniser that writes nothing has not failed yet, it has just begun.
+# A recogniser that writes nothing has not failed yet, it has just begun. How much blank *should* one expect
+# before anything is known? The gradient tells: it is what the recogniser believes less what the alignments say.
+
+# %%
+uniform = torch.zeros(
+    num_frames(round(clean_speech[0].duration * 16_000)), len(VOCABULARY), requires_grad=True
+)
+written = torch.tensor([encode(clean_speech[0].text)])
+F.ctc_loss(uniform.log_softmax(-1), written, (len(uniform),), (written.shape[1],), reduction="sum").backward()
+believed = uniform.detach().softmax(-1)
+aligned = (believed - uniform.grad)[:, 0].mean().item()
+print(f'of {len(uniform)} frames of "{clean_speech[0].text}", every symbol being as likely as the next:')
+print(f"{percent(believed[0, 0].item())} blank is believed, {percent(aligned)} blank is in the alignments")
+
+# %% [markdown]
+# A head whose weights are drawn by chance is ahead with *some* letter in every frame. The whole loss can then
+# fall for a while by saying that letter everywhere, and training may stay there: a recogniser that writes *e* to
+# all it hears. `Recogniser` therefore begins with a bias that makes blank as likely as all letters together. All
+# blank is a plateau too, but one that training leaves.
 
 # %% [markdown]
 # ## Counting errors
