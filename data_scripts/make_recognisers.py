@@ -18,16 +18,15 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from kdkit.augment import AUGMENTED
 from kdkit.batches import Batches
 from kdkit.checkpoints import half, load_checkpoint
 from kdkit.corpora.synthetic import build_synthetic, subset
-from kdkit.ctc import CTCTask, MaskConfig, Recogniser, load_recogniser, save_recogniser, trainable
+from kdkit.ctc import Recogniser, load_recogniser, save_recogniser
 from kdkit.distill import DistillTask, swap_losses
 from kdkit.fbank import fbank_statistics
 from kdkit.files import write_text
+from kdkit.finetuning import FineTuneConfig, fine_tune
 from kdkit.models import parameter_count
 from kdkit.score import score
 from kdkit.students import load_student, new_student, swap_front_end
@@ -55,16 +54,14 @@ def starting_point(system: str, start: str, args: argparse.Namespace, speech):
     return model
 
 
-def fine_tune(system: str, start: str, minutes: float, steps: int, args: argparse.Namespace) -> None:
+def make_recogniser(system: str, start: str, minutes: float, steps: int, args: argparse.Namespace) -> None:
     name = f"recogniser_{system.replace('-', '_')}_{start}_{minutes:g}"
     path = args.out / f"{name}.safetensors"
     if path.exists():
         return
     corpus = build_synthetic(minutes={"train": max(args.minutes), "test-clean": 10, "test-other": 10})
-    speech = trainable(subset(corpus["train"], minutes))
+    speech = subset(corpus["train"], minutes)
     model = starting_point(system, start, args, speech).requires_grad_(True)
-    torch.manual_seed(args.seed)
-    recogniser = Recogniser(model)
     recipe = TrainConfig(
         steps=steps,
         lr=args.lr,
@@ -75,9 +72,8 @@ def fine_tune(system: str, start: str, minutes: float, steps: int, args: argpars
         seed=args.seed,
         log_every=25,
     )
-    batches, began = Batches(speech, args.batch_seconds, args.seed, cache=True), time.time()
-    task = CTCTask(recogniser, MaskConfig(), speeds=tuple(args.speeds))
-    train(task, batches, recipe, args.out / name, title=name)
+    config = FineTuneConfig(batch_seconds=args.batch_seconds, speeds=tuple(args.speeds))
+    recogniser, facts = fine_tune(model, speech, recipe, args.out / name, config=config, title=name)
     common = {
         "system": system,
         "start": start,
@@ -86,8 +82,8 @@ def fine_tune(system: str, start: str, minutes: float, steps: int, args: argpars
         "lr": args.lr,
         "batch_seconds": args.batch_seconds,
         "seed": args.seed,
-        "parameters": parameter_count(model),
-        "seconds": round(time.time() - began),
+        "parameters": facts["parameters"],
+        "seconds": round(facts["seconds"]),
     }
     if args.speeds:
         common["speeds"] = args.speeds
@@ -177,7 +173,7 @@ def main() -> None:
                 if start == "swapped":
                     swap(system, minutes, args)
                     continue
-                fine_tune(system, first if start == "first" else start, minutes, steps, args)
+                make_recogniser(system, first if start == "first" else start, minutes, steps, args)
     made = [load_checkpoint(path)[1] for path in args.out.glob("recogniser_*.safetensors")]
     made.sort(key=lambda meta: (SYSTEMS.index(meta["system"]), meta["start"], meta["minutes"]))
     table = args.out / "metrics.json"

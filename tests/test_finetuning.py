@@ -56,9 +56,7 @@ def speech(folder: Path, count: int, seed: int) -> list[Utterance]:
         wave = 0.3 * np.concatenate([np.sin(2 * np.pi * HERTZ[letter] * seconds) for letter in word])
         wave = (wave + 0.003 * rng.standard_normal(len(wave))).astype(np.float32)
         write_audio(folder / f"{seed}-{i}.wav", wave)
-        made.append(
-            Utterance(f"{seed}-{i}", folder / f"{seed}-{i}.wav", 0.4, word, speaker=f"s{seed}")
-        )
+        made.append(Utterance(f"{seed}-{i}", folder / f"{seed}-{i}.wav", 0.4, word, speaker=f"s{seed}"))
     return made
 
 

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from io import StringIO
@@ -18,7 +20,7 @@ from kdkit.progress import Progress
 from kdkit.report import words
 from kdkit.report.claims import Claim, answers
 from kdkit.report.index_page import _place
-from kdkit.report.notebook_page import last_states, mathml, write_notebook_html
+from kdkit.report.notebook_page import last_states, mathml, plain_warnings, write_notebook_html
 from kdkit.report.story import headline, story
 from kdkit.results import Results, read_results
 
@@ -268,6 +270,15 @@ def test_formulas_become_mathml():
 def test_progress_bars_collapse_to_their_last_state():
     assert last_states("a:  0%\ra: 50%\ra: 100%\ndone\r\n") == "a: 100%\ndone\n"
     assert last_states("\ra:  0%\ra: 64%\r      \r") == ""
+
+
+def test_a_page_says_warnings_without_the_folders_of_the_machine_that_ran_it(tmp_path):
+    script = tmp_path / "some where.py"
+    script.write_text("import warnings\nwarnings.warn('frames are blank: usual at first')\nprint('go on')\n")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    assert str(tmp_path) in done.stderr
+    assert plain_warnings(done.stderr) == "Warning: frames are blank: usual at first\n"
+    assert plain_warnings("step 3: a Warning: none\n  indented\n") == "step 3: a Warning: none\n  indented\n"
 
 
 def test_notebook_page_needs_no_network(tmp_path):

@@ -1,5 +1,6 @@
 """Runs of reports that go well, fail, are stopped, or meet a full disk; notebooks of a few cells."""
 
+import base64
 import json
 import os
 import re
@@ -7,8 +8,10 @@ import signal
 import subprocess
 import sys
 import time
+from io import BytesIO
 
 import pytest
+from PIL import Image
 from tiny_lessons import GOOD, network_references, run, write_notebook
 
 from kdkit.errors import ConfigError, KdkitError
@@ -53,7 +56,11 @@ def test_a_good_run(tmp_path, capfd, monkeypatch):
     assert network_references(page) == []
     assert "thin &lt;fbank&gt;" in page and "thin <fbank>" not in page
     assert "shipped with the kit" in page and "trained in this run" in page
-    assert re.search(r'<img src="data:image/png;base64,[A-Za-z0-9+/=]+" alt="a rising line"', page)
+    found = re.search(
+        r'<img src="data:image/png;base64,([\w+/=]+)" alt="a rising line" width="(\d+)" height="(\d+)">', page
+    )
+    picture = Image.open(BytesIO(base64.b64decode(found[1])))
+    assert picture.size == (int(found[2]), int(found[3]))  # room is kept for it, links do not miss
     for name in ("01_first", "02_second"):
         assert f'href="notebooks/{name}.html"' in page
         assert (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+import struct
 from pathlib import Path
 
 import jinja2
@@ -114,12 +115,23 @@ def _section(out: Path, notebook: dict, record: dict | None) -> dict:
         "title": record["title"],
         "status_text": STATUS[notebook["status"]],
         "html": (out / "notebooks" / f"{notebook['name']}.html").is_file(),
-        "items": [item | {"data": _embedded(out, item.get("file"))} for item in record["items"]],
+        "items": [
+            item | {"data": _embedded(out, item.get("file")), "size": _pixels(out, item.get("file"))}
+            for item in record["items"]
+        ],
         "metrics": {
             name: {"interval": None, "unit": "", "note": ""} | metric
             for name, metric in record["metrics"].items()
         },
     }
+
+
+def _pixels(out: Path, file: str | None) -> tuple[int, int] | None:
+    """Width and height of a PNG, from its first 24 bytes: the page keeps room for it, so that links do not miss."""
+    if not file or not file.endswith(".png") or not (out / file).is_file():
+        return None
+    with (out / file).open("rb") as picture:
+        return struct.unpack(">II", picture.read(24)[16:])
 
 
 def _embedded(out: Path, file: str | None) -> str | None:

@@ -90,7 +90,8 @@ def write_notebook_html(path: Path, title: str, trail: list[tuple[str, str]]) ->
 
 
 def _tidy(notebook) -> None:
-    """Makes outputs readable on a still page: progress bars collapse to their last state, images get a description."""
+    """Makes outputs readable on a still page: progress bars collapse to their last state, warnings to what they say,
+    images get a description."""
     heading = "this notebook"
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
@@ -108,7 +109,7 @@ def _tidy(notebook) -> None:
             merged.append(output)
         for output in merged:
             if output.output_type == "stream":
-                output.text = last_states(output.text)
+                output.text = plain_warnings(last_states(output.text))
         cell.outputs = [o for o in merged if o.output_type != "stream" or o.text.strip()]
 
 
@@ -121,3 +122,8 @@ def last_states(text: str) -> str:
         states = [state for state in line.split("\r") if state]
         lines.append(states[-1].rstrip() if states else "")
     return "\n".join(lines)
+
+
+def plain_warnings(text: str) -> str:
+    """Python's warnings without the file, the line and the source that they came from: a page is read elsewhere."""
+    return re.sub(r"^\S.*?:\d+: \w*Warning: (.*)\n  .*$", r"Warning: \1", text, flags=re.MULTILINE)
