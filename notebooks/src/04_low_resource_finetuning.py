@@ -442,8 +442,8 @@ lesson.figure(
 )
 
 # %% [markdown]
-# On the right, the share of frames whose best symbol is the blank. It shoots up first, in both; the one that
-# comes down again has begun to write.
+# On the right, the share of frames whose best symbol is the blank. It begins near one in both, as the bias of a
+# new head has it; the one that comes down has begun to write.
 
 # %% [markdown]
 # Score both on unseen voices. A WER near 100 % here means "not there yet": look at the CER too, and at what
