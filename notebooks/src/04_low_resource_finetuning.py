@@ -283,14 +283,13 @@ print(f"{len(room)} utterances have {min(room.values()):.1f} times the frames th
 # before anything is known? The gradient tells: it is what the recogniser believes less what the alignments say.
 
 # %%
-uniform = torch.zeros(
-    num_frames(round(clean_speech[0].duration * 16_000)), len(VOCABULARY), requires_grad=True
-)
-written = torch.tensor([encode(clean_speech[0].text)])
-F.ctc_loss(uniform.log_softmax(-1), written, (len(uniform),), (written.shape[1],), reduction="sum").backward()
+frames, written = num_frames(round(clean_speech[0].duration * 16_000)), encode(clean_speech[0].text)
+uniform = torch.zeros(frames, len(VOCABULARY), requires_grad=True)  # every symbol as likely as the next
+log_likely, target = uniform.log_softmax(-1), torch.tensor([written])
+F.ctc_loss(log_likely, target, (frames,), (len(written),), reduction="sum").backward()
 believed = uniform.detach().softmax(-1)
 aligned = (believed - uniform.grad)[:, 0].mean().item()
-print(f'of {len(uniform)} frames of "{clean_speech[0].text}", every symbol being as likely as the next:')
+print(f'{frames} frames of "{clean_speech[0].text}", nothing known:')
 print(f"{percent(believed[0, 0].item())} blank is believed, {percent(aligned)} blank is in the alignments")
 
 # %% [markdown]
@@ -443,7 +442,7 @@ lesson.figure(
 
 # %% [markdown]
 # On the right, the share of frames whose best symbol is the blank. It begins near one in both, as the bias of a
-# new head has it; the one that comes down has begun to write.
+# new head has it; who comes down has begun to write.
 
 # %% [markdown]
 # Score both on unseen voices. A WER near 100 % here means "not there yet": look at the CER too, and at what
