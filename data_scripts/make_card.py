@@ -129,7 +129,8 @@ def recogniser_section(path: Path) -> str:
     return f"""## Fine-tuned: `metrics.json`
 
 One seed; 95 % intervals over utterances. Some of them are shipped as files: `recogniser_*.safetensors`. "Other
-speeds": fine-tuned with speed perturbation.
+speeds": fine-tuned with speed perturbation. Made when the bias of a new head was drawn by chance; with that of today
+(`kdkit.ctc.Recogniser` says why) the same command gives other numbers.
 
 {table(rows)}
 """
