@@ -111,6 +111,11 @@ def student_section(paths: list[Path]) -> str:
     return f"## Distilled students\n\n{table(rows)}\n" if rows else ""
 
 
+# true of metrics.json and low_resource.json until they are made again
+OLD_HEADS = """Made when the bias of a new head was drawn by
+chance; with that of today (`kdkit.ctc.Recogniser` says why) the same command gives other numbers."""
+
+
 def recogniser_section(path: Path) -> str:
     if not path.exists():
         return ""
@@ -129,8 +134,7 @@ def recogniser_section(path: Path) -> str:
     return f"""## Fine-tuned: `metrics.json`
 
 One seed; 95 % intervals over utterances. Some of them are shipped as files: `recogniser_*.safetensors`. "Other
-speeds": fine-tuned with speed perturbation. Made when the bias of a new head was drawn by chance; with that of today
-(`kdkit.ctc.Recogniser` says why) the same command gives other numbers.
+speeds": fine-tuned with speed perturbation. {OLD_HEADS}
 
 {table(rows)}
 """
@@ -185,7 +189,7 @@ def minutes_section(path: Path) -> str:
 
 {steps} steps from every start, on nested label budgets; greedy decoding of test-clean, mean over the seeds, 95 %
 intervals over utterances. Seeds draw the head, the masks and the order of the speech; the distilled students are the
-same in all of them. Made by `make_low_resource.py`.
+same in all of them. Made by `make_low_resource.py`. {OLD_HEADS}
 
 {minutes_table(path)}
 """
