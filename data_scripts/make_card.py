@@ -252,9 +252,9 @@ against none; "better" asks that the interval leaves 0 out and that every seed a
 
 
 STUDIES = {
-    "losses": "the ablation of the losses, shallow & wide Fbank student; differences are against regression only",
-    "structures": "equal parameters, waveform front-end; differences are against the shallowest",
-    "front_ends": "deep & thin student with and without front-end adaptation, and its waveform twin; steps of "
+    "losses": "The ablation of the losses, shallow & wide Fbank student; differences are against regression only",
+    "structures": "Equal parameters, waveform front-end; differences are against the shallowest",
+    "front_ends": "Deep & thin student with and without front-end adaptation, and its waveform twin; steps of "
     "adaptation count, unless they come on top",
 }
 
@@ -265,7 +265,7 @@ def study_section(study: str, path: Path) -> str:
     kept = json.loads(path.read_text(encoding="utf-8"))
     return f"""## Study of {study.replace("_", "-")}: `{path.name}`
 
-{STUDIES[study].capitalize()}. {kept["steps"]} steps of {kept["batch_seconds"]:g} s, {len(kept["seeds"])} seeds: frames
+{STUDIES[study]}. {kept["steps"]} steps of {kept["batch_seconds"]:g} s, {len(kept["seeds"])} seeds: frames
 of unseen voices whose phone a linear probe reads off the student's last layer, 95 % intervals over utterances. "Better"
 asks that the interval leaves 0 out and that every seed agrees. Made by `make_study.py {study.replace("_", "-")}`.
 

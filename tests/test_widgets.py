@@ -217,11 +217,17 @@ def test_loss_lab(teacher, student, utterances):
         assert sum(panel.parts().values()) < before
     assert leaves_no_trace(panel, utterance=1, frame=2, tau=0.5, variant="linear")
     panel.clicked(0, 0.0125 + 0.02 * 7, 10)
-    assert panel.frame == 7 and "frame 7" in panel.alt()
+    assert panel.state["frame"] == 7 and "frame 7" in panel.alt()
     panel.clicked(1, 3, 3)  # not the spectrogram
-    assert panel.frame == 7
+    assert panel.state["frame"] == 7
     panel.clicked(0, 1e3, 10)
-    assert panel.frame == panel.frames[0] - 1
+    assert panel.state["frame"] == panel.frames[0] - 1
+    shortest = int(np.argmin(panel.frames))
+    assert panel.frames[shortest] < panel.frames[0]
+    drawn = panel.box and panel.figures_drawn
+    panel.update(utterance=shortest)  # the frame chosen is beyond its end
+    assert panel.state["frame"] == panel.frames[shortest] - 1 == panel.controls["frame"].max
+    assert panel.figures_drawn == drawn + 1, "one picture for both"
     with pytest.raises(ConfigError, match="codebook"):
         LossLab(Teacher(teacher.model, None, "none", {}), student, batch)
 
@@ -243,7 +249,12 @@ def test_front_end_lab(teacher, student, utterances):
     assert len(panel.figure().axes) == 3 and len(panel.update(student="student").figure().axes) == 4
     assert leaves_no_trace(panel, utterance=1, bins=40, window=50, frame=20)
     panel.clicked(2, 0.5, 3)
-    assert panel.frame == 24 and "the front-end of student" in panel.words()
+    assert panel.state["frame"] == 24 and "the front-end of student" in panel.words()
+    lengths = [panel._frames(wave) for wave in panel.waves]
+    panel.update(utterance=int(np.argmax(lengths)), frame=max(lengths) - 1).update(
+        utterance=int(np.argmin(lengths))
+    )
+    assert panel.state["frame"] == min(lengths) - 1 < max(lengths) - 1, "a frame that there is"
 
 
 def test_ctc_viewer(student, utterances, tmp_path):

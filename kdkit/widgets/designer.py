@@ -102,35 +102,22 @@ class StudentDesigner(Panel):
 
     def changed(self, name: str) -> None:
         """Keeps the controls in step: a preset sets all of them, a width has its own numbers of heads."""
-        if getattr(self, "_setting", False):
-            return
-        self._setting = True
-        try:
-            if name == "preset" and self.state["preset"] != OWN:
-                wanted = preset(self.state["preset"])
-                self._heads_for(wanted.dim, wanted.heads)
-                for key in ("layers", "dim", "ffn", "heads", "front_end"):
-                    self.controls[key].value = getattr(wanted, key)
-                    self.state[key] = getattr(wanted, key)
-            elif name == "dim":
-                size = self.like.dim / self.like.heads
-                divisors = _divisors(self.state["dim"])
-                self._heads_for(
-                    self.state["dim"], min(divisors, key=lambda h: abs(self.state["dim"] / h - size))
-                )
-            if name != "preset":
-                same = [p for p in self.presets if preset(p) == self.config]
-                self.controls["preset"].value = self.state["preset"] = same[0] if same else OWN
-        finally:
-            self._setting = False
+        if name == "preset" and self.state["preset"] != OWN:
+            wanted = preset(self.state["preset"])
+            self._heads_for(wanted.dim, wanted.heads)
+            for key in ("layers", "dim", "ffn", "heads", "front_end"):
+                self.controls[key].value = getattr(wanted, key)
+        elif name == "dim":
+            size = self.like.dim / self.like.heads
+            divisors = _divisors(self.state["dim"])
+            self._heads_for(self.state["dim"], min(divisors, key=lambda h: abs(self.state["dim"] / h - size)))
+        if name != "preset":
+            same = [p for p in self.presets if preset(p) == self.config]
+            self.controls["preset"].value = same[0] if same else OWN
 
     def _heads_for(self, dim: int, heads: int) -> None:
         self.controls["heads"].options = _divisors(dim)
-        self.controls["heads"].value = self.state["heads"] = heads
-
-    def redraw(self) -> None:
-        if not getattr(self, "_setting", False):  # one picture for a preset, not five
-            super().redraw()
+        self.controls["heads"].value = heads
 
     def update(self, **state) -> StudentDesigner:
         """Width before heads: the heads there are depend on it."""

@@ -45,9 +45,10 @@ class FrontEndLab(Panel):
         self._read: dict[tuple[str, int], np.ndarray] = {}
         self._fits: dict[tuple[str, int], tuple[np.ndarray, float]] = {}
         texts = [(f"{i + 1}: {u.text[:40]}", i) for i, u in enumerate(self.utterances)]
+        last = self._frames(self.waves[0]) - 1
         super().__init__(
             utterance=choice("utterance", texts),
-            frame=slider("frame", 40, 0, max(self._frames(wave) for wave in self.waves) - 1),
+            frame=slider("frame", min(40, last), 0, last),
             bins=slider("mel bins", 80, 20, 128, 4),
             window=slider("window, ms", 25, 10, 60, 5),
             band=slider("mask, bins", 0, 0, 40),
@@ -62,15 +63,10 @@ class FrontEndLab(Panel):
     def _frames(wave: Tensor) -> int:
         return (len(wave) - 400) // 320 + 1
 
-    @property
-    def frame(self) -> int:
-        """The chosen 50 Hz frame, at most the last of the utterance."""
-        return min(self.state["frame"], self._frames(self.waves[self.state["utterance"]]) - 1)
-
     def fbank(self) -> np.ndarray:
         """Log-mel energies (frames at 100 Hz, bins) with the chosen bins and window, masked."""
         values = _fbank(self.waves[self.state["utterance"]], self.state["bins"], self.state["window"]).copy()
-        t, quiet = 2 * self.frame, values.mean()
+        t, quiet = 2 * self.state["frame"], values.mean()
         if self.state["span"]:
             values[max(0, t - self.state["span"] // 2) : t + (self.state["span"] + 1) // 2] = quiet
         if self.state["band"]:
@@ -124,8 +120,12 @@ class FrontEndLab(Panel):
             self._read[key] = values[0].double().cpu().numpy()
         return self._read[key]
 
+    def changed(self, name: str) -> None:
+        if name == "utterance":
+            self.controls["frame"].max = self._frames(self.waves[self.state["utterance"]]) - 1
+
     def clicked(self, axes: int, x: float, y: float) -> None:
-        last = self._frames(self.waves[self.state["utterance"]]) - 1
+        last = self.controls["frame"].max
         self.update(frame=int(np.clip(round((x - 0.0125) / 0.02), 0, last)))
 
     def shape(self) -> bool:
@@ -153,7 +153,7 @@ class FrontEndLab(Panel):
         return figure
 
     def draw(self, sound: Axes, cnn: Axes, fbank: Axes, *reading: Axes) -> None:
-        chosen, t = self.state["utterance"], self.frame
+        chosen, t = self.state["utterance"], self.state["frame"]
         wave, phones = self.waves[chosen], self.utterances[chosen].phones
         end = len(wave) / 16_000
         sound.plot(np.arange(0, len(wave), 4) / 16_000, wave[::4], color="0.3", linewidth=0.5)
@@ -172,7 +172,7 @@ class FrontEndLab(Panel):
             drawing.draw_cursor(axes, 0.0125 + 0.02 * t)
 
     def words(self) -> str:
-        wave, t = self.waves[self.state["utterance"]], self.frame
+        wave, t = self.waves[self.state["utterance"]], self.state["frame"]
         window = 16 * self.state["window"]
         windows = 1 + (len(wave) - window) // 160
         lines = [
@@ -191,7 +191,7 @@ class FrontEndLab(Panel):
     def alt(self) -> str:
         return (
             f"Front-end lab: “{self.utterances[self.state['utterance']].text}” as waveform, CNN features and Fbank "
-            f"({self.state['bins']} bins, {self.state['window']} ms), frame {self.frame} marked."
+            f"({self.state['bins']} bins, {self.state['window']} ms), frame {self.state['frame']} marked."
         )
 
 

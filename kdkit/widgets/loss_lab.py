@@ -60,7 +60,7 @@ class LossLab(Panel):
         taus = [0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0]
         super().__init__(
             utterance=choice("utterance", texts),
-            frame=slider("frame", self.frames[0] // 2, 0, max(self.frames) - 1),
+            frame=slider("frame", self.frames[0] // 2, 0, self.frames[0] - 1),
             tau=choice("tau", taus, 0.1),
             weight=slider("lambda", 0.4, 0.0, 2.0, 0.1),
             cosine=slider("w_cos", 1.0, 0.0, 2.0, 0.1),
@@ -129,15 +129,10 @@ class LossLab(Panel):
 
     def distributions(self) -> tuple[np.ndarray, np.ndarray]:
         """Teacher's and student's distribution over the cluster ids at the chosen frame, each (K,)."""
-        row, frame = self.state["utterance"], self.frame
+        row, frame = self.state["utterance"], self.state["frame"]
         with torch.no_grad():
             student, teacher = self.logits(self.states[-1][row, frame], self.cosines[row, frame])
         return tuple(x.softmax(-1).double().cpu().numpy() for x in (teacher, student))
-
-    @property
-    def frame(self) -> int:
-        """The chosen frame, at most the last of the utterance."""
-        return min(self.state["frame"], self.frames[self.state["utterance"]] - 1)
 
     def take(self, steps: int = 20) -> None:
         """Lets the heads learn on this batch with the present weights and temperature; the student stays as it is.
@@ -158,9 +153,13 @@ class LossLab(Panel):
     def extra(self) -> list:
         return [button("20 steps of the heads", self.take, "Trains the heads on this batch.")]
 
+    def changed(self, name: str) -> None:
+        if name == "utterance":
+            self.controls["frame"].max = self.frames[self.state["utterance"]] - 1
+
     def clicked(self, axes: int, x: float, y: float) -> None:
         if axes == 0:
-            last = self.frames[self.state["utterance"]] - 1
+            last = self.controls["frame"].max
             self.update(frame=int(np.clip(round((x - 0.0125) / 0.02), 0, last)))
 
     def layout(self) -> Figure:
@@ -179,7 +178,7 @@ class LossLab(Panel):
         return figure
 
     def draw(self, top: Axes, ids: Axes, parts: Axes, pulls: Axes) -> None:
-        row, frame = self.state["utterance"], self.frame
+        row, frame = self.state["utterance"], self.state["frame"]
         length = int(self.batch.lengths[row])
         shown = self.fbank[row, : (length - 400) // 160 + 1]
         drawing.draw_fbank(top, shown, self.batch.utterances[row].phones)
@@ -213,6 +212,6 @@ class LossLab(Panel):
         parts = self.parts()
         return (
             f"Loss lab: tau {self.state['tau']}, lambda {self.state['weight']:.1f}, w_cos {self.state['cosine']:.1f}, "
-            f"variant {self.state['variant']}, frame {self.frame}: loss {sum(parts.values()):.3f}; "
+            f"variant {self.state['variant']}, frame {self.state['frame']}: loss {sum(parts.values()):.3f}; "
             "spectrogram, cluster distributions, loss parts and gradient norms."
         )

@@ -50,6 +50,7 @@ class Panel:
         self.controls = controls
         self.state = {name: control.value for name, control in controls.items()}
         self.figures_drawn = 0
+        self._following = False
         self._box: ipywidgets.VBox | None = None
         self._figures: dict[Hashable, Figure] = {}
         self._drawing = threading.RLock()  # a training in the background draws, too
@@ -102,11 +103,20 @@ class Panel:
         return self
 
     def changed(self, name: str) -> None:
-        """Hook: control ``name`` has moved, ``state`` holds its new value; called before the picture is drawn."""
+        """Hook: control ``name`` has moved, ``state`` holds its new value; called before the picture is drawn.
+
+        Controls that it moves in turn do not come here again, and all of them together make one picture.
+        """
 
     def _moved(self, name: str, value) -> None:
         self.state[name] = value
-        self.changed(name)
+        if self._following:
+            return
+        self._following = True
+        try:
+            self.changed(name)
+        finally:
+            self._following = False
         self.redraw()
 
     # --- what is shown ----------------------------------------------------------------------------------------
