@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdkit.fftconv import fft_conv1d, kernel_spectrum
+from kdkit.fftconv import fft_conv1d, kernel_spectrum, product_conv1d, product_matrices
 from kdkit.relative import PositionGate, RelativePositions
 
 SCORES = 2**20  # attention scores of a chunk: 2 MB in bf16
@@ -32,27 +32,37 @@ class PositionalConv(nn.Module):
         self.conv = nn.utils.parametrizations.weight_norm(conv, dim=2)
         self.trim = 1 - kernel % 2  # an even kernel gives one frame too many
         self.by_fourier = True  # on a CPU
-        self.spectrum = None  # of the weights, once they no longer change
+        self.spectrum = self.matrices = None  # of the weights, once they no longer change
 
     def forward(self, x: Tensor) -> Tensor:  # (B, T, D)
         by_fourier = self.by_fourier and x.device.type == "cpu" and not torch.compiler.is_compiling()
         if not by_fourier:  # exported models, too: runtimes know convolutions
             y = self.conv(x.transpose(1, 2))
             return F.gelu(y[..., : y.shape[-1] - self.trim]).transpose(1, 2)
+        if self.matrices is not None:
+            y = product_conv1d(x.to(torch.bfloat16), self.matrices)
+            return F.gelu(y + self.conv.bias.to(y.dtype)).to(x.dtype)
         spectrum = self.spectrum
         if spectrum is None:
             spectrum = kernel_spectrum(self.conv.weight, self.conv.groups)
         return F.gelu(fft_conv1d(x, spectrum) + self.conv.bias).to(x.dtype)
 
-    def fold(self) -> None:
-        """Makes weight and norm one tensor, and keeps its spectrum: for a model that is trained no more."""
+    def fold(self, bf16: bool = False) -> None:
+        """Makes weight and norm one tensor, and keeps its spectrum: for a model that is trained no more.
+
+        ``bf16``: it may be computed in bf16, which a CPU with matrix units does faster.
+        """
         old = self.conv
         plain = nn.Conv1d(
             old.in_channels, old.out_channels, old.kernel_size, padding=old.padding, groups=old.groups
         )
         plain.weight.data, plain.bias.data = old.weight.detach().clone(), old.bias.detach().clone()
         self.conv = plain  # a new one: removing the parametrisation would change every copy of this module
-        self.spectrum = kernel_spectrum(self.conv.weight, self.conv.groups).contiguous()
+        spectrum = kernel_spectrum(self.conv.weight, self.conv.groups)
+        if bf16 and spectrum.device.type == "cpu" and has_amx():
+            self.matrices = product_matrices(spectrum)
+        else:
+            self.spectrum = spectrum.contiguous()
 
 
 class Attention(nn.Module):

@@ -6,7 +6,6 @@ Shapes: ``waves`` (batch, samples) float32 in [-1, 1], 16 kHz, zero-padded; ``le
 from __future__ import annotations
 
 import json
-import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from tqdm import tqdm
 
 from kdkit.audio import read_audio
 from kdkit.errors import AudioError, ConfigError
+from kdkit.fftconv import fourier_matrix
 from kdkit.files import write_text
 from kdkit.frontends import frame_mask, num_frames
 from kdkit.manifest import Utterance
@@ -43,14 +43,6 @@ def mel_filterbank(bins: int = BINS, fft: int = FFT, rate: int = 16_000, low: fl
     return torch.as_tensor(filters, dtype=torch.float32)
 
 
-def fourier_matrix(window: int = WINDOW, fft: int = FFT) -> Tensor:
-    """(window, fft + 2): cosines, then sines; a frame times it is the real and imaginary part of its spectrum."""
-    angle = (
-        2 * math.pi / fft * torch.arange(window, dtype=torch.float64)[:, None] * torch.arange(fft // 2 + 1)
-    )
-    return torch.cat([angle.cos(), -angle.sin()], 1).float()
-
-
 class Fbank(nn.Module):
     """80 log-mel energies at 100 Hz by Kaldi's conventions, batched and differentiable (DESIGN 1.4).
 
@@ -69,7 +61,7 @@ class Fbank(nn.Module):
         window = torch.hann_window(WINDOW, periodic=False, dtype=torch.float64).pow(0.85).float()
         self.register_buffer("window", window, persistent=False)
         self.register_buffer("filters", mel_filterbank(bins), persistent=False)
-        self.register_buffer("fourier", fourier_matrix(), persistent=False)
+        self.register_buffer("fourier", fourier_matrix(WINDOW, FFT), persistent=False)
         self.size, self.shift, self.fft, self.scale = WINDOW, SHIFT, FFT, LOUDEST  # for TorchScript
         self.smallest = torch.finfo(torch.float32).eps
 
@@ -77,7 +69,10 @@ class Fbank(nn.Module):
         if torch.jit.is_scripting():  # knows no autocast for a device that is only known at run time
             return self.log_mel(waves.float(), False)
         with torch.autocast(waves.device.type, enabled=False):
-            return self.log_mel(waves.float(), torch.compiler.is_compiling())
+            if torch.compiler.is_compiling() or waves.device.type != "cpu":
+                return self.log_mel(waves.float(), torch.compiler.is_compiling())
+            # one utterance after the other stays in the processor's cache
+            return torch.cat([self.log_mel(wave, False) for wave in waves.float().split(1)])
 
     def log_mel(self, waves: Tensor, by_product: bool) -> Tensor:
         frames = (waves * self.scale).unfold(-1, self.size, self.shift)  # (B, T, 400)

@@ -4,9 +4,10 @@
     fast(waves, lengths)
 
 "fp32": weight norm folded, the spectrum of the positional convolution kept. "bf16": weights in bf16 once instead of in
-every call; Fbank, softmax and the statistics of the norms stay float32. "int8": the encoder's linear layers multiply
-in int8, weights by output channel, activations by the range that they have (dynamic quantisation); convolutions and
-attention in bf16 where the machine multiplies that faster. What int8 costs in WER is for the test set to say.
+every call, and with AMX the positional convolution in bf16, too; Fbank, softmax and the statistics of the norms stay
+float32. "int8": the encoder's linear layers multiply in int8, weights by output channel, activations by the range that
+they have (dynamic quantisation); convolutions and attention in bf16 where the machine multiplies that faster. What int8
+costs in WER is for the test set to say.
 """
 
 from __future__ import annotations
@@ -37,15 +38,16 @@ def optimised(module: nn.Module, precision: str = "fp32") -> nn.Module:
     device = next(module.parameters()).device
     if precision == "int8" and device.type != "cpu":
         raise ConfigError("int8 is for CPUs: on a GPU choose bf16")
+    with_bf16 = precision == "bf16" or (precision == "int8" and use_bf16("auto", device))
     for part in list(module.modules()):
         if isinstance(part, PositionalConv):
-            part.fold()
+            part.fold(with_bf16)
     if precision == "bf16":
         _to_bf16(module)
     elif precision == "int8":
         for part in list(module.modules()):
             if isinstance(part, SpeechModel):
-                _to_int8(part, use_bf16("auto", device))
+                _to_int8(part, with_bf16)
     return module
 
 
