@@ -215,11 +215,20 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(
             Layer(dim, ffn, heads, dropout, pre_norm, residual_scale, gated) for _ in range(layers)
         )
+        self.multiple = 1  # frames are padded to a multiple of this inside: some kernels like round numbers
         self.apply(_init_bert)
         if residual_scale != 1.0:
             self._init_deepnorm()
 
     def forward(self, x: Tensor, mask: Tensor | None = None, depth: int | None = None) -> list[Tensor]:
+        total, more = x.shape[1], -x.shape[1] % self.multiple
+        if more and not torch.compiler.is_compiling():
+            mask = x.new_ones(x.shape[:2], dtype=torch.bool) if mask is None else mask
+            hidden = self._forward(F.pad(x, (0, 0, 0, more)), F.pad(mask, (0, more)), depth)
+            return [state[:, :total] for state in hidden]
+        return self._forward(x, mask, depth)
+
+    def _forward(self, x: Tensor, mask: Tensor | None, depth: int | None) -> list[Tensor]:
         keys = None
         if mask is not None:
             x = x * mask[..., None]  # the positional convolution must see zeros where an utterance has ended

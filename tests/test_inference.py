@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from kdkit import encoder
+from kdkit import encoder, inference
 from kdkit.ctc import Recogniser
 from kdkit.encoder import PositionalConv, attend
 from kdkit.errors import ConfigError
 from kdkit.fftconv import fft_conv1d, kernel_spectrum, product_conv1d, product_matrices
 from kdkit.frontends import frame_mask
-from kdkit.inference import optimised
+from kdkit.inference import PackedLinear, optimised
 from kdkit.models import ModelConfig, SpeechModel
 
 SMALL = ModelConfig(
@@ -87,6 +87,42 @@ def test_positions_in_bf16_are_nearly_as_exact_as_bf16_is(monkeypatch):
     assert 0 < (ours - expected).norm() < 2.5 * (best - expected).norm() < 0.01 * expected.norm()
 
 
+@pytest.mark.skipif(
+    not getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", bool)(),
+    reason="oneDNN has no bf16 on this CPU",
+)
+@pytest.mark.parametrize("rows", [1, 149, 512])
+@pytest.mark.parametrize("bias", [True, False])
+def test_packed_weights_give_the_same_result(rows, bias):
+    torch.manual_seed(0)
+    linear = nn.Linear(48, 96, bias=bias).bfloat16().requires_grad_(False)
+    packed, x = PackedLinear(linear), torch.randn(2, rows, 48).bfloat16()
+    for layer in (packed, copy.deepcopy(packed)):
+        for values in (x, x.transpose(0, 1)):
+            torch.testing.assert_close(layer(values), linear(values), atol=0.01, rtol=0.016)
+    assert packed.state_dict().keys() == linear.state_dict().keys()
+
+
+@pytest.mark.parametrize("buckets", [0, 16])
+@pytest.mark.parametrize("pre_norm", [True, False])
+@pytest.mark.parametrize("masked", [True, False])
+def test_padding_to_a_round_number_of_frames_changes_nothing(buckets, pre_norm, masked):
+    torch.manual_seed(0)
+    plain = encoder.Encoder(
+        16, 2, 32, 4, pre_norm=pre_norm, pos_kernel=8, pos_groups=4, relative_buckets=buckets
+    )
+    x, frames = torch.randn(3, 37, 16), torch.tensor([37, 5, 20])
+    mask = frame_mask(frames, 37) if masked else None
+    real = frame_mask(frames, 37) if masked else torch.ones(3, 37, dtype=torch.bool)
+    rounded = copy.deepcopy(plain.eval())
+    rounded.multiple = 32
+    with torch.inference_mode():
+        expected, ours = plain(x, mask), rounded(x, mask)
+    for a, b in zip(ours, expected, strict=True):
+        assert a.shape == b.shape
+        torch.testing.assert_close(a[real], b[real], atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("scores", [1, 50, 2000, 2**20])
 @pytest.mark.parametrize("masked", [True, False])
 @pytest.mark.parametrize("amx", [True, False])
@@ -127,7 +163,12 @@ def test_attention_in_bf16_has_the_gradients_of_float32(monkeypatch, autocast, m
 
 @pytest.mark.parametrize("front_end", ["waveform", "fbank"])
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 0.03), ("int8", 0.06)])
-def test_the_function_stays(front_end, precision, tolerance):
+@pytest.mark.parametrize("amx", [True, False])
+def test_the_function_stays(monkeypatch, front_end, precision, tolerance, amx):
+    if amx and not encoder.has_amx():
+        pytest.skip("a CPU without AMX")
+    monkeypatch.setattr(encoder, "has_amx", lambda: amx)
+    monkeypatch.setattr(inference, "has_amx", lambda: amx)
     plain, (waves, lengths) = model(front_end), batch()
     before = {name: t.clone() for name, t in plain.state_dict().items()}
     fast = optimised(plain, precision)

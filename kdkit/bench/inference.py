@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from kdkit.bench.measure import forget_peak, peak_gigabytes, quartiles
 from kdkit.frontends import num_frames
-from kdkit.inference import optimised
+from kdkit.inference import PackedLinear, optimised
 from kdkit.models import SpeechModel, parameter_count, preset
 from kdkit.structures import count_macs, count_parameters
 from kdkit.training import best_device, use_bf16
@@ -201,9 +201,12 @@ def _wait(x: Tensor) -> None:
 
 
 def _gigabytes(model: nn.Module) -> float:
-    """Size of the weights; quantised layers keep theirs in packed form, among the tensors of their state."""
+    """Size of the weights; quantised layers keep theirs in packed form, among the tensors of their state, layers in
+    bf16 with AMX beside them.
+    """
     total = 0
-    for value in model.state_dict().values():
+    packed = [part.packed for part in model.modules() if isinstance(part, PackedLinear)]
+    for value in (*model.state_dict().values(), packed):
         parts = value if isinstance(value, (tuple, list)) else (value,)
         total += sum(t.numel() * t.element_size() for t in parts if isinstance(t, Tensor))
     return total / 1e9
