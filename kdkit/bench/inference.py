@@ -1,6 +1,7 @@
 """Speed of inference as ratios from one run: teacher and students, both front-ends, every precision.
 
-All models take turns in every round, because a machine's speed drifts; a ratio is the median of the rounds' ratios.
+All models take turns in every round, because a machine's speed drifts; a ratio is the median of the rounds' ratios. A
+turn is two runs, and the second counts: in use, a model finds its own weights and memory in the caches, not another's.
 Weights are random: they do not matter for speed.
 """
 
@@ -89,21 +90,21 @@ def bench_inference(
     macs = {name: count_macs(preset(name)) for name in names}
     found = []
     extra = {(PEER, "plain"): distilhubert().to(device)} if peer and find_spec("transformers") else {}
-    bar = tqdm(total=len(shapes) * (rounds + 1) * len(racers | extra), desc="bench", unit="run")
+    bar = tqdm(total=len(shapes) * rounds * len(racers | extra), desc="bench", unit="run")
     for batch, seconds in shapes:
         times: dict[tuple[str, str], list[tuple[float | None, float]]] = {key: [] for key in racers | extra}
         peaks: dict[tuple[str, str], float | None] = dict.fromkeys(times)
         waves = 0.1 * torch.randn(batch, round(16_000 * seconds), device=device)
         lengths = torch.full((batch,), waves.shape[1], device=device)
-        for turn in range(rounds + 1):  # the first is for warming up
+        for _ in range(rounds):
             for key, model in (racers | extra).items():
+                run = _run_peer if key in extra else _run
+                run(model, waves, lengths)
                 before = forget_peak(device)
-                run = (_run_peer if key in extra else _run)(model, waves, lengths)
+                times[key].append(run(model, waves, lengths))
                 after = peak_gigabytes(device)
-                if turn:
-                    times[key].append(run)
-                    if before is not None and after is not None:
-                        peaks[key] = max(peaks[key] or 0.0, after - before)
+                if before is not None and after is not None:
+                    peaks[key] = max(peaks[key] or 0.0, after - before)
                 bar.update()
         for (name, precision), runs in times.items():
             model = (racers | extra)[name, precision]
