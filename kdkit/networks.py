@@ -2,6 +2,7 @@
 
 network = load_network("recogniser.safetensors")      # kdkit finetune; or .pt, .onnx, or a shipped one's name
 logits, frames = network(waves, lengths)              # (B, S), (B,) -> (B, T, V), (B,)
+network = ready_network("recogniser.safetensors", "bf16")   # on the GPU, if there is one, and made fast
 """
 
 from __future__ import annotations
@@ -11,15 +12,17 @@ import pickle
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdkit.checkpoints import load_into
 from kdkit.ctc import Recogniser, load_recogniser
 from kdkit.emissions import Network
 from kdkit.errors import CheckpointError, ConfigError, KdkitError
+from kdkit.inference import optimised
 from kdkit.models import ModelConfig, SpeechModel
 from kdkit.teachers import ASSETS
 from kdkit.text import VOCABULARY
+from kdkit.training import best_device
 
 INPUTS, OUTPUTS = {"waves", "lengths"}, {"logits", "frames"}
 
@@ -42,6 +45,23 @@ def load_network(source: str | Path) -> Network:
         path = shipped[str(source)]
     readers = {".onnx": OnnxNetwork, ".pt": load_pt, ".pth": load_pt}
     return readers.get(path.suffix.lower(), _load_own)(path)
+
+
+def ready_network(source: str | Path, precision: str = "fp32") -> Network:
+    """:func:`load_network`, on the GPU if there is one, and prepared for use in "fp32", "bf16" or "int8"
+    (:mod:`kdkit.inference`).
+
+    Raises :class:`ConfigError` for a precision that is unknown or, such as int8 on a GPU, not to be had.
+    """
+    network = load_network(source)
+    if isinstance(network, nn.Module):
+        return optimised(network.to(best_device()), precision)
+    if precision != "fp32":
+        raise ConfigError(
+            f"{source}: an ONNX file keeps the precision that it was written in, so --precision {precision} is not for "
+            "it; kdkit export --to onnx --int8 writes one in int8"
+        )
+    return network
 
 
 def _load_own(path: Path) -> Recogniser:

@@ -26,7 +26,7 @@ from kdkit.decode import greedy
 from kdkit.emissions import Decoder, Network
 from kdkit.errors import AudioError, ConfigError
 from kdkit.frontends import HOP
-from kdkit.networks import load_network
+from kdkit.networks import ready_network
 from kdkit.parallel import cores, each
 from kdkit.stream import Window, blocks_of_array, blocks_of_file, windows
 from kdkit.text import BLANK, VOCABULARY, encode
@@ -89,13 +89,13 @@ class Recogniser:
             self.device = next(network.parameters()).device
 
     @classmethod
-    def load(cls, path: str | Path, decoder: Decoder = greedy, **settings) -> Recogniser:
+    def load(
+        cls, path: str | Path, decoder: Decoder = greedy, precision: str = "fp32", **settings
+    ) -> Recogniser:
         """From a file (``.safetensors``, ``.onnx``, ``.pt``) or the name of a shipped recogniser, on the GPU if there
-        is one. ``decoder``: greedy, or a :class:`kdkit.beam.BeamSearch`."""
-        network = load_network(path)
-        return cls(
-            network.to(best_device()) if isinstance(network, nn.Module) else network, decoder, **settings
-        )
+        is one. ``decoder``: greedy, or a :class:`kdkit.beam.BeamSearch`; ``precision``: "fp32", "bf16", "int8"
+        (:func:`kdkit.networks.ready_network`)."""
+        return cls(ready_network(path, precision), decoder, **settings)
 
     def __call__(self, audio, rate: int | None = None) -> str:
         """The text of a file (a path), or of samples and their ``rate`` (also as one pair)."""
@@ -256,6 +256,7 @@ class Settings:
     decoder: Decoder = greedy
     window: float = WINDOW
     margin: float = MARGIN
+    precision: str = "fp32"
 
 
 def transcribe_all(
@@ -280,7 +281,9 @@ def _transcribe(task: tuple[Settings, list[str]]) -> list[Transcript]:
 
 @lru_cache(maxsize=1)
 def _recogniser(settings: Settings) -> Recogniser:
-    return Recogniser.load(settings.model, settings.decoder, window=settings.window, margin=settings.margin)
+    return Recogniser.load(
+        settings.model, settings.decoder, settings.precision, window=settings.window, margin=settings.margin
+    )
 
 
 def _size(path: str | Path) -> int:

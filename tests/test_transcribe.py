@@ -354,6 +354,24 @@ def test_safetensors_and_pytorch_files_give_the_same_network(tmp_path):
             torch.testing.assert_close(load_network(tmp_path / name)(waves, lengths)[0], expected)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+def test_every_precision_hears_nearly_the_same(speech, recogniser, precision):
+    paths = [path for path, _ in speech]
+    found = list(transcribe_all(Settings(SHIPPED, precision=precision), paths, jobs=1))
+    expected = [transcript.text for transcript in recogniser.transcribe_files(paths)]
+    apart = score(expected, [transcript.text for transcript in found]).cer
+    assert apart < {"fp32": 1e-9, "bf16": 0.03, "int8": 0.05}[precision]
+
+
+def test_precisions_that_cannot_be_had(tmp_path):
+    with pytest.raises(ConfigError, match="choose one of fp32, bf16, int8"):
+        Recogniser.load(SHIPPED, precision="fp8")
+    pytest.importorskip("onnxruntime")
+    write_onnx(tmp_path / "r.onnx")
+    with pytest.raises(ConfigError, match="kdkit export --to onnx --int8"):
+        Recogniser.load(tmp_path / "r.onnx", precision="int8")
+
+
 class Malicious:
     def __reduce__(self):
         return os.mkdir, ("ran",)

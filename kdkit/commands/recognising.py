@@ -23,6 +23,13 @@ Lexicon = Annotated[
 LmWeight = Annotated[float | None, typer.Option(min=0, help="Weight of the LM's log10 probabilities.")]
 WordScore = Annotated[float, typer.Option(help="Added for every word, with a lexicon.")]
 Beam = Annotated[int, typer.Option(min=1, help="Hypotheses kept after every frame.")]
+Prepared = Annotated[
+    str,
+    typer.Option(
+        "--precision",
+        help="fp32, bf16 (for a GPU, or a processor with AMX or AVX-512 bf16) or int8 (for processors).",
+    ),
+]
 Jobs = Annotated[int | None, typer.Option(min=1, help="Processes; default: one for every core.")]
 
 
@@ -47,6 +54,7 @@ def evaluate(
         Path | None, typer.Option(help="Write a page to read and hear the errors on (HTML).")
     ] = None,
     examples: Annotated[int, typer.Option(min=0, help="Transcripts to show.")] = 5,
+    precision: Prepared = "fp32",
     jobs: Jobs = None,
 ) -> None:
     """Measure the error rates and the speed of a recogniser.
@@ -59,13 +67,10 @@ def evaluate(
     from kdkit.emissions import emissions
     from kdkit.errorbrowser import write_error_browser
     from kdkit.evaluation import evaluate
-    from kdkit.networks import load_network
+    from kdkit.networks import ready_network
     from kdkit.score import compare, describe_collapse
-    from kdkit.training import best_device
 
-    network = load_network(recogniser)
-    if hasattr(network, "to"):
-        network = network.to(best_device())
+    network = ready_network(recogniser, precision)
     search = _search(lm, lexicon, lm_weight, word_score, beam)
     utterances = speech_of(data, split, minutes, 10)
     if lm and lm_weight is None:
@@ -122,6 +127,7 @@ def transcribe(
     window: Annotated[
         float, typer.Option(help="Seconds heard at once; best as long as the training utterances.")
     ] = 6.0,
+    precision: Prepared = "fp32",
     jobs: Jobs = None,
 ) -> None:
     """Write down what is said.
@@ -139,7 +145,7 @@ def transcribe(
         raise ConfigError(f"--format {format}: choose text or json")
     files = _audio_files(audio)
     decoder = _search(lm, lexicon, lm_weight, word_score, beam) or greedy
-    settings = Settings(recogniser, decoder, window, min(MARGIN, window / 6))
+    settings = Settings(recogniser, decoder, window, min(MARGIN, window / 6), precision)
     lines, bad = [], 0
     with tqdm(total=len(files), desc="transcribing", unit="file") as bar:
         for transcript in transcribe_all(settings, files, jobs):
