@@ -49,7 +49,7 @@ class Fbank(nn.Module):
     25 ms Povey window, 10 ms shift, snip_edges, DC offset removed, pre-emphasis 0.97, power spectrum of 512
     points, no dither, waveform scaled by 2^15, log floored at the float32 epsilon: the same as
     ``torchaudio.compliance.kaldi.fbank`` to 1e-3, whatever the padding. (Only where a bin is more than about 80 dB
-    below the loudest, beside a pure tone, float32 itself knows less than that.)
+    below the loudest of its frame, beside a pure tone or in very clean speech, float32 itself knows less than that.)
 
     (batch, samples) -> (batch, frames at 100 Hz, 80). Always float32, inside autocast too: 2^15 squared and the log
     of small energies need the range. Scriptable and exportable; exported, the Fourier transform is a matrix product,
