@@ -6,7 +6,7 @@
 "fp32": weight norm folded, the spectrum of the positional convolution kept. "bf16": weights in bf16 once instead of in
 every call; Fbank, softmax and the statistics of the norms stay float32. With AMX the positional convolution is computed
 in bf16, too, weights are kept in the order in which the matrix units read them, and frames are padded to a multiple of
-32, which torch's attention does in 10 to 25 % less time than odd numbers. "int8": the encoder's linear layers multiply
+32, with which torch's attention takes less time than with odd numbers. "int8": the encoder's linear layers multiply
 in int8, weights by output channel, activations by the range that they have (dynamic quantisation); convolutions and
 attention in bf16 where the machine multiplies that faster. What int8 costs in WER is for the test set to say.
 """
@@ -42,12 +42,11 @@ def optimised(module: nn.Module, precision: str = "fp32") -> nn.Module:
     if precision == "int8" and device.type != "cpu":
         raise ConfigError("int8 is for CPUs: on a GPU choose bf16")
     with_bf16 = precision == "bf16" or (precision == "int8" and use_bf16("auto", device))
+    on_amx = with_bf16 and device.type == "cpu" and has_amx()
     for part in list(module.modules()):
         if isinstance(part, PositionalConv):
             part.fold(with_bf16)
-    on_amx = with_bf16 and device.type == "cpu" and has_amx()
-    for part in module.modules():
-        if on_amx and isinstance(part, Encoder):
+        elif isinstance(part, Encoder) and on_amx:
             part.multiple = ROUND
     if precision == "bf16":
         _to_bf16(module)
@@ -73,16 +72,15 @@ def _to_bf16(module: nn.Module) -> None:
 
 
 def _pack(module: nn.Module) -> None:
+    """Packs linear layers; not those that narrow by more than half, which would lose with few frames."""
     for part in list(module.modules()):
         for name, child in part.named_children():
             if type(child) is nn.Linear and child.in_features <= 2 * child.out_features:
-                setattr(
-                    part, name, PackedLinear(child)
-                )  # a layer that narrows more would lose with few frames
+                setattr(part, name, PackedLinear(child))
 
 
 class PackedLinear(nn.Module):
-    """A linear layer in bf16 that also holds its weights as oneDNN's kernels for a CPU want them: up to twice as fast.
+    """A linear layer in bf16 that also holds its weights as oneDNN's kernels for a CPU want them, and is faster.
 
     The result is the same; only the reordering of the weights in every call is saved. What torch.compile does with
     linear layers on a CPU, by the same operators.

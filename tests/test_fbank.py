@@ -60,10 +60,15 @@ def native_fbank(wave):
     return torch.from_numpy(np.stack(frames))
 
 
-def assert_same(ours, witness, deep=0.1):
+def is_loud(fbank):
+    """Which bins are within 80 dB of the loudest of their frame."""
+    return fbank > fbank.amax(1, keepdim=True) - 80 * np.log(10) / 10
+
+
+def assert_same(ours, witness, deep=1e-2):
     """Equal to 1e-3 down to 80 dB below the loudest bin of a frame; below, float32 ends, in the witnesses, too."""
-    apart, loud = (ours - witness).abs(), witness > witness.amax(1, keepdim=True) - 80 * np.log(10) / 10
-    assert apart[loud].max() < 1e-3
+    apart = (ours - witness).abs()
+    assert apart[is_loud(witness)].max() < 1e-3
     assert apart.max() < deep
 
 
@@ -101,16 +106,16 @@ def test_a_batch_of_speech_and_both_witnesses():
     batch = Fbank()(torch.nn.utils.rnn.pad_sequence(waves, batch_first=True))
     for row, wave in zip(batch, waves, strict=True):
         for witness in (torchaudio_fbank(wave), native_fbank(wave)):
-            assert_same(row[: len(witness)], witness)
-            assert (witness > witness.amax(1, keepdim=True) - 80 * np.log(10) / 10).float().mean() > 0.99
+            assert_same(row[: len(witness)], witness, deep=0.05)
+            assert is_loud(witness).float().mean() > 0.99
 
 
 def test_beside_a_pure_tone_float32_is_the_limit_not_the_recipe():
     """Bins more than 80 dB below the tone are float noise in every implementation; all others agree."""
     wave = 0.9 * torch.sin(2 * torch.pi * 440 * torch.arange(16_000) / 16_000)
     ours, kaldi = Fbank()(wave[None])[0], torchaudio_fbank(wave)
+    assert 0.1 < is_loud(kaldi).float().mean() < 1
     assert_same(ours, kaldi, deep=1)
-    assert (ours - kaldi).abs().max() > 1e-3
 
 
 @given(st.integers(400, 35 * 16_000))

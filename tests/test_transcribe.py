@@ -137,7 +137,7 @@ def test_stereo_at_44100_in_any_format_is_heard_alike(recogniser, speech, tmp_pa
         high = soxr.resample(soundfile.read(path)[0], 16_000, 44_100)
         soundfile.write(copy := tmp_path / f"{number}.{ending}", np.stack([high, high], 1), 44_100)
         heard.append(recogniser(copy))
-    assert score([recogniser(path) for path in paths], heard).cer < 0.12
+    assert score([recogniser(path) for path in paths], heard).cer < 0.08
 
 
 def test_a_streamed_file_is_the_file(tmp_path):
@@ -355,10 +355,11 @@ def test_safetensors_and_pytorch_files_give_the_same_network(tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
-def test_every_precision_hears_nearly_the_same(speech, recogniser, precision):
+def test_every_precision_hears_nearly_the_same(speech, precision):
     paths = [path for path, _ in speech]
     found = list(transcribe_all(Settings(SHIPPED, precision=precision), paths, jobs=1))
-    expected = [transcript.text for transcript in recogniser.transcribe_files(paths)]
+    as_trained = Recogniser(load_network(SHIPPED))
+    expected = [transcript.text for transcript in as_trained.transcribe_files(paths)]
     apart = score(expected, [transcript.text for transcript in found]).cer
     assert apart < {"fp32": 1e-9, "bf16": 0.03, "int8": 0.05}[precision]
 
