@@ -2,6 +2,7 @@
 #
 #   make report                          all lessons, one HTML report (profile quick, about 10 minutes on 2 cores)
 #   make report PROFILE=smoke OUT=runs/x another size, another place
+#   make report PROFILE=full             the models made from nothing too: a night; when stopped, it goes on if made again
 #   make test                            lint, unit tests, all notebooks in profile smoke
 #
 # Corpora are kept in $KDKIT_CACHE (default: ~/.cache/kdkit). Another Python: make test PYTHON=python3.12
@@ -21,7 +22,12 @@ help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 report: $(STAMP)  ## run the notebooks, write one HTML report (PROFILE=quick OUT=runs/quick)
+ifeq ($(PROFILE),full)
+	$(BIN)/python data_scripts/make_models.py --out $(OUT)-models
+	KDKIT_ASSETS=$(abspath $(OUT)-models/assets) $(BIN)/kdkit report --profile full --out $(OUT) --resume
+else
 	$(BIN)/kdkit report --profile $(PROFILE) --out $(OUT)
+endif
 
 lab: $(STAMP)  ## JupyterLab on the first notebook
 	$(BIN)/jupyter lab notebooks/01_teacher_probing.ipynb
