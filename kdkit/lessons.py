@@ -29,7 +29,7 @@ from kdkit.lowresource import FineTuned, load_findings
 from kdkit.manifest import Utterance, read_manifest
 from kdkit.models import SpeechModel, parameter_count
 from kdkit.profiles import get_profile
-from kdkit.results import Results
+from kdkit.results import SOURCES, Results
 from kdkit.studies import Contrast, Finding, Summary, contrast, summary
 from kdkit.teachers import Teacher, load_model, load_teacher, save_model
 from kdkit.training import best_device, use_bf16
@@ -59,6 +59,11 @@ class Lesson(Results):
         print(f"device {self.device} ({where}, {torch.get_num_threads()} threads), trains in {bf16}")
         print(f"profile {profile}, {why} ({self.size.purpose}), seed {seed}")
         print(f"run folder {self.out}")
+        if os.environ.get("KDKIT_ASSETS"):
+            note = 'What this notebook calls "shipped" was made before it and comes from the folder that '
+            note += "KDKIT_ASSETS names: nothing that ships with the kit is in this run."
+            super().text("shipped", note)
+            print(f"{note} ({teachers.ASSETS})")
 
     # --- speech and models ------------------------------------------------------------------------------------
 
@@ -149,12 +154,10 @@ class Lesson(Results):
     def student(self, preset: str) -> tuple[SpeechModel, dict]:
         """A distilled student and its description, with ``origin``: "shipped" or "run".
 
-        Shipped students come first; a profile that makes everything from nothing takes its own first. Raises
-        :class:`CheckpointError` when there is neither.
+        Shipped students, which were trained for longer, come first. Raises :class:`CheckpointError` when there is
+        neither.
         """
         places = {"shipped": _asset(preset), "run": self.student_path(preset)}
-        if self.size.from_nothing:
-            places = dict(reversed(places.items()))
         for origin, path in places.items():
             if path.is_file():
                 model, _, meta = load_model(path)
@@ -234,10 +237,9 @@ class Lesson(Results):
 
     def _say_origin(self, what: str, origin: str, meta: dict, details: str = "") -> None:
         steps = f" ({details}{meta['steps']} training steps)" if "steps" in meta else ""
-        shipped = "shipped with the kit, not trained in this run"
-        if os.environ.get("KDKIT_ASSETS"):
-            shipped = "from the folder that KDKIT_ASSETS names, not trained in this run"
-        words = shipped if origin == "shipped" else "distilled by notebook 02 in this run folder"
+        words = "distilled by notebook 02 in this run folder"
+        if origin == "shipped":
+            words = f"{SOURCES['shipped']}, not trained in this run"
         super().text(f"origin of {what}", f"{what}: {words}{steps}.")
         print(f"{what}: {words}{steps}")
 

@@ -3,8 +3,9 @@
     profile = get_profile("quick")
     corpus = build_synthetic(minutes=profile.corpus_minutes)
 
-``smoke`` proves that everything runs, ``quick`` is the default lesson on a laptop, ``full`` makes everything from
-nothing, ``colab`` trains longer than ``quick`` where there is one GPU. Results of ``smoke`` are not meant to be good.
+``smoke`` proves that everything runs, ``quick`` is the default lesson on a laptop, ``full`` makes every study itself
+(``make report PROFILE=full`` the models too, from nothing), ``colab`` trains longer than ``quick`` where there is one
+GPU. Results of ``smoke`` are not meant to be good.
 ``paper`` has the sizes of the paper's recipe, for comparison and for the commands: notebooks cannot run it.
 """
 
@@ -61,8 +62,7 @@ class Profile:
     label_steps: int = 0
     label_seeds: tuple[int, ...] = ()
 
-    seeds: tuple[int, ...] = (0,)  # comparisons are repeated for each of these
-    from_nothing: bool = False  # make the shipped models too instead of loading them
+    overnight: bool = False  # every variant is studied, and a training that was stopped goes on
     notebooks: bool = True  # can the notebooks run it?
 
     @property
@@ -134,22 +134,22 @@ QUICK = Profile(
 
 FULL = Profile(
     name="full",
-    purpose="everything made from nothing, with several seeds: a night on a CPU, or one GPU",
-    expected_minutes=12 * 60,
-    unlabelled_minutes=20 * 60,
+    purpose="every study made in the run, with several seeds: hours on a CPU; stop it and go on with --resume",
+    expected_minutes=6 * 60,
+    unlabelled_minutes=600,
     train_minutes=60,
     dev_minutes=5,
     test_minutes=20,
     probe_train_minutes=20,
     probe_test_minutes=20,
     probe_frames=40_000,
-    distill_steps=5_000,
-    twin_steps=3000,
-    adaptation_steps=600,
-    swap_steps=3000,
-    seconds_per_batch=64,
-    study_minutes=300,
-    study_steps=2_000,
+    distill_steps=600,
+    twin_steps=600,
+    adaptation_steps=150,
+    swap_steps=900,
+    seconds_per_batch=32,
+    study_minutes=120,
+    study_steps=300,
     study_seeds=(0, 1, 2, 3),
     structure_seeds=(0, 1, 2, 3),
     speed_rounds=15,
@@ -159,8 +159,7 @@ FULL = Profile(
     label_minutes=(1, 2, 5, 10, 30),
     label_steps=1_500,
     label_seeds=(0, 1),
-    seeds=(0, 1, 2, 3),
-    from_nothing=True,
+    overnight=True,
 )
 
 COLAB = Profile(
@@ -215,7 +214,7 @@ PAPER = Profile(
     speed_full_size=True,
     finetune_steps=25_000,
     finetune_minutes=100 * 60,
-    from_nothing=True,
+    overnight=True,
     notebooks=False,
 )
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -29,7 +30,12 @@ from kdkit.errors import ConfigError
 from kdkit.files import write_atomically, write_text
 from kdkit.manifest import Utterance
 
-SOURCES = ("run", "shipped", "published")  # measured now; read from a shipped model's card; read from a paper
+# Of a model or a number, and what a reader is told: from this run; taken as given; read from a paper.
+SOURCES = {
+    "run": "trained in this run",
+    "shipped": "made before this run" if os.environ.get("KDKIT_ASSETS") else "shipped with the kit",
+    "published": "published",
+}
 OUTCOMES = ("better", "not better", "worse", "inconclusive", "seen", "not seen")
 ROLES = ("teacher", "distilled", "scratch", "baseline")
 

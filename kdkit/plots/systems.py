@@ -11,6 +11,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator
 
 from kdkit.plots.style import BLUE, CYCLE, GREEN, picture, styled
+from kdkit.results import SOURCES
 
 
 @styled
@@ -73,11 +74,10 @@ def wer_bars(
     axes.set_yticks(range(len(systems)), [system["name"] for system in systems])
     axes.invert_yaxis()
     axes.set(xlabel=f"{unit} (%)", xlim=(0, 1.1 * axes.get_xlim()[1]), title=title)
-    words = {"run": "trained in this run", "shipped": "shipped with the kit", "published": "published"}
     handles = [Patch(color=colour, label=split) for colour, split in zip(CYCLE, splits, strict=False)]
     for source, hatch in (("run", None), ("shipped", "////"), ("published", "....")):
         if source in sources:
-            handles.append(Patch(facecolor="0.6", edgecolor="white", hatch=hatch, label=words[source]))
+            handles.append(Patch(facecolor="0.6", edgecolor="white", hatch=hatch, label=SOURCES[source]))
     axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5))
     axes.grid(axis="x")
     return figure

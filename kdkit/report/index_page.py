@@ -15,7 +15,8 @@ from kdkit.report import words
 from kdkit.report.claims import CLAIMS, answers
 from kdkit.report.plan import PACKAGE
 from kdkit.report.record import repeat_command
-from kdkit.report.story import SOURCES, caveats, comparisons, headline
+from kdkit.report.story import caveats, comparisons, headline
+from kdkit.results import SOURCES
 
 TEMPLATES = PACKAGE / "templates"
 ROLES = {

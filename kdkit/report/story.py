@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from kdkit.report.words import between, count, percent, score
-
-SOURCES = {"run": "trained in this run", "shipped": "shipped with the kit", "published": "published"}
+from kdkit.results import SOURCES
 
 
 def headline(systems: list[dict]) -> list[dict]:

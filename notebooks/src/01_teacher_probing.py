@@ -45,7 +45,7 @@
 # Parameters. `kdkit report` and papermill overwrite them; by hand, change them and run everything again.
 
 # %% tags=["parameters"]
-# str: "smoke" (does it run?), "quick" (a laptop), "colab" (one GPU), "full" (everything, a night), or
+# str: "smoke" (does it run?), "quick" (a laptop), "colab" (one GPU), "full" (every study, hours), or
 profile = "auto"  # "auto": "colab" where there is a GPU, else "quick"
 seed = 0  # int: draws the frames that are probed
 out = "runs/notebooks"  # str: run folder, relative to where the notebook runs

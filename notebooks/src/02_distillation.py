@@ -38,7 +38,7 @@
 # Parameters. `kdkit report` and papermill overwrite them; by hand, change them and run everything again.
 
 # %% tags=["parameters"]
-# str: "smoke" (does it run?), "quick" (a laptop), "colab" (one GPU), "full" (everything, a night), or
+# str: "smoke" (does it run?), "quick" (a laptop), "colab" (one GPU), "full" (every study, hours), or
 profile = "auto"  # "auto": "colab" where there is a GPU, else "quick"
 seed = 0  # int: new weights and the order of the speech
 out = "runs/notebooks"  # str: run folder, relative to where the notebook runs
@@ -557,9 +557,7 @@ for name in ("tiny-dt-fbank", "tiny-sw-fbank"):
     mapping = layer_wise(student.config, teacher.config) if deep else prediction_heads(student.config, chosen)
     task = DistillTask(student, teacher, DistillConfig(mapping))
     folder = lesson.out / "training" / "02_distillation" / name
-    logs[name] = await board.train(
-        name, task, batches, recipe, folder, unseen_voices, resume=size.from_nothing
-    )
+    logs[name] = await board.train(name, task, batches, recipe, folder, unseen_voices, resume=size.overnight)
     live[name] = student
     lesson.keep_student(name, student, {"structure": name, "steps": recipe.steps, "seed": seed})
 
@@ -610,9 +608,8 @@ students, steps = {"teacher": teacher.model}, {}
 for name in live:
     students |= {f"{name} new": start(name).to(lesson.device), f"{name} live": live[name]}
     steps |= {f"{name} new": 0, f"{name} live": recipe.steps}
-    if not size.from_nothing:
-        students[f"{name} shipped"], meta = lesson.student(name)
-        steps[f"{name} shipped"] = meta["steps"]
+    students[f"{name} shipped"], meta = lesson.student(name)
+    steps[f"{name} shipped"] = meta["steps"]
 
 # %% [markdown]
 # Every line of the printout says where a model is from. What was trained elsewhere is never shown as trained
@@ -691,7 +688,7 @@ study_recipe = TrainConfig(steps=size.study_steps, lr=2e-3, log_every=max(1, siz
 # %%
 shallow = preset("tiny-sw-fbank")
 heads = prediction_heads(shallow)
-losses = loss_variants(whole=size.from_nothing)
+losses = loss_variants(whole=size.overnight)
 for name, settings in losses.items():
     print(f"{name:15}", settings or "as it is by default")
 trials = [Trial(name, shallow, DistillConfig(heads, **settings)) for name, settings in losses.items()]
@@ -717,7 +714,7 @@ def prepare(student):
 
 
 folder = lesson.out / "training" / "02_distillation" / "losses"
-arguments = {"prepare": prepare, "resume": size.from_nothing}
+arguments = {"prepare": prepare, "resume": size.overnight}
 common = (teacher, judge, in_order_of, study_recipe)
 findings = run_study(trials, *common, size.study_seeds, folder, **arguments)
 
@@ -754,16 +751,20 @@ for name in ("discriminative", "both"):
 # %% [markdown]
 # A minute of training is a look, not a study. A study with more seeds, steps and variants was run when the kit
 # was made (`data_scripts/make_study.py`). It is **shipped**, nothing of it was trained in this run; the
-# differences are against regression only.
+# differences are against regression only. Profile `full`, which has just made a larger one, leaves it out.
+
 
 # %%
-caption = "Shipped study of losses: linear phone probe on the student's last layer."
-lesson.table("shipped study of losses", study_rows("losses"), caption)
-for name, _, _, change in shipped_study("losses"):
-    if change:
-        lesson.metric(
-            f"shipped study of losses/{name}", change.difference, change.interval, "share", "shipped"
-        )
+def show_shipped(study, caption):
+    lesson.table(f"shipped study of {study}", study_rows(study), caption)
+    for name, _, _, change in shipped_study(study):
+        if change:
+            name = f"shipped study of {study}/{name}"
+            lesson.metric(name, change.difference, change.interval, "share", "shipped")
+
+
+if not size.overnight:
+    show_shipped("losses", "Shipped study of losses: linear phone probe on the student's last layer.")
 
 # %% [markdown]
 # Mind what was asked: a *phone probe* after *few* steps. Cluster ids are nearly phones, so a loss about ids
@@ -832,16 +833,11 @@ lesson.verdict(f"Deepest ({deepest}) against shallowest ({shallowest})", found.v
 
 # %% [markdown]
 # One seed of a short training says little. The same study with four seeds, **shipped**, not trained in this run;
-# the differences are against the shallowest.
+# the differences are against the shallowest. (Not in `full`, which has four seeds of its own.)
 
 # %%
-caption = "Shipped study of structures at equal parameters, waveform front-end."
-lesson.table("shipped study of structures", study_rows("structures"), caption)
-for name, _, _, change in shipped_study("structures"):
-    if change:
-        lesson.metric(
-            f"shipped study of structures/{name}", change.difference, change.interval, "share", "shipped"
-        )
+if not size.overnight:
+    show_shipped("structures", "Shipped study of structures at equal parameters, waveform front-end.")
 
 # %% [markdown]
 # A short training favours networks that learn fast, which is not the same as networks that end well. `full`

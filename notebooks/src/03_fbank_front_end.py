@@ -40,7 +40,7 @@
 # Parameters. `kdkit report` and papermill overwrite them; by hand, change them and run everything again.
 
 # %% tags=["parameters"]
-# str: "smoke" (does it run?), "quick" (a laptop), "colab" (one GPU), "full" (everything, a night), or
+# str: "smoke" (does it run?), "quick" (a laptop), "colab" (one GPU), "full" (every study, hours), or
 profile = "auto"  # "auto": "colab" where there is a GPU, else "quick"
 seed = 0  # int: new weights and the order of the speech
 out = "runs/notebooks"  # str: run folder, relative to where the notebook runs
@@ -610,7 +610,7 @@ for name in ("tiny-dt-waveform", "tiny-dt-fbank", adapted):
     task = DistillTask(student, teacher, losses)
     folder = lesson.out / "training" / "03_fbank_front_end" / name.replace(", ", "-")
     settings = replace(recipe, stages=stages)
-    logs[name] = await board.train(name, task, batches, settings, folder, resume=size.from_nothing)
+    logs[name] = await board.train(name, task, batches, settings, folder, resume=size.overnight)
 
 # %%
 labels |= {"times_real_time": "seconds of speech per second"}
@@ -667,7 +667,7 @@ for name, _, _, change in shipped_study("front_ends"):
 # %%
 steps = {(name, "live"): recipe.steps for name in logs}
 shipped = ("tiny-dt-waveform", "tiny-dt-fbank")
-for name in shipped if not size.from_nothing else ():
+for name in shipped:
     twins[name, "shipped"], meta = lesson.student(name)
     steps[name, "shipped"] = meta["steps"]
 tests = {"test-clean": test_speech, "test-other": other_speech}
@@ -776,7 +776,7 @@ swap_recipe = TrainConfig(
     steps=size.swap_steps, lr=2e-3, stages=(first_stage,), seed=seed, log_every=max(1, size.swap_steps // 30)
 )
 folder = lesson.out / "training" / "03_fbank_front_end" / "swap"
-log = train(swap_task, batches, swap_recipe, folder, resume=size.from_nothing, title="swap")
+log = train(swap_task, batches, swap_recipe, folder, resume=size.overnight, title="swap")
 labels = {"adaptation": "adaptation loss", "regression": "regression loss"}
 figure = plots.training_curves({"swap": log}, tuple(labels), labels, "The new front-end, trained in this run")
 lesson.figure("swap", figure, "First the front-end alone, then all of it, following the waveform recogniser.")

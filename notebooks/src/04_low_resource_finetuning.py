@@ -40,7 +40,7 @@
 # Parameters. `kdkit report` and papermill overwrite them; by hand, change them and run everything again.
 
 # %% tags=["parameters"]
-# str: "smoke" (does it run?), "quick" (a laptop), "colab" (one GPU), "full" (everything, a night), or
+# str: "smoke" (does it run?), "quick" (a laptop), "colab" (one GPU), "full" (every study, hours), or
 profile = "auto"  # "auto": "colab" where there is a GPU, else "quick"
 seed = 0  # int: new weights, masking, the order of the speech
 out = "runs/notebooks"  # str: run folder, relative to where the notebook runs
@@ -430,9 +430,7 @@ for name, model in (("distilled", distilled), ("scratch", scratch)):
     live[name] = Recogniser(model.requires_grad_(True))
     batches = Batches(labelled, FineTuneConfig.batch_seconds, seed, cache=True)
     folder = lesson.out / "training" / "04_low_resource_finetuning" / name
-    logs[name] = await board.train(
-        name, CTCTask(live[name]), batches, recipe, folder, resume=size.from_nothing
-    )
+    logs[name] = await board.train(name, CTCTask(live[name]), batches, recipe, folder, resume=size.overnight)
 
 # %%
 figure = plots.training_curves(logs, ("loss", "blanks"), labels, "Fine-tuning, live")
@@ -553,7 +551,7 @@ def add_system(system, role, scores, model, source, labels, note, speed=None):
 rows, bars = [], []
 for name, (recogniser, meta) in shipped.items():
     role = meta["start"].replace("pretrained", "teacher")
-    note = f"{meta['steps']} steps when the kit was made; scored in this run"
+    note = f"{meta['steps']} steps before this run; scored in this run"
     labels = f"{meta['minutes']:g} min"
     add_system(meta["system"], role, results[name], recogniser, "shipped", labels, note, speeds[name])
 
@@ -573,9 +571,7 @@ lesson.table(
     "recognisers", rows, "Recognisers scored in this run on unseen voices, and where they were trained."
 )
 figure = plots.wer_bars(bars)
-lesson.figure(
-    "wer", figure, "WER on unseen voices, measured in this run; hatched: trained when the kit was made."
-)
+lesson.figure("wer", figure, "WER on unseen voices, measured in this run; hatched: not trained in it.")
 
 # %% [markdown]
 # Clean and other differ for everybody. A recogniser that loses much on test-other has learnt its voices and
@@ -728,9 +724,9 @@ lesson.widget("CTC viewer", viewer, "Emissions, blanks, best path and word times
 # **teacher**. Seeds draw the head, the masks, the order of the speech and what starts at random; the distilled
 # students are the same in all of them. Scores are on the first ten minutes of test-clean.
 #
-# Profile `full` makes all of it from nothing, `smoke` goes through the same cells in a few steps. Elsewhere, the
-# findings are **shipped**: trained and scored when the kit was made (`data_scripts/make_low_resource.py`), not
-# in this run.
+# Profile `full` makes all of these fine-tunings here, `smoke` goes through the same cells in a few steps.
+# Elsewhere, the findings are **shipped**: trained and scored when the kit was made
+# (`data_scripts/make_low_resource.py`), not in this run.
 
 # %%
 starts = ("scratch", "distilled", "both")
@@ -753,7 +749,7 @@ def distil_both(structure):
     steps = TrainConfig(steps=size.distill_steps, lr=2e-3, weight_decay=0.01, seed=seed)
     folder = lesson.out / "training" / "04_low_resource_finetuning" / f"{structure}-both"
     batches = Batches(unlabelled, size.seconds_per_batch, seed, cache=True)
-    train(DistillTask(student, teacher, losses), batches, steps, folder, resume=size.from_nothing)
+    train(DistillTask(student, teacher, losses), batches, steps, folder, resume=size.overnight)
     lesson.keep_student(f"{structure}-both", student, {"structure": structure, "steps": steps.steps})
 
 
@@ -796,7 +792,7 @@ if size.label_minutes:
             label_recipe,
             size.label_seeds,
             lesson.out / "training" / "04_low_resource_finetuning" / "low resource",
-            resume=size.from_nothing,
+            resume=size.overnight,
         ),
         "run",
     )
@@ -932,7 +928,7 @@ if digits:
         one = Recogniser(model)
         batches = Batches(speech, FineTuneConfig.batch_seconds, seed, cache=True)
         folder = lesson.out / "training" / "04_low_resource_finetuning" / f"digits-{start}"
-        train(CTCTask(one), batches, recipe, folder, resume=size.from_nothing, title=f"digits, {start}")
+        train(CTCTask(one), batches, recipe, folder, resume=size.overnight, title=f"digits, {start}")
         human[start] = evaluate(one, spoken_digits["test"], seed=seed)
 
 # %%
