@@ -65,6 +65,11 @@ class Lesson(Results):
             super().text("shipped", note)
             print(f"{note} ({teachers.ASSETS})")
 
+    @property
+    def jobs(self) -> int | None:
+        """How many trainings of a study run at the same time: one; in a long profile on a CPU, one for each core."""
+        return None if self.size.overnight and self.device.type == "cpu" else 1
+
     # --- speech and models ------------------------------------------------------------------------------------
 
     def corpus(self, *splits: str) -> tuple[list[Utterance], ...]:

@@ -23,6 +23,7 @@ from kdkit.files import write_text
 from kdkit.finetuning import FineTuneConfig, fine_tune
 from kdkit.manifest import Utterance
 from kdkit.models import SpeechModel
+from kdkit.parallel import each_training
 from kdkit.score import ratio_interval, score, verdict
 from kdkit.training import TrainConfig
 
@@ -61,47 +62,41 @@ def run_low_resource(
     config: FineTuneConfig | None = None,
     resume: bool = True,
     dev: Sequence[Utterance] = (),
+    jobs: int | None = 1,
 ) -> list[FineTuned]:
     """Fine-tunes every way on every budget with every seed, at equal steps, and scores the last step on ``test``, or
     the weights that ``dev`` chooses (:func:`kdkit.finetuning.fine_tune`).
 
     Seeds are the outer loop: a run that is stopped early has whole rounds. What is in ``out`` with the same settings is
-    taken from there.
+    taken from there. ``jobs`` processes share the trainings (None: one for each core), with one thread each.
     """
-    findings, config = [], config or FineTuneConfig()
-    for seed in seeds:
-        for minutes, speech in budgets.items():
-            for way, model in ways.items():
-                folder = Path(out) / way.replace(" ", "-").replace("/", "-") / f"{minutes:g}min-seed{seed}"
-                path, own = folder / "finding.json", replace(recipe, seed=seed)
-                asked = own.result() | {"config": asdict(config), "test": len(test)}
-                asked = json.loads(json.dumps(asked | ({"dev": len(dev)} if dev else {})))
-                if resume and path.exists():
-                    kept = json.loads(path.read_text(encoding="utf-8"))
-                    if kept.pop("asked") == asked:
-                        findings.append(FineTuned(**kept))
-                        continue
-                title = f"{way}, {minutes:g} min, seed {seed}"
-                student = model(speech, seed).requires_grad_(True)
-                recogniser, facts = fine_tune(student, speech, own, folder, dev, config, resume, title)
-                texts = recogniser.transcribe(list(test))
-                result = score([u.text for u in test], [texts.get(u.id, "") for u in test])
-                findings.append(
-                    FineTuned(
-                        way,
-                        minutes,
-                        seed,
-                        facts["steps"],
-                        facts["parameters"],
-                        facts["seconds"],
-                        tuple(result.word_errors),
-                        tuple(result.word_counts),
-                    )
-                )
-                write_text(path, json.dumps(asdict(findings[-1]) | {"asked": asked}) + "\n")
-                for weights in ("checkpoints", "candidates"):  # what counts is kept
-                    shutil.rmtree(folder / weights, ignore_errors=True)
-    return findings
+    config = config or FineTuneConfig()
+
+    def run(task: tuple[int, float, str]) -> FineTuned:
+        seed, minutes, way = task
+        folder = Path(out) / way.replace(" ", "-").replace("/", "-") / f"{minutes:g}min-seed{seed}"
+        path, own = folder / "finding.json", replace(recipe, seed=seed)
+        asked = own.result() | {"config": asdict(config), "test": len(test)}
+        asked = json.loads(json.dumps(asked | ({"dev": len(dev)} if dev else {})))
+        if resume and path.exists():
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            if kept.pop("asked") == asked:
+                return FineTuned(**kept)
+        title, speech = f"{way}, {minutes:g} min, seed {seed}", budgets[minutes]
+        student = ways[way](speech, seed).requires_grad_(True)
+        recogniser, facts = fine_tune(student, speech, own, folder, dev, config, resume, title)
+        texts = recogniser.transcribe(list(test))
+        result = score([u.text for u in test], [texts.get(u.id, "") for u in test])
+        errors, words = tuple(result.word_errors), tuple(result.word_counts)
+        made = (facts["steps"], facts["parameters"], facts["seconds"])
+        found = FineTuned(way, minutes, seed, *made, errors, words)
+        write_text(path, json.dumps(asdict(found) | {"asked": asked}) + "\n")
+        for weights in ("checkpoints", "candidates"):  # what counts is kept
+            shutil.rmtree(folder / weights, ignore_errors=True)
+        return found
+
+    tasks = [(seed, minutes, way) for seed in seeds for minutes in budgets for way in ways]
+    return each_training(run, tasks, jobs, Path(out).name)
 
 
 def kept_findings(out: Path) -> list[FineTuned]:

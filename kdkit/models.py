@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
 
+from joblib.externals.loky.backend.reduction import register
 from torch import Tensor, nn
 
 from kdkit.encoder import Encoder
@@ -180,6 +181,23 @@ class SpeechModel(nn.Module):
         """The encoder alone, from front-end features (B, T, dim): where masking for training goes in between."""
         mask = frame_mask(frames, features.shape[1]) if padded else None
         return Output(self.encoder(features, mask, depth), frames)
+
+
+def _to_another_process(model: SpeechModel) -> tuple:
+    """How joblib sends a model: torch cannot pickle the weight norm of the positional convolution."""
+    trained = [name for name, p in model.named_parameters() if p.requires_grad]
+    return _in_another_process, (model.config, model.state_dict(), trained, model.training)
+
+
+def _in_another_process(config: ModelConfig, state: dict[str, Tensor], trained: list[str], training: bool):
+    model = SpeechModel(config).train(training)
+    model.load_state_dict(state, assign=True)  # in the precision that they have
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in trained)
+    return model
+
+
+register(SpeechModel, _to_another_process)
 
 
 def parameter_count(module: nn.Module) -> int:

@@ -1,15 +1,20 @@
-"""Sharing the cores: the same function on many tasks in processes (decoding holds Python's lock), and threads that
-read ahead without slowing down the one that computes."""
+"""Sharing the cores: the same function on many tasks in processes (decoding holds Python's lock, and small trainings
+gain next to nothing from a second thread), and threads that read ahead without slowing down the one that computes."""
 
 from __future__ import annotations
 
+import io
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from typing import TypeVar
 
 from joblib import Parallel, delayed, parallel_config
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from threadpoolctl import threadpool_limits
+from tqdm import tqdm
 
 from kdkit.errors import ConfigError, KdkitError
 
@@ -47,6 +52,32 @@ def each(
         raise KdkitError(
             "a process was killed, most likely for want of memory; try fewer at a time (--jobs 1, or jobs=1)"
         ) from error
+
+
+def each_training(
+    function: Callable[[Task], Answer], tasks: Sequence[Task], jobs: int | None, title: str
+) -> list[Answer]:
+    """:func:`each` for trainings, which show their own progress: in several processes one bar counts them instead, and
+    of what they say only their warnings are passed on.
+    """
+    if min(jobs or cores(), len(tasks)) <= 1:
+        return [function(task) for task in tasks]
+    answers = []
+    with tqdm(total=len(tasks), desc=title, unit="training") as bar:
+        for answer, said in each(partial(_quiet, function), tasks, jobs):
+            for sentence in said:
+                warnings.warn(sentence, stacklevel=2)
+            answers.append(answer)
+            bar.update()
+    return answers
+
+
+def _quiet(function: Callable[[Task], Answer], task: Task) -> tuple[Answer, list[str]]:
+    """The function's answer and what it warned of."""
+    nowhere = io.StringIO()
+    with redirect_stdout(nowhere), redirect_stderr(nowhere), warnings.catch_warnings(record=True) as caught:
+        answer = function(task)
+    return answer, [str(warning.message) for warning in caught]
 
 
 def compute_on_one_core() -> None:

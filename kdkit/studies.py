@@ -22,6 +22,7 @@ from kdkit.distill import DistillConfig, DistillTask
 from kdkit.errors import ConfigError
 from kdkit.files import write_text
 from kdkit.models import ModelConfig, SpeechModel, parameter_count
+from kdkit.parallel import each_training
 from kdkit.probing import PhoneProbe
 from kdkit.score import ratio_interval, verdict
 from kdkit.students import new_student
@@ -102,55 +103,47 @@ def run_study(
     out: Path,
     prepare: Callable[[SpeechModel], None] = lambda student: None,
     resume: bool = True,
+    jobs: int | None = 1,
 ) -> list[Finding]:
     """Distils every trial with every seed and probes the result.
 
     ``batches_of(seed)`` gives the speech in that seed's order; ``prepare(student)`` is for what a new student needs
     before it starts (Fbank statistics). Seeds are the outer loop: a study that is stopped early has whole rounds.
+    ``jobs`` processes share the trainings (None: one for each core), with one thread each.
 
     Raises :class:`ConfigError` when two trials share a name.
     """
     names = [trial.name for trial in trials]
     if len(set(names)) < len(names):
         raise ConfigError(f"trials need names of their own, not {names}")
-    findings = []
-    for seed in seeds:
-        for trial in trials:
-            folder = Path(out) / trial.name.replace(" ", "-").replace("/", "-") / f"seed-{seed}"
-            own = trial.recipe(recipe, seed)
-            asked = {
-                "steps": own.steps,
-                "student": trial.student.to_dict(),
-                "losses": asdict(trial.losses),
-            }
-            asked = json.loads(json.dumps(asked))
-            path = folder / "finding.json"
-            if resume and path.exists():
-                kept = json.loads(path.read_text(encoding="utf-8"))
-                if kept.pop("asked") == asked:
-                    findings.append(Finding(**kept))
-                    continue
-            student = new_student(trial.student, teacher.model, seed)
-            prepare(student)
-            task, began = DistillTask(student, teacher, trial.losses), time.perf_counter()
-            log = train(
-                task,
-                batches_of(seed),
-                own,
-                folder,
-                None,
-                resume,
-                f"{trial.name}, seed {seed}",
-            )
-            spent, tail = time.perf_counter() - began, log[-max(1, len(log) // 10) :]
-            parts = {p: float(np.mean([row[p] for row in tail])) for p in log[-1] if p in ("loss", *_PARTS)}
-            probe = judge(student)
-            finding = Finding(
-                trial.name, seed, parameter_count(student), spent, parts, probe.last_hits, probe.totals
-            )
-            write_text(path, json.dumps(asdict(finding) | {"asked": asked}) + "\n")
-            findings.append(finding)
-    return findings
+
+    def run(task: tuple[int, Trial]) -> Finding:
+        seed, trial = task
+        folder = Path(out) / trial.name.replace(" ", "-").replace("/", "-") / f"seed-{seed}"
+        own = trial.recipe(recipe, seed)
+        asked = {"steps": own.steps, "student": trial.student.to_dict(), "losses": asdict(trial.losses)}
+        asked = json.loads(json.dumps(asked))
+        path = folder / "finding.json"
+        if resume and path.exists():
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            if kept.pop("asked") == asked:
+                return Finding(**kept)
+        student = new_student(trial.student, teacher.model, seed)
+        prepare(student)
+        distilling, began = DistillTask(student, teacher, trial.losses), time.perf_counter()
+        title = f"{trial.name}, seed {seed}"
+        log = train(distilling, batches_of(seed), own, folder, resume=resume, title=title)
+        spent, tail = time.perf_counter() - began, log[-max(1, len(log) // 10) :]
+        parts = {p: float(np.mean([row[p] for row in tail])) for p in log[-1] if p in ("loss", *_PARTS)}
+        probe = judge(student)
+        finding = Finding(
+            trial.name, seed, parameter_count(student), spent, parts, probe.last_hits, probe.totals
+        )
+        write_text(path, json.dumps(asdict(finding) | {"asked": asked}) + "\n")
+        return finding
+
+    tasks = [(seed, trial) for seed in seeds for trial in trials]
+    return each_training(run, tasks, jobs, Path(out).name)
 
 
 _PARTS = ("regression", "discriminative", "spread", "codes")

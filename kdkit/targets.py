@@ -111,6 +111,9 @@ class TargetCache:
         bar.close()
         return self
 
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"_open": {}}  # another process opens the shards itself
+
     def read(self, utterances: Sequence[Utterance], total: int) -> Targets:
         """Targets of a batch of ``total`` frames, padded with zeros; called by :class:`kdkit.batches.Batches`."""
         hidden = torch.zeros(

@@ -129,3 +129,6 @@ def test_runs_are_kept_and_taken_up(tmp_path):
     (tmp_path / "runs" / "a" / "0.01min-seed0" / "finding.json").unlink()  # as if it had been stopped before
     run_low_resource({"a": fresh}, *arguments)
     assert asked[4:] == [(2, 0)]
+    elsewhere = (*arguments[:4], tmp_path / "shared", config)
+    shared = run_low_resource({"a": fresh}, *elsewhere, jobs=2)  # in two processes
+    assert [(f.minutes, f.seed, f.errors) for f in shared] == [(f.minutes, f.seed, f.errors) for f in found]

@@ -1,13 +1,16 @@
-"""Sharing the cores: threads that read ahead leave the one that computes alone."""
+"""Sharing the cores: trainings in several processes; threads that read ahead leave the one that computes alone."""
 
+import os
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
 from kdkit.batches import Batches
+from kdkit.errors import TrainingError
 from kdkit.manifest import Utterance
-from kdkit.parallel import compute_on_one_core
+from kdkit.parallel import compute_on_one_core, each_training
 
 
 @pytest.fixture
@@ -37,3 +40,27 @@ def test_batches_are_read_on_one_core(two_threads, tmp_path):
     list(batches.epoch())
     batches.close()
     assert set(seen.values()) == {1} and torch.get_num_threads() == 2
+
+
+def test_trainings_in_processes_are_counted_and_their_warnings_passed_on(capfd):
+    def training(number):
+        print("a progress bar of its own")
+        if number == 1:
+            warnings.warn("only blanks", stacklevel=2)
+        if number == 9:
+            raise TrainingError("loss is nan in step 3")
+        return number, os.getpid()
+
+    with pytest.warns(UserWarning, match="only blanks"):
+        answers = each_training(training, [0, 1, 2, 3], 2, "study")
+    shown = capfd.readouterr()
+    assert [number for number, _ in answers] == [0, 1, 2, 3]
+    assert os.getpid() not in {process for _, process in answers}
+    assert "study: 100%" in shown.err and "4/4" in shown.err and "of its own" not in shown.out + shown.err
+    with pytest.raises(TrainingError, match="nan in step 3"):
+        each_training(training, [0, 9], 2, "study")
+
+
+def test_one_at_a_time_is_shown_as_it_is(capfd):
+    assert each_training(lambda number: print("bar", number) or number, [3, 4], 1, "study") == [3, 4]
+    assert capfd.readouterr().out == "bar 3\nbar 4\n"

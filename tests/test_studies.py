@@ -1,6 +1,7 @@
 """Studies: every trial with every seed, kept as it ends; verdicts that ask utterances and seeds."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from kdkit.manifest import Utterance
 from kdkit.models import ModelConfig, SpeechModel, preset
 from kdkit.probing import phone_probe
 from kdkit.studies import Finding, Trial, contrast, run_study, summary
+from kdkit.targets import TargetCache
 from kdkit.teachers import Teacher
 from kdkit.training import TrainConfig
 
@@ -67,7 +69,8 @@ def test_summary_is_the_mean_over_seeds():
     assert found.interval[0] < 0.55 < found.interval[1]
 
 
-def test_a_study_runs_every_trial_once_and_goes_on(tmp_path):
+@pytest.fixture
+def speech(tmp_path):
     rng, phones = np.random.default_rng(0), ("a", "b")
     speech = []
     for i in range(8):
@@ -75,9 +78,40 @@ def test_a_study_runs_every_trial_once_and_goes_on(tmp_path):
         soundfile.write(path, 0.1 * rng.standard_normal(16_000), 16_000)
         marks = tuple((0.25 * k, phones[(i + k) % 2]) for k in range(4))
         speech.append(Utterance(f"u{i}", path, 1.0, speaker=f"s{i % 2}", phones=marks))
+    return speech
+
+
+@pytest.fixture
+def teacher():
     torch.manual_seed(0)
     book = Codebook(16, 6, 8).requires_grad_(False).eval()
-    teacher = Teacher(SpeechModel(CONFIG).requires_grad_(False).eval(), book, "test", {})
+    return Teacher(SpeechModel(CONFIG).requires_grad_(False).eval(), book, "test", {})
+
+
+def test_several_processes_find_the_same(tmp_path, speech, teacher):
+    cache = TargetCache(teacher, (1, 2), speech, tmp_path).build(progress=False)
+    cache.read(speech[:2], 49)  # an open file does not travel to another process
+
+    def study(jobs):
+        return run_study(
+            TRIALS,
+            teacher,
+            lambda student: phone_probe(student, speech[:4], speech[4:], frames=60, test_frames=40),
+            lambda seed: Batches(speech, 3.0, seed, targets=cache),
+            TrainConfig(steps=3, precision="fp32", log_every=1),
+            (0, 1),
+            tmp_path / f"{jobs} jobs",
+            jobs=jobs,
+        )
+
+    alone, shared = study(1), study(2)
+    assert [(f.name, f.seed, f.hits) for f in shared] == [(f.name, f.seed, f.hits) for f in alone]
+    for one, other in zip(alone, shared, strict=True):
+        assert other.parts == pytest.approx(one.parts, rel=1e-4)  # with another number of threads
+    assert study(2) == [replace(f, hits=list(f.hits), totals=list(f.totals)) for f in shared]  # kept
+
+
+def test_a_study_runs_every_trial_once_and_goes_on(tmp_path, speech, teacher):
     judged, prepared = [], []
 
     def judge(student):

@@ -714,7 +714,7 @@ def prepare(student):
 
 
 folder = lesson.out / "training" / "02_distillation" / "losses"
-arguments = {"prepare": prepare, "resume": size.overnight}
+arguments = {"prepare": prepare, "resume": size.overnight, "jobs": lesson.jobs}
 common = (teacher, judge, in_order_of, study_recipe)
 findings = run_study(trials, *common, size.study_seeds, folder, **arguments)
 

@@ -793,6 +793,7 @@ if size.label_minutes:
             size.label_seeds,
             lesson.out / "training" / "04_low_resource_finetuning" / "low resource",
             resume=size.overnight,
+            jobs=lesson.jobs,
         ),
         "run",
     )
