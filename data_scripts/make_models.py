@@ -5,28 +5,31 @@
     KDKIT_ASSETS=runs/full-models/assets kdkit report --profile full --out runs/full
     python data_scripts/make_models.py --out runs/trial --trial     # see it work: minutes of speech, a few steps
 
-The scripts of this folder one after the other: the teacher, students distilled from it, the study of front-ends,
-recognisers fine-tuned on 10 and 60 labelled minutes. The studies of losses, of structures, and of minutes of labels are
-left to the notebooks, which make them in profile "full". Each stage keeps its work in a folder of its own under OUT and
-begins when the one before it has ended; what they made is collected in OUT/assets, in the form in which it is shipped.
+The scripts of this folder: the teacher; students distilled from it, and recognisers fine-tuned on 10 and 60 labelled
+minutes; beside them, where there are cores (--jobs), the study of front-ends and the teacher's recogniser. The studies
+of losses, of structures, and of minutes of labels are left to the notebooks, which make them in profile "full". What
+was made is collected in OUT/assets, in the form in which it is shipped; what the scripts say is in OUT/logs.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
 from kdkit.files import write_atomically
+from kdkit.parallel import cores
 
 HERE = Path(__file__).parent
-BOTH = ("tiny-sw-fbank-both", "tiny-sw-waveform-both")
-STUDENTS = ("tiny-sw-fbank", "tiny-dt-fbank", "tiny-sw-waveform", "tiny-dt-waveform", *BOTH)
 
 
 @dataclass(frozen=True)
@@ -42,82 +45,122 @@ class Stage:
 
 
 FINE_TUNED = ("recogniser_*.safetensors", "metrics.json")
-STAGES = (
-    Stage(
-        "teacher",
-        "make_teacher.py",
-        "teacher",
-        "",
-        "--minutes 5 --warm-up 4 --steps 4 4 --clusters 20",
-        ("tiny_teacher.safetensors",),
-    ),
-    Stage(
-        "students",
-        "make_students.py",
-        "students",
-        f"--only {' '.join(STUDENTS)}",
-        "--minutes 5 --steps 4 --batch-seconds 16",
-        ("tiny_*.safetensors",),
-    ),
-    Stage(
-        "study of front-ends",
-        "make_study.py",
-        "studies",
-        "front-ends",
-        "--minutes 5 --steps 6 --seeds 0 --frames 600",
-        ("study_*.json",),
-    ),
-    Stage(
-        "recogniser of the teacher",
-        "make_recognisers.py",
-        "recognisers",
-        "--only teacher --starts first --minutes 60 --steps 4000",
-        "--steps 4",
-        FINE_TUNED,
-    ),
-    Stage(
-        "recognisers of the Fbank student",
-        "make_recognisers.py",
-        "recognisers",
-        "--only tiny-sw-fbank --starts first scratch --minutes 10 60 --steps 2000 4000",
-        "--steps 4 4",
-        FINE_TUNED,
-    ),
-    Stage(
-        "recogniser of its waveform twin",
-        "make_recognisers.py",
-        "recognisers",
-        "--only tiny-sw-waveform --starts first --minutes 10 --steps 2000",
-        "--steps 4",
-        FINE_TUNED,
-    ),
-    Stage(
-        "the twin with its front-end swapped",
-        "make_recognisers.py",
-        "recognisers",
-        "--only tiny-sw-fbank --starts swapped --minutes 10 --steps 0",
-        "--swap-steps 8",
-        FINE_TUNED,
-    ),
+TEACHER = Stage(
+    "teacher",
+    "make_teacher.py",
+    "teacher",
+    "",
+    "--minutes 5 --warm-up 4 --steps 4 4 --clusters 20",
+    ("tiny_teacher.safetensors",),
+)
+STUDENTS = Stage(
+    "students",
+    "make_students.py",
+    "students",
+    "--only tiny-sw-fbank tiny-dt-fbank tiny-sw-waveform tiny-dt-waveform tiny-sw-fbank-both tiny-sw-waveform-both",
+    "--minutes 5 --steps 4 --batch-seconds 16",
+    ("tiny_*.safetensors",),
+)
+STUDY = Stage(
+    "study of front-ends",
+    "make_study.py",
+    "studies",
+    "front-ends",
+    "--minutes 5 --steps 6 --seeds 0 --frames 600",
+    ("study_*.json",),
 )
 
 
-def run(stage: Stage, out: Path, assets: Path, trial: bool) -> None:
-    """Raises :class:`SystemExit` with the status of a script that failed."""
-    command = [sys.executable, str(HERE / stage.script), *stage.options.split()]
-    command += ["--out", str(out / stage.folder), *(stage.trial.split() if trial else [])]
-    status = subprocess.run(command, env=os.environ | {"KDKIT_ASSETS": str(assets)}).returncode
-    if status:
-        print(
-            f"{stage.title}: {stage.script} ended with status {status}; run it again to go on",
-            file=sys.stderr,
-        )
-        raise SystemExit(status)
-    for pattern in stage.made:
-        for path in sorted((out / stage.folder).glob(pattern)):
-            write_atomically(
-                assets / path.name, lambda temporary, path=path: shutil.copyfile(path, temporary)
+def fine_tuned(title: str, options: str, trial: str) -> Stage:
+    return Stage(title, "make_recognisers.py", "recognisers", options, trial, FINE_TUNED)
+
+
+TEACHER_WRITES = fine_tuned(
+    "recogniser of the teacher", "--only teacher --starts first --minutes 60 --steps 4000", "--steps 4"
+)
+FBANK_WRITES = fine_tuned(
+    "recognisers with Fbank",
+    "--only tiny-sw-fbank --starts first scratch --minutes 10 60 --steps 2000 4000",
+    "--steps 4 4",
+)
+WAVEFORM_WRITES = fine_tuned(
+    "recogniser with the CNN", "--only tiny-sw-waveform --starts first --minutes 10 --steps 2000", "--steps 4"
+)
+SWAPPED = fine_tuned(
+    "its front-end swapped", "--only tiny-sw-fbank --starts swapped --minutes 10 --steps 0", "--swap-steps 8"
+)
+
+# Groups come one after the other; the lanes of a group at the same time, the stages of a lane one after the other.
+# The last stage writes the table of all recognisers.
+GROUPS = (
+    [[TEACHER]],
+    [[STUDENTS, FBANK_WRITES, WAVEFORM_WRITES], [TEACHER_WRITES, STUDY]],
+    [[SWAPPED]],
+)
+
+
+class Run:
+    """Runs scripts and shows what they said last: one changing line on a terminal, a line now and then in a log."""
+
+    def __init__(self, out: Path, trial: bool, threads: int):
+        self.out, self.assets, self.trial, self.threads = out, out / "assets", trial, threads
+        self.running: dict[str, subprocess.Popen] = {}
+        self.said: dict[str, str] = {}
+        self.done = threading.Event()
+
+    def stage(self, stage: Stage) -> None:
+        """Raises :class:`RuntimeError` for a script that failed; does nothing when another one has, or Ctrl-C came."""
+        if self.done.is_set():
+            return
+        command = [sys.executable, str(HERE / stage.script), *stage.options.split()]
+        command += ["--out", str(self.out / stage.folder), *(stage.trial.split() if self.trial else [])]
+        log = self.out / "logs" / f"{stage.title.replace(' ', '-')}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        settings = {"KDKIT_ASSETS": str(self.assets), "OMP_NUM_THREADS": str(self.threads)}
+        began = time.perf_counter()
+        with open(log, "ab") as file:
+            process = subprocess.Popen(
+                command, env=os.environ | settings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
             )
+            self.running[stage.title], self.said[stage.title] = process, "begins"
+            for part in iter(lambda: process.stdout.read1(65536), b""):
+                file.write(part)
+                lines = [line for line in re.split(r"[\r\n]+", part.decode(errors="replace")) if line.strip()]
+                self.said[stage.title] = lines[-1] if lines else self.said[stage.title]
+        status = process.wait()
+        del self.running[stage.title]
+        last = self.said.pop(stage.title)
+        if status and not self.done.is_set():
+            self.done.set()
+            raise RuntimeError(
+                f"{stage.title}: {stage.script} ended with status {status} ({last}); its log: {log}"
+            )
+        if not status:
+            self.collect(stage)
+            print(f"{stage.title}: {(time.perf_counter() - began) / 60:.1f} minutes", flush=True)
+
+    def collect(self, stage: Stage) -> None:
+        for pattern in stage.made:
+            for path in sorted((self.out / stage.folder).glob(pattern)):
+                write_atomically(self.assets / path.name, lambda new, path=path: shutil.copyfile(path, new))
+
+    def lane(self, stages: list[Stage]) -> None:
+        for stage in stages:
+            self.stage(stage)
+
+    def watch(self) -> None:
+        terminal = sys.stderr.isatty()
+        while not self.done.wait(1.0 if terminal else 20.0):
+            line = " | ".join(f"{title}: {said}" for title, said in list(self.said.items()))
+            width = shutil.get_terminal_size().columns - 1
+            sys.stderr.write(f"\r\x1b[2K{line[:width]}" if terminal else f"{line}\n")
+            sys.stderr.flush()
+
+    def stop(self) -> None:
+        """Lets the scripts that run save what they train, as after Ctrl-C."""
+        self.done.set()
+        for process in list(self.running.values()):
+            process.send_signal(signal.SIGINT)
 
 
 def main() -> None:
@@ -125,31 +168,39 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("runs/full-models"))
-    parser.add_argument(
-        "--trial", action="store_true", help="minutes of speech and a few steps of everything"
-    )
+    jobs = min(2, cores())
+    parser.add_argument("--jobs", type=int, choices=(1, 2), default=jobs, help="scripts at the same time")
+    parser.add_argument("--trial", action="store_true", help="minutes of speech and a few steps of everything")
     args = parser.parse_args()
     out = args.out.absolute()
     assets, marker = out / "assets", out / "trial"
     if assets.exists() and marker.exists() != args.trial:
-        parser.error(
-            f"{out} holds {'a trial' if marker.exists() else 'the real thing'}: choose another folder"
-        )
+        kind = "a trial" if marker.exists() else "the real thing"
+        parser.error(f"{out} holds {kind}: choose another folder")
     assets.mkdir(parents=True, exist_ok=True)
     if args.trial:
         marker.touch()
-    for number, stage in enumerate(STAGES, 1):
-        began = time.perf_counter()
-        print(f"[{number}/{len(STAGES)}] {stage.title}", flush=True)
-        try:
-            run(stage, out, assets, args.trial)
-        except KeyboardInterrupt:
-            print(f"stopped in {stage.title}; what was done is kept: run it again to go on", file=sys.stderr)
-            raise SystemExit(130) from None
-        print(
-            f"[{number}/{len(STAGES)}] {stage.title}: {(time.perf_counter() - began) / 60:.1f} minutes",
-            flush=True,
-        )
+    run = Run(out, args.trial, max(1, cores() // args.jobs))
+    watcher = threading.Thread(target=run.watch, daemon=True)
+    watcher.start()
+    try:
+        with ThreadPoolExecutor(args.jobs) as pool:
+            try:
+                for lanes in GROUPS:
+                    futures = [pool.submit(run.lane, lane) for lane in lanes]
+                    for future in wait(futures, return_when=FIRST_EXCEPTION).done:
+                        future.result()
+            except RuntimeError:
+                run.stop()
+                raise
+            finally:
+                run.done.set()  # from here on nothing begins; what runs is waited for
+    except KeyboardInterrupt:  # the scripts heard it, too, and save what they train
+        print("\nstopped; what was done is kept: run it again to go on", file=sys.stderr)
+        raise SystemExit(130) from None
+    except RuntimeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
     print(f"models: {assets}")
 
 
