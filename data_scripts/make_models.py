@@ -44,7 +44,11 @@ class Stage:
     made: tuple[str, ...]
 
 
-FINE_TUNED = ("recogniser_*.safetensors", "metrics.json")
+# What was swapped is in the table, but not collected: it is no start of its own.
+FINE_TUNED = (
+    *(f"recogniser_*_{start}_*" for start in ("pretrained", "distilled", "scratch")),
+    "metrics.json",
+)
 TEACHER = Stage(
     "teacher",
     "make_teacher.py",
@@ -170,7 +174,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/full-models"))
     jobs = min(2, cores())
     parser.add_argument("--jobs", type=int, choices=(1, 2), default=jobs, help="scripts at the same time")
-    parser.add_argument("--trial", action="store_true", help="minutes of speech and a few steps of everything")
+    parser.add_argument(
+        "--trial", action="store_true", help="minutes of speech and a few steps of everything"
+    )
     args = parser.parse_args()
     out = args.out.absolute()
     assets, marker = out / "assets", out / "trial"
