@@ -46,7 +46,7 @@ class Stage:
 
 # What was swapped is in the table, but not collected: it is no start of its own.
 FINE_TUNED = (
-    *(f"recogniser_*_{start}_*" for start in ("pretrained", "distilled", "scratch")),
+    *(f"recogniser_*_{start}_*.safetensors" for start in ("pretrained", "distilled", "scratch")),
     "metrics.json",
 )
 TEACHER = Stage(
