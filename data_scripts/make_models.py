@@ -91,7 +91,9 @@ WAVEFORM_WRITES = fine_tuned(
     "recogniser with the CNN", "--only tiny-sw-waveform --starts first --minutes 10 --steps 2000", "--steps 4"
 )
 SWAPPED = fine_tuned(
-    "its front-end swapped", "--only tiny-sw-fbank --starts swapped --minutes 10 --steps 0", "--swap-steps 8"
+    "its front-end swapped",
+    "--only tiny-sw-fbank --starts swapped --minutes 10 --steps 0",
+    "--swap-steps 8 --swap-minutes 5",
 )
 
 # Groups come one after the other; the lanes of a group at the same time, the stages of a lane one after the other.

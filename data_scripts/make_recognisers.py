@@ -97,7 +97,7 @@ def swap(system: str, minutes: float, args: argparse.Namespace) -> None:
     twin = args.out / f"{name.replace('fbank', 'waveform').replace('swapped', 'distilled')}.safetensors"
     if path.exists():
         return
-    corpus = build_synthetic(minutes={"unlabelled": 600, "test-clean": 10, "test-other": 10})
+    corpus = build_synthetic(minutes={"unlabelled": args.swap_minutes, "test-clean": 10, "test-other": 10})
     old, _ = load_recogniser(twin)
     model = swap_front_end(old.model, args.seed)
     model.front_end.set_statistics(*fbank_statistics(corpus["unlabelled"][:500]))
@@ -158,6 +158,7 @@ def main() -> None:
         "--steps", type=int, nargs="+", default=(1300, 2000, 3000), help="for each budget of labels"
     )
     parser.add_argument("--swap-steps", type=int, default=1500)
+    parser.add_argument("--swap-minutes", type=float, default=600, help="unlabelled speech to swap with")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument(
         "--speeds", type=float, nargs="*", default=(), help="speed perturbation: factors to draw from"

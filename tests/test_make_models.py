@@ -1,0 +1,91 @@
+"""make_models.py: a trial of everything, with the real scripts; failures, Ctrl-C and going on, with small ones."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from kdkit.ctc import load_recogniser
+from kdkit.teachers import ASSETS, load_model, load_teacher
+
+ROOT = Path(__file__).parent.parent
+SCRIPT = ROOT / "data_scripts" / "make_models.py"
+LEFT_TO_NOTEBOOKS = {"study_losses.json", "study_structures.json", "low_resource.json"}
+
+
+def test_a_trial_makes_what_the_notebooks_take(tmp_path):
+    command = [sys.executable, str(SCRIPT), "--out", str(tmp_path / "trial")]
+    first = subprocess.run([*command, "--trial"], capture_output=True, text=True)
+    assert first.returncode == 0, first.stderr
+    assets = tmp_path / "trial" / "assets"
+    made = {path.name for path in assets.iterdir()}
+    shipped = {path.name for path in ASSETS.iterdir() if path.suffix in (".safetensors", ".json")}
+    assert made == {name for name in shipped - LEFT_TO_NOTEBOOKS if not name.startswith("digits_")}
+    teacher = load_teacher(str(assets / "tiny_teacher.safetensors"))
+    assert [stage["steps"] for stage in teacher.meta["history"]] == [4, 4, 4]  # made now, not copied
+    for path in assets.glob("tiny_[ds]*.safetensors"):
+        assert load_model(path)[2]["steps"] == 4
+    for path in assets.glob("recogniser_*.safetensors"):
+        assert load_recogniser(path)[1]["steps"] == 4
+    scores = json.loads((assets / "metrics.json").read_text())
+    found = {(row["system"], row["start"], row["minutes"]) for row in scores}
+    assert found == {
+        ("teacher", "pretrained", 60), ("tiny-sw-waveform", "distilled", 10), ("tiny-sw-fbank", "swapped", 10),
+        *(("tiny-sw-fbank", start, minutes) for start in ("distilled", "scratch") for minutes in (10, 60)),
+    }  # fmt: skip
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert again.returncode == 2 and "holds a trial: choose another folder" in again.stderr
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A copy of make_models.py whose two stages are scripts of a few lines: their sources, and a way to start it."""
+    (tmp_path / "make_first.py").write_text(
+        "import pathlib, sys\n"
+        "out = pathlib.Path(sys.argv[sys.argv.index('--out') + 1])\n"
+        "out.mkdir(exist_ok=True)\n"
+        "(out / 'runs').open('a').write('x')\n"
+        "print('half of it')\n"
+        "if (out.parent / 'break').exists(): sys.exit('no speech there')\n"
+        "if (out.parent / 'wait').exists(): import time; (out.parent / 'waits').touch(); time.sleep(60)\n"
+        "(out / 'first.txt').write_text('made')\n"
+    )
+    source = SCRIPT.read_text()
+    begin, end = source.index("GROUPS = ("), source.index("class Run:")
+    groups = 'GROUPS = [[[Stage("the first", "make_first.py", "first", "", "", ("*.txt",))]]]\n\n\n'
+    (tmp_path / "make_models.py").write_text(source[:begin] + groups + source[end:])
+    out = tmp_path / "out"
+    out.mkdir()
+    return out, [sys.executable, str(tmp_path / "make_models.py"), "--out", str(out)]
+
+
+def test_a_failure_is_named_and_the_next_run_goes_on(small):
+    out, command = small
+    (out / "break").touch()
+    failed = subprocess.run(command, capture_output=True, text=True)
+    assert failed.returncode == 1 and "Traceback" not in failed.stderr
+    assert "error: the first: make_first.py ended with status 1 (no speech there); its log: " in failed.stderr
+    assert not list((out / "assets").iterdir())
+    (out / "break").unlink()
+    assert subprocess.run(command).returncode == 0
+    assert (out / "assets" / "first.txt").read_text() == "made"
+    assert (out / "logs" / "the-first.log").read_text().count("half of it") == 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of a terminal")
+def test_ctrl_c_ends_the_scripts_too(small):
+    out, command = small
+    (out / "wait").touch()
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while not (out / "waits").exists():
+        assert running.poll() is None
+        time.sleep(0.05)
+    os.killpg(running.pid, signal.SIGINT)  # as a terminal sends it
+    _, said = running.communicate(timeout=30)
+    assert running.returncode == 130 and "stopped; what was done is kept: run it again to go on" in said
+    assert not list((out / "assets").iterdir())
