@@ -9,6 +9,7 @@ from kdkit.corpora import alignment
 from kdkit.errors import ConfigError
 from kdkit.lessons import Lesson
 from kdkit.manifest import write_manifest
+from kdkit.results import read_results
 
 
 @pytest.fixture
@@ -63,3 +64,11 @@ def test_librispeech_comes_with_another_teacher_and_its_phones_are_estimated(
 def test_another_teacher_is_named(lesson, capsys):
     assert lesson.teacher("tiny-dt-fbank").config.front_end == "fbank"
     assert "tiny-dt-fbank: 0.8 M parameters" in capsys.readouterr().out
+
+
+def test_models_from_another_folder_are_not_called_shipped(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("KDKIT_ASSETS", str(tmp_path))
+    Lesson("02_x", "X", profile="smoke", seed=0, out=tmp_path / "out")
+    assert "nothing that ships with the kit is in this run" in capsys.readouterr().out
+    note = next(item for item in read_results(tmp_path / "out", "02_x")["items"] if item["name"] == "shipped")
+    assert "KDKIT_ASSETS" in note["text"]

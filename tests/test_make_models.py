@@ -81,7 +81,10 @@ def test_a_failure_is_named_and_the_next_run_goes_on(small):
 def test_ctrl_c_ends_the_scripts_too(small):
     out, command = small
     (out / "wait").touch()
-    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    heard = {
+        "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    }  # a shell's background job ignores it
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True, **heard)
     while not (out / "waits").exists():
         assert running.poll() is None
         time.sleep(0.05)

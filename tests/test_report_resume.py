@@ -1,7 +1,11 @@
 """Reports that go on after a failure, or run only some notebooks; what a run was made of."""
 
 import hashlib
+import html
+import json
+import os
 import subprocess
+import sys
 from dataclasses import replace
 from datetime import datetime
 from importlib.metadata import version
@@ -24,7 +28,7 @@ def test_resume_runs_only_what_is_missing(tmp_path, capfd):
     status, first, page = run(tmp_path)
     assert status == 1 and ran(tmp_path) == [1, 1, 0]
     assert "did not run: <b>03_third</b>" in page
-    assert "kdkit report --profile smoke --seed 0 --out out --resume" in page
+    assert "kdkit report --profile smoke --seed 0 --out out --resume" in page and "KDKIT_ASSETS" not in page
     (tmp_path / "go").touch()
     status, second, page = run(tmp_path, resume=True)
     assert status == 0 and second["status"] == "done" and ran(tmp_path) == [1, 2, 1]
@@ -196,3 +200,18 @@ def test_a_hash_stands_for_the_speech_that_was_used(utterances, tmp_path):
     results.uses_speech("other", [replace(utterances[0], text="other"), *utterances[1:5]])
     data = read_results(tmp_path, "01_x")["data"]
     assert data["again"] == data["half"] and data["other"]["sha256"] != data["half"]["sha256"]
+
+
+def test_other_models_than_the_shipped_ones_are_called_so(tmp_path):
+    write_notebook(tmp_path / "notebooks", "01_first", GOOD)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "tiny_teacher.safetensors").write_bytes(b"of another run")
+    command = [sys.executable, "-m", "kdkit", "report", "--profile", "smoke", "--out", str(tmp_path / "out")]
+    command += ["--notebooks", str(tmp_path / "notebooks")]
+    subprocess.run(command, env=os.environ | {"KDKIT_ASSETS": str(tmp_path / "models")}, check=True)
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert "made before this run" in page and "shipped with the kit" not in page
+    made = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert list(made["checkpoints"]) == ["tiny_teacher.safetensors"]
+    assert made["assets"] == str(tmp_path / "models")
+    assert f'KDKIT_ASSETS="{tmp_path / "models"}" kdkit report --profile smoke' in html.unescape(page)

@@ -83,12 +83,14 @@ def checkpoint_hashes(folder: Path | None = None) -> dict[str, str]:
 
 
 def provenance() -> dict[str, object]:
-    """Everything of a run that is the same for all its notebooks: code, machine, packages, checkpoints."""
+    """Everything of a run that is the same for all its notebooks: code, machine, packages, checkpoints and, where they
+    did not ship with the kit, their folder ("assets")."""
     return {
         "code": code_version(),
         "machine": environment(),
         "packages": package_versions(),
         "checkpoints": checkpoint_hashes(),
+        "assets": os.environ.get("KDKIT_ASSETS") or None,
     }
 
 

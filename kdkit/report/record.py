@@ -5,7 +5,7 @@ profile, sizes, seed, parameters      what was asked for; sizes: of the profile,
 status      running, done, partial (only some notebooks were wanted), failed, interrupted
 started, ended      ISO 8601 with the offset from UTC
 seconds     of all notebooks together
-code, machine, packages, checkpoints      kdkit.report.provenance
+code, machine, packages, checkpoints, assets      kdkit.report.provenance
 notebooks   of each: name, title, status, started, ended, seconds, peak_memory (bytes: kdkit.report.execute.PeakMemory),
             parameters, fingerprint, differs (what has changed since it ran, where it was left alone), error, data and
             models (SHA-256 of what it used: kdkit.results)
@@ -108,7 +108,8 @@ def main_system(run: dict) -> dict | None:
 
 def repeat_command(run: dict, out: str = "DIR") -> str:
     """The command line that makes the same run again."""
-    words = ["kdkit report", f"--profile {run['profile']}", f"--seed {run['seed']}"]
+    given = [f'KDKIT_ASSETS="{run["assets"]}"'] if run.get("assets") else []
+    words = [*given, "kdkit report", f"--profile {run['profile']}", f"--seed {run['seed']}"]
     for name, value in run["parameters"].items():
         words.append(f'--set "{name}={value}"' if isinstance(value, str) else f'--set "{name}={value!r}"')
     return " ".join([*words, f"--out {out}"])
