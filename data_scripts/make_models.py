@@ -113,6 +113,7 @@ class Run:
         self.running: dict[str, subprocess.Popen] = {}
         self.said: dict[str, str] = {}
         self.done = threading.Event()
+        self.clear = "\r\x1b[2K" if sys.stderr.isatty() else ""  # what stands in the changing line
 
     def stage(self, stage: Stage) -> None:
         """Raises :class:`RuntimeError` for a script that failed; does nothing when another one has, or Ctrl-C came."""
@@ -143,7 +144,8 @@ class Run:
             )
         if not status:
             self.collect(stage)
-            print(f"{stage.title}: {(time.perf_counter() - began) / 60:.1f} minutes", flush=True)
+            minutes = (time.perf_counter() - began) / 60
+            print(f"{self.clear}{stage.title}: {minutes:.1f} minutes", flush=True)
 
     def collect(self, stage: Stage) -> None:
         for pattern in stage.made:
@@ -155,11 +157,10 @@ class Run:
             self.stage(stage)
 
     def watch(self) -> None:
-        terminal = sys.stderr.isatty()
-        while not self.done.wait(1.0 if terminal else 20.0):
+        while not self.done.wait(1.0 if self.clear else 20.0):
             line = " | ".join(f"{title}: {said}" for title, said in list(self.said.items()))
             width = shutil.get_terminal_size().columns - 1
-            sys.stderr.write(f"\r\x1b[2K{line[:width]}" if terminal else f"{line}\n")
+            sys.stderr.write(f"{self.clear}{line[:width]}" if self.clear else f"{line}\n")
             sys.stderr.flush()
 
     def stop(self) -> None:
