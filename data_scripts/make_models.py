@@ -80,7 +80,7 @@ def fine_tuned(title: str, options: str, trial: str) -> Stage:
 
 
 TEACHER_WRITES = fine_tuned(
-    "recogniser of the teacher", "--only teacher --starts first --minutes 60 --steps 4000", "--steps 4"
+    "recogniser of the teacher", "--only teacher --starts first --minutes 60 --steps 8000", "--steps 4"
 )
 FBANK_WRITES = fine_tuned(
     "recognisers with Fbank",
