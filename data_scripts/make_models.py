@@ -26,6 +26,8 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from kdkit.files import write_atomically
 from kdkit.parallel import cores
 
@@ -187,6 +189,11 @@ def main() -> None:
         kind = "a trial" if marker.exists() else "the real thing"
         parser.error(f"{out} holds {kind}: choose another folder")
     assets.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        parser.error(f"{out}: models are being made there; wait, or choose another folder")
     if args.trial:
         marker.touch()
     run = Run(out, args.trial, max(1, cores() // args.jobs))

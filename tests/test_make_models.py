@@ -88,6 +88,8 @@ def test_ctrl_c_ends_the_scripts_too(small):
     while not (out / "waits").exists():
         assert running.poll() is None
         time.sleep(0.05)
+    second = subprocess.run(command, capture_output=True, text=True)
+    assert second.returncode == 2 and "models are being made there" in second.stderr
     os.killpg(running.pid, signal.SIGINT)  # as a terminal sends it
     _, said = running.communicate(timeout=30)
     assert running.returncode == 130 and "stopped; what was done is kept: run it again to go on" in said
