@@ -1,4 +1,4 @@
-"""Makes every model that the notebooks take as given, from nothing but synthetic speech: a few hours on 2 cores.
+"""Makes every model that the notebooks take as given, from nothing but synthetic speech: hours on 2 cores.
 
     make report PROFILE=full                                        # this, and then the notebooks with what it made
     python data_scripts/make_models.py --out runs/full-models       # this alone; stop it and run it again at will
