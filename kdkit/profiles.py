@@ -214,7 +214,6 @@ PAPER = Profile(
     speed_full_size=True,
     finetune_steps=25_000,
     finetune_minutes=100 * 60,
-    overnight=True,
     notebooks=False,
 )
 
