@@ -44,6 +44,8 @@ def each(
     if jobs <= 1:
         yield from map(function, tasks)
         return
+    # loky replaces a process whose memory has grown, mapped files included, and says it as if something were wrong
+    warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
     try:
         with parallel_config(backend="loky", inner_max_num_threads=1):
             answers = Parallel(n_jobs=jobs, return_as="generator")(delayed(function)(t) for t in tasks)

@@ -1,11 +1,13 @@
 """Sharing the cores: trainings in several processes; threads that read ahead leave the one that computes alone."""
 
 import os
+import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from joblib.externals.loky import get_reusable_executor, process_executor
 
 from kdkit.batches import Batches
 from kdkit.errors import TrainingError
@@ -59,6 +61,25 @@ def test_trainings_in_processes_are_counted_and_their_warnings_passed_on(capfd):
     assert "study: 100%" in shown.err and "4/4" in shown.err and "of its own" not in shown.out + shown.err
     with pytest.raises(TrainingError, match="nan in step 3"):
         each_training(training, [0, 9], 2, "study")
+
+
+def test_a_process_is_replaced_without_a_word_when_its_memory_has_grown():
+    def training(number):
+        process_executor._MAX_MEMORY_LEAK_SIZE = -(
+            10**12
+        )  # in that process: after its second task it is too large
+        process_executor._MEMORY_LEAK_CHECK_DELAY = 0
+        time.sleep(0.1)
+        return number, os.getpid()
+
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            answers = each_training(training, list(range(8)), 2, "study")
+        assert [number for number, _ in answers] == list(range(8))
+        assert len({process for _, process in answers}) > 2 and not caught
+    finally:
+        get_reusable_executor().shutdown(kill_workers=True)
 
 
 def test_one_at_a_time_is_shown_as_it_is(capfd):
