@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
-from functools import partial
+from functools import cache, partial
 from typing import TypeVar
 
+import psutil
 from joblib import Parallel, delayed, parallel_config
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from threadpoolctl import threadpool_limits
@@ -36,7 +38,7 @@ def each(
 
     ``jobs`` processes of one thread each (None: one for every core); with one, or with one task, nothing is started
     and the function runs here. The processes need no ``__main__`` guard and stay ready for the next call. An exception
-    of the function is raised here. Raises :class:`KdkitError` when a process was killed.
+    of the function is raised here, and they end with this process. Raises :class:`KdkitError` when one was killed.
     """
     if jobs is not None and jobs < 1:
         raise ConfigError(f"jobs must be 1 or more, not {jobs}")
@@ -48,12 +50,32 @@ def each(
     warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
     try:
         with parallel_config(backend="loky", inner_max_num_threads=1):
-            answers = Parallel(n_jobs=jobs, return_as="generator")(delayed(function)(t) for t in tasks)
+            answers = Parallel(n_jobs=jobs, return_as="generator")(
+                delayed(_answer)(function, task) for task in tasks
+            )
             yield from answers
     except TerminatedWorkerError as error:
         raise KdkitError(
             "a process was killed, most likely for want of memory; try fewer at a time (--jobs 1, or jobs=1)"
         ) from error
+
+
+def _answer(function: Callable[[Task], Answer], task: Task) -> Answer:
+    _end_with_parent()
+    return function(task)
+
+
+@cache
+def _end_with_parent() -> None:
+    """Once in a process of :func:`each`: when the one that started it was killed, it would go on for nobody."""
+    parent = psutil.Process().parent()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.wait()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def each_training(

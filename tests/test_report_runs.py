@@ -10,6 +10,7 @@ import sys
 import time
 from io import BytesIO
 
+import psutil
 import pytest
 from PIL import Image
 from tiny_lessons import GOOD, network_references, run, write_notebook
@@ -190,6 +191,50 @@ def test_a_run_that_was_killed_goes_on_and_one_that_lives_is_left_alone(tmp_path
     status, made, _ = run(tmp_path, resume=True)
     assert status == 0 and made["status"] == "done" and made["systems"]
     assert not (tmp_path / "out/.reserve").exists()
+
+
+STUDY = """
+import os, pathlib, time
+from kdkit.parallel import each_training
+
+def training(number):
+    folder = pathlib.Path(out) / "training" / str(number)
+    if not (folder / "finding").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"process-{{os.getpid()}}").touch()
+        while number > 1 and not pathlib.Path({go!r}).exists():
+            time.sleep(0.1)
+        (folder / "finding").touch()
+    return number
+
+results.metric("before", 1)
+results.metric("trainings", len(each_training(training, range(5), 2, "study")))
+"""
+
+
+@pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGKILL])
+def test_a_study_in_several_processes_is_stopped_with_them_and_goes_on(tmp_path, which):
+    write_notebook(tmp_path / "notebooks", "01_first", STUDY.format(go=str(tmp_path / "go")))
+    training = tmp_path / "out/training"
+    process = start(tmp_path)
+    wait_for(lambda: list(training.glob("3/process-*")), 60)
+    process.send_signal(which)
+    process.communicate(timeout=60)
+    workers = {int(path.name.partition("-")[2]) for path in training.glob("*/process-*")}
+    assert len(workers) == 2
+    wait_for(lambda: not any(map(psutil.pid_exists, workers)), 20)
+    assert sorted(path.parent.name for path in training.glob("*/finding")) == ["0", "1"]
+    (tmp_path / "go").touch()
+    status, made, _ = run(tmp_path, resume=True)
+    assert status == 0 and made["metrics"]["01_first"]["trainings"]["value"] == 5
+    assert [len(list(training.glob(f"{n}/process-*"))) for n in range(4)] == [1, 1, 2, 2]
+
+
+def wait_for(condition, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
 
 
 FULL_DISK = """
