@@ -32,9 +32,9 @@ def cores() -> int:
 
 
 def each(
-    function: Callable[[Task], Answer], tasks: Sequence[Task], jobs: int | None = None
+    function: Callable[[Task], Answer], tasks: Sequence[Task], jobs: int | None = None, ordered: bool = True
 ) -> Iterator[Answer]:
-    """``function`` of every task, in the order of the tasks, as soon as it is there.
+    """``function`` of every task as soon as it is there: in the order of the tasks, or in that in which they end.
 
     ``jobs`` processes of one thread each (None: one for every core); with one, or with one task, nothing is started
     and the function runs here. The processes need no ``__main__`` guard and stay ready for the next call. An exception
@@ -50,10 +50,8 @@ def each(
     warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
     try:
         with parallel_config(backend="loky", inner_max_num_threads=1):
-            answers = Parallel(n_jobs=jobs, return_as="generator")(
-                delayed(_answer)(function, task) for task in tasks
-            )
-            yield from answers
+            share = Parallel(n_jobs=jobs, return_as="generator" if ordered else "generator_unordered")
+            yield from share(delayed(_answer)(function, task) for task in tasks)
     except TerminatedWorkerError as error:
         raise KdkitError(
             "a process was killed, most likely for want of memory; try fewer at a time (--jobs 1, or jobs=1)"
@@ -86,22 +84,25 @@ def each_training(
     """
     if min(jobs or cores(), len(tasks)) <= 1:
         return [function(task) for task in tasks]
-    answers = []
-    with tqdm(total=len(tasks), desc=title, unit="training") as bar:
-        for answer, said in each(partial(_quiet, function), tasks, jobs):
+    answers = {}
+    # smoothing: trainings of a study take very different times, so time left comes from the mean of all
+    with tqdm(total=len(tasks), desc=title, unit="training", smoothing=0) as bar:
+        numbered = list(enumerate(tasks))
+        for number, answer, said in each(partial(_quiet, function), numbered, jobs, ordered=False):
             for sentence in said:
                 warnings.warn(sentence, stacklevel=2)
-            answers.append(answer)
+            answers[number] = answer
             bar.update()
-    return answers
+    return [answers[number] for number in range(len(tasks))]
 
 
-def _quiet(function: Callable[[Task], Answer], task: Task) -> tuple[Answer, list[str]]:
-    """The function's answer and what it warned of."""
+def _quiet(function: Callable[[Task], Answer], numbered: tuple[int, Task]) -> tuple[int, Answer, list[str]]:
+    """The task's number, the function's answer, and what it warned of."""
+    number, task = numbered
     nowhere = io.StringIO()
     with redirect_stdout(nowhere), redirect_stderr(nowhere), warnings.catch_warnings(record=True) as caught:
         answer = function(task)
-    return answer, [str(warning.message) for warning in caught]
+    return number, answer, [str(warning.message) for warning in caught]
 
 
 def compute_on_one_core() -> None:

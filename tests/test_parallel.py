@@ -63,6 +63,18 @@ def test_trainings_in_processes_are_counted_and_their_warnings_passed_on(capfd):
         each_training(training, [0, 9], 2, "study")
 
 
+def test_trainings_are_counted_as_they_end_and_given_in_their_order(capfd, tmp_path):
+    def training(number):
+        time.sleep(0.5)
+        while number == 0 and len(list(tmp_path.iterdir())) < 3:
+            time.sleep(0.5)
+        (tmp_path / str(number)).touch()
+        return number
+
+    assert each_training(training, [0, 1, 2, 3], 2, "study") == [0, 1, 2, 3]
+    assert "75%" in capfd.readouterr().err  # 3 of 4 have ended while the first one goes on
+
+
 def test_a_process_is_replaced_without_a_word_when_its_memory_has_grown():
     def training(number):
         process_executor._MAX_MEMORY_LEAK_SIZE = -(
