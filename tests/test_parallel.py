@@ -77,9 +77,8 @@ def test_trainings_are_counted_as_they_end_and_given_in_their_order(capfd, tmp_p
 
 def test_a_process_is_replaced_without_a_word_when_its_memory_has_grown():
     def training(number):
-        process_executor._MAX_MEMORY_LEAK_SIZE = -(
-            10**12
-        )  # in that process: after its second task it is too large
+        # in that process: after its second task it is too large
+        process_executor._MAX_MEMORY_LEAK_SIZE = -(10**12)
         process_executor._MEMORY_LEAK_CHECK_DELAY = 0
         time.sleep(0.1)
         return number, os.getpid()
