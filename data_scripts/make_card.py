@@ -128,7 +128,7 @@ def recogniser_section(path: Path) -> str:
         for row in scores
     ]
     old_heads = "".join(
-        f"\n\\* Began with a head whose bias was {head}. Heads expect blanks since (`kdkit.ctc.Recogniser` says why): "
+        f"\n\\* Began with a head whose bias was {head}. Heads expect blanks since (`kdkit.ctc.CTCModel` says why): "
         "the same command gives other numbers now.\n"
         for head in sorted({row["head"] for row in scores if "head" in row})
     )

@@ -22,7 +22,7 @@ from kdkit.augment import AUGMENTED
 from kdkit.batches import Batches
 from kdkit.checkpoints import half, load_checkpoint
 from kdkit.corpora.synthetic import build_synthetic, subset
-from kdkit.ctc import Recogniser, load_recogniser, save_recogniser
+from kdkit.ctc import CTCModel, load_recogniser, save_recogniser
 from kdkit.distill import DistillTask, swap_losses
 from kdkit.fbank import fbank_statistics
 from kdkit.files import write_text
@@ -113,7 +113,7 @@ def swap(system: str, minutes: float, args: argparse.Namespace) -> None:
     )
     batches, began = Batches(corpus["unlabelled"], 32, args.seed, cache=True), time.time()
     train(DistillTask(model, guide, losses), batches, recipe, args.out / name, title=name)
-    recogniser = Recogniser(model)
+    recogniser = CTCModel(model)
     recogniser.head, recogniser.mask_embedding = old.head, old.mask_embedding
     common = {
         "system": system,
@@ -129,7 +129,7 @@ def swap(system: str, minutes: float, args: argparse.Namespace) -> None:
     evaluate_and_save(path, recogniser, common, corpus)
 
 
-def evaluate_and_save(path: Path, recogniser: Recogniser, common: dict, corpus: dict) -> None:
+def evaluate_and_save(path: Path, recogniser: CTCModel, common: dict, corpus: dict) -> None:
     rows = []
     for split in ("test-clean", "test-other"):
         texts = recogniser.transcribe(corpus[split])

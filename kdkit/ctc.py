@@ -36,7 +36,7 @@ class MaskConfig:
     channel_span: int = 16
 
 
-class Recogniser(nn.Module):
+class CTCModel(nn.Module):
     """A speech model and a linear CTC head.
 
     ``forward(waves (B, S), lengths (B,))`` gives logits (B, T, vocabulary) and true frame counts (B,). With
@@ -102,7 +102,7 @@ class CTCTask(nn.Module):
 
     def __init__(
         self,
-        recogniser: Recogniser,
+        recogniser: CTCModel,
         mask: MaskConfig | None = MaskConfig(),
         augmenting: AugmentConfig | None = AUGMENTED,
         freeze: float = 0.0,
@@ -239,16 +239,16 @@ def trainable(utterances: list[Utterance]) -> list[Utterance]:
     return kept
 
 
-def save_recogniser(path: Path, recogniser: Recogniser, meta: dict, pack=None) -> None:
+def save_recogniser(path: Path, recogniser: CTCModel, meta: dict, pack=None) -> None:
     """Writes model and CTC head to one file; ``pack`` may shrink the tensors (``checkpoints.half``)."""
     tensors = recogniser.state_dict()
     meta = meta | {"model": recogniser.model.config.to_dict(), "vocabulary": list(VOCABULARY)}
     save_checkpoint(path, pack(tensors) if pack else tensors, meta)
 
 
-def load_recogniser(path: Path) -> tuple[Recogniser, dict]:
+def load_recogniser(path: Path) -> tuple[CTCModel, dict]:
     """What :func:`save_recogniser` wrote, in eval mode, and its description."""
     tensors, meta = load_checkpoint(path)
-    recogniser = Recogniser(SpeechModel(ModelConfig.from_dict(meta["model"])))
+    recogniser = CTCModel(SpeechModel(ModelConfig.from_dict(meta["model"])))
     load_into(recogniser, tensors, path)
     return recogniser.eval(), meta

@@ -13,7 +13,7 @@ import torch
 from kdkit.augment import AUGMENTED, AugmentConfig
 from kdkit.batches import Batches
 from kdkit.corpora.synthetic import subset
-from kdkit.ctc import CTCTask, MaskConfig, Recogniser, save_recogniser, trainable
+from kdkit.ctc import CTCModel, CTCTask, MaskConfig, save_recogniser, trainable
 from kdkit.errors import ConfigError
 from kdkit.fbank import fbank_statistics
 from kdkit.files import write_text
@@ -53,7 +53,7 @@ def fine_tune(
     config: FineTuneConfig = FineTuneConfig(),
     resume: bool = True,
     title: str = "fine-tuning",
-) -> tuple[Recogniser, dict]:
+) -> tuple[CTCModel, dict]:
     """Puts a CTC head on ``model`` and trains both; returns the recogniser, in eval mode, and facts about the run.
 
     With ``dev`` speech the word error rate on it is measured ten times in the run (or every ``evaluate_every`` steps),
@@ -68,7 +68,7 @@ def fine_tune(
         )
     speech, dev = trainable(list(speech)), list(dev)
     torch.manual_seed(recipe.seed)  # the head
-    recogniser = Recogniser(model)
+    recogniser = CTCModel(model)
     task = CTCTask(recogniser, config.mask, config.augmenting, config.freeze, config.speeds)
     selection = None
     if dev:
@@ -103,7 +103,7 @@ def fine_tune(
     return recogniser, facts | (selection.choose(task, log, on_dev) if selection else {"chosen": "last step"})
 
 
-def dev_scores(recogniser: Recogniser, dev: Sequence[Utterance]) -> dict[str, float]:
+def dev_scores(recogniser: CTCModel, dev: Sequence[Utterance]) -> dict[str, float]:
     """Error rates (shares) of greedy decoding on dev speech, and the share of transcripts that are empty."""
     texts = recogniser.transcribe(list(dev))
     heard = [u for u in dev if u.id in texts]
@@ -172,7 +172,7 @@ def fine_tune_budgets(
     return rows
 
 
-def test_scores(recogniser: Recogniser, tests: Mapping[str, Sequence[Utterance]]) -> dict[str, dict]:
+def test_scores(recogniser: CTCModel, tests: Mapping[str, Sequence[Utterance]]) -> dict[str, dict]:
     """:meth:`kdkit.score.Score.to_dict` for each test set, greedy decoding."""
     results = {}
     for name, utterances in tests.items():

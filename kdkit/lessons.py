@@ -22,7 +22,7 @@ from torch import Tensor
 
 from kdkit import teachers
 from kdkit.corpora.synthetic import build_synthetic, subset
-from kdkit.ctc import Recogniser, load_recogniser
+from kdkit.ctc import CTCModel, load_recogniser
 from kdkit.errors import CheckpointError, ConfigError
 from kdkit.files import cache_folder, write_text
 from kdkit.lowresource import FineTuned, load_findings
@@ -174,7 +174,7 @@ class Lesson(Results):
             "run notebook 02 with this run folder, or make the shipped students with data_scripts"
         )
 
-    def recognisers(self) -> dict[str, tuple[Recogniser, dict]]:
+    def recognisers(self) -> dict[str, tuple[CTCModel, dict]]:
         """Every fine-tuned recogniser that ships with the kit, by file name: (recogniser, description)."""
         paths = sorted(teachers.ASSETS.glob("recogniser_*.safetensors"))
         if not paths:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from kdkit.checkpoints import load_into
-from kdkit.ctc import Recogniser, load_recogniser
+from kdkit.ctc import CTCModel, load_recogniser
 from kdkit.emissions import Network
 from kdkit.errors import CheckpointError, ConfigError, KdkitError
 from kdkit.inference import optimised
@@ -64,7 +64,7 @@ def ready_network(source: str | Path, precision: str = "fp32") -> Network:
     return network
 
 
-def _load_own(path: Path) -> Recogniser:
+def _load_own(path: Path) -> CTCModel:
     try:
         return load_recogniser(path)[0]
     except KeyError as error:
@@ -73,7 +73,7 @@ def _load_own(path: Path) -> Recogniser:
         ) from None
 
 
-def load_pt(path: Path) -> Recogniser:
+def load_pt(path: Path) -> CTCModel:
     """A recogniser kept by ``torch.save({"tensors": recogniser.state_dict(), "meta": {"model": config.to_dict()}})``.
 
     Only tensors and plain values are unpickled, so the file cannot run code.
@@ -90,7 +90,7 @@ def load_pt(path: Path) -> Recogniser:
         raise CheckpointError(
             f"{path}: no recogniser ({error}): 'tensors' and 'meta' with the model's settings are needed"
         ) from error
-    recogniser = Recogniser(SpeechModel(config))
+    recogniser = CTCModel(SpeechModel(config))
     load_into(recogniser, tensors, path)
     return recogniser.eval()
 

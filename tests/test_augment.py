@@ -5,7 +5,7 @@ import torch
 
 from kdkit.augment import UNCHANGED, AugmentConfig, augment, coloured_noise, equaliser, perturb_speed
 from kdkit.batches import collate
-from kdkit.ctc import CTCTask, Recogniser
+from kdkit.ctc import CTCModel, CTCTask
 from kdkit.errors import ConfigError
 from kdkit.manifest import Utterance
 from kdkit.models import ModelConfig, SpeechModel
@@ -77,7 +77,7 @@ def test_evaluation_hears_the_speech_as_it_is():
     config = ModelConfig(
         layers=1, dim=64, ffn=64, heads=2, pos_kernel=8, pos_groups=4, dropout=0.0, front_end="fbank"
     )
-    task = CTCTask(Recogniser(SpeechModel(config)))
+    task = CTCTask(CTCModel(SpeechModel(config)))
     batch = collate([torch.randn(16_000) * 0.1], [Utterance("u", "u.wav", 1.0, text="hello")])
     task.eval()
     assert task(batch)[0] == task(batch)[0]
@@ -105,7 +105,7 @@ def test_speed_moves_pitch_and_length_and_leaves_padding_silent():
 
 def test_fine_tuning_at_other_speeds_leaves_out_texts_that_lose_their_room():
     config = ModelConfig(layers=1, dim=16, ffn=16, heads=2, pos_kernel=8, pos_groups=4, front_end="fbank")
-    recogniser = Recogniser(SpeechModel(config))
+    recogniser = CTCModel(SpeechModel(config))
     batch = collate([torch.randn(16_000) * 0.1], [Utterance("u", "u.wav", 1.0, text="a" * 25)])
     fits = CTCTask(recogniser, mask=None, augmenting=None, speeds=(1.0,)).train()
     assert fits(batch)[0] > 0, "25 equal letters need 49 frames, and a second has 49"

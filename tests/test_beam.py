@@ -226,12 +226,12 @@ except ConfigError as error:
 
 def test_emissions_are_those_of_each_utterance_alone(tmp_path):
     from kdkit.audio import read_audio, write_audio
-    from kdkit.ctc import Recogniser
+    from kdkit.ctc import CTCModel
     from kdkit.models import ModelConfig, SpeechModel
 
     torch.manual_seed(0)
     config = ModelConfig(front_end="fbank", layers=1, dim=32, ffn=32, heads=2, pos_kernel=8, pos_groups=4)
-    network = Recogniser(SpeechModel(config)).eval()
+    network = CTCModel(SpeechModel(config)).eval()
     utterances = []
     for i, seconds in enumerate((1.0, 0.4, 0.7)):
         write_audio(tmp_path / f"{i}.wav", 0.1 * torch.randn(round(16_000 * seconds)))

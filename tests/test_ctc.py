@@ -8,7 +8,7 @@ import torch.nn.functional as F
 import torchaudio
 
 from kdkit.batches import collate
-from kdkit.ctc import CTCTask, MaskConfig, Recogniser, load_recogniser, save_recogniser, trainable
+from kdkit.ctc import CTCModel, CTCTask, MaskConfig, load_recogniser, save_recogniser, trainable
 from kdkit.errors import TextError, TrainingError
 from kdkit.manifest import Utterance
 from kdkit.models import ModelConfig, SpeechModel
@@ -56,7 +56,7 @@ def test_what_cannot_be_learned_is_left_out_and_named():
 
 def test_ctc_loss_is_per_character_and_ignores_padding():
     torch.manual_seed(0)
-    task = CTCTask(Recogniser(SpeechModel(TINY)), mask=None).eval()
+    task = CTCTask(CTCModel(SpeechModel(TINY)), mask=None).eval()
     waves = [torch.randn(16_000) * 0.1, torch.randn(9_000) * 0.1]
     utterances = [utterance("a", "abc"), utterance("b", "no")]
     with torch.no_grad():
@@ -68,7 +68,7 @@ def test_ctc_loss_is_per_character_and_ignores_padding():
 
 def test_a_new_head_expects_about_as_many_blanks_as_the_alignments_have():
     torch.manual_seed(0)
-    head = Recogniser(SpeechModel(TINY)).head
+    head = CTCModel(SpeechModel(TINY)).head
     believed = head.bias.detach().softmax(-1)[BLANK].item()
     logits = torch.zeros(300, len(VOCABULARY), requires_grad=True)  # 6 s, nothing known
     text = torch.randint(1, len(VOCABULARY), (1, 40))
@@ -81,7 +81,7 @@ def test_a_new_head_expects_about_as_many_blanks_as_the_alignments_have():
 
 def test_masking_hides_frames_and_channels_in_training_only():
     torch.manual_seed(0)
-    recogniser = Recogniser(SpeechModel(TINY)).eval()
+    recogniser = CTCModel(SpeechModel(TINY)).eval()
     features = torch.randn(2, 49, 32)
     recogniser.mask_embedding.data.fill_(7.0)
     frames = recogniser._masked(features, MaskConfig(time=0.3, channel=0.0))
@@ -101,7 +101,7 @@ def test_it_learns_two_words_and_comes_back_from_a_file(tmp_path):
     }
     waves = [torch.cat([tone["l"], tone["o"]]), torch.cat([tone["h"], tone["i"]])]
     batch = collate(waves, [utterance("low", "lo"), utterance("high", "hi")])
-    recogniser = Recogniser(SpeechModel(TINY))
+    recogniser = CTCModel(SpeechModel(TINY))
     recogniser.model.front_end.set_statistics(torch.full((80,), 8.0), torch.full((80,), 4.0))
     task = CTCTask(recogniser, mask=None, augmenting=None)
     optimiser = torch.optim.Adam(task.parameters(), 3e-3)

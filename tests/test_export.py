@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from kdkit.ctc import Recogniser
+from kdkit.ctc import CTCModel
 from kdkit.decode import greedy
 from kdkit.errors import ConfigError
 from kdkit.export import onnx as to_onnx
@@ -18,9 +18,9 @@ SMALL = ModelConfig(
 )
 
 
-def recogniser(**settings) -> Recogniser:
+def recogniser(**settings) -> CTCModel:
     torch.manual_seed(0)
-    return Recogniser(SpeechModel(ModelConfig(**{**SMALL.to_dict(), **settings}))).eval()
+    return CTCModel(SpeechModel(ModelConfig(**{**SMALL.to_dict(), **settings}))).eval()
 
 
 @pytest.mark.parametrize("settings", [{"front_end": "fbank"}, {}, {"front_end": "fbank", "pre_norm": True}])

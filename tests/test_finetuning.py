@@ -20,7 +20,7 @@ from kdkit.augment import AUGMENTED, AugmentConfig
 from kdkit.batches import Batches, collate
 from kdkit.checkpoints import load_checkpoint
 from kdkit.cli import app
-from kdkit.ctc import CTCTask, Recogniser, explain_blanks, load_recogniser
+from kdkit.ctc import CTCModel, CTCTask, explain_blanks, load_recogniser
 from kdkit.errors import ConfigError, TrainingError
 from kdkit.finetuning import (
     FineTuneConfig,
@@ -85,7 +85,7 @@ def same(one: dict, two: dict) -> bool:
 
 
 def test_while_frozen_only_the_head_moves():
-    task = CTCTask(Recogniser(model()), augmenting=None, freeze=0.5).train()
+    task = CTCTask(CTCModel(model()), augmenting=None, freeze=0.5).train()
     batch = collate([torch.randn(8000) * 0.1], [Utterance("a", Path("a"), 0.5, "abc")])
     for step, learns in ((0, False), (4, False), (5, True), (9, True)):
         task.zero_grad(set_to_none=True)
@@ -95,7 +95,7 @@ def test_while_frozen_only_the_head_moves():
         below = [p.grad is not None for p in task.recogniser.model.parameters()]
         assert any(below) == learns
     with pytest.raises(ConfigError, match="freeze"):
-        CTCTask(Recogniser(model()), freeze=1.0)
+        CTCTask(CTCModel(model()), freeze=1.0)
 
 
 def test_a_run_starts_frozen_and_ends_free(tones, tmp_path):
@@ -346,7 +346,7 @@ def test_spec_augment_masks_in_training_only(tones):
 
 def test_text_without_room_is_named_and_adds_nothing():
     torch.manual_seed(0)
-    task = CTCTask(Recogniser(model()), mask=None, augmenting=None).eval()
+    task = CTCTask(CTCModel(model()), mask=None, augmenting=None).eval()
     waves = [torch.randn(16_000) * 0.1, torch.randn(4_000) * 0.1]  # 49 and 12 frames
     good = Utterance("good", Path("a"), 1.0, "abc")
     long = Utterance("long", Path("b"), 9.0, "a" * 10)  # 10 letters and 9 blanks between

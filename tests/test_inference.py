@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from kdkit import encoder, inference
-from kdkit.ctc import Recogniser
+from kdkit.ctc import CTCModel
 from kdkit.encoder import PositionalConv, attend
 from kdkit.errors import ConfigError
 from kdkit.fftconv import fft_conv1d, kernel_spectrum, product_conv1d, product_matrices
@@ -199,7 +199,7 @@ def test_padding_changes_nothing_in_low_precision_either(front_end, precision):
 
 def test_a_whole_recogniser_and_what_cannot_be():
     torch.manual_seed(0)
-    recogniser, (waves, lengths) = Recogniser(model("fbank")).eval(), batch()
+    recogniser, (waves, lengths) = CTCModel(model("fbank")).eval(), batch()
     with torch.inference_mode():
         expected, frames = recogniser(waves, lengths)
         real = frame_mask(frames, expected.shape[1])

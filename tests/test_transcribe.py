@@ -19,8 +19,7 @@ import kdkit
 from kdkit.audio import read_audio
 from kdkit.cli import app
 from kdkit.corpora import synthetic
-from kdkit.ctc import Recogniser as CTCNetwork
-from kdkit.ctc import save_recogniser
+from kdkit.ctc import CTCModel, save_recogniser
 from kdkit.errors import AudioError, CheckpointError, ConfigError
 from kdkit.frontends import HOP, num_frames
 from kdkit.models import ModelConfig, SpeechModel
@@ -272,11 +271,11 @@ def test_what_libsndfile_cannot_read_goes_through_ffmpeg(recogniser, speech, tmp
 # ----------------------------------------------------------------------------------------------------- kinds of model
 
 
-def small() -> CTCNetwork:
+def small() -> CTCModel:
     torch.manual_seed(0)
     config = ModelConfig(front_end="waveform", layers=1, dim=32, ffn=32, heads=2, pos_kernel=8, pos_groups=4,
                          conv_channels=(8,) * 7)  # fmt: skip
-    return CTCNetwork(SpeechModel(config)).eval()
+    return CTCModel(SpeechModel(config)).eval()
 
 
 def write_onnx(path, vocabulary=VOCABULARY) -> torch.Tensor:

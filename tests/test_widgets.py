@@ -17,7 +17,7 @@ from kdkit.activations import ModelLayers, collect
 from kdkit.batches import Batches
 from kdkit.beam import available, with_language_model
 from kdkit.codebook import Codebook
-from kdkit.ctc import Recogniser
+from kdkit.ctc import CTCModel
 from kdkit.errors import ConfigError
 from kdkit.losses import discriminative_loss, regression_loss
 from kdkit.models import PRESETS, ModelConfig, SpeechModel, preset
@@ -267,7 +267,7 @@ def test_ctc_viewer(student, utterances, tmp_path):
     if available():
         estimate([text.split() for text in texts], order=2).write(tmp_path / "lm.arpa")
         search = with_language_model(tmp_path / "lm.arpa")
-    panel = CTCViewer({"one": Recogniser(student), "two": Recogniser(student)}, speech, search)
+    panel = CTCViewer({"one": CTCModel(student), "two": CTCModel(student)}, speech, search)
     found, result = panel.heard()
     assert panel.index == 0 and len(found.log_probs) == len(speech)
     rates = np.divide(result.word_errors, result.word_counts)

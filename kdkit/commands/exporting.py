@@ -35,7 +35,7 @@ def export(
 
     What is written is checked against PyTorch: the largest difference of the logits is printed.
     """
-    from kdkit.ctc import Recogniser
+    from kdkit.ctc import CTCModel
     from kdkit.networks import load_network
 
     if to not in ("onnx", "huggingface"):
@@ -43,7 +43,7 @@ def export(
     if int8 and to != "onnx":
         raise ConfigError("--int8 is for --to onnx")
     network = load_network(model)
-    if not isinstance(network, Recogniser):
+    if not isinstance(network, CTCModel):
         raise ConfigError(f"{model} is exported already: give a checkpoint of kdkit")
     stem = Path(model).with_suffix("") if Path(model).is_file() else Path(model)
     if to == "huggingface":

@@ -73,7 +73,7 @@ def swap(
     both learn together to follow the old student. Needs speech, but no labels.
     """
     from kdkit.batches import Batches
-    from kdkit.ctc import Recogniser, load_recogniser, save_recogniser
+    from kdkit.ctc import CTCModel, load_recogniser, save_recogniser
     from kdkit.distill import DistillTask, swap_losses
     from kdkit.fbank import fbank_statistics
     from kdkit.students import load_student, swap_front_end
@@ -106,7 +106,7 @@ def swap(
         return
     meta = {**task.settings, "from": model, "steps": steps, "last": log[-1]}
     if recogniser:
-        path, fast = out / "recogniser.safetensors", Recogniser(new)
+        path, fast = out / "recogniser.safetensors", CTCModel(new)
         fast.head, fast.mask_embedding = recogniser.head, recogniser.mask_embedding
         save_recogniser(path, fast, meta)
     else:

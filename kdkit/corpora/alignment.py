@@ -66,7 +66,7 @@ def bundle_aligner(name: str = "MMS_FA", device: torch.device | str = "cpu") -> 
 
 
 def recogniser_aligner(recogniser, name: str = "kdkit's recogniser") -> Aligner:
-    """A :class:`kdkit.ctc.Recogniser` as the model of letters."""
+    """A :class:`kdkit.ctc.CTCModel` as the model of letters."""
     device = next(recogniser.parameters()).device
 
     @torch.inference_mode()

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from kdkit.audio import SAMPLE_RATE
-from kdkit.ctc import Recogniser
+from kdkit.ctc import CTCModel
 from kdkit.errors import ConfigError
 from kdkit.files import write_atomically, write_text
 from kdkit.frontends import KERNELS, STRIDES
@@ -41,7 +41,7 @@ _PROJECTION = {"norm": "layer_norm", "projection": "projection"}
 _SCALED = re.compile(r"\.(attention\.out_proj|feed_forward\.output_dense)\.")
 
 
-def export_huggingface(recogniser: Recogniser, folder: Path) -> Path:
+def export_huggingface(recogniser: CTCModel, folder: Path) -> Path:
     """Writes config, weights, vocabulary and feature extractor settings to ``folder``.
 
     ``transformers.HubertForCTC.from_pretrained(folder)`` gives the logits of ``recogniser`` for an utterance that is
@@ -92,7 +92,7 @@ def export_huggingface(recogniser: Recogniser, folder: Path) -> Path:
     return folder
 
 
-def check_huggingface(folder: Path, recogniser: Recogniser, seconds: float = 3.0) -> float | None:
+def check_huggingface(folder: Path, recogniser: CTCModel, seconds: float = 3.0) -> float | None:
     """Largest difference of the logits for some seconds of noise; None where transformers is not installed."""
     if find_spec("transformers") is None:
         return None
@@ -105,7 +105,7 @@ def check_huggingface(folder: Path, recogniser: Recogniser, seconds: float = 3.0
         return (theirs(wave).logits - ours).abs().max().item()
 
 
-def _tensors(recogniser: Recogniser) -> dict[str, Tensor]:
+def _tensors(recogniser: CTCModel) -> dict[str, Tensor]:
     scale, tensors = recogniser.model.config.residual_scale, {}
     for name, tensor in recogniser.state_dict().items():
         tensor = tensor.detach().cpu().float().contiguous()

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from kdkit.ctc import Recogniser
+from kdkit.ctc import CTCModel
 from kdkit.errors import ConfigError
 from kdkit.files import write_atomically
 from kdkit.frontends import RECEPTIVE_FIELD
@@ -41,7 +41,7 @@ LENGTHS = (
 
 
 class _Network(nn.Module):
-    def __init__(self, recogniser: Recogniser):
+    def __init__(self, recogniser: CTCModel):
         super().__init__()
         self.recogniser = recogniser
 
@@ -49,7 +49,7 @@ class _Network(nn.Module):
         return self.recogniser(waves, lengths)
 
 
-def export_onnx(recogniser: Recogniser, path: Path) -> Path:
+def export_onnx(recogniser: CTCModel, path: Path) -> Path:
     """Writes ``recogniser`` to ``path`` as ONNX, in float32.
 
     Raises :class:`ConfigError` that says what to install when onnx or onnxscript is missing.
@@ -75,7 +75,7 @@ def export_onnx(recogniser: Recogniser, path: Path) -> Path:
     return Path(path)
 
 
-def check_onnx(path: Path, recogniser: Recogniser, lengths: Sequence[int] = LENGTHS) -> dict[int, float]:
+def check_onnx(path: Path, recogniser: CTCModel, lengths: Sequence[int] = LENGTHS) -> dict[int, float]:
     """Largest difference of the logits from PyTorch's for noise of every length, alone and padded in one batch.
 
     {samples: difference}, and {0: difference} for the batch. Raises :class:`ConfigError` when onnxruntime is missing.

@@ -60,7 +60,7 @@ from kdkit.audio import read_audio
 from kdkit.batches import Batches
 from kdkit.bench.inference import bench_inference, ratio
 from kdkit.corpora.synthetic import subset
-from kdkit.ctc import Recogniser
+from kdkit.ctc import CTCModel
 from kdkit.distill import Adaptation, DistillConfig, DistillTask, layer_wise, swap_losses
 from kdkit.fbank import Fbank, fbank_statistics, mel_filterbank
 from kdkit.frontends import KERNELS, STRIDES, num_frames
@@ -785,7 +785,7 @@ lesson.figure("swap", figure, "First the front-end alone, then all of it, follow
 # Now the words. The same test speech for the old recogniser and the new one, which has never seen a label.
 
 # %%
-new = Recogniser(new_model)
+new = CTCModel(new_model)
 new.head, new.mask_embedding = old.head, old.mask_embedding
 rows = []
 for split, test in tests.items():

@@ -64,7 +64,7 @@ from kdkit.batches import Batches
 from kdkit.beam import NEEDS_FLASHLIGHT, available, with_language_model
 from kdkit.corpora.grammar import sentence
 from kdkit.corpora.synthetic import subset
-from kdkit.ctc import CTCTask, Recogniser, trainable
+from kdkit.ctc import CTCModel, CTCTask, trainable
 from kdkit.decode import collapse, greedy
 from kdkit.distill import DistillConfig, DistillTask, default_pairs
 from kdkit.emissions import emissions
@@ -295,7 +295,7 @@ print(f"{percent(believed[0, 0].item())} blank is believed, {percent(aligned)} b
 # %% [markdown]
 # A head whose weights are drawn by chance is ahead with *some* letter in every frame. The whole loss can then
 # fall for a while by saying that letter everywhere, and training may stay there: a recogniser that writes *e* to
-# all it hears. `Recogniser` therefore begins with a bias that makes blank as likely as all letters together. All
+# all it hears. `CTCModel` therefore begins with a bias that makes blank as likely as all letters together. All
 # blank is a plateau too, but one that training leaves.
 
 # %% [markdown]
@@ -427,7 +427,7 @@ board.show()
 live, logs = {}, {}
 for name, model in (("distilled", distilled), ("scratch", scratch)):
     torch.manual_seed(seed)  # the same CTC head for both
-    live[name] = Recogniser(model.requires_grad_(True))
+    live[name] = CTCModel(model.requires_grad_(True))
     batches = Batches(labelled, FineTuneConfig.batch_seconds, seed, cache=True)
     folder = lesson.out / "training" / "04_low_resource_finetuning" / name
     logs[name] = await board.train(name, CTCTask(live[name]), batches, recipe, folder, resume=size.overnight)
@@ -926,7 +926,7 @@ if digits:
         model = from_scratch(scratch, speech, seed) if fresh else lesson.student(structure)[0]
         model.requires_grad_(True)
         torch.manual_seed(seed)
-        one = Recogniser(model)
+        one = CTCModel(model)
         batches = Batches(speech, FineTuneConfig.batch_seconds, seed, cache=True)
         folder = lesson.out / "training" / "04_low_resource_finetuning" / f"digits-{start}"
         train(CTCTask(one), batches, recipe, folder, resume=size.overnight, title=f"digits, {start}")
