@@ -217,7 +217,7 @@ def train(
                         selection.keep(done, task, log.rows)
                 if logged:
                     for complaint in getattr(task, "complaints", lambda rows: ())(log.rows):
-                        log.warn(complaint)
+                        log.warn(f"{title}: {complaint}")  # a study runs many trainings
                 if saved and accelerator.is_main_process:
                     snapshots.save(done)
                 if asked_to_stop or (logged and watch and watch(log.rows)):

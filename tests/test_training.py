@@ -383,13 +383,13 @@ def test_impossible_recipes_are_refused(settings):
         TrainConfig(**settings)
 
 
-def test_complaints_are_said_once(tmp_path):
+def test_complaints_are_said_once_and_name_the_training(tmp_path):
     class Worried(Task):
         def complaints(self, rows):
             return ["all is lost"] if len(rows) > 3 else []
 
-    with pytest.warns(UserWarning, match="all is lost") as said:
-        train(Worried(), Batches(), RECIPE, tmp_path)
+    with pytest.warns(UserWarning, match="^scratch, seed 1: all is lost$") as said:
+        train(Worried(), Batches(), RECIPE, tmp_path, title="scratch, seed 1")
     assert len(said) == 1
 
 
