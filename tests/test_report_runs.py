@@ -139,6 +139,13 @@ def test_a_notebook_that_takes_too_long(tmp_path):
     assert status == 0 and made["status"] == "done" and "Failed" not in page
 
 
+def wait_for(condition, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
 def start(tmp_path, *options) -> subprocess.Popen:
     """``kdkit report`` in a process of its own, once the first notebook has said something and waits."""
     out = tmp_path / "out"
@@ -151,12 +158,8 @@ def start(tmp_path, *options) -> subprocess.Popen:
         # a shell that starts this in the background has SIGINT ignored, which children inherit
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        record = out / "metrics/01_first.json"
-        if record.is_file() and "before" in record.read_text():
-            break
-        time.sleep(0.2)
+    record = out / "metrics/01_first.json"
+    wait_for(lambda: process.poll() is not None or (record.is_file() and "before" in record.read_text()), 120)
     time.sleep(1)
     return process
 
@@ -228,13 +231,6 @@ def test_a_study_in_several_processes_is_stopped_with_them_and_goes_on(tmp_path,
     status, made, _ = run(tmp_path, resume=True)
     assert status == 0 and made["metrics"]["01_first"]["trainings"]["value"] == 5
     assert [len(list(training.glob(f"{n}/process-*"))) for n in range(4)] == [1, 1, 2, 2]
-
-
-def wait_for(condition, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
 
 
 FULL_DISK = """
