@@ -162,12 +162,15 @@ class CTCTask(nn.Module):
         }
         if not labels:
             return logits.sum() * 0.0, {"blanks": blanks}
-        rows = torch.tensor(list(labels), device=logits.device)
-        targets = torch.cat([torch.tensor(label) for label in labels.values()]).to(logits.device)
+        rows = list(labels)
+        targets = torch.cat([torch.tensor(label) for label in labels.values()])
         sizes = torch.tensor([len(label) for label in labels.values()])
-        log_probs = logits[rows].float().log_softmax(-1).transpose(0, 1)  # (T, B, V)
-        loss = F.ctc_loss(log_probs, targets, frames[rows], sizes, BLANK, reduction="sum")
-        return loss / sizes.sum(), {"blanks": blanks}
+        # on the CPU, whatever the logits are on: a GPU adds up its gradient in no fixed order
+        log_probs = logits.float().log_softmax(-1).cpu()[rows].transpose(0, 1)  # (T, B, V)
+        loss = F.ctc_loss(
+            log_probs, targets, torch.tensor([fits[r] for r in rows]), sizes, BLANK, reduction="sum"
+        )
+        return (loss / sizes.sum()).to(logits.device), {"blanks": blanks}
 
     def _labels(self, batch) -> dict[int, list[int]]:
         """{row of the batch: its character ids} for every utterance whose text has room in its frames."""

@@ -18,7 +18,7 @@ from kdkit.augment import AugmentConfig, augment
 from kdkit.codebook import VARIANTS, ClusterHead
 from kdkit.errors import ConfigError
 from kdkit.frontends import frame_mask, num_frames
-from kdkit.losses import discriminative_loss, hard_label_loss, regression_loss
+from kdkit.losses import discriminative_loss, hard_label_loss, mean_over, regression_loss
 from kdkit.models import ModelConfig, Output, SpeechModel
 from kdkit.teachers import Teacher, fingerprint
 
@@ -327,8 +327,8 @@ class DistillTask(nn.Module):
             prediction, wanted = head(output.hidden[s]), target[t]
             losses.append(regression_loss(prediction, wanted, output.mask, *weights))
         with torch.no_grad():
-            p, h = prediction[output.mask].float(), wanted[output.mask].float()
-            spread = p.std(0).mean() / h.std(0).mean().clamp_min(1e-6)
+            p, h = (_deviation(states.float(), output.mask).mean() for states in (prediction, wanted))
+            spread = p / h.clamp_min(1e-6)
         return torch.stack(losses).mean(), spread
 
 
@@ -344,7 +344,13 @@ def _same_frames(teacher: Tensor, student: Tensor) -> None:
         )
 
 
+def _deviation(states: Tensor, mask: Tensor) -> Tensor:
+    """Standard deviation of (B, T, D) over the real frames: (D,)."""
+    return mean_over(mask, (states - mean_over(mask, states)).square()).sqrt()
+
+
 def _ids_in_use(logits: Tensor, mask: Tensor) -> Tensor:
-    """Number of cluster ids that are the best one of some real frame of (B, T, K); nothing waits for the device."""
-    used = torch.zeros(logits.shape[-1], device=logits.device)
-    return used.scatter_(0, logits.argmax(-1)[mask], 1.0).sum()
+    """Number of cluster ids that are the best one of some real frame of (B, T, K)."""
+    count = logits.shape[-1]
+    best = logits.argmax(-1).where(mask, count)  # padding votes for one more
+    return torch.zeros(count + 1, device=logits.device).scatter_(0, best.flatten(), 1.0)[:count].sum()

@@ -11,17 +11,21 @@ from functools import lru_cache
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kdkit.fftconv import fft_conv1d, kernel_spectrum, product_conv1d, product_matrices
 from kdkit.relative import PositionGate, RelativePositions
 
 SCORES = 2**20  # attention scores of a chunk: 2 MB in bf16
+# cuDNN's is left out: it plans anew for every shape, which takes longer than the step
+GPU_KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 class PositionalConv(nn.Module):
     """Convolutional relative position embedding: one grouped, weight-normed convolution, GELU (wav2vec 2.0).
 
-    On a CPU it goes by Fourier transform (:mod:`kdkit.fftconv`). :meth:`fold` prepares it for inference.
+    It goes by Fourier transform (:mod:`kdkit.fftconv`), also on a GPU, whose kernels for grouped convolutions do not
+    use its matrix units. :meth:`fold` prepares it for inference.
     """
 
     def __init__(self, dim: int, kernel: int = 128, groups: int = 16):
@@ -31,21 +35,20 @@ class PositionalConv(nn.Module):
         nn.init.zeros_(conv.bias)
         self.conv = nn.utils.parametrizations.weight_norm(conv, dim=2)
         self.trim = 1 - kernel % 2  # an even kernel gives one frame too many
-        self.by_fourier = True  # on a CPU
+        self.by_fourier = True
         self.spectrum = self.matrices = None  # of the weights, once they no longer change
 
     def forward(self, x: Tensor) -> Tensor:  # (B, T, D)
-        by_fourier = self.by_fourier and x.device.type == "cpu" and not torch.compiler.is_compiling()
-        if not by_fourier:  # exported models, too: runtimes know convolutions
+        if not self.by_fourier or torch.compiler.is_compiling():  # exported: runtimes know convolutions
             y = self.conv(x.transpose(1, 2))
             return F.gelu(y[..., : y.shape[-1] - self.trim]).transpose(1, 2)
-        if self.matrices is not None:
+        if self.matrices is not None and x.device.type == "cpu":
             y = product_conv1d(x.to(torch.bfloat16), self.matrices)
             return F.gelu(y + self.conv.bias.to(y.dtype)).to(x.dtype)
         spectrum = self.spectrum
         if spectrum is None:
             spectrum = kernel_spectrum(self.conv.weight, self.conv.groups)
-        return F.gelu(fft_conv1d(x, spectrum) + self.conv.bias).to(x.dtype)
+        return F.gelu(fft_conv1d(x, spectrum.to(x.device)) + self.conv.bias).to(x.dtype)
 
     def fold(self, bf16: bool = False) -> None:
         """Makes weight and norm one tensor, and keeps its spectrum: for a model that is trained no more.
@@ -112,6 +115,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float)
         return _attend_by_products(q, k, v, mask, dropout)
     if q.device.type == "cpu" and q.requires_grad:
         return _attend_and_learn(q, k, v, mask, dropout)
+    if q.device.type == "cuda":
+        with sdpa_kernel(GPU_KERNELS):
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
 
 

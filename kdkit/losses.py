@@ -1,7 +1,8 @@
 """The losses of distillation: regression to hidden states, and the teacher's cluster distribution (DESIGN 1.2, 1.3).
 
 Both come from arXiv 2210.15631; notebook 02 builds them up from their formulas. All means run over real frames only, so
-that padding contributes nothing: ``mask`` (batch, frames) is True on real frames. All return a float32 scalar.
+that padding contributes nothing: ``mask`` (batch, frames) is True on real frames. All return a float32 scalar. Frames
+are not picked by the mask but weighted by it: a GPU would have to be waited for, to learn how many there are.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ def regression_loss(
         prediction, target: (batch, frames, dim). mask: (batch, frames).
         distance: "l1", or "l2" for the mean squared difference.
     """
-    p, h = prediction[mask].float(), target[mask].float()  # (real frames, dim)
-    loss = F.l1_loss(p, h) if distance == "l1" else F.mse_loss(p, h)
+    p, h = prediction.float(), target.float()
+    apart = F.l1_loss if distance == "l1" else F.mse_loss
+    loss = apart(p, h, reduction="none").mean(-1)  # (batch, frames)
     if cosine_weight:
-        loss = loss - cosine_weight * F.logsigmoid(F.cosine_similarity(p, h, dim=-1)).mean()
-    return loss
+        loss = loss - cosine_weight * F.logsigmoid(F.cosine_similarity(p, h, dim=-1))
+    return mean_over(mask, loss)
 
 
 def discriminative_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
@@ -33,10 +35,17 @@ def discriminative_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tenso
         student, teacher: logits over cluster ids (batch, frames, K), divided by their temperatures already: the loss
             is not multiplied by a squared temperature. mask: (batch, frames).
     """
-    log_p, log_q = student[mask].float().log_softmax(-1), teacher[mask].float().log_softmax(-1)
-    return F.kl_div(log_p, log_q, reduction="batchmean", log_target=True)
+    log_p, log_q = student.float().log_softmax(-1), teacher.float().log_softmax(-1)
+    return mean_over(mask, F.kl_div(log_p, log_q, reduction="none", log_target=True).sum(-1))
 
 
 def hard_label_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
     """Cross-entropy of the teacher's best cluster id, the ``hard`` variant. Arguments: :func:`discriminative_loss`."""
-    return F.cross_entropy(student[mask].float(), teacher[mask].argmax(-1))
+    loss = F.cross_entropy(student.float().transpose(1, 2), teacher.argmax(-1), reduction="none")
+    return mean_over(mask, loss)
+
+
+def mean_over(mask: Tensor, values: Tensor) -> Tensor:
+    """Mean of ``values`` (batch, frames, ...) over the frames where ``mask`` (batch, frames) is True: (...)."""
+    wide = mask.reshape(*mask.shape, *(1,) * (values.ndim - 2))
+    return values.where(wide, 0.0).sum((0, 1)) / mask.sum()

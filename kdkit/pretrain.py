@@ -24,6 +24,7 @@ from kdkit.codebook import Codebook
 from kdkit.errors import TrainingError
 from kdkit.fbank import Fbank
 from kdkit.frontends import HOP, frame_mask, num_frames
+from kdkit.losses import mean_over
 from kdkit.manifest import Utterance
 from kdkit.models import SpeechModel
 from kdkit.training import use_bf16
@@ -169,12 +170,11 @@ class FilterbankTask(nn.Module):
         with torch.no_grad():
             mels = (self.fbank(batch.waves) - self.mean) / self.std  # (B, T', 80), T' = 2 T or 2 T + 1
             mels = F.pad(mels, (0, 0, 0, 1))[:, : 2 * features.shape[1]].unflatten(1, (-1, 2)).flatten(2)
-        mask = frame_mask(frames, features.shape[1])
-        mask = mask & (
-            torch.arange(features.shape[1]) < frames[:, None] - 1
-        )  # the last may lack its second half
-        loss = F.mse_loss(self.head(features)[mask], mels[mask])
-        return loss, {"explained": 1 - loss.detach() / mels[mask].var()}
+        mask = frame_mask(frames - 1, features.shape[1])  # the last may lack its second half
+        loss = mean_over(mask, (self.head(features) - mels).square().mean(-1))
+        with torch.no_grad():
+            variance = mean_over(mask, (mels - mean_over(mask, mels).mean()).square().mean(-1))
+        return loss, {"explained": 1 - loss.detach() / variance}
 
 
 def span_mask(batch: int, frames: int, probability: float = 0.65, span: int = 10) -> Tensor:
@@ -230,18 +230,19 @@ class PretrainTask(nn.Module):
         waves, targets = self.crop(batch)  # (B, S), (B, T)
         loud = torch.rand(len(waves), 1) < self.noise
         snr = torch.empty(len(waves), 1).uniform_(5, 30)
-        level = waves.square().mean(1, keepdim=True).sqrt() * 10 ** (-snr / 20) * loud
-        waves = waves + level * torch.randn(waves.shape)
-        lengths = torch.full((len(waves),), waves.shape[1])
+        level = waves.square().mean(1, keepdim=True).sqrt() * (10 ** (-snr / 20) * loud).to(waves.device)
+        waves = waves + level * torch.randn(waves.shape).to(waves.device)
+        lengths = torch.full((len(waves),), waves.shape[1], device=waves.device)
         features = self.model.front_end(waves, lengths, padded=False)  # (B, T, D)
         hidden = span_mask(*features.shape[:2], self.mask, self.span).to(features.device)
         features = torch.where(hidden[..., None], self.mask_embedding.to(features.dtype), features)
         output = self.model.encode(features, num_frames(lengths), padded=False)
         logits = self.codebook(output.last)  # (B, T, K)
-        parts = {}
+        losses = F.cross_entropy(logits.transpose(1, 2), targets, reduction="none")  # (B, T)
+        right, parts = (logits.argmax(-1) == targets).float(), {}
         for name, where in (("hidden", hidden), ("visible", ~hidden)):
-            parts[name] = F.cross_entropy(logits[where], targets[where])
-            parts[f"{name}_accuracy"] = (logits[where].argmax(-1) == targets[where]).float().mean()
+            parts[name] = mean_over(where, losses)
+            parts[f"{name}_accuracy"] = mean_over(where, right)
         loss = parts["hidden"] + self.visible_weight * parts["visible"]
         return loss, {name: value.detach() for name, value in parts.items()}
 

@@ -46,6 +46,10 @@ class Targets:
         moved = {layer: states.to(device, non_blocking=True) for layer, states in self.hidden.items()}
         return Targets(moved, self.teacher)
 
+    def pinned(self) -> Targets:
+        """See :meth:`kdkit.batches.Batch.pinned`."""
+        return Targets({layer: states.pin_memory() for layer, states in self.hidden.items()}, self.teacher)
+
 
 class TargetCache:
     """Hidden states of ``layers`` for ``utterances``, in a folder under ``root`` (None: the kit's cache).

@@ -189,7 +189,8 @@ def train(
                 for settings_of in optimiser.param_groups:
                     settings_of["lr"] = learning_rate(step, config)
                 whole = False  # from here to the end of the step the weights are between two states
-                loss, parts = _gradients(accelerator, module, task, some, numbers, config.seed, group)
+                with _fixed_order(accelerator.device):
+                    loss, parts = _gradients(accelerator, module, task, some, numbers, config.seed, group)
                 norm = accelerator.clip_grad_norm_(parameters.values(), config.clip)
                 optimiser.step()
                 optimiser.zero_grad(set_to_none=True)
@@ -257,6 +258,12 @@ def _accelerator(config: TrainConfig, leaves_some_out: bool) -> Accelerator:
         raise ConfigError("compile needs a C++ compiler on a CPU: install g++, or name yours in $CXX")
     if precision == "fp16" and not torch.cuda.is_available():
         raise ConfigError("precision fp16 needs a GPU; on a CPU choose bf16 or fp32")
+    here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
+    if 0 < gpus < here:
+        raise ConfigError(
+            f"{here} processes on a machine with {gpus} GPU{'s' * (gpus > 1)}: start one for each GPU, or set "
+            "CUDA_VISIBLE_DEVICES= (to nothing) to train on the CPU"
+        )
     several = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=leaves_some_out)
     return Accelerator(
         mixed_precision={"fp32": "no"}.get(precision, precision),
@@ -293,6 +300,23 @@ def _gradients(
         for name, value in values.items():
             parts[name] = parts.get(name, 0.0) + value.detach() * share
     return total, parts
+
+
+@contextlib.contextmanager
+def _fixed_order(device: torch.device):
+    """On a GPU: sums are taken in an order that is always the same, so the same batches give the same weights."""
+    if device.type != "cuda":
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # torch insists on it
+    before = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # for debugging, and slow
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.utils.deterministic.fill_uninitialized_memory = before[1]
 
 
 def _agreed(accelerator: Accelerator, values: dict[str, float]) -> dict[str, float]:

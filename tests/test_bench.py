@@ -1,5 +1,7 @@
 """The benchmark of distillation: the plain way computes the same losses, and every variant runs in every round."""
 
+import re
+
 import numpy as np
 import pytest
 import soundfile
@@ -59,7 +61,9 @@ def test_the_expanded_cosine_is_the_normalised_matmul():
 
 def test_every_variant_is_measured_in_every_round(speech, monkeypatch):
     monkeypatch.setattr(bench, "new_pair", lambda size: pair())
-    rows = bench.bench_distill(speech, "tiny", seconds_per_batch=1.5, rounds=3, steps=1)
+    rows, where = bench.bench_distill(speech, "tiny", seconds_per_batch=1.5, rounds=3, steps=1)
+    shares = [int(share) for share in re.findall(r"(\d+) %", where[0])]
+    assert len(shares) == len(bench.PARTS) and 97 <= sum(shares) <= 103
     assert [row.name for row in rows] == ["plain", "kdkit, targets live", "kdkit, targets cached"]
     assert rows[0].ratio == (1.0, 1.0, 1.0)
     for row in rows:
@@ -74,6 +78,8 @@ def test_every_variant_is_measured_in_every_round(speech, monkeypatch):
 def test_inference_is_timed_for_every_model_precision_and_shape():
     names, precisions = TINY[:3], ("plain", "fp32", "int8")
     rows = bench_inference(names, precisions, ((1, 0.4), (2, 0.3)), rounds=2, peer=False)
+    if torch.cuda.is_available():
+        precisions = ("plain", "fp32")  # int8 is for CPUs
     assert [(r.name, r.precision, r.batch) for r in rows] == [
         (name, precision, batch) for batch in (1, 2) for name in names for precision in precisions
     ]
@@ -81,7 +87,8 @@ def test_inference_is_timed_for_every_model_precision_and_shape():
         assert len(row.whole) == len(row.front_end) == 2 and (row.whole > row.front_end).all()
         assert row.parameters == count_parameters(preset(row.name)) and row.macs > 0
     plain, int8 = rows[0], rows[2]
-    assert int8.weights < 0.5 * plain.weights  # a byte for a weight of the encoder instead of four
+    if "int8" in precisions:
+        assert int8.weights < 0.5 * plain.weights  # a byte for a weight of the encoder instead of four
     text = "\n".join(table(rows))
     assert text.count("RTF") == 2 and "best precision of each against tiny-teacher's" in text
 

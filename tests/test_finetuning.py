@@ -74,7 +74,7 @@ def model() -> SpeechModel:
 
 
 def weights(module: nn.Module) -> dict:
-    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    return {name: tensor.cpu().clone() for name, tensor in module.state_dict().items()}
 
 
 def same(one: dict, two: dict) -> bool:

@@ -60,7 +60,7 @@ def test_the_size_is_announced_before_anything_is_written(speech, tmp_path):
 def test_cached_targets_are_the_live_ones_in_float16(speech, tmp_path):
     who = teacher()
     batch = Batches(speech, 2.0, targets=cache(speech, tmp_path, who).build(progress=False)).batch(0)
-    live = who.hidden(batch.waves, batch.lengths)
+    live = who.to("cpu").hidden(batch.waves, batch.lengths)
     for layer, cached in batch.targets.hidden.items():
         assert cached.dtype == torch.float16 and cached.shape == live.hidden[layer].shape
         torch.testing.assert_close(

@@ -24,6 +24,7 @@ from kdkit.encoder import Encoder
 from kdkit.errors import CheckpointError, ConfigError, TrainingError
 from kdkit.training import TrainConfig, learning_rate, train
 
+NO_GPU = {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"}  # several processes cannot share one
 RECIPE = TrainConfig(steps=12, lr=0.01, save_every=4, log_every=1, precision="fp32")
 
 
@@ -40,7 +41,7 @@ class Batch:
     seconds: float = 1.0
 
     def to(self, device):
-        return self
+        return replace(self, waves=self.waves.to(device), lengths=self.lengths.to(device))
 
 
 class Batches:
@@ -89,7 +90,7 @@ def rows(out):
 
 
 def weights(task):
-    return {n: p.detach().clone() for n, p in task.named_parameters()}
+    return {n: p.detach().cpu().clone() for n, p in task.named_parameters()}
 
 
 def test_learning_rate_warms_up_and_decays():
@@ -167,7 +168,7 @@ def test_frozen_parts_are_neither_saved_nor_changed(tmp_path):
     before = task.teacher.weight.clone()
     train(task, Batches(), RECIPE, tmp_path)
     tensors, _ = load_checkpoint(newest(tmp_path))
-    assert torch.equal(before, task.teacher.weight)
+    assert torch.equal(before, task.teacher.weight.cpu())
     assert not [name for name in tensors if "teacher" in name]
 
 
@@ -307,9 +308,10 @@ def test_a_disk_that_fills_up_keeps_what_was_saved(tmp_path, monkeypatch):
 
 
 def test_a_trained_task_computes_in_float32_again(tmp_path):
-    task, batch = Task(), Batches().batch(0)
+    task = Task()
     train(task, Batches(), replace(RECIPE, precision="bf16"), tmp_path)
-    same = Task()
+    device = next(task.parameters()).device
+    same, batch = Task().to(device), Batches().batch(0).to(device)
     same.load_state_dict(task.state_dict())
     assert torch.equal(task(batch)[0], same.eval()(batch)[0])
 
@@ -320,6 +322,13 @@ def test_fp16_is_refused_without_a_gpu(tmp_path):
     with pytest.raises(ConfigError, match="needs a GPU"):
         train(Task(), batches, replace(RECIPE, precision="fp16"), tmp_path)
     assert batches.asked == []
+
+
+def test_more_processes_than_gpus_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="2 processes on a machine with 1 GPU: start one for each"):
+        train(Task(), Batches(), RECIPE, tmp_path)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU no compiler is needed")
@@ -350,7 +359,7 @@ class Encoded(nn.Module):
         self.encoder, self.head = Encoder(32, 2, 64, 4, dropout=0.0), nn.Linear(32, 1)
 
     def forward(self, batch):
-        mask = torch.arange(batch.waves.shape[1]) < batch.lengths[:, None]
+        mask = torch.arange(batch.waves.shape[1], device=batch.waves.device) < batch.lengths[:, None]
         hidden = self.encoder(batch.waves, mask)[-1]
         loss = (self.head(hidden)[..., 0] - batch.waves.sum(-1).tanh())[mask].square().mean()
         return loss, {"square": loss.detach()}
@@ -465,9 +474,11 @@ def test_two_processes_are_one_with_a_batch_of_the_same_size(tmp_path):
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     alone = program(tmp_path, pause=0, steps=12, accumulate=2, patience=1)
-    subprocess.run([*alone, str(tmp_path / "alone")], check=True, capture_output=True)
+    subprocess.run(
+        [*alone, str(tmp_path / "alone")], check=True, capture_output=True, env=os.environ | NO_GPU
+    )
     together = program(tmp_path, pause=0, steps=12, accumulate=1, patience=1)
-    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "true"}
+    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"} | NO_GPU
     processes = [
         subprocess.Popen(
             [*together, str(tmp_path / "together")],
@@ -528,7 +539,8 @@ def test_functions_that_a_notebook_launches(tmp_path):
     found = []
     for how in ("one", "two"):
         out = tmp_path / how
-        subprocess.run([sys.executable, str(script), how, str(out)], check=True, capture_output=True)
+        command = [sys.executable, str(script), how, str(out)]
+        subprocess.run(command, check=True, capture_output=True, env=os.environ | NO_GPU)
         found.append(torch.load(out / "weights.pt", weights_only=True))
     for name in found[0]:
         torch.testing.assert_close(found[1][name], found[0][name], rtol=1e-5, atol=1e-6)

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 import torchaudio
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 from tqdm import tqdm
 
 from kdkit.audio import read_audio
@@ -31,6 +32,7 @@ from kdkit.targets import TargetCache
 from kdkit.teachers import Teacher
 from kdkit.training import best_device, use_bf16
 
+PARTS = ("speech", "teacher", "student and losses", "backward", "optimiser")  # of a step, in their order
 SIZES = {"tiny": ("tiny-teacher", "tiny-dt-fbank", 100), "full": ("hubert-base", "dt-fbank", 500)}
 
 
@@ -113,14 +115,16 @@ def bench_distill(
     size: str = "tiny",
     seconds_per_batch: float = 32,
     rounds: int = 5,
-    steps: int = 2,
-) -> list[Row]:
-    """Training speed of three ways to distil the same Fbank student, with both losses, in bf16 where that pays.
+    steps: int | None = None,
+) -> tuple[list[Row], list[str]]:
+    """Training speed of three ways to distil the same Fbank student, with both losses, in bf16 where that pays; and
+    sentences about where the time of a live step goes.
 
-    Weights are random: they do not matter for speed. ``steps`` in a burst, ``rounds`` bursts a variant. The cache is
-    built before the clock starts.
+    Weights are random: they do not matter for speed. ``steps`` in a burst (2, on a GPU 10), ``rounds`` bursts a
+    variant. The cache is built before the clock starts.
     """
     device = best_device()
+    steps = steps or (2 if device.type == "cpu" else 10)
     teacher, student = new_pair(size)
     config = DistillConfig(default_pairs(student.config, teacher.config), discriminative_weight=1.0)
     with tempfile.TemporaryDirectory() as folder:
@@ -141,9 +145,10 @@ def bench_distill(
             "kdkit, targets cached": 3 * count_macs(student.config),
         }
         rows = _race(variants, work, device, rounds, steps)
+        where = where_time_goes(task, by_length.batch, device, steps)
         by_length.close()
         cached.close()
-    return rows
+    return rows, where
 
 
 def new_pair(size: str) -> tuple[Teacher, SpeechModel]:
@@ -170,15 +175,11 @@ def random_batches(speech: Sequence[Utterance], count: int) -> Callable[[int], B
 
 
 def _race(variants: dict, work: dict[str, float], device: torch.device, rounds: int, steps: int) -> list[Row]:
-    peak = matmul_flops(device)
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=use_bf16("auto", device))
+    peak, autocast = matmul_flops(device), _autocast(device)
     speeds: dict[str, list[float]] = {name: [] for name in variants}
     peaks: dict[str, float | None] = dict.fromkeys(variants)
     next_step = dict.fromkeys(variants, 0)
-    optimisers = {
-        name: torch.optim.AdamW([p for p in task.parameters() if p.requires_grad], 1e-4, fused=True)
-        for name, (task, _) in variants.items()
-    }
+    optimisers = {name: _optimiser(task) for name, (task, _) in variants.items()}
     bar = tqdm(total=len(variants) * (rounds + 1), desc="bench", unit="burst", leave=False)
     for turn in range(rounds + 1):  # the first is for warming up
         for name, (task, batch_of) in variants.items():
@@ -200,7 +201,6 @@ def _race(variants: dict, work: dict[str, float], device: torch.device, rounds: 
             bar.update()
     bar.close()
     first = np.array(next(iter(speeds.values())))
-
     return [
         Row(
             name,
@@ -211,3 +211,72 @@ def _race(variants: dict, work: dict[str, float], device: torch.device, rounds: 
         )
         for name, s in speeds.items()
     ]
+
+
+def where_time_goes(
+    task: DistillTask, batch_of: Callable[[int], Batch], device: torch.device, steps: int
+) -> list[str]:
+    """Sentences about ``steps`` live steps: the share of each part, the device being waited for after it; on a GPU also
+    how long it computes in a step that waits for nothing.
+    """
+    autocast, optimiser, spent = _autocast(device), _optimiser(task), dict.fromkeys(PARTS, 0.0)
+    now = 0.0
+
+    def lap(part: str) -> None:
+        nonlocal now
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        before, now = now, time.perf_counter()
+        spent[part] += now - before
+
+    def step(number: int, lap: Callable[[str], None]) -> None:
+        batch = batch_of(number).to(device)
+        lap("speech")
+        with autocast:
+            loss, _ = task(batch)
+        lap("student and losses")
+        loss.backward()
+        lap("backward")
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        lap("optimiser")
+
+    hooks = [
+        task.teacher.register_forward_pre_hook(lambda *_: lap("student and losses")),
+        task.teacher.register_forward_hook(lambda *_: lap("teacher")),
+    ]
+    for turn in range(2):  # the first for warming up
+        now, spent = time.perf_counter(), dict.fromkeys(PARTS, 0.0)
+        for number in range(steps):
+            step(turn * steps + number, lap)
+    for hook in hooks:
+        hook.remove()
+    whole = sum(spent.values())
+    shares = ", ".join(f"{part} {100 * some / whole:.0f} %" for part, some in spent.items())
+    said = [f"a live step takes {1e3 * whole / steps:.0f} ms when each part is waited for: {shares}"]
+    if device.type == "cuda":
+
+        def run() -> float:
+            began = time.perf_counter()
+            for number in range(steps):
+                step(number, lambda part: None)
+            torch.cuda.synchronize()
+            return time.perf_counter() - began
+
+        wall = run()
+        with profile(activities=[ProfilerActivity.CUDA]) as seen:  # which slows it down
+            run()
+        busy = sum(event.self_device_time_total for event in seen.key_averages()) / 1e6
+        said.append(
+            f"the GPU computes {1e3 * busy / steps:.0f} ms of the {1e3 * wall / steps:.0f} ms of a step that waits for "
+            "nothing" + ("" if busy > 0.7 * wall else ": it waits to be told what to do; larger batches pay")
+        )
+    return said
+
+
+def _autocast(device: torch.device) -> torch.autocast:
+    return torch.autocast(device.type, torch.bfloat16, enabled=use_bf16("auto", device))
+
+
+def _optimiser(task: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.AdamW([p for p in task.parameters() if p.requires_grad], 1e-4, fused=True)

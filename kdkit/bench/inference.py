@@ -53,7 +53,7 @@ class Speed:
 
 
 HEAD = (
-    f"{'model':26} {'precision':14} {'params':>7} {'GMAC/s':>7}  {'RTF (quartiles)':>24}  {'front-end':>9} "
+    f"{'model':26} {'precision':14} {'params':>7} {'GMAC/s':>7}  {'RTF (quartiles)':>28}  {'front-end':>9} "
     f"{'encoder':>8}  {'memory':>13}  {'of teacher':>10}  {'of its twin':>11}"
 )
 
@@ -158,18 +158,21 @@ def table(rows: Sequence[Speed]) -> list[str]:
 
 def _line(row: Speed, teacher: Speed | None, twin: Speed | None) -> str:
     low, middle, high = row.rtf
-    spent = f"{middle:.4f} ({low:.4f}-{high:.4f})"
+    digits = 4 if middle > 1e-3 else 6
+    spent = f"{middle:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
     per = 1e3 * np.median(row.whole)
     front = None if row.front_end is None else 1e3 * np.median(row.front_end)
+    digits = 0 if per > 10 else 1
     macs = "" if row.macs is None else f"{row.macs / 1e9:.2f}"
-    parts = f"{'' if front is None else f'{front:.0f} ms':>9} {'' if front is None else f'{per - front:.0f} ms':>8}"
+    parts = ("", "") if front is None else (f"{front:.{digits}f} ms", f"{per - front:.{digits}f} ms")
     memory = f"{row.weights:.2f}" + ("" if row.activations is None else f" + {row.activations:.2f}") + " GB"
     against = "".join(
         f"  {'' if other is None else f'{ratio(other, row)[1]:.2f} x':>{width}}"
         for other, width in ((teacher, 10), (twin, 11))
     )
     return (
-        f"{row.name:26} {row.precision:14} {row.parameters / 1e6:6.1f}M {macs:>7}  {spent:>24}  {parts}  {memory:>13}"
+        f"{row.name:26} {row.precision:14} {row.parameters / 1e6:6.1f}M {macs:>7}  {spent:>28}  {parts[0]:>9} "
+        f"{parts[1]:>8}  {memory:>13}"
         f"{against}"
     )
 

@@ -20,7 +20,7 @@ def bench_distill_command(
     """Speed of distillation: the plain way, live targets, cached targets.
 
     Audio-hours per hour (median and quartiles), ratio to the plain way, peak memory, and how near it comes to one large
-    matrix product; one run, interleaved.
+    matrix product; one run, interleaved. Then what the time of a live step is spent on.
     """
     from kdkit.bench.distill import SIZES, Row, bench_distill
     from kdkit.corpora.synthetic import build_synthetic
@@ -36,8 +36,8 @@ def bench_distill_command(
         teacher, student, _ = SIZES[name]
         print(f"\n{teacher} into {student}, both losses, batches of {batch_seconds:g} s")
         print(Row.HEAD)
-        for row in bench_distill(speech, name, batch_seconds, rounds):
-            print(row)
+        rows, where = bench_distill(speech, name, batch_seconds, rounds)
+        print("\n".join(map(str, [*rows, *where])))
 
 
 @bench.command("inference", epilog="Example: kdkit bench inference --shape 1x10 --shape 8x12 --rounds 5")

@@ -1,0 +1,130 @@
+"""On a GPU: the same function, the same training in every precision, and no step that waits for the device."""
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from kdkit.batches import Batches
+from kdkit.codebook import Codebook
+from kdkit.ctc import CTCModel, CTCTask
+from kdkit.distill import Adaptation, DistillConfig, DistillTask, default_pairs
+from kdkit.inference import optimised
+from kdkit.manifest import Utterance
+from kdkit.models import SpeechModel, preset
+from kdkit.pretrain import FilterbankTask, PretrainTask, cluster, layer_features
+from kdkit.teachers import Teacher
+from kdkit.training import TrainConfig, train
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+RECIPE = TrainConfig(steps=12, lr=5e-4, log_every=1, save_every=4)
+STUDENTS = ("tiny-sw-fbank", "tiny-sw-waveform", "tiny-dt-fbank")
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory):
+    folder, rng = tmp_path_factory.mktemp("speech"), np.random.default_rng(0)
+    utterances = []
+    for i in range(12):
+        seconds = 1 + 0.13 * i
+        soundfile.write(folder / f"{i}.wav", 0.1 * rng.standard_normal(round(16_000 * seconds)), 16_000)
+        utterances.append(Utterance(f"u{i}", folder / f"{i}.wav", seconds, text="some words"))
+    return utterances
+
+
+def task(name: str, **settings) -> DistillTask:
+    torch.manual_seed(0)
+    config = preset("tiny-teacher")
+    codebook = Codebook(config.dim, 100, 64).requires_grad_(False).eval()
+    teacher = Teacher(SpeechModel(config).requires_grad_(False).eval(), codebook, "test", {})
+    student = SpeechModel(preset(name))
+    losses = DistillConfig(default_pairs(student.config, config), discriminative_weight=1.0, **settings)
+    return DistillTask(student, teacher, losses)
+
+
+def weights(module) -> dict:
+    return {name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}
+
+
+@pytest.mark.parametrize("name", ["tiny-teacher", *STUDENTS])
+@pytest.mark.parametrize("precision", ["plain", "fp32", "bf16"])
+def test_models_are_the_same_function(speech, name, precision):
+    torch.manual_seed(0)
+    model = SpeechModel(preset(name)).eval()
+    batch = Batches(speech, 12, workers=0).batch(0)
+    with torch.inference_mode():
+        expected = model(batch.waves, batch.lengths)
+        model = copy.deepcopy(model).cuda()
+        model = model if precision == "plain" else optimised(model, precision)
+        found = model(batch.waves.cuda(), batch.lengths.cuda()).last.float().cpu()
+    apart = (found - expected.last)[expected.mask].norm() / expected.last[expected.mask].norm()
+    assert apart < (0.03 if precision == "bf16" else 3e-3)  # convolutions multiply in TF32
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_every_precision_learns_the_same(speech, tmp_path, name):
+    logs = {}
+    for precision in ("fp32", "bf16", "fp16"):
+        batches = Batches(speech, 8)
+        recipe = replace(RECIPE, precision=precision)
+        logs[precision] = [r["loss"] for r in train(task(name), batches, recipe, tmp_path / precision)]
+        batches.close()
+    assert logs["fp32"][-1] < 0.95 * logs["fp32"][0]
+    for precision in ("bf16", "fp16"):
+        assert logs[precision] == pytest.approx(logs["fp32"], rel=0.02)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_stopped_run_ends_with_the_same_weights(speech, tmp_path, precision):
+    recipe, ends = replace(RECIPE, precision=precision), []
+    for stop in (None, 7):
+        some = task("tiny-dt-fbank", adaptation=Adaptation(3))
+        if stop:
+            with pytest.raises(KeyboardInterrupt):
+                train(
+                    some, Batches(speech, 8), recipe, tmp_path / str(stop), watch=lambda rows: len(rows) >= 7
+                )
+            some = task("tiny-dt-fbank", adaptation=Adaptation(3))
+        train(some, Batches(speech, 8), recipe, tmp_path / str(stop))
+        ends.append(weights(some))
+    for name, tensor in ends[0].items():
+        assert torch.equal(tensor, ends[1][name]), name
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_no_step_waits_for_the_gpu(speech, name):
+    some, batches = task(name).cuda().train(), Batches(speech, 8)
+    for number in range(3):
+        batch = batches.batch(number)
+        torch.cuda.set_sync_debug_mode("error" if number else "default")  # the first sets things up
+        try:
+            with torch.autocast("cuda", torch.bfloat16):
+                loss, _ = some(batch.to("cuda"))
+            loss.backward()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    batches.close()
+
+
+def test_a_teacher_is_made(speech, tmp_path):
+    torch.manual_seed(0)
+    model = SpeechModel(preset("tiny-teacher"))
+    filterbank = FilterbankTask(model, torch.full((80,), 6.0), torch.full((80,), 3.0))
+    rows = train(filterbank, Batches(speech, 8), RECIPE, tmp_path / "filterbank")
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    labels, centres = cluster(layer_features(model.cuda(), 3), speech, 8, "layer 3")
+    codebook = Codebook.from_centroids(torch.from_numpy(centres).float())
+    some = PretrainTask(model, codebook, labels, visible_weight=1.0)
+    rows = train(some, Batches(speech, 8), replace(RECIPE, steps=30), tmp_path / "masked")
+    assert rows[-1]["loss"] < rows[0]["loss"]
+
+
+def test_a_recogniser_is_fine_tuned(speech, tmp_path):
+    torch.manual_seed(0)
+    some = CTCTask(CTCModel(SpeechModel(preset("tiny-sw-fbank"))), freeze=0.25, speeds=(0.9, 1.0, 1.1))
+    rows = train(some, Batches(speech, 8), replace(RECIPE, steps=40, lr=2e-3), tmp_path)
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    assert set(some.recogniser.transcribe(speech)) == {utterance.id for utterance in speech}
