@@ -17,9 +17,11 @@ FORMAT = "kdkit-1"
 
 
 def save_checkpoint(path: Path, tensors: dict[str, Tensor], meta: dict) -> None:
-    """Writes ``tensors`` and the JSON-able ``meta`` to one file, atomically."""
+    """Writes ``tensors`` and the JSON-able ``meta`` to one file, atomically; the same ones give the same bytes."""
     packed = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    header = {"format": FORMAT, "meta": json.dumps(meta)}
+    header = {
+        FORMAT: json.dumps(meta)
+    }  # a single key: safetensors writes several in an order drawn by chance
     write_atomically(Path(path), lambda temporary: save_file(packed, temporary, header))
 
 
@@ -39,11 +41,13 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict]:
         raise CheckpointError(
             f"{path}: not a whole safetensors file ({error}); it may be truncated, make or copy it again"
         ) from error
-    if header.get("format") != FORMAT:
+    if header.get("format") == FORMAT:  # of the models that ship: two keys
+        header = {FORMAT: header["meta"]}
+    if FORMAT not in header:
         raise CheckpointError(
             f"{path}: a safetensors file, but not written by kdkit (no '{FORMAT}' in its header)"
         )
-    return tensors, json.loads(header["meta"])
+    return tensors, json.loads(header[FORMAT])
 
 
 def load_into(

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from kdkit.ctc import load_recogniser
+from kdkit.report.provenance import checkpoint_hashes
 from kdkit.teachers import ASSETS, load_model, load_teacher
 
 ROOT = Path(__file__).parent.parent
@@ -38,6 +39,8 @@ def test_a_trial_makes_what_the_notebooks_take(tmp_path):
         ("teacher", "pretrained", 60), ("tiny-sw-waveform", "distilled", 10), ("tiny-sw-fbank", "swapped", 10),
         *(("tiny-sw-fbank", start, minutes) for start in ("distilled", "scratch") for minutes in (10, 60)),
     }  # fmt: skip
+    before = checkpoint_hashes(assets)  # what --resume of a report looks at
+    assert subprocess.run([*command, "--trial"]).returncode == 0 and checkpoint_hashes(assets) == before
     again = subprocess.run(command, capture_output=True, text=True)
     assert again.returncode == 2 and "holds a trial: choose another folder" in again.stderr
 

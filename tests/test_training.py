@@ -558,6 +558,16 @@ def test_evaluation_rows_are_in_the_log(tmp_path):
     assert seen == [False] * 3
 
 
+def test_the_same_checkpoint_is_the_same_bytes(tmp_path):
+    tensors, meta = (
+        {name: torch.full((2,), float(n)) for n, name in enumerate("abc")},
+        {"n": [1, "two"], "m": 3},
+    )
+    for n in range(8):  # a hash map's order would differ from one time to the next
+        save_checkpoint(tmp_path / f"{n}.safetensors", tensors, meta)
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+
+
 def test_checkpoint_says_what_does_not_fit(tmp_path):
     path = tmp_path / "x.safetensors"
     save_checkpoint(path, {"a": torch.ones(2)}, {"n": [1, "two"]})
