@@ -2,7 +2,7 @@
 #
 #   make report                          all lessons, one HTML report (profile quick, about 10 minutes on 2 cores)
 #   make report PROFILE=smoke OUT=runs/x another size, another place
-#   make report PROFILE=full             the models made from nothing too: about 6 hours; when stopped, it goes on if made again
+#   make report PROFILE=full             the models made from nothing too: 3 to 6 hours; when stopped, it goes on if made again
 #   make test                            lint, unit tests, all notebooks in profile smoke
 #
 # Corpora are kept in $KDKIT_CACHE (default: ~/.cache/kdkit). Another Python: make test PYTHON=python3.12
