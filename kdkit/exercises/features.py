@@ -131,7 +131,7 @@ def check_conv_frames(attempt: Callable) -> Callable:
 def _conv_frames(call: Callable, rng: np.random.Generator) -> Iterator[str]:
     def draw(padding: bool) -> list[tuple[int, int, int, int]]:
         drawn = []
-        for _ in range(20):
+        for _ in range(60):  # so many that two mistakes do not agree on all of them
             kernel = int(rng.integers(2, 12))
             pad = int(rng.integers(1, 1 + kernel // 2)) if padding else 0
             drawn.append((int(rng.integers(20, 400)), kernel, int(rng.integers(2, 6)), pad))
@@ -238,74 +238,78 @@ def check_staged_loss(attempt: Callable) -> Callable:
 
 def _staged_loss(call: Callable, rng: np.random.Generator) -> Iterator[str]:
     generator, steps = torch_generator(rng), int(rng.integers(5, 50))
-    batch, total, dim, wide = (int(n) for n in rng.integers(3, 9, 4))
-    lengths = rng.integers(1, total, batch)
-    lengths[0] = total
-    mask = torch.arange(total) < torch.as_tensor(lengths)[:, None]
-    features = torch.randn(batch, total, dim, generator=generator)
-    target = torch.randn(batch, total, wide, generator=generator) * 2
-    matrix = torch.randn(wide, dim, generator=generator)
     calls = []
 
-    def head(x: Tensor) -> Tensor:
-        return x @ matrix.T
+    def draw() -> tuple[Tensor, Callable, Tensor, Tensor]:
+        """features (B, T, D), a head from D to E, target (B, T, E), mask (B, T)."""
+        batch, total, dim, wide = (int(n) for n in rng.integers(3, 9, 4))
+        lengths = rng.integers(1, total, batch)
+        lengths[0] = total
+        mask = torch.arange(total) < torch.as_tensor(lengths)[:, None]
+        target = torch.randn(batch, total, wide, generator=generator) * 2
+        target[~mask] += 30  # farther than any real frame: who counts padding is not right by chance
+        matrix = torch.randn(wide, dim, generator=generator)
+        return torch.randn(batch, total, dim, generator=generator), lambda x: x @ matrix.T, target, mask
 
     def usual() -> Tensor:
         calls.append(1)
-        return (features.mean() + 5).requires_grad_()
+        return torch.tensor(50.0, requires_grad=True)  # larger than any distance here
 
     def at(step: int, adaptation_steps: int = steps) -> Tensor:
-        return call(step, adaptation_steps, features, head, target, mask, usual)
+        return call(step, adaptation_steps, *data, usual)
 
-    def adapted(step: int) -> Tensor:
-        rows = [
-            (head(f[:n]) - t[:n]).abs().double() for f, t, n in zip(features, target, lengths, strict=True)
-        ]
+    def adapted(step, adaptation_steps, features, head, target, mask, usual_loss) -> Tensor:
+        rows = [(head(f[m]) - t[m]).abs().double() for f, t, m in zip(features, target, mask, strict=True)]
         return torch.cat(rows).mean().float()
 
     def in_region(region: Callable, distance: Callable) -> Callable:
-        return lambda step: region(distance(head(features) - target).mean(-1), mask)
+        return lambda step, n, features, head, target, mask, usual_loss: region(
+            distance(head(features) - target), mask
+        )
 
     mistakes = [
         (
             "The usual loss is used from the start: as long as step < adaptation_steps, it is the front-end's turn.",
-            lambda s: usual().detach(),
+            lambda *arguments: usual().detach(),
         ),
         (
             "The distance is squared (L2): the formula has the absolute value.",
-            in_region(REGIONS[""], torch.square),
+            in_region(REGIONS[""], lambda x: x.square().mean(-1)),
         ),
         (
             "The absolute value is missing, so that differences cancel.",
-            in_region(REGIONS[""], lambda x: x),
+            in_region(REGIONS[""], lambda x: x.mean(-1)),
         ),
         (
             "The angle term is added: the formula of the adaptation has the distance alone.",
-            lambda s: regression_loss(head(features), target, mask),
+            lambda step, n, features, head, target, mask, usual_loss: regression_loss(
+                head(features), target, mask
+            ),
         ),
         (
             "The distance is summed over dimensions: its mean runs over dimensions and frames.",
-            in_region(REGIONS[""], lambda x: x.abs() * wide),
+            in_region(REGIONS[""], lambda x: x.abs().sum(-1)),
         ),
     ]
     mistakes += [
-        (f"{hint[0].upper()}{hint[1:]}.", in_region(region, torch.abs))
+        (f"{hint[0].upper()}{hint[1:]}.", in_region(region, lambda x: x.abs().mean(-1)))
         for hint, region in REGIONS.items()
         if hint
     ]
-    early = [(0,), (int(rng.integers(1, steps - 1)),)]
-    compare(at, early, adapted, mistakes, "A loss is the mean over everything: one number.")
+    data = draw()  # and other data in another step, so that two mistakes do not agree by chance
+    early = [(0, steps, *data, usual), (int(rng.integers(1, steps - 1)), steps, *draw(), usual)]
+    compare(call, early, adapted, mistakes, "A loss is the mean over everything: one number.")
     if calls and not _silent(at, calls):
         raise Wrong(
             "During the adaptation usual_loss() is called although nobody needs it: that would compute the whole "
             "network in every step. Call it in the other branch only."
         )
     yield "the first steps compare the front-end with H^0, over real frames, and compute nothing else"
-    loss = call(0, steps, features.clone().requires_grad_(), head, target, mask, usual)
+    loss = call(0, steps, data[0].clone().requires_grad_(), *data[1:], usual)
     if not loss.requires_grad:
         raise Wrong("No gradient reaches the front-end: .item(), .detach() or no_grad cut it off.")
     yield "a gradient reaches the front-end"
-    if not close(at(steps - 1).detach(), adapted(0)):
+    if not close(at(steps - 1).detach(), adapted(*early[0])):
         raise Wrong(
             f"Off by one: with {steps} steps of adaptation, counted from 0, step {steps - 1} is the last of them."
         )
