@@ -600,8 +600,9 @@ for name, log in logs.items():
 #   random equalisers and noise (`AugmentConfig`) while the teacher heard it clean. It was *not* trained
 #   in this run.
 #
-# Expect new < live < teacher on the last layer, the one that a recogniser will stand on, and the shipped
-# student between live and teacher if it had more steps.
+# Expect new < live on the last layer, the one that a recogniser will stand on. The teacher is no ceiling there:
+# its own last layer has turned to its task (lesson 1). A deep & thin student that copies it well ends close to it,
+# while the one last layer of a shallow & wide student has to tell three depths, phones of the middle among them.
 
 # %%
 students, steps = {"teacher": teacher.model}, {}
