@@ -19,7 +19,8 @@ def unpack(archive: str | Path, folder: str | Path, inside: str = "") -> Path:
     ``inside`` names the folder in the archive that becomes ``folder`` (default: the archive's top); it may be a
     pattern, such as ``*/recordings``.
 
-    Raises :class:`DownloadError` for an archive that is damaged, lacks ``inside`` or would write outside its folder.
+    Raises :class:`DownloadError` for an archive that is damaged, lacks ``inside``, would write outside its folder, or
+    holds anything but files and folders: links can bring in files from outside, and corpora have none.
     """
     archive, folder = Path(archive), Path(folder)
     if folder.exists():
@@ -32,7 +33,7 @@ def unpack(archive: str | Path, folder: str | Path, inside: str = "") -> Path:
             tqdm(desc=f"unpacking {archive.name}", unit=" files", mininterval=1.0) as bar,
         ):
             for member in tar:
-                tar.extract(member, partial, filter="data")
+                tar.extract(member, partial, filter=_plain_members)
                 bar.update()
         partial.chmod(0o755)
         found = sorted(partial.glob(inside)) if inside else [partial]
@@ -46,3 +47,10 @@ def unpack(archive: str | Path, folder: str | Path, inside: str = "") -> Path:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
+
+
+def _plain_members(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
+    """Python's "data" filter, for files and folders only."""
+    if not (member.isreg() or member.isdir()):
+        raise tarfile.FilterError(f"{member.name} is a link or a device, not a file or a folder")
+    return tarfile.data_filter(member, folder)

@@ -35,3 +35,21 @@ def test_an_archive_that_reaches_outside_is_refused(tmp_path):
     with pytest.raises(DownloadError, match="unpacked"):
         unpack(make_tar(tmp_path / "a.tar.gz", "../outside.txt"), tmp_path / "deep" / "out")
     assert not (tmp_path / "deep" / "outside.txt").exists()
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
+@pytest.mark.parametrize("target", ["b.txt", "../../secret.txt"])
+def test_an_archive_with_links_or_devices_is_refused(tmp_path, kind, target):
+    (tmp_path / "secret.txt").write_text("secret")
+    archive = tmp_path / "a.tar"
+    with tarfile.open(archive, "w") as tar:
+        for name in ("a/b.txt", "a/c.txt"):
+            member = tarfile.TarInfo(name)
+            if name.endswith("c.txt"):
+                member.type, member.linkname = kind, target if kind == tarfile.SYMTYPE else "a/b.txt"
+            else:
+                member.size = 5
+            tar.addfile(member, io.BytesIO(b"hello") if member.size else None)
+    with pytest.raises(DownloadError, match=r"a/c\.txt is a link or a device"):
+        unpack(archive, tmp_path / "out", "a")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tar", "secret.txt"]

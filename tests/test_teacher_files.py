@@ -1,9 +1,11 @@
 """Files of teachers that must not run, and files that must be refused: damaged, incomplete, of another kind."""
 
+import contextlib
 import json
 import os
 import pickle
 import subprocess
+import zipfile
 
 import pytest
 import torch
@@ -64,6 +66,48 @@ def test_builtins_and_torch_functions_are_inert_too(tmp_path):
     torch.save(calls, tmp_path / "calls.pt")
     content = read_pickle(tmp_path / "calls.pt")
     assert all(isinstance(value, Inert) for value in content.values()) and not proof.exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "torch FloatStorage",
+        "torch UntypedStorage",
+        "torch._utils _rebuild_tensor_v2",
+        "collections defaultdict",
+    ],
+)
+@pytest.mark.parametrize("attribute", ["dtype", "__defaults__", "__init__"])
+def test_a_pickle_cannot_alter_what_it_names(tmp_path, name, attribute):
+    """Pickle's BUILD sets attributes: here (None, {attribute: "altered"}) on a class or function of torch."""
+    named = "c{}\n{}\n".format(*name.split()).encode()
+    pairs = b"N}X" + len(attribute).to_bytes(4, "little") + attribute.encode() + b"X\x07\0\0\0altereds\x86"
+    altering = named + pairs + b"b0"  # built, then dropped
+
+    def state():
+        named = torch.FloatStorage, torch.UntypedStorage, torch._utils._rebuild_tensor_v2
+        return [repr(getattr(thing, name, None)) for thing in named for name in (attribute, *vars(thing))]
+
+    before, plain = state(), tmp_path / "plain.pt"
+    for form in (True, False):  # zipped, and the form before it, whose first pickle is a number
+        torch.save({"x": torch.arange(3)}, plain, _use_new_zipfile_serialization=form)
+        path = tmp_path / f"alters{form}.pt"
+        if form:
+            with zipfile.ZipFile(plain) as old, zipfile.ZipFile(path, "w") as new:
+                for entry in old.namelist():
+                    data = old.read(entry)
+                    new.writestr(
+                        entry, data[:2] + altering + data[2:] if entry.endswith("data.pkl") else data
+                    )
+        else:
+            data = plain.read_bytes()
+            path.write_bytes(data[:2] + altering + data[2:])
+        with contextlib.suppress(
+            CheckpointError
+        ):  # torch.load has stand-ins of its own for some of these names
+            read_pickle(path)
+        assert state() == before
+        assert read_pickle(plain)["x"].tolist() == [0, 1, 2]
 
 
 def test_a_torchscript_program_is_refused(tmp_path):

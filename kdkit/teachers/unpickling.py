@@ -19,14 +19,48 @@ import torch
 
 from kdkit.errors import CheckpointError
 
+
+class _Function:
+    """A function that a pickle may call and cannot alter.
+
+    Pickle's BUILD writes attributes into whatever is named, classes and functions included: naming
+    ``torch.FloatStorage`` would be enough to change it for the whole process. So a pickle gets these stand-ins only.
+    """
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function):
+        object.__setattr__(self, "_function", function)
+
+    def __call__(self, *arguments):
+        return self._function(*arguments)
+
+    def __setattr__(self, name, value):
+        raise pickle.UnpicklingError("it tries to alter a function of torch")
+
+    def __setstate__(self, state):
+        raise pickle.UnpicklingError("it tries to alter a function of torch")
+
+
+class _StorageType(_Function):
+    """Stands for ``torch.FloatStorage`` and its kind: torch.load asks it for its ``dtype`` and nothing else."""
+
+    __slots__ = ()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._function()
+
+
 _REBUILD = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter")
-_ALLOWED = {("torch._utils", name): getattr(torch._utils, name) for name in _REBUILD} | {
+_CALLABLE = {("torch._utils", name): getattr(torch._utils, name) for name in _REBUILD} | {
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("collections", "defaultdict"): lambda *_: {},
     ("torch", "Size"): torch.Size,
     ("builtins", "set"): set,
     ("__builtin__", "set"): set,
 }
+_ALLOWED = {name: _Function(function) for name, function in _CALLABLE.items()}
 
 
 class Inert:
@@ -67,7 +101,7 @@ class _Unpickler(pickle.Unpickler):
             return _ALLOWED[module, name]
         storage = getattr(torch, name, None) if module == "torch" and name.endswith("Storage") else None
         if isinstance(storage, type):
-            return storage
+            return _StorageType(lambda: torch.uint8 if storage is torch.UntypedStorage else storage.dtype)
         if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
             return getattr(torch, name)
         return type("Inert", (Inert,), {"name": f"{module}.{name}"})
