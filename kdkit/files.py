@@ -7,6 +7,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from kdkit.errors import KdkitError
+
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Calls ``write(temporary_path)``, then moves the result to ``path``: a reader never sees half a file."""
@@ -28,6 +30,21 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Writes UTF-8 ``text`` atomically, with the line ends as they are on every system."""
     write_atomically(path, lambda temporary: temporary.write_bytes(text.encode("utf-8")))
+
+
+def read_text(path: Path, error: type[KdkitError], missing: str = "no such file; check the path") -> str:
+    """The text of a UTF-8 file, without a byte order mark, its line ends as "\\n".
+
+    Raises ``error``, naming the file, when it is not there (``missing`` says what to do) or not UTF-8.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise error(f"{path}: {missing}") from None
+    except UnicodeDecodeError as problem:
+        raise error(f"{path}: cannot be read as UTF-8 text ({problem}); save it as UTF-8") from None
+    except (OSError, ValueError) as problem:
+        raise error(f"{path}: cannot be read ({problem})") from problem
 
 
 def cache_folder() -> Path:

@@ -3,8 +3,11 @@
     {"id": "train-0", "audio": "00000/00.wav", "duration": 2.31, "text": "the key is on the table",
      "speaker": "f1-2", "accent": "en-us", "phones": [[0.0, ""], [0.12, "ð"], [0.15, "ə"]]}
 
-`id`, `audio` and `duration` are required. `audio` is relative to the manifest's folder (or absolute),
-`duration` is in seconds, `phones` gives start time and symbol of each phone, "" being silence.
+`id`, `audio` and `duration` are required. `audio` is relative to the manifest's folder (or absolute) and names a
+whole file; `duration` is in seconds, `phones` gives start time and symbol of each phone, "" being silence. Other
+fields are ignored, except those that ask for a piece of a file.
+
+:func:`read_manifest` is where manifests enter: what it returns needs no further checks.
 """
 
 from __future__ import annotations
@@ -18,12 +21,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdkit.errors import ManifestError
+from kdkit.files import read_text
 
 SAMPLES_PER_FRAME = 320  # frame t of the encoder covers samples 320 t to 320 t + 400 at 16 kHz
 FRAME_CENTRE = 200
 _SAMPLE_RATE = 16_000
 
+LONGEST = 1e6  # seconds, more than 11 days: beyond it a number is no duration
+
 _STRINGS = ("text", "speaker", "accent")
+_PIECES = ("start", "end", "offset")  # how other tools' manifests ask for a piece of a file
 
 
 @dataclass(frozen=True)
@@ -43,16 +50,13 @@ def read_manifest(path: str | Path) -> list[Utterance]:
     """The utterances of a manifest, in its order. Whether the audio exists is seen when it is read.
 
     Raises ManifestError, naming file, line and field, for a missing or empty manifest, a line that is not a
-    JSON object, a field that is missing or has the wrong type, a duration or phone times out of range, or an
-    id that occurs twice.
+    JSON object, a field that is missing, occurs twice or has the wrong type, text that is not Unicode (half of a
+    surrogate pair), a duration or phone times out of range, a piece of a file (start, end, offset), or an id that
+    occurs twice. A byte order mark is no part of the first line.
     """
     path = Path(path)
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # not splitlines: texts may hold U+2028
-    except FileNotFoundError:
-        raise ManifestError(f"{path}: no such manifest; check the path, or build the corpus first") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ManifestError(f"{path}: cannot be read as UTF-8 text ({error}); is this a manifest?") from error
+    missing = "no such manifest; check the path, or build the corpus first"
+    lines = read_text(path, ManifestError, missing).split("\n")  # not splitlines: texts may hold U+2028
     folder = path.parent.resolve()
     utterances, first_line = [], {}
     for number, line in enumerate(lines, start=1):
@@ -104,55 +108,104 @@ def frame_phones(utterance: Utterance, num_frames: int) -> list[str]:
 
 
 def _parse(line: str, folder: Path, where: str) -> Utterance:
-    try:
-        fields = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ManifestError(
-            f"{where}: not JSON ({error.msg} at column {error.colno}); write one object per line"
-        ) from None
-    except RecursionError:
-        raise ManifestError(f"{where}: not a manifest line (nested too deeply)") from None
-    if not isinstance(fields, dict):
-        raise ManifestError(f"{where}: expected a JSON object, found {type(fields).__name__}")
+    fields = _object(line, where)
     for name in ("id", "audio", "duration"):
         if name not in fields:
             raise ManifestError(
                 f"{where}: field {name!r} is missing; every line needs id, audio and duration"
             )
     for name in ("id", "audio", *_STRINGS):
-        if not isinstance(fields.get(name, ""), str):
-            raise ManifestError(f"{where}: field {name!r} must be a string, not {fields[name]!r}")
+        _check_string(fields.get(name, ""), name, where)
     for name in ("id", "audio"):
         if not fields[name]:
             raise ManifestError(f"{where}: field {name!r} is empty")
-    duration = fields["duration"]
-    if not _is_number(duration):
-        raise ManifestError(f"{where}: field 'duration' must be a number of seconds, not {duration!r}")
-    if duration <= 0:
-        raise ManifestError(f"{where}: field 'duration' must be more than 0 seconds, not {duration}")
+    if "\0" in fields["audio"]:
+        raise ManifestError(f"{where}: field 'audio' holds a zero character, which no file name can")
+    for name in _PIECES:
+        if fields.get(name):  # null and 0 ask for nothing
+            raise ManifestError(
+                f"{where}: field {name!r} asks for a piece of {fields['audio']}, but a manifest names whole files; "
+                "kdkit prepare table cuts pieces out"
+            )
+    duration = _seconds(fields["duration"], where)
     return Utterance(
         id=fields["id"],
         audio=folder / fields["audio"],
-        duration=float(duration),
+        duration=duration,
         phones=_parse_phones(fields.get("phones", []), where),
         **{name: fields.get(name, "") for name in _STRINGS},
     )
 
 
+def _object(line: str, where: str) -> dict[str, object]:
+    try:
+        fields = json.loads(line, object_pairs_hook=_each_once)
+    except json.JSONDecodeError as error:
+        raise ManifestError(
+            f"{where}: not JSON ({error.msg} at column {error.colno}); write one object per line"
+        ) from None
+    except KeyError as error:
+        raise ManifestError(f"{where}: field {error} occurs twice; keep one of them") from None
+    except RecursionError:
+        raise ManifestError(f"{where}: not a manifest line (nested too deeply)") from None
+    except ValueError:  # Python's own limit
+        raise ManifestError(f"{where}: holds a number of thousands of digits; no field needs one") from None
+    if not isinstance(fields, dict):
+        raise ManifestError(f"{where}: expected a JSON object, found {type(fields).__name__}")
+    return fields
+
+
+def _each_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """A JSON object; KeyError for a name that occurs twice, of which Python would keep the last."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise KeyError(next(name for name in names if names.count(name) > 1))
+    return fields
+
+
+def _check_string(value: object, name: str, where: str) -> None:
+    if not isinstance(value, str):
+        raise ManifestError(f"{where}: field {name!r} must be a string, not {_shown(value)}")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ManifestError(
+            f"{where}: field {name!r} is not Unicode text: {value[error.start]!r} is half of a surrogate pair; write "
+            "the manifest again as UTF-8"
+        ) from None
+
+
+def _seconds(value: object, where: str) -> float:
+    if not _is_number(value):
+        raise ManifestError(f"{where}: field 'duration' must be a number of seconds, not {_shown(value)}")
+    if value <= 0:
+        raise ManifestError(f"{where}: field 'duration' must be more than 0 seconds, not {value}")
+    if not 1 / _SAMPLE_RATE <= value <= LONGEST:
+        raise ManifestError(
+            f"{where}: field 'duration' is {value:.3g} seconds; one sample ({1 / _SAMPLE_RATE:.3g} s) to "
+            f"{LONGEST:.0e} seconds can be"
+        )
+    return float(value)
+
+
 def _parse_phones(phones: object, where: str) -> tuple[tuple[float, str], ...]:
     if not isinstance(phones, list):
-        raise ManifestError(f"{where}: field 'phones' must be a list of [start, symbol], not {phones!r}")
+        raise ManifestError(
+            f"{where}: field 'phones' must be a list of [start, symbol], not {_shown(phones)}"
+        )
     parsed, last = [], 0.0
     for phone in phones:
         if not (
             isinstance(phone, list) and len(phone) == 2 and _is_number(phone[0]) and isinstance(phone[1], str)
         ):
             raise ManifestError(
-                f"{where}: field 'phones' must hold [start in seconds, symbol] pairs, not {phone!r}"
+                f"{where}: field 'phones' must hold [start in seconds, symbol] pairs, not {_shown(phone)}"
             )
-        if phone[0] < last:
+        _check_string(phone[1], "phones", where)
+        if not last <= phone[0] <= LONGEST:
             raise ManifestError(
-                f"{where}: field 'phones' must be sorted by start time; {phone!r} comes after {last} s"
+                f"{where}: field 'phones' must be sorted by start time; {_shown(phone)} comes after {last} s"
             )
         last = phone[0]
         parsed.append((float(phone[0]), phone[1]))
@@ -160,7 +213,22 @@ def _parse_phones(phones: object, where: str) -> tuple[tuple[float, str], ...]:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether it is one that float can hold: JSON has integers of any size."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _shown(value: object) -> str:
+    """A value for a message of one line: its beginning, if it is long."""
+    try:
+        text = ascii(value) if isinstance(value, str) else repr(value)
+    except ValueError:
+        return "an integer of thousands of digits"
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _as_json(utterance: Utterance, folder: Path) -> dict[str, object]:

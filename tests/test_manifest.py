@@ -105,6 +105,26 @@ def test_optional_fields_and_blank_lines(tmp_path):
         ({**GOOD, "phones": [[0.5, "a"], [0.1, "b"]]}, ["'phones'", "sorted"]),
         ({**GOOD, "phones": [[-0.5, "a"]]}, ["'phones'", "sorted"]),
         (GOOD | {"id": "first"}, ["'first'", "line 1"]),
+        # integers of any size are JSON, but no floats
+        ('{"id": "a", "audio": "a.wav", "duration": 1' + "0" * 5000 + "}", ["thousands of digits"]),
+        ({**GOOD, "duration": int("f" * 335, 16)}, ["'duration'", "number of seconds"]),
+        ({**GOOD, "phones": [[int("f" * 335, 16), "a"]]}, ["'phones'", "pairs"]),
+        ({**GOOD, "duration": 1.7e308}, ["'duration'", "1.7e+308"]),
+        ({**GOOD, "duration": 5e-324}, ["'duration'", "one sample"]),
+        ({**GOOD, "phones": [[1.7e308, "a"]]}, ["'phones'"]),
+        # half of a surrogate pair is JSON, but no Unicode
+        ({**GOOD, "id": "\ud800"}, ["'id'", "surrogate"]),
+        ({**GOOD, "audio": "\ud800.wav"}, ["'audio'", "surrogate"]),
+        ({**GOOD, "text": "a \udfff"}, ["'text'", "surrogate"]),
+        ({**GOOD, "speaker": "\ud800"}, ["'speaker'", "surrogate"]),
+        ({**GOOD, "accent": "\ud800"}, ["'accent'", "surrogate"]),
+        ({**GOOD, "phones": [[0, "\ud800"]]}, ["'phones'", "surrogate"]),
+        ({**GOOD, "audio": "a\0.wav"}, ["'audio'", "zero character"]),
+        ('{"id": "a", "audio": "a.wav", "id": "b", "duration": 1}', ["'id'", "twice"]),
+        # what other tools' manifests say about pieces of files would be passed over
+        ({**GOOD, "start": 1.5}, ["'start'", "whole files"]),
+        ({**GOOD, "end": 2}, ["'end'", "prepare table"]),
+        ({**GOOD, "offset": 0.5}, ["'offset'", "whole files"]),
     ],
 )
 def test_bad_lines_are_named(tmp_path, line, words):
@@ -113,6 +133,13 @@ def test_bad_lines_are_named(tmp_path, line, words):
         read_manifest(path)
     for word in (f"{path}:3", *words):
         assert word in str(caught.value)
+    assert len(str(caught.value).encode()) < 500 + len(str(path))  # one line that can be printed
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path):
+    line = json.dumps({"id": "a", "audio": "a.wav", "duration": 2, "offset": 0, "start": None})
+    (tmp_path / "m.jsonl").write_text("\ufeff" + line, "utf-8")
+    assert [u.id for u in read_manifest(tmp_path / "m.jsonl")] == ["a"]
 
 
 def test_missing_empty_and_binary_manifests(tmp_path):
