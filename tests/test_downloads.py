@@ -24,16 +24,23 @@ DATA = bytes(range(256)) * 20_000  # 5 MB
 
 
 class Server:
-    """Files by path. ``cut``: bytes after which each of the next answers breaks off. ``ranges``: what was asked for."""
+    """Files by path. ``cut``: bytes after which each of the next answers breaks off. ``ranges``: what was asked for.
+    ``shift``: by how much a partial answer begins elsewhere than it was asked to."""
 
     def __init__(self):
         self.files, self.cut, self.ranges, self.etag = {}, [], [], '"one"'
+        self.shift, self.says_length, self.redirects = 0, True, {}
         server = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self):
                 path, asked = self.path.split("?")[0], self.headers.get("Range")
                 server.ranges.append(asked)
+                if path in server.redirects:
+                    self.send_response(302)
+                    self.send_header("Location", server.redirects[path])
+                    self.end_headers()
+                    return
                 if path not in server.files:
                     self.send_error(404)
                     return
@@ -44,7 +51,12 @@ class Server:
                         self.send_error(416)
                         return
                 self.send_response(206 if begin else 200)
-                self.send_header("Content-Length", str(len(data) - begin))
+                if server.says_length:
+                    self.send_header("Content-Length", str(len(data) - begin))
+                if begin:
+                    self.send_header(
+                        "Content-Range", f"bytes {begin + server.shift}-{len(data) - 1}/{len(data)}"
+                    )
                 self.send_header("ETag", server.etag)
                 self.end_headers()
                 end = begin + server.cut.pop(0) if server.cut else len(data)
@@ -138,6 +150,57 @@ def test_a_wrong_checksum_is_refused_and_removed(server, tmp_path):
     assert not any(name.endswith((".bin", ".part")) for name in seen(tmp_path))
 
 
+def test_a_known_checksum_also_holds_for_what_lies_there(server, tmp_path):
+    path = tmp_path / "file.bin"
+    path.write_bytes(DATA)
+    digest = hashlib.sha256(DATA).hexdigest()
+    assert download(f"{server.url}/file.bin", path, digest) == path
+    path.write_bytes(DATA[:-1] + b"x")
+    with pytest.raises(DownloadError, match=r"file\.bin: has SHA-256 .* not .*remove it"):
+        download(f"{server.url}/file.bin", path, digest)
+    assert server.ranges == [] and path.exists(), "it may be somebody's own file"
+
+
+def test_a_partial_answer_that_begins_elsewhere_is_refused(server, tmp_path):
+    server.cut, server.shift, path = [1_000_000], 7, tmp_path / "file.bin"
+    with pytest.raises(DownloadError, match=r"asked to go on at byte 1000000.*bytes 1000007-"):
+        download(f"{server.url}/file.bin", path, wait=0)
+    assert not path.exists() and (tmp_path / "file.bin.part").read_bytes() == DATA[:1_000_000]
+
+
+def test_an_answer_without_a_length_needs_a_checksum(server, tmp_path):
+    server.says_length, path = False, tmp_path / "file.bin"
+    with pytest.raises(DownloadError, match="does not say how long the file is"):
+        download(f"{server.url}/file.bin", path)
+    digest = hashlib.sha256(DATA).hexdigest()
+    server.cut = [1000]
+    with pytest.raises(DownloadError, match="damaged on the way"):
+        download(f"{server.url}/file.bin", path, digest)
+    assert download(f"{server.url}/file.bin", path, digest).read_bytes() == DATA
+
+
+def test_a_part_that_is_a_link_is_refused(server, tmp_path):
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / "file.bin.part").symlink_to(tmp_path / "precious")
+    with pytest.raises(DownloadError, match=r"file\.bin\.part: a symbolic link"):
+        download(f"{server.url}/file.bin", tmp_path / "file.bin")
+    with pytest.raises(OSError, match="symbolic links"):  # and nobody can put one there in between
+        downloads._open_part(tmp_path / "file.bin.part", False)
+    assert (tmp_path / "precious").read_text() == "mine"
+
+
+def test_redirects_are_followed_but_not_to_where_anybody_can_listen(server, tmp_path, monkeypatch):
+    server.redirects["/old.bin"] = f"{server.url}/file.bin"
+    assert download(f"{server.url}/old.bin", tmp_path / "a.bin").read_bytes() == DATA
+    server.redirects["/old.bin"] = f"ftp://127.0.0.1:{server.http.server_port}/file.bin"
+    with pytest.raises(DownloadError, match="redirects from http to ftp"):
+        download(f"{server.url}/old.bin", tmp_path / "b.bin")
+    secure = downloads.urllib.request.Request("https://127.0.0.1/old.bin")
+    with pytest.raises(DownloadError, match="redirects from https to http://127"):
+        downloads._Redirects().redirect_request(secure, None, 302, "", {}, f"{server.url}/file.bin")
+    assert downloads._Redirects().redirect_request(secure, None, 302, "", {}, "https://127.0.0.1/new.bin")
+
+
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/file.bin", "http://no-such-host.invalid/file.bin"])
 def test_without_a_network_the_message_says_what_to_put_where(url, tmp_path):
     with pytest.raises(DownloadError) as error:
@@ -164,8 +227,9 @@ def test_no_room_is_seen_before_anything_is_written(server, tmp_path, monkeypatc
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
-def test_a_disk_that_fills_up(server, tmp_path):
-    (tmp_path / "file.bin.part").symlink_to("/dev/full")
+def test_a_disk_that_fills_up(server, tmp_path, monkeypatch):
+    real = downloads._open_part
+    monkeypatch.setattr(downloads, "_open_part", lambda part, append: real(Path("/dev/full"), append))
     with pytest.raises(DownloadError, match=r"cannot be written .No space left on device"):
         download(f"{server.url}/file.bin", tmp_path / "file.bin")
     assert len(server.ranges) == 1, "no use in trying again"
