@@ -24,6 +24,13 @@ from kdkit.teachers.unpickling import read_pickle
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 INDEXES = tuple(f"{name}.index.json" for name in WEIGHTS)
 _SHARD = re.compile(r"[\w-][\w.-]*\.(safetensors|bin)")
+BESIDE = (  # what a folder may hold besides config.json and weights: of the sound, and of a recogniser's vocabulary
+    "preprocessor_config.json",
+    "vocab.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
 _KNOWN = ("hubert", "wav2vec2", "wavlm")
 _FIXED = {  # what kdkit's encoder and CNN do; a model that wants something else is another architecture
     "hidden_act": "gelu",
@@ -36,7 +43,13 @@ _FIXED = {  # what kdkit's encoder and CNN do; a model that wants something else
 
 def load_folder(folder: Path) -> tuple[SpeechModel, dict]:
     """The model of a Hugging Face folder, and a description."""
-    config = _read_json(folder / "config.json")
+    model, meta, _ = load_with_head(folder)
+    return model, meta
+
+
+def load_with_head(folder: Path) -> tuple[SpeechModel, dict, dict]:
+    """The model of a Hugging Face folder, a description, and all tensors under transformers' names, heads included."""
+    config = read_json(folder / "config.json")
     kind = config.get("model_type")
     if kind not in _KNOWN:
         raise CheckpointError(f"{folder}: model_type is {kind!r}; kdkit knows {', '.join(_KNOWN)}")
@@ -51,7 +64,7 @@ def load_folder(folder: Path) -> tuple[SpeechModel, dict]:
                 f"{folder / 'config.json'}: {name!r} is missing; is it the config of the model?"
             )
     extractor = folder / "preprocessor_config.json"
-    sound = _read_json(extractor) if extractor.is_file() else {}
+    sound = read_json(extractor) if extractor.is_file() else {}
     rate = sound.get("sampling_rate", 16_000)
     if rate != 16_000:
         raise CheckpointError(f"{extractor}: a model for {rate} Hz; kdkit works at 16,000 Hz")
@@ -71,7 +84,7 @@ def load_folder(folder: Path) -> tuple[SpeechModel, dict]:
         raise CheckpointError(f"{folder}: no weights; {' or '.join(WEIGHTS)} belongs beside config.json")
     tensors = _read_shards(path) if path.name in INDEXES else _read_weights(path)
     model = build(to_kdkit(tensors, TRANSFORMERS), settings, path)
-    return model, {"format": "Hugging Face", "architecture": kind}
+    return model, {"format": "Hugging Face", "architecture": kind}, tensors
 
 
 def is_weights(path: Path) -> bool:
@@ -116,7 +129,8 @@ def fetch(repository: str) -> Path:
         get(file)
     if weights in WEIGHTS:
         get(weights)
-    for file in filter(there.__contains__, ("preprocessor_config.json", "config.json")):
+    # config.json last: with it, all is there
+    for file in filter(there.__contains__, (*BESIDE, "config.json")):
         get(file)
     return folder
 
@@ -130,7 +144,7 @@ def _is_complete(folder: Path) -> bool:
 
 def _weight_map(index: Path) -> dict[str, str]:
     """{tensor: file that holds it}; only plain names of files beside the index."""
-    found = _read_json(index).get("weight_map")
+    found = read_json(index).get("weight_map")
     if not isinstance(found, dict) or not found:
         raise CheckpointError(f"{index}: has no 'weight_map' that names the files of the tensors")
     strange = [file for file in found.values() if not isinstance(file, str) or not _SHARD.fullmatch(file)]
@@ -178,7 +192,7 @@ def _read_weights(path: Path) -> dict:
     return content
 
 
-def _read_json(path: Path) -> dict:
+def read_json(path: Path) -> dict:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

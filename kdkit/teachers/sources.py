@@ -43,6 +43,11 @@ def load_teacher(source: str | Path = "tiny", sha256: str | None = None) -> Teac
     Raises :class:`CheckpointError` for a file that is missing, damaged or of another architecture, and
     :class:`DownloadError` when a file cannot be fetched; both say what to do.
     """
+    return _load(locate(source, sha256), str(source))
+
+
+def locate(source: str | Path, sha256: str | None = None) -> Path:
+    """The file or folder of a teacher, as :func:`load_teacher` takes it, downloaded where it has to be."""
     name = str(source)
     path, url = Path(source), None
     shipped = ASSETS / f"{'tiny_teacher' if name == 'tiny' else name.replace('-', '_')}.safetensors"
@@ -64,7 +69,7 @@ def load_teacher(source: str | Path = "tiny", sha256: str | None = None) -> Teac
         download(url, path, sha256)
     elif sha256:
         check_sha256(path, sha256)
-    return _load(path, name)
+    return path
 
 
 def _load(path: Path, name: str) -> Teacher:
