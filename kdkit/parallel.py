@@ -8,7 +8,7 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import cache, partial
 from typing import TypeVar
 
@@ -21,6 +21,26 @@ from tqdm import tqdm
 from kdkit.errors import ConfigError, KdkitError
 
 Task, Answer = TypeVar("Task"), TypeVar("Answer")
+
+
+# For processes that this one starts: Python would put the current folder first on their path, and run a joblib.py or
+# pickle.py that lies there. (Python 3.10 does not know the switch.)
+ISOLATED = {"PYTHONSAFEPATH": "1"}
+
+
+@contextmanager
+def _isolated_children() -> Iterator[None]:
+    """Within, processes that a library starts are isolated, too: joblib passes on the environment of this one."""
+    before = {name: os.environ.get(name) for name in ISOLATED}
+    os.environ.update(ISOLATED)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def cores() -> int:
@@ -49,7 +69,7 @@ def each(
     # loky replaces a process whose memory has grown, mapped files included, and says it as if something were wrong
     warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
     try:
-        with parallel_config(backend="loky", inner_max_num_threads=1):
+        with _isolated_children(), parallel_config(backend="loky", inner_max_num_threads=1):
             share = Parallel(n_jobs=jobs, return_as="generator" if ordered else "generator_unordered")
             yield from share(delayed(_answer)(function, task) for task in tasks)
     except TerminatedWorkerError as error:

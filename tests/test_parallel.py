@@ -1,14 +1,18 @@
 """Sharing the cores: trainings in several processes; threads that read ahead leave the one that computes alone."""
 
 import os
+import subprocess
+import sys
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
 from joblib.externals.loky import get_reusable_executor, process_executor
 
+import kdkit
 from kdkit.batches import Batches
 from kdkit.errors import TrainingError
 from kdkit.manifest import Utterance
@@ -42,6 +46,42 @@ def test_batches_are_read_on_one_core(two_threads, tmp_path):
     list(batches.epoch())
     batches.close()
     assert set(seen.values()) == {1} and torch.get_num_threads() == 2
+
+
+EACH = "from kdkit.parallel import each; print(list(each(abs, [-1, -2, -3, -4], 2)))"
+SPEAK = "from kdkit.corpora.synthetic import build_synthetic; print(build_synthetic(minutes={'dev': 0.1}))"
+
+
+KERNEL = """
+import nbformat
+from nbclient import NotebookClient
+from kdkit.report.execute import own_kernel
+cell = nbformat.v4.new_code_cell("import joblib, soundfile; print(joblib.cpu_count())")
+with own_kernel():
+    NotebookClient(nbformat.v4.new_notebook(cells=[cell]), kernel_name="python3").execute()
+"""
+
+
+@pytest.mark.skipif(
+    sys.version_info < (3, 11), reason="Python 3.10 always has the current folder on the path"
+)
+@pytest.mark.parametrize(
+    "command", [["-m", "kdkit", "models"], ["-P", "-c", EACH], ["-P", "-c", SPEAK], ["-P", "-c", KERNEL]]
+)
+def test_modules_in_the_current_folder_are_not_run(tmp_path, command):
+    """A folder of recordings that somebody sent may hold a joblib.py."""
+    for name in ("joblib", "pickle", "psutil", "soundfile", "ipykernel_launcher", "typer", "numpy"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'proof')!r}, 'a').write({name!r})")
+    found = subprocess.run(
+        [sys.executable, *command],
+        cwd=tmp_path,
+        env=os.environ
+        | {"PYTHONPATH": str(Path(kdkit.__file__).parents[1]), "KDKIT_CACHE": str(tmp_path / "c")},
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 0, found.stderr
+    assert not (tmp_path / "proof").exists()
 
 
 def test_trainings_in_processes_are_counted_and_their_warnings_passed_on(capfd):

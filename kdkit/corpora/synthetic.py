@@ -34,6 +34,7 @@ from kdkit.corpora.rooms import add_noise, reverberate
 from kdkit.errors import ConfigError, KdkitError
 from kdkit.files import cache_folder
 from kdkit.manifest import Utterance, read_manifest, write_manifest
+from kdkit.parallel import ISOLATED
 
 VERSION = "synthetic-v1"  # part of the folder's name: change it whenever the speech would change
 BLOCK = 25  # utterances
@@ -215,7 +216,7 @@ def _make_blocks(folder: Path, split: str, blocks: list[int], seed: int) -> Iter
                 for worker in range(workers):
                     process = subprocess.Popen(
                         command, stdin=subprocess.PIPE, stdout=writer, stderr=errors, text=True,
-                        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+                        env={**os.environ, **ISOLATED, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
                     )  # fmt: skip
                     processes.append(process)
                     process.stdin.write(json.dumps(blocks[worker::workers]))

@@ -22,6 +22,7 @@ from papermill.exceptions import PapermillExecutionError, strip_color
 
 from kdkit.exercises.solutions import fill_solutions
 from kdkit.files import write_text
+from kdkit.parallel import ISOLATED
 from kdkit.progress import Progress
 from kdkit.report.plan import PACKAGE, read_notebook
 
@@ -184,10 +185,13 @@ def own_kernel():
         search = os.pathsep.join(filter(None, [str(PACKAGE.parent), os.environ.get("PYTHONPATH")]))
         spec = {
             # quiet: else it warns about local sockets, and reports the closing of its own when it is stopped
-            "argv": [sys.executable, "-m", "ipykernel_launcher", "--quiet", "-f", "{connection_file}"],
+            "argv": [
+                *(sys.executable, "-m", "ipykernel_launcher", "--quiet", "-f", "{connection_file}"),
+                "--InteractiveShellApp.ignore_cwd=True",  # modules in a run's folder are not the notebook's
+            ],
             "display_name": "Python 3",
             "language": "python",
-            "env": {"PYTHONPATH": search},
+            "env": ISOLATED | {"PYTHONPATH": search},
         }
         write_text(Path(folder, "kernels", "python3", "kernel.json"), json.dumps(spec))
         os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [folder, before]))
