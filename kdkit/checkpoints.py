@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -10,10 +12,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from kdkit.checks import shown
 from kdkit.errors import CheckpointError
-from kdkit.files import write_atomically
+from kdkit.files import is_file, stand_in, write_atomically
 
 FORMAT = "kdkit-1"
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)  # what weights may be kept in
 
 
 def save_checkpoint(path: Path, tensors: dict[str, Tensor], meta: dict) -> None:
@@ -30,24 +34,57 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict]:
 
     Raises :class:`CheckpointError` naming the file when it is missing, truncated, or of another format.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint file")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path}: not a whole safetensors file ({error}); it may be truncated, make or copy it again"
-        ) from error
+    tensors, header = read_safetensors(Path(path))
     if header.get("format") == FORMAT:  # of the models that ship: two keys
-        header = {FORMAT: header["meta"]}
+        header = {FORMAT: header.get("meta", "")}
     if FORMAT not in header:
         raise CheckpointError(
             f"{path}: a safetensors file, but not written by kdkit (no '{FORMAT}' in its header)"
         )
-    return tensors, json.loads(header[FORMAT])
+    try:
+        meta = json.loads(header[FORMAT])
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path}: the description in its header is not JSON ({error}); make or copy it again"
+        ) from error
+    if not isinstance(meta, dict):
+        raise CheckpointError(
+            f"{path}: the description in its header is {shown(meta)}; make or copy it again"
+        )
+    return tensors, meta
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and header of any safetensors file.
+
+    Raises :class:`CheckpointError` naming the file when it is missing, truncated, or something else.
+    """
+    if not is_file(path):
+        raise CheckpointError(f"{path}: no such checkpoint file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
+            return tensors, file.metadata() or {}
+    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
+        raise CheckpointError(
+            f"{path}: {stand_in(path) or f'not a whole safetensors file ({error}); it may be truncated'}, "
+            "make, copy or download it again"
+        ) from error
+
+
+def filled(
+    make: Callable[[], nn.Module], tensors: dict[str, Tensor], path: Path, prefix: str = ""
+) -> nn.Module:
+    """The module that ``make`` makes with ``tensors`` in it (see :func:`load_into`), in eval mode.
+
+    Names and shapes are compared before the module gets any memory: settings that do not belong to the tensors cannot
+    ask for more than there is.
+    """
+    with torch.device("meta"):
+        check_fit(make(), tensors, path, prefix)
+    module = make()
+    load_into(module, tensors, path, prefix)
+    return module.eval()
 
 
 def load_into(
@@ -57,8 +94,24 @@ def load_into(
 
     ``assign``: the module is on the "meta" device, without memory, and takes copies as its parameters.
 
-    Raises :class:`CheckpointError` that lists missing, unexpected and wrongly shaped tensors.
+    Raises :class:`CheckpointError` that names what :func:`check_fit` or :func:`check_values` find.
     """
+    given = check_fit(module, tensors, path, prefix)
+    check_values(given, path)
+    own = module.state_dict()
+    state = {name: tensor.detach().to(own[name].dtype, copy=assign) for name, tensor in given.items()}
+    module.load_state_dict(state, assign=assign)
+
+
+def check_fit(
+    module: nn.Module, tensors: dict[str, Tensor], path: Path, prefix: str = ""
+) -> dict[str, Tensor]:
+    """The tensors whose names start with ``prefix``, under the names that ``module`` has for them.
+
+    Raises :class:`CheckpointError` that lists missing, unexpected and wrongly shaped ones.
+    """
+    if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
+        raise CheckpointError(f"{path}: holds no tensors by name; make or copy it again")
     own = module.state_dict()
     given = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
     missing, unexpected = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
@@ -74,8 +127,27 @@ def load_into(
             if names
         ]
         raise CheckpointError(f"{path}: does not fit the model: {'; '.join(parts)}")
-    state = {name: tensor.to(own[name].dtype, copy=assign) for name, tensor in given.items()}
-    module.load_state_dict(state, assign=assign)
+    return given
+
+
+def check_values(tensors: dict[str, Tensor], path: Path) -> None:
+    """Are these weights? Raises :class:`CheckpointError` naming the first tensor that is not of finite floats."""
+    for name, tensor in tensors.items():
+        if tensor.dtype not in _FLOATS or tensor.layout != torch.strided:
+            kind = str(tensor.dtype if tensor.dtype not in _FLOATS else tensor.layout).removeprefix("torch.")
+            raise CheckpointError(
+                f"{path}: {name} is {kind}, weights are float32, float16 or bfloat16: the file is damaged, or its "
+                "weights are packed in a way that kdkit does not read"
+            )
+        if tensor.numel() and not all(math.isfinite(end) for end in tensor.detach().aminmax()):
+            raise CheckpointError(
+                f"{path}: {name} holds values that are not finite (NaN or infinity): the file is damaged, or its "
+                "training went wrong; make or copy it again"
+            )
+    if {torch.float16, torch.bfloat16} <= {tensor.dtype for tensor in tensors.values()}:
+        raise CheckpointError(
+            f"{path}: some weights are float16, others bfloat16: the file is damaged, make or copy it again"
+        )
 
 
 def half(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from kdkit.errors import ConfigError
 
 VARIANTS = ("codebook", "linear", "hard")
+TAU = (1e-4, 1e4)  # what a temperature may be
 
 
 def cosine_logits(projected: Tensor, embeddings: Tensor, tau: float) -> Tensor:

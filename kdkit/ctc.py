@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from kdkit.augment import AUGMENTED, AugmentConfig, augment, perturb_speed
 from kdkit.batches import Batches
-from kdkit.checkpoints import load_checkpoint, load_into, save_checkpoint
+from kdkit.checkpoints import filled, load_checkpoint, save_checkpoint
 from kdkit.decode import greedy
 from kdkit.errors import ConfigError, TextError, TrainingError
 from kdkit.frontends import num_frames
@@ -252,6 +252,5 @@ def save_recogniser(path: Path, recogniser: CTCModel, meta: dict, pack=None) -> 
 def load_recogniser(path: Path) -> tuple[CTCModel, dict]:
     """What :func:`save_recogniser` wrote, in eval mode, and its description."""
     tensors, meta = load_checkpoint(path)
-    recogniser = CTCModel(SpeechModel(ModelConfig.from_dict(meta["model"])))
-    load_into(recogniser, tensors, path)
-    return recogniser.eval(), meta
+    config = ModelConfig.of_checkpoint(meta, path)
+    return filled(lambda: CTCModel(SpeechModel(config)), tensors, path), meta

@@ -50,3 +50,19 @@ def read_text(path: Path, error: type[KdkitError], missing: str = "no such file;
 def cache_folder() -> Path:
     """Where downloads and corpora are kept: $KDKIT_CACHE, or ~/.cache/kdkit."""
     return Path(os.environ.get("KDKIT_CACHE") or Path.home() / ".cache" / "kdkit")
+
+
+def is_file(path: Path) -> bool:
+    """Is there a regular file? False, not an error, for a name that is too long and in a folder that is closed."""
+    return os.path.isfile(path)
+
+
+def stand_in(path: Path) -> str | None:
+    """What lies at ``path`` in place of the file that was meant, in words; None where nothing is known of it."""
+    with open(path, "rb") as file:
+        start = file.read(512).lstrip()
+    if start.startswith(b"version https://git-lfs.github.com/spec/"):
+        return "a Git-LFS pointer, not the file itself: run git lfs pull"
+    if start[:9].lower() == b"<!doctype" or start[:5].lower() == b"<html":
+        return "a web page, not the file itself: the download was given a page"
+    return None if start else "an empty file"

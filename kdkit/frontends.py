@@ -94,21 +94,22 @@ class WaveformCNN(nn.Module):
         return x.transpose(1, 2)  # (B, T, C)
 
 
-def normalise_waves(waves: Tensor, lengths: Tensor) -> Tensor:
+def normalise_waves(waves: Tensor, lengths: Tensor, epsilon: float = 1e-5) -> Tensor:
     """Every utterance (B, S) with mean 0 and variance 1 over its true samples; padding stays 0.
 
-    As fairseq does it, 1e-5 being added to the variance; transformers adds 1e-7, which differs on very quiet speech.
+    ``epsilon`` is added to the variance: 1e-5 in fairseq and torchaudio, 1e-7 in transformers. Speech with a level of
+    -40 dB has a variance of 1e-4, so it matters which.
     """
     mask, count = frame_mask(lengths, waves.shape[1]), lengths[:, None]
     centred = (waves - (waves * mask).sum(1, keepdim=True) / count) * mask
-    return centred * torch.rsqrt(centred.square().sum(1, keepdim=True) / count + 1e-5)
+    return centred * torch.rsqrt(centred.square().sum(1, keepdim=True) / count + epsilon)
 
 
 class WaveformFrontEnd(nn.Module):
     """Waveform CNN, LayerNorm and projection to the width of the encoder: (B, S) -> (B, T, dim).
 
-    ``norm`` and ``bias`` are those of :class:`WaveformCNN`; ``normalise``: :func:`normalise_waves` comes first;
-    ``feature_norm``: is there the LayerNorm?
+    ``norm`` and ``bias`` are those of :class:`WaveformCNN`; ``normalise``: :func:`normalise_waves` comes first, with
+    ``epsilon``; ``feature_norm``: is there the LayerNorm?
     """
 
     def __init__(
@@ -120,9 +121,10 @@ class WaveformFrontEnd(nn.Module):
         bias: bool = False,
         normalise: bool = False,
         feature_norm: bool = True,
+        epsilon: float = 1e-5,
     ):
         super().__init__()
-        self.normalise = normalise
+        self.normalise, self.epsilon = normalise, epsilon
         self.cnn = WaveformCNN(channels, norm, bias)
         self.norm = nn.LayerNorm(channels[-1]) if feature_norm else None
         self.projection = nn.Linear(channels[-1], dim)
@@ -130,7 +132,7 @@ class WaveformFrontEnd(nn.Module):
 
     def forward(self, waves: Tensor, lengths: Tensor, padded: bool = True) -> Tensor:
         if self.normalise:
-            waves = normalise_waves(waves, lengths)
+            waves = normalise_waves(waves, lengths, self.epsilon)
         features = self.cnn(waves, lengths, padded)
         first = self.norm if self.norm is not None else self.projection
         features = features.to(first.weight.dtype)

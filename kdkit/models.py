@@ -3,17 +3,40 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 
 from joblib.externals.loky.backend.reduction import register
 from torch import Tensor, nn
 
+from kdkit.checks import choice, flag, number, shown, whole
 from kdkit.encoder import Encoder
-from kdkit.errors import ConfigError
+from kdkit.errors import CheckpointError, ConfigError
 from kdkit.fbank import NORMALISATIONS, FbankFrontEnd
-from kdkit.frontends import WaveformFrontEnd, frame_mask, num_frames
+from kdkit.frontends import KERNELS, WaveformFrontEnd, frame_mask, num_frames
 
 TINY_CNN = (16, 32, 64, 96, 128, 160, 160)  # narrow where a channel costs most: at the 16 kHz end
 DEEPNORM = (2 * 12) ** 0.25  # residual scale that lets a 12-layer post-norm network learn in minutes
+
+
+# What settings may be. The upper bounds are far above every published model: beyond them a file is damaged, or a number
+# mistyped, and would ask for all memory there is.
+_WHOLE = {
+    "layers": (1, 128),
+    "dim": (1, 16_384),
+    "ffn": (1, 1_048_576),
+    "heads": (1, 1024),
+    "conv_channels": (1, 16_384),
+    "pos_kernel": (1, 8192),
+    "pos_groups": (1, 16_384),
+    "relative_buckets": (0, 16_384),
+    "relative_distance": (1, 1_000_000),
+}
+_NUMBERS = {"residual_scale": (1e-3, 1e3), "dropout": (0, 0.999), "normalise_epsilon": (1e-12, 0.1)}
+_CHOICES = {
+    "front_end": ("waveform", "fbank"),
+    "normalisation": NORMALISATIONS,
+    "conv_norm": ("group", "layer"),
+}
 
 
 @dataclass(frozen=True)
@@ -44,34 +67,59 @@ class ModelConfig:
     relative_buckets: int = 0  # of gated relative positions; 0: none
     relative_distance: int = 800  # frames that the last bucket begins with
     feature_norm: bool = True  # LayerNorm between waveform CNN and projection
+    normalise_epsilon: float = (
+        1e-5  # added to the variance then: 1e-5 in fairseq and torchaudio, 1e-7 in transformers
+    )
 
     def __post_init__(self):
-        object.__setattr__(self, "conv_channels", tuple(self.conv_channels))  # JSON gives lists
-        if self.front_end not in ("waveform", "fbank"):
-            raise ConfigError(f"front_end is {self.front_end!r}: choose 'waveform' or 'fbank'")
-        if self.normalisation not in NORMALISATIONS:
-            raise ConfigError(f"normalisation is {self.normalisation!r}: choose 'corpus' or 'utterance'")
-        if len(self.conv_channels) != 7:
+        channels = self.conv_channels
+        if not isinstance(channels, (list, tuple)) or len(channels) != len(KERNELS):
             raise ConfigError(
-                f"conv_channels needs 7 numbers, one per convolution; got {len(self.conv_channels)}"
+                f"conv_channels is {shown(channels)}: {len(KERNELS)} numbers are needed, one per convolution"
             )
-        if self.conv_norm not in ("group", "layer"):
-            raise ConfigError(f"conv_norm is {self.conv_norm!r}: choose 'group' or 'layer'")
+        object.__setattr__(self, "conv_channels", tuple(channels))  # JSON gives lists
+        for name, (low, high) in _WHOLE.items():
+            for value in self.conv_channels if name == "conv_channels" else (getattr(self, name),):
+                whole(value, name, low, high)
+        for name, (low, high) in _NUMBERS.items():
+            number(getattr(self, name), name, low, high)
+        for name, options in _CHOICES.items():
+            choice(getattr(self, name), name, options)
+        for name in (f.name for f in fields(self) if f.type == "bool"):
+            flag(getattr(self, name), name)
         for divisor in ("heads", "pos_groups"):
             if self.dim % getattr(self, divisor):
                 raise ConfigError(f"dim {self.dim} is not a multiple of {divisor} {getattr(self, divisor)}")
+        if self.relative_buckets and not 4 <= self.relative_buckets < 4 * self.relative_distance:
+            raise ConfigError(
+                f"relative_buckets {self.relative_buckets} and relative_distance {self.relative_distance} do not fit: "
+                "4 or more buckets are needed, and less than four times as many as the distance"
+            )
 
     def to_dict(self) -> dict:
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict) -> ModelConfig:
+        """The config that :meth:`to_dict` described. Raises :class:`ConfigError` for what it cannot be."""
+        if not isinstance(values, dict):
+            raise ConfigError(f"the model's settings are {shown(values)}: names and values are needed")
         unknown = set(values) - {f.name for f in fields(cls)}
         if unknown:
             raise ConfigError(
-                f"unknown model settings {sorted(unknown)}; known: {[f.name for f in fields(cls)]}"
+                f"unknown model settings {sorted(unknown, key=str)}; known: {[f.name for f in fields(cls)]}"
             )
         return cls(**values)
+
+    @classmethod
+    def of_checkpoint(cls, meta: dict, path: Path) -> ModelConfig:
+        """The config in a checkpoint's description. Raises :class:`CheckpointError` that names the file."""
+        if "model" not in meta:
+            raise CheckpointError(f"{path}: holds no model description; a model's own checkpoint is needed")
+        try:
+            return cls.from_dict(meta["model"])
+        except ConfigError as error:
+            raise CheckpointError(f"{path}: {error}; the file is damaged, make or copy it again") from error
 
 
 _TINY = (
@@ -145,6 +193,7 @@ class SpeechModel(nn.Module):
                 config.conv_bias,
                 config.normalise_input,
                 config.feature_norm,
+                config.normalise_epsilon,
             )
         else:
             self.front_end = FbankFrontEnd(

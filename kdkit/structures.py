@@ -124,7 +124,7 @@ def propose(
         ratio = ffn_ratio or float(np.interp(depth, (2, 12), (4, 1)))
         best = None
         for dim in range(like.pos_groups, 4096, like.pos_groups):
-            ffn = 8 * round(ratio * dim / 8)
+            ffn = max(8, 8 * round(ratio * dim / 8))
             config = replace(like, layers=depth, dim=dim, ffn=ffn, heads=_heads(dim, like))
             left = parameters - count_parameters(config)
             if left < 0:

@@ -11,9 +11,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kdkit.checkpoints import load_checkpoint, load_into, save_checkpoint
-from kdkit.codebook import Codebook
-from kdkit.errors import CheckpointError
+from kdkit.checkpoints import filled, load_checkpoint, save_checkpoint
+from kdkit.checks import number
+from kdkit.codebook import TAU, Codebook
+from kdkit.errors import AudioError, CheckpointError, ConfigError
+from kdkit.frontends import RECEPTIVE_FIELD
 from kdkit.models import ModelConfig, Output, SpeechModel, parameter_count
 
 ASSETS = Path(os.environ.get("KDKIT_ASSETS") or str(files("kdkit") / "assets"))
@@ -51,7 +53,11 @@ class Teacher:
 
         ``waves`` (B, S) at 16 kHz in [-1, 1], ``lengths`` (B,) samples. The model normalises the waves itself where it
         wants that. An utterance's states are those that it has alone, however the batch is padded.
+
+        Raises :class:`AudioError` for an utterance of less than 400 samples, which do not make a frame, for lengths
+        that the batch does not have, and for waves of another shape.
         """
+        check_waves(waves, lengths)
         return self.model(waves, lengths)
 
     def __str__(self) -> str:
@@ -65,6 +71,28 @@ class Teacher:
             f"codebook of {len(self.codebook.label_embeddings)} clusters" if self.codebook else "no codebook",
         ]
         return ", ".join(parts)
+
+
+def check_waves(waves: Tensor, lengths: Tensor) -> None:
+    """Raises :class:`AudioError` for what is no batch of utterances. Lengths on a GPU are taken as they are: reading
+    them would make the CPU wait for it.
+    """
+    if waves.ndim != 2 or lengths.shape != waves.shape[:1]:
+        raise AudioError(
+            f"waves have shape {tuple(waves.shape)}, lengths {tuple(lengths.shape)}: (batch, samples) and (batch,) are "
+            "needed; wave[None] makes a batch of one wave"
+        )
+    shortest, longest = waves.shape[1], waves.shape[1]
+    if lengths.device.type == "cpu" and len(lengths):
+        shortest, longest = int(lengths.min()), int(lengths.max())
+    if min(shortest, waves.shape[1]) < RECEPTIVE_FIELD:
+        raise AudioError(
+            f"an utterance of {min(shortest, waves.shape[1])} samples: {RECEPTIVE_FIELD} make the first frame"
+        )
+    if longest > waves.shape[1]:
+        raise AudioError(
+            f"an utterance of {longest} samples in a batch of {waves.shape[1]}: lengths do not fit"
+        )
 
 
 def fingerprint(model: SpeechModel) -> str:
@@ -90,14 +118,17 @@ def save_model(
 def load_model(path: Path) -> tuple[SpeechModel, Codebook | None, dict]:
     """What :func:`save_model` wrote: model, codebook or None, description. In eval mode, float32."""
     tensors, meta = load_checkpoint(path)
-    if "model" not in meta:
-        raise CheckpointError(f"{path}: holds no model description; a file of save_model is needed")
-    model = SpeechModel(ModelConfig.from_dict(meta["model"]))
-    load_into(model, tensors, path, "model.")
+    config = ModelConfig.of_checkpoint(meta, path)
+    model = filled(lambda: SpeechModel(config), tensors, path, "model.")
     codebook = None
     if "codebook.label_embeddings" in tensors:
-        clusters, proj = tensors["codebook.label_embeddings"].shape
-        codebook = Codebook(model.config.dim, clusters, proj, meta["tau"])
-        load_into(codebook, tensors, path, "codebook.")
-        codebook.requires_grad_(False).eval()
-    return model.eval(), codebook, meta
+        try:
+            tau = number(meta.get("tau"), "tau", *TAU)
+            clusters, proj = tensors["codebook.label_embeddings"].shape
+        except (ConfigError, ValueError) as error:
+            raise CheckpointError(
+                f"{path}: its codebook is damaged ({error}); make or copy it again"
+            ) from error
+        codebook = filled(lambda: Codebook(config.dim, clusters, proj, tau), tensors, path, "codebook.")
+        codebook.requires_grad_(False)
+    return model, codebook, meta
