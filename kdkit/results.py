@@ -29,6 +29,19 @@ from pathlib import Path
 from kdkit.errors import ConfigError
 from kdkit.files import write_atomically, write_text
 from kdkit.manifest import Utterance
+from kdkit.schemas import (
+    COUNT,
+    FLAG,
+    NOT_NEGATIVE,
+    NUMBER,
+    TEXT,
+    fields,
+    list_of,
+    maybe,
+    one_of,
+    read_json,
+    table_of,
+)
 
 # Of a model or a number, and what a reader is told: from this run; taken as given; read from a paper.
 SOURCES = {
@@ -38,6 +51,48 @@ SOURCES = {
 }
 OUTCOMES = ("better", "not better", "worse", "inconclusive", "seen", "not seen")
 ROLES = ("teacher", "distilled", "scratch", "baseline")
+
+
+# What a notebook leaves (see read_results), as a schema.
+_INTERVAL = list_of(NUMBER, minItems=2, maxItems=2)
+METRIC = fields(
+    {
+        "value": {"type": ["number", "string", "boolean"], "minimum": -1e300, "maximum": 1e300},
+        "source": one_of(SOURCES),
+    },
+    {"interval": _INTERVAL, "unit": TEXT, "note": TEXT, "timing": FLAG},
+)
+_SCORES = table_of(fields({"value": NOT_NEGATIVE}, {"interval": _INTERVAL}))
+SYSTEM = fields(
+    {
+        "name": TEXT,
+        "role": one_of(ROLES),
+        "labels": TEXT,
+        "source": one_of(SOURCES),
+        "wer": _SCORES,
+        "cer": _SCORES,
+    }
+    | {"parameters": maybe(COUNT), "speed": maybe(NOT_NEGATIVE), "note": TEXT}
+)
+_ITEMS = {
+    "figure": {"caption": TEXT, "alt": TEXT, "file": {"pattern": r"^figures/[\w.-]+/[\w.-]+\.png$"}},
+    "audio": {"caption": TEXT, "file": {"pattern": r"^audio/[\w.-]+/[\w.-]+\.wav$"}},
+    "page": {"caption": TEXT, "file": {"pattern": r"^pages/[\w.-]+/[\w.-]+\.html$"}},
+    "table": {"caption": TEXT, "columns": list_of(TEXT), "rows": list_of(list_of(TEXT))},
+    "verdict": {"outcome": one_of(OUTCOMES), "text": TEXT},
+    "text": {"text": TEXT},
+}
+_ITEM = {"type": "object", "required": ["kind"], "properties": {"kind": one_of(_ITEMS)}} | {
+    "allOf": [
+        {"if": {"properties": {"kind": {"const": kind}}}, "then": fields({"name": TEXT} | content)}
+        for kind, content in _ITEMS.items()
+    ]
+}
+SPEECH = fields({"sha256": TEXT, "utterances": COUNT, "minutes": NOT_NEGATIVE})
+RECORD = fields(
+    {"title": TEXT, "metrics": table_of(METRIC), "systems": list_of(SYSTEM), "items": list_of(_ITEM)},
+    {"data": table_of(SPEECH), "models": table_of(TEXT)},
+)
 
 
 class Results:
@@ -216,15 +271,12 @@ def read_results(out: Path | str, notebook: str) -> dict | None:
     Keys: notebook, title, profile, seed, metrics {name: {value, source, interval?, unit?, timing?, note?}}, systems
     [{name, role, labels, source, wer {split: {value, interval?}}, cer, parameters, speed, note}], items in order, data
     and models (what was used).
-    Raises :class:`ConfigError` when the file is damaged.
+    Raises :class:`ConfigError` when the file is damaged or holds something else.
     """
     path = record_path(out, notebook)
-    if not path.is_file():
+    if not path.exists():
         return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{path}: not JSON ({error}); remove it and run the notebook again") from error
+    return read_json(path, RECORD, "remove it and run the notebook again")
 
 
 def _put(entries: list[dict], entry: dict, identity: tuple[str, ...]) -> None:

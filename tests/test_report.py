@@ -130,7 +130,31 @@ def test_a_damaged_record_is_named(tmp_path):
     Results(tmp_path, "01_x")
     path = tmp_path / "metrics" / "01_x.json"
     path.write_text(path.read_text()[:20])
-    with pytest.raises(ConfigError, match=r"01_x\.json: not JSON"):
+    with pytest.raises(ConfigError, match=r"01_x\.json: cannot be read as JSON .*; remove it"):
+        read_results(tmp_path, "01_x")
+    for content, said in (
+        ("[" * 100_000, "nested too deeply"),
+        ('{"title": "\\ud800"}', "surrogates not allowed"),
+        ('{"title": NaN}', "NaN is not JSON"),
+        ("{}", "'title' is a required property"),
+    ):
+        path.write_text(content)
+        with pytest.raises(ConfigError, match=said):
+            read_results(tmp_path, "01_x")
+    path.unlink()
+    assert read_results(tmp_path, "01_x") is None
+
+
+@pytest.mark.parametrize(
+    "file", ["../../secret.png", "/etc/passwd", "figures/01_x/../../x.html", "figures/01_x/a.html"]
+)
+def test_a_record_names_only_files_of_its_own(tmp_path, file):
+    Results(tmp_path, "01_x").text("a", "b")
+    path = tmp_path / "metrics" / "01_x.json"
+    record = json.loads(path.read_text())
+    record["items"] = [{"kind": "figure", "name": "f", "caption": "c", "alt": "a", "file": file}]
+    path.write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match=r"items\[0\]\.file: .* does not match"):
         read_results(tmp_path, "01_x")
 
 

@@ -1,5 +1,6 @@
 """Runs beside each other: compare, check, list and summary, on runs that are written and not computed."""
 
+import contextlib
 import json
 import re
 
@@ -147,12 +148,68 @@ def test_a_notebook_that_one_run_lacks_is_said_once(tmp_path):
     assert re.search(r"new +- +3 +only in one", text)
 
 
+def places(value, path=()):
+    """Every place in a JSON value, as the keys that lead there."""
+    if path:
+        yield path
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in inner:
+        yield from places(item, (*path, key))
+
+
+def _refused(run):
+    """What read_run says against a run; "" where it takes it."""
+    try:
+        read_run(run)
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+def test_a_run_of_any_shape_is_read_or_refused(tmp_path):
+    """Everything in run.json is taken out, or replaced by something else: one line, or the commands go on."""
+    good = write(tmp_path / "runs" / "good")
+    text = (good / "run.json").read_text(encoding="utf-8")
+    whole = json.loads(text)
+    bad = tmp_path / "runs" / "bad"
+    bad.mkdir()
+    refused = 0
+    for path in places(whole):
+        for value in (..., None, "x", -1, 5, [], {}, [1], 1e308, True, "2026-99-01T00:00:00"):
+            run = json.loads(text)
+            place = run
+            for key in path[:-1]:
+                place = place[key]
+            if value is ...:
+                del place[path[-1]]
+            else:
+                place[path[-1]] = value
+            (bad / "run.json").write_text(json.dumps(run), encoding="utf-8")
+            said = _refused(bad)
+            if said:
+                assert said.startswith(f"{bad / 'run.json'}: ") and "\n" not in said
+                refused += 1
+                continue
+            found = read_run(bad)
+            as_markdown(found)
+            as_text([good, bad], load_runs([good, bad]))
+            main_system(found)
+            with contextlib.suppress(ConfigError):
+                check(found, whole)
+    assert refused > 500
+    answer = kdkit("list", tmp_path / "runs")  # the last one is bad, and does not hide the other
+    (bad / "run.json").write_text("[]")
+    answer = kdkit("list", tmp_path / "runs")
+    assert answer.exit_code == 0 and "cannot be read" in answer.output and "1 of 2" not in answer.output
+    assert re.search(r"good +smoke", answer.output)
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
         (None, "no report there"),
         ("{", "cannot be read"),
-        ("[]", "not a run"),
+        ("[]", "is not of type 'object'"),
         ('{"format": 0}', "not a run of this version"),
     ],
 )
@@ -236,14 +293,19 @@ def test_tolerances_from_a_file(tmp_path):
     ("text", "words"),
     [
         ("{", "cannot be read as JSON"),
-        ("[]", "must be an object"),
-        ('{"relativ": 0.1}', "no tolerance 'relativ': there are relative, absolute, time, only"),
-        ('{"absolute": "1"}', "absolute is '1': it must be a number"),
-        ('{"absolute": true}', "absolute is True: it must be a number"),
-        ('{"time": -1}', "time is -1: it must be a number, 0 or more"),
-        ('{"only": {"a": {"ignore": 1}}}', "a: ignore is 1"),
-        ('{"only": {"a": {"time": 1}}}', "a: no tolerance 'time'"),
-        ('{"only": {"a": 1}}', "a: must be an object"),
+        ("[]", "[] is not of type 'object'"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"relativ": 0.1}', "'relativ' was unexpected"),
+        ('{"absolute": "1"}', "absolute: '1' is not of type 'number'"),
+        ('{"absolute": true}', "absolute: True is not of type 'number'"),
+        ('{"absolute": NaN}', "NaN is not JSON"),
+        ('{"time": -1}', "time: -1 is less than the minimum of 0"),
+        ('{"only": {"a": {"ignore": 1}}}', "only.a.ignore: 1 is not of type 'boolean'"),
+        (
+            '{"only": {"a": {"time": 1}}}',
+            "only.a: Additional properties are not allowed ('time' was unexpected)",
+        ),
+        ('{"only": {"a": 1}}', "only.a: 1 is not of type 'object'"),
     ],
 )
 def test_bad_tolerances_are_named(tmp_path, text, words):

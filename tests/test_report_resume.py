@@ -163,7 +163,7 @@ def test_run_json_says_what_a_run_was_made_of(tmp_path):
     ]
     assert times == sorted(times) and all(t.tzinfo for t in times)
     assert made["verdicts"] == [{"notebook": "01_first", "name": "layers differ", "outcome": "seen"}]
-    assert "--seed 7 --set &#34;factor=2.0&#34; --out DIR" in page
+    assert "--seed 7 --set factor=2.0 --out DIR" in page
 
 
 def test_which_code_it_is(tmp_path, monkeypatch):
@@ -214,4 +214,4 @@ def test_other_models_than_the_shipped_ones_are_called_so(tmp_path):
     made = json.loads((tmp_path / "out" / "run.json").read_text())
     assert list(made["checkpoints"]) == ["tiny_teacher.safetensors"]
     assert made["assets"] == str(tmp_path / "models")
-    assert f'KDKIT_ASSETS="{tmp_path / "models"}" kdkit report --profile smoke' in html.unescape(page)
+    assert f"KDKIT_ASSETS={tmp_path / 'models'} kdkit report --profile smoke" in html.unescape(page)

@@ -16,15 +16,24 @@ Patterns, the first that fits, are those of a shell, on "notebook/number".
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from kdkit.errors import ConfigError
 from kdkit.report.compare import Row, rows_of
+from kdkit.schemas import FLAG, NOT_NEGATIVE, fields, read_json, table_of
 
-NUMBERS = ("relative", "absolute", "time")
+_NUMBERS = {"relative": NOT_NEGATIVE, "absolute": NOT_NEGATIVE}
+TOLERANCES = fields(
+    {},
+    {
+        **_NUMBERS,
+        "time": NOT_NEGATIVE,
+        "only": table_of(fields({}, {**_NUMBERS, "ignore": FLAG}, others=False)),
+    },
+    others=False,
+)
 
 
 @dataclass(frozen=True)
@@ -47,29 +56,10 @@ def read_tolerances(path: Path | str | None) -> Tolerances:
     """From a JSON file; None: the defaults. Raises :class:`ConfigError` for what it does not know or cannot be."""
     if path is None:
         return Tolerances()
-    try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read as JSON ({error})") from error
-    if not isinstance(found, dict) or not isinstance(found.get("only", {}), dict):
-        raise ConfigError(f"{path}: must be an object with {', '.join(NUMBERS)} and only")
-    _known(found, (*NUMBERS, "only"), str(path))
-    for pattern, rule in found.get("only", {}).items():
-        if not isinstance(rule, dict):
-            raise ConfigError(f"{path}: {pattern}: must be an object")
-        _known(rule, ("relative", "absolute", "ignore"), f"{path}: {pattern}")
-    return Tolerances(**found)
-
-
-def _known(rule: dict, names: tuple[str, ...], where: str) -> None:
-    for name, value in rule.items():
-        if name not in names:
-            raise ConfigError(f"{where}: no tolerance {name!r}: there are {', '.join(names)}")
-        number = isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0
-        if name in NUMBERS and not number:
-            raise ConfigError(f"{where}: {name} is {value!r}: it must be a number, 0 or more")
-        if name == "ignore" and not isinstance(value, bool):
-            raise ConfigError(f"{where}: ignore is {value!r}: it must be true or false")
+    advice = (
+        "tolerances are relative, absolute and time, numbers of 0 or more, and only: {pattern: {..., ignore}}"
+    )
+    return Tolerances(**read_json(path, TOLERANCES, advice))
 
 
 def check(new: dict, good: dict, tolerances: Tolerances | None = None) -> list[str]:

@@ -75,7 +75,7 @@ def answers(claim: Claim, verdicts: list[dict], metrics: dict[str, dict]) -> lis
         found += fitting
     for notebook, name, words in claim.contrasts:
         for book, numbers in metrics.items():
-            if book.startswith(notebook) and name in numbers:
+            if book.startswith(notebook) and "interval" in numbers.get(name, {}):
                 found.append(_contrast(words, numbers[name]))
     return found
 

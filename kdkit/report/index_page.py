@@ -132,7 +132,8 @@ def _pixels(out: Path, file: str | None) -> tuple[int, int] | None:
     if not file or not file.endswith(".png") or not (out / file).is_file():
         return None
     with (out / file).open("rb") as picture:
-        return struct.unpack(">II", picture.read(24)[16:])
+        head = picture.read(24)
+    return struct.unpack(">II", head[16:]) if len(head) == 24 else None
 
 
 def _embedded(out: Path, file: str | None) -> str | None:

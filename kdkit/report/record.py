@@ -15,15 +15,57 @@ systems, metrics, verdicts      what the notebooks found (kdkit.results), marked
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
 from kdkit.errors import ConfigError
 from kdkit.files import write_text
-from kdkit.results import read_results
+from kdkit.results import METRIC, OUTCOMES, SPEECH, SYSTEM, read_results
+from kdkit.schemas import (
+    COUNT,
+    FLAG,
+    NOT_NEGATIVE,
+    SCALAR,
+    TEXT,
+    TIME,
+    fields,
+    list_of,
+    maybe,
+    misfit,
+    one_of,
+    read_json,
+    table_of,
+)
 
 NAME = "run.json"
 FORMAT = 1
+STATUS = ("waiting", "running", "done", "failed", "interrupted")  # of a notebook
+
+
+_MARKS = table_of(TEXT)
+_MACHINE = dict.fromkeys(("cpu", "gpu", "cores", "threads", "device", "precision", "python"), SCALAR)
+_ENTRY = fields(
+    {"name": {"type": "string", "pattern": r"^\w[\w .-]{0,200}$"}, "title": TEXT, "status": one_of(STATUS)}
+    | {"seconds": NOT_NEGATIVE | {"maximum": 1e9}, "peak_memory": COUNT}
+    | {"error": maybe(fields({"where": TEXT, "message": TEXT, "source": TEXT, "traceback": TEXT}))},
+    {"started": maybe(TIME), "ended": maybe(TIME), "differs": list_of(TEXT), "fingerprint": _MARKS}
+    | {"parameters": {"type": "object"}, "data": table_of(SPEECH), "models": table_of(TEXT)},
+)
+_VERDICT = fields({"notebook": TEXT, "name": TEXT, "outcome": one_of(OUTCOMES)})
+RUN = fields(
+    {"profile": TEXT, "seed": {"type": "integer"}, "parameters": {"type": "object"}, "status": TEXT}
+    | {"started": TIME, "seconds": NOT_NEGATIVE | {"maximum": 1e9}, "notebooks": list_of(_ENTRY)}
+    | {"code": fields({"commit": maybe(TEXT), "dirty": maybe(FLAG), "sources": TEXT})}
+    | {
+        "machine": fields(_MACHINE),
+        "packages": table_of(TEXT),
+        "checkpoints": table_of(TEXT),
+    }
+    | {"systems": list_of(fields(SYSTEM["properties"] | {"notebook": TEXT})), "verdicts": list_of(_VERDICT)}
+    | {"metrics": table_of(table_of(METRIC))},
+    {"ended": maybe(TIME), "assets": maybe(TEXT)},
+)
 
 
 def new_entry(name: str, title: str) -> dict:
@@ -55,15 +97,18 @@ def read_run(path: Path | str) -> dict:
     Raises :class:`ConfigError` where there is none, it is damaged, or it is of another kind.
     """
     path = Path(path)
-    file = path / NAME if path.is_dir() else path
-    if not file.is_file():
-        raise ConfigError(f"{path}: no report there: name a folder that kdkit report made, or its {NAME}")
     try:
-        run = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise ConfigError(f"{file}: cannot be read ({error}); make the report again") from error
-    if not isinstance(run, dict) or run.get("format") != FORMAT:
+        file = path / NAME if path.is_dir() else path
+        if not file.is_file():
+            raise ConfigError(f"{path}: no report there: name a folder that kdkit report made, or its {NAME}")
+    except OSError as error:  # a name that is too long, a folder that may not be read
+        raise ConfigError(f"{path}: cannot be looked at ({error.strerror})") from error
+    run = read_json(file, {"type": "object"}, "make the report again")
+    if run.get("format") != FORMAT:
         raise ConfigError(f"{file}: not a run of this version of kdkit report; make the report again")
+    problem = misfit(run, RUN)
+    if problem:
+        raise ConfigError(f"{file}: {problem}; make the report again")
     return run
 
 
@@ -92,7 +137,7 @@ def find_runs(folder: Path | str) -> list[tuple[Path, dict | None]]:
         raise ConfigError(f"{folder}: no such folder")
     found = []
     for file in folder.rglob(NAME):
-        try:
+        try:  # one that is damaged must not hide the others
             found.append((file.parent, read_run(file)))
         except ConfigError:
             found.append((file.parent, None))
@@ -108,8 +153,8 @@ def main_system(run: dict) -> dict | None:
 
 def repeat_command(run: dict, out: str = "DIR") -> str:
     """The command line that makes the same run again."""
-    given = [f'KDKIT_ASSETS="{run["assets"]}"'] if run.get("assets") else []
-    words = [*given, "kdkit report", f"--profile {run['profile']}", f"--seed {run['seed']}"]
+    given = [f"KDKIT_ASSETS={shlex.quote(run['assets'])}"] if run.get("assets") else []
+    words = [*given, "kdkit report", f"--profile {shlex.quote(run['profile'])}", f"--seed {run['seed']}"]
     for name, value in run["parameters"].items():
-        words.append(f'--set "{name}={value}"' if isinstance(value, str) else f'--set "{name}={value!r}"')
-    return " ".join([*words, f"--out {out}"])
+        words.append("--set " + shlex.quote(f"{name}={value if isinstance(value, str) else repr(value)}"))
+    return " ".join([*words, f"--out {shlex.quote(out)}"])
