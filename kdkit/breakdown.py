@@ -35,7 +35,7 @@ def speaker_interval(result: Score, speakers: Sequence[str], seed: int = 0) -> t
 
     Whole voices are drawn again. It answers "what if other people spoke?"; the interval over utterances only answers
     "what if these people said more?" and is narrower when some voices are harder than others. With fewer than
-    some ten speakers it is a rough guess; ``(nan, nan)`` for one.
+    some ten speakers it is a rough guess; ``(nan, nan)`` for one. Utterances of unknown speakers ("") are left out.
     """
     return ratio_interval(
         by_group(result.word_errors, speakers), by_group(result.word_counts, speakers), seed
@@ -54,10 +54,10 @@ class SpeakerErrors:
 
 
 def by_speaker(result: Score, speakers: Sequence[str], seed: int = 0) -> list[SpeakerErrors]:
-    """Every speaker's WER, the worst first. Speakers without a reference word are left out."""
+    """Every known speaker's WER, the worst first. Speakers without a reference word are left out."""
     by_group(result.word_counts, speakers)  # refuses lists that do not fit
     found = []
-    for speaker in dict.fromkeys(speakers):
+    for speaker in dict.fromkeys(filter(None, speakers)):
         mine = np.array([other == speaker for other in speakers])
         errors, words = np.array(result.word_errors)[mine], np.array(result.word_counts)[mine]
         if words.sum():

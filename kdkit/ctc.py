@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import asdict, dataclass
+from collections import Counter
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from kdkit.models import ModelConfig, SpeechModel
 from kdkit.pretrain import span_mask
 from kdkit.score import COLLAPSED
 from kdkit.text import BLANK, VOCABULARY, encode, frames_needed
+from kdkit.transcripts import Cleaning, counts
 
 _NAMED = 3  # utterances without room for their text that are named one by one
 
@@ -212,32 +214,45 @@ def explain_blanks(rows: list[dict]) -> list[str]:
 
 
 def trainable(utterances: list[Utterance]) -> list[Utterance]:
-    """Utterances that CTC can learn from; the others are counted and named in one warning.
+    """Utterances that CTC can learn from, their texts cleaned (:mod:`kdkit.transcripts`); the others are counted and
+    named in one warning.
 
-    Left out: no text, characters outside the vocabulary, and labels that need more frames than there are (a letter
-    needs a frame, a repeated letter one more for the blank between).
+    Left out: no text, characters outside the alphabet, and labels that need more frames than there are (a letter
+    needs a frame, a repeated letter one more for the blank between). Raises TrainingError, with the count of each
+    reason, when nothing is left.
     """
-    kept, dropped = [], []
+    kept, dropped, reasons, cleaning = [], [], Counter(), Cleaning()
     for utterance in utterances:
+        utterance = replace(utterance, text=cleaning.add(utterance.text))
         try:
             label = encode(utterance.text, utterance.id)
         except TextError as error:
             dropped.append(str(error))
+            reasons["have characters outside the alphabet"] += 1
             continue
         needed = frames_needed(label)
         frames = num_frames(round(utterance.duration * 16_000))
         if not label:
             dropped.append(f"{utterance.id}: no text")
+            reasons["have no text"] += 1
         elif needed > frames:
             dropped.append(f"{utterance.id}: text needs {needed} frames, the audio has {frames}")
+            reasons["have more text than audio"] += 1
         else:
             kept.append(utterance)
     if dropped:
         shown = "; ".join(dropped[:3]) + ("; ..." if len(dropped) > 3 else "")
         warnings.warn(f"left out {len(dropped)} of {len(utterances)} utterances: {shown}", stacklevel=2)
+    if cleaning.tags:
+        warnings.warn(cleaning.tags, stacklevel=2)
     if not kept:
+        why = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+        if cleaning.outside:
+            why += (
+                f" ({counts(cleaning.outside)}; kdkit prepare --spell-numbers spells numbers and signs out)"
+            )
         raise TrainingError(
-            "no utterance is left to train on: every one has no text, or more text than audio"
+            f"no utterance is left to train on: of {len(utterances)}, {why or 'none was given'}"
         )
     return kept
 

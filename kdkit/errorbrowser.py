@@ -21,6 +21,7 @@ from kdkit.errors import AudioError, TextError
 from kdkit.files import write_text
 from kdkit.manifest import Utterance
 from kdkit.score import Score
+from kdkit.transcripts import clean
 
 CSS = """
 .errors { font: 15px/1.4 system-ui, sans-serif; color: #1d2530; }
@@ -63,7 +64,7 @@ def error_browser(
     kB a second) unless ``sound`` is off. Filters are plain form elements. Raises :class:`TextError` when the two do not
     belong together.
     """
-    if [u.text.lower().split() for u in utterances] != [r.split() for r in result.references]:
+    if [clean(u.text) for u in utterances] != list(result.references):
         raise TextError(
             f"the score has {result.utterances} references, the {len(utterances)} utterances given have other texts: "
             "give the utterances that were scored, in the same order"
@@ -140,12 +141,12 @@ def _tables(result: Score, utterances: Sequence[Utterance]) -> str:
     }
     speakers = [utterance.speaker for utterance in utterances]
     if any(speakers):
-        rows = {
-            "Speakers": [
-                (part.speaker or "(unknown)", f"WER {100 * part.wer:.1f} % of {part.words} words")
-                for part in by_speaker(result, speakers)[:15]
-            ]
-        } | rows
+        known = [
+            (part.speaker, f"WER {100 * part.wer:.1f} % of {part.words} words")
+            for part in by_speaker(result, speakers)[:15]
+        ]
+        unknown = [("unknown", f"{n} utterances")] if (n := speakers.count("")) else []
+        rows = {"Speakers": known + unknown} | rows
     tables = "".join(
         f"<table><tr><th colspan=2>{escape(head)}</th></tr>"
         + "".join(f"<tr><td>{escape(a)}</td><td>{escape(b)}</td></tr>" for a, b in body)

@@ -17,7 +17,7 @@ class ManifestError(KdkitError):
 
 
 class TextError(KdkitError):
-    """A transcript with characters outside the vocabulary, or longer than its frames allow."""
+    """A transcript with characters outside the alphabet, or longer than its frames allow."""
 
 
 class CheckpointError(KdkitError):

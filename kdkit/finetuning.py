@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from kdkit.augment import AUGMENTED, AugmentConfig
 from kdkit.batches import Batches
 from kdkit.corpora.synthetic import subset
 from kdkit.ctc import CTCModel, CTCTask, MaskConfig, save_recogniser, trainable
-from kdkit.errors import ConfigError
+from kdkit.errors import ConfigError, TextError
 from kdkit.fbank import fbank_statistics
 from kdkit.files import write_text
 from kdkit.manifest import Utterance
@@ -23,6 +24,7 @@ from kdkit.score import score
 from kdkit.selection import Selection
 from kdkit.students import new_student
 from kdkit.training import TrainConfig, processes, train
+from kdkit.transcripts import scorable
 
 EVALUATIONS = 10  # of dev in a run, unless evaluate_every says otherwise
 
@@ -66,7 +68,7 @@ def fine_tune(
         raise ConfigError(
             "early stopping and averaging are decided on dev speech: give some, or leave both off"
         )
-    speech, dev = trainable(list(speech)), list(dev)
+    speech, dev = trainable(list(speech)), with_text(dev, "dev")
     torch.manual_seed(recipe.seed)  # the head
     recogniser = CTCModel(model)
     task = CTCTask(recogniser, config.mask, config.augmenting, config.freeze, config.speeds)
@@ -173,13 +175,26 @@ def fine_tune_budgets(
 
 
 def test_scores(recogniser: CTCModel, tests: Mapping[str, Sequence[Utterance]]) -> dict[str, dict]:
-    """:meth:`kdkit.score.Score.to_dict` for each test set, greedy decoding."""
+    """:meth:`kdkit.score.Score.to_dict` for each test set, greedy decoding; utterances without text are left out."""
     results = {}
     for name, utterances in tests.items():
-        texts = recogniser.transcribe(list(utterances))
+        utterances = with_text(utterances, name)
+        texts = recogniser.transcribe(utterances)
         heard = [u for u in utterances if u.id in texts]
         results[name] = score([u.text for u in heard], [texts[u.id] for u in heard]).to_dict()
     return results
+
+
+def with_text(utterances: Sequence[Utterance], name: str) -> list[Utterance]:
+    """:func:`kdkit.transcripts.scorable`, its notes as warnings. Raises TextError when no utterance has a text."""
+    kept, notes = scorable(utterances, name)
+    for note in notes:
+        warnings.warn(note, stacklevel=2)
+    if utterances and not kept:
+        raise TextError(
+            f"{name}: not one of {len(utterances)} utterances has a text, so there is no error rate"
+        )
+    return kept
 
 
 def budget_table(rows: Sequence[dict]) -> str:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from kdkit.errors import ConfigError, TextError
 from kdkit.manifest import read_manifest
-from kdkit.ngram import UNKNOWN
 from kdkit.text import VOCABULARY
+from kdkit.transcripts import UNKNOWN, clean, outside
 
 UNITS = ("word", "letter")
 BOUNDARY = VOCABULARY[1]
-_APOSTROPHES = re.compile("[\u2018\u2019\u02bc]")
-_BETWEEN_WORDS = re.compile(r"[^\w']+|_+")
-_SPELLED = re.compile(r"[a-z']+")
 
 
 def sentences_of(paths: Iterable[str | Path], unit: str = "word") -> Iterator[list[str]]:
@@ -33,18 +29,11 @@ def sentences_of(paths: Iterable[str | Path], unit: str = "word") -> Iterator[li
 
 
 def words_of(line: str) -> list[str]:
-    """The words of a line as a recogniser writes them: lower case, letters and apostrophes, no punctuation.
+    """The words of a line by the kit's rule for text (:mod:`kdkit.transcripts`).
 
-    A word with a digit or a letter outside a to z cannot be written with the vocabulary: it becomes ``<unk>``.
+    A word with a digit, a sign or a letter outside a to z cannot be written with the vocabulary: it becomes ``<unk>``.
     """
-    line = _APOSTROPHES.sub("'", line.lower())
-    found = []
-    for word in _BETWEEN_WORDS.split(line):
-        if word[:1] == word[-1:] == "'":
-            word = word.strip("'")  # quoted
-        if word:
-            found.append(word if _SPELLED.fullmatch(word) else UNKNOWN)
-    return found
+    return [UNKNOWN if outside(word) else word for word in clean(line).split()]
 
 
 def letters_of(words: Sequence[str]) -> list[str]:
@@ -61,7 +50,7 @@ def _lines(path: Path) -> Iterator[str]:
         yield from (utterance.text for utterance in read_manifest(path))
         return
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:  # by lines: such texts may be large
             yield from file
     except FileNotFoundError:
         raise TextError(f"{path}: no such text file; check the path") from None

@@ -1,9 +1,8 @@
 """Word and character error rates with intervals, and a verdict when two systems are compared.
 
-Errors (substitutions, deletions, insertions) are counted by jiwer. Text is normalised first, on both sides
-and for every figure of the kit: lower case, runs of white space to one space, nothing at the ends.
-Punctuation is kept, since the letter vocabulary has none but the apostrophe. Spaces count as characters in
-the CER.
+Errors (substitutions, deletions, insertions) are counted by jiwer. Text is cleaned first, on both sides, by the kit's
+one rule (:mod:`kdkit.transcripts`): lower case, no accents, no punctuation but apostrophes, single spaces. Spaces count
+as characters in the CER.
 """
 
 from __future__ import annotations
@@ -17,13 +16,9 @@ import numpy as np
 from scipy.stats import bootstrap
 
 from kdkit.errors import TextError
+from kdkit.transcripts import clean
 
 COLLAPSED = 0.97  # share of blank frames above which a CTC model says next to nothing
-
-
-def normalise(text: str) -> str:
-    """Lower case, single spaces, no space at the ends."""
-    return " ".join(text.lower().split())
 
 
 @dataclass(frozen=True)
@@ -40,7 +35,7 @@ class Score:
     deletions: int
     insertions: int
     utterances: int
-    references: tuple[str, ...] = field(repr=False)  # normalised
+    references: tuple[str, ...] = field(repr=False)  # cleaned
     hypotheses: tuple[str, ...] = field(repr=False)
     word_errors: tuple[int, ...] = field(repr=False)  # of each utterance
     word_counts: tuple[int, ...] = field(repr=False)
@@ -74,7 +69,8 @@ def score(references: Sequence[str], hypotheses: Sequence[str], seed: int = 0) -
     """WER and CER of hypotheses against references, in the same order.
 
     The rate is all errors over all reference words, so long utterances count for more and it can exceed 1.
-    An utterance without reference words adds whatever was recognised in it as insertions.
+    An utterance without reference words adds whatever was recognised in it as insertions: leave those out whose text is
+    not known (:func:`kdkit.transcripts.scorable`).
 
     Raises :class:`TextError` when the lists differ in length, are empty, or no reference has a word.
     """
@@ -82,7 +78,7 @@ def score(references: Sequence[str], hypotheses: Sequence[str], seed: int = 0) -
         raise TextError(
             f"{len(references)} references but {len(hypotheses)} hypotheses: give pairs, in the same order"
         )
-    refs, hyps = tuple(map(normalise, references)), tuple(map(normalise, hypotheses))
+    refs, hyps = tuple(map(clean, references)), tuple(map(clean, hypotheses))
     if not any(refs):
         raise TextError(f"none of the {len(refs)} references has a word, so there is no error rate")
     words = np.array([_edits(r.split(), h.split()) for r, h in zip(refs, hyps, strict=True)])
@@ -154,14 +150,17 @@ def ratio_interval(
 def by_group(values: Sequence[float], groups: Sequence[str]) -> np.ndarray:
     """Sums of ``values`` (one an utterance) over each group, groups in the order in which they first appear.
 
-    Raises :class:`TextError` when the two differ in length.
+    Utterances whose group is not known ("") are left out: they are no group. Raises :class:`TextError` when the two
+    differ in length.
     """
     if len(values) != len(groups):
         raise TextError(
             f"{len(values)} utterances but {len(groups)} speakers: give one for each, in the same order"
         )
-    place = {group: i for i, group in enumerate(dict.fromkeys(groups))}
-    return np.bincount([place[group] for group in groups], weights=values, minlength=len(place))
+    place = {group: i for i, group in enumerate(dict.fromkeys(filter(None, groups)))}
+    known = [(place[group], value) for value, group in zip(values, groups, strict=True) if group]
+    where, found = zip(*known) if known else ((), ())
+    return np.bincount(np.array(where, dtype=int), weights=found, minlength=len(place))
 
 
 @dataclass(frozen=True)
@@ -213,7 +212,7 @@ def describe_collapse(hypotheses: Sequence[str], blank_fraction: float | None = 
     ``blank_fraction`` is that of :func:`kdkit.decode.blank_fraction`. Many CTC models go through an
     all-blank phase early in training; staying there is what this is about.
     """
-    texts = [normalise(text) for text in hypotheses]
+    texts = [clean(text) for text in hypotheses]
     advice = "train for more steps, check the learning rate and that the labels belong to the audio"
     empty = sum(not text for text in texts)
     if texts and empty == len(texts):

@@ -14,13 +14,14 @@ _INDEX = {symbol: i for i, symbol in enumerate(VOCABULARY)}
 def encode(text: str, where: str = "text") -> list[int]:
     """Lower-cased text to character ids, words separated by the boundary ``|``.
 
-    Raises :class:`TextError` that names ``where`` and every character outside the vocabulary.
+    Raises :class:`TextError` that names ``where`` and every character outside the alphabet.
     """
     symbols = "|".join(text.lower().split())
     unknown = sorted({c for c in symbols if c not in _INDEX or c == VOCABULARY[BLANK]})
     if unknown:
+        text = text if len(text) <= 80 else f"{text[:77]}..."
         raise TextError(
-            f"{where}: characters outside the vocabulary {unknown} in {text!r}; known are a to z, apostrophe and space"
+            f"{where}: characters outside the alphabet {unknown} in {text!r}; known are a to z, apostrophe and space"
         )
     return [_INDEX[c] for c in symbols]
 

@@ -61,6 +61,13 @@ def test_speakers_worked_by_hand():
     assert (best.speaker, best.words, best.utterances, best.wer) == ("maria", 6, 2, pytest.approx(1 / 6))
     assert np.isnan(worst.interval).all()
     assert by_group([1, 2, 3], ["b", "a", "b"]).tolist() == [4, 2]
+    assert by_group([1, 2, 3, 4], ["b", "", "a", ""]).tolist() == [
+        1,
+        3,
+    ]  # unknown speakers are not one speaker
+    assert by_group([1, 2], ["", ""]).tolist() == []
+    assert [part.speaker for part in by_speaker(result, ["maria", "", "maria"])] == ["maria"]
+    assert np.isnan(speaker_interval(result, ["", "", ""])).all()
     for count in (2, 4):
         with pytest.raises(TextError, match=f"3 utterances but {count} speakers"):
             by_speaker(result, ["maria"] * count)

@@ -16,7 +16,7 @@ from kdkit.results import Results
 from kdkit.score import score
 
 REFERENCES = ["the cat sat", "a dog", "one two three four"]
-HYPOTHESES = ["the cat sat", "a <b>frog</b>", "one too four five"]
+HYPOTHESES = ["the cat sat", "a <frog", "one too four five"]
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_every_word_is_shown_with_its_kind_and_escaped(utterances):
         r'class="word (\w+)" title="\1"><span class="said">(.*?)</span><span class="written">(.*?)</span>',
         html,
     )
-    assert ("substitution", "dog", "&lt;b&gt;frog&lt;/b&gt;") in words
+    assert ("substitution", "dog", "&lt;frog") in words
     assert ("substitution", "two", "too") in words and ("equal", "cat", "cat") in words
     assert [kind for kind, _, _ in words].count("equal") == 5
     assert "A test &amp; more" in html and "<b>frog" not in html

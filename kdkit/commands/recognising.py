@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from kdkit.commands import Data, Minutes, app, speech_of
-from kdkit.errors import ConfigError
+from kdkit.errors import ConfigError, TextError
 
 Model = Annotated[
     str, typer.Argument(help="A recogniser: .safetensors, .onnx or .pt file, or the name of a shipped one.")
@@ -69,10 +69,14 @@ def evaluate(
     from kdkit.evaluation import evaluate
     from kdkit.networks import ready_network
     from kdkit.score import compare, describe_collapse
+    from kdkit.transcripts import scorable
 
     network = ready_network(recogniser, precision)
     search = _search(lm, lexicon, lm_weight, word_score, beam)
-    utterances = speech_of(data, split, minutes, 10)
+    name = str(data or split)
+    utterances, notes = scorable(speech_of(data, split, minutes, 10), name)
+    if not utterances:
+        raise TextError(f"{name}: not one utterance has a text, so there is no error rate")
     if lm and lm_weight is None:
         search = _tuned(search, network, data, dev, jobs)
     found = emissions(network, utterances)
@@ -87,10 +91,12 @@ def evaluate(
     print(
         f"{result.substitutions} substitutions, {result.deletions} deletions, {result.insertions} insertions"
     )
-    speakers = set(shown.speakers)
+    speakers, unknown = set(filter(None, shown.speakers)), shown.speakers.count("")
     if len(speakers) > 1:
         low, high = shown.speaker_interval()
         print(f"over {len(speakers)} speakers: WER {100 * low:.1f} to {100 * high:.1f} %")
+    if unknown:
+        print(f"the speakers of {unknown} of {len(shown.speakers)} utterances are unknown")
     if search is not None:
         change = compare(result, plain.score)
         low, high = (100 * end for end in change.interval)
@@ -101,6 +107,8 @@ def evaluate(
         print(f"most often confused: {pairs}")
     if len(found.utterances) < len(utterances):
         print(f"{len(utterances) - len(found.utterances)} of {len(utterances)} files could not be read")
+    for note in notes:
+        print(f"note: {note}")
     trouble = describe_collapse(result.hypotheses)
     if trouble:
         print(trouble)
@@ -205,10 +213,14 @@ def _search(lm: Path | None, lexicon: Path | None, lm_weight: float | None, word
 
 def _tuned(search, network, data: Path | None, dev: Path | None, jobs: int | None):
     from kdkit.emissions import emissions
+    from kdkit.transcripts import scorable
     from kdkit.tune import tune
 
     if data is not None and dev is None:
         raise ConfigError("the LM's weight is chosen on dev speech: give --dev MANIFEST, or --lm-weight")
-    tuned = tune(search, emissions(network, speech_of(dev, "dev", None, 5)), jobs=jobs)
+    speech, notes = scorable(speech_of(dev, "dev", None, 5), "dev")
+    for note in notes:
+        print(f"note: {note}")
+    tuned = tune(search, emissions(network, speech), jobs=jobs)
     print(f"chosen on dev: {tuned}")
     return tuned.search

@@ -29,6 +29,7 @@ from kdkit.files import cache_folder
 from kdkit.frontends import num_frames
 from kdkit.manifest import Utterance, frame_phones
 from kdkit.text import VOCABULARY
+from kdkit.transcripts import clean
 
 HOP = 0.02  # seconds between frames
 _MARGIN = 0.04  # seconds that a word is longer than its letters' peaks, on either side where there is room
@@ -123,7 +124,7 @@ def pronunciation(word: str) -> tuple[tuple[float, str], ...]:
 
 def align(utterance: Utterance, aligner: Aligner) -> Utterance:
     """The utterance with estimated phone times."""
-    words = utterance.text.lower().split()
+    words = clean(utterance.text).split()
     phones, now = [(0.0, SILENCE)], 0.0
     for word, (start, end) in zip(
         words, word_times(aligner.log_probs(read_audio(utterance.audio)), words, aligner), strict=True

@@ -19,9 +19,9 @@ import soundfile
 from tqdm import tqdm
 
 from kdkit.audio import MIN_SAMPLES, SAMPLE_RATE, read_audio
-from kdkit.corpora.transcripts import clean
 from kdkit.errors import AudioError
 from kdkit.manifest import Utterance
+from kdkit.transcripts import Cleaning
 
 AUDIO = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au")  # what soundfile reads
 
@@ -40,10 +40,11 @@ class Found:
 
 @dataclass
 class Intake:
-    """``utterances`` that can be used, and ``bad``: (file, reason) of each one that cannot."""
+    """``utterances`` that can be used, ``bad``: (file, reason) of the others; what became of the texts."""
 
     utterances: list[Utterance] = field(default_factory=list)
     bad: list[tuple[str, str]] = field(default_factory=list)
+    cleaning: Cleaning = field(default_factory=Cleaning)
 
 
 def take_in(
@@ -54,7 +55,7 @@ def take_in(
     Bad are: audio that :func:`kdkit.audio.read_audio` refuses (missing, empty, truncated, not audio, not finite,
     shorter than 25 ms), an id or file that was there before, and a transcript without a word in it. Characters outside
     the vocabulary are no reason (:func:`kdkit.corpora.summary.summarise` counts them). ``numbers`` spells numbers out
-    (:mod:`kdkit.corpora.transcripts`); ``quick`` believes the headers, so that damage later in a file goes unseen.
+    (:mod:`kdkit.spelling`); ``quick`` believes the headers, so that damage later in a file goes unseen.
     """
     found, result = list(found), Intake()
     measure = _seconds_by_header if quick else _seconds_by_reading
@@ -65,7 +66,7 @@ def take_in(
         for item, (seconds, reason) in tqdm(
             zip(found, checks, strict=True), title, len(found), unit="file", mininterval=0.5, disable=not progress
         ):  # fmt: skip
-            text = clean(item.text, numbers)
+            text = result.cleaning.add(item.text, numbers)
             if not reason and item.text and not text:
                 reason = f"{item.audio}: no word is left of its transcript {item.text!r}"
             if not reason and (item.id in ids or item.audio in files):

@@ -27,6 +27,8 @@ def intake(
             raise ManifestError(
                 f"{name or 'corpus'}: none of {len(one.bad)} files can be used; the first: {one.bad[0][1]}"
             )
+        if one.cleaning.tags:
+            print(f"{name or 'corpus'}: {one.cleaning.tags}")
     return taken
 
 

@@ -7,18 +7,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from kdkit.corpora.transcripts import outside
 from kdkit.errors import ConfigError
 from kdkit.frontends import num_frames
 from kdkit.manifest import Utterance
 from kdkit.text import encode, frames_needed
+from kdkit.transcripts import clean, outside
 
 LONG = 35.0  # seconds: LibriSpeech's longest training utterances are about as long
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Figures of one split. ``outside`` counts the utterances in which a character outside the vocabulary occurs."""
+    """Figures of one split. ``outside`` counts the utterances in which a character outside the alphabet occurs."""
 
     utterances: int
     hours: float
@@ -51,7 +51,7 @@ class Summary:
             shown = ", ".join(f"{c!r} in {n}" for c, n in list(self.outside.items())[:12])
             more = f" and {len(self.outside) - 12} more" if len(self.outside) > 12 else ""
             lines.append(
-                f"  characters outside the vocabulary (a to z, apostrophe, space): {shown}{more}; "
+                f"  characters outside the alphabet (a to z, apostrophe, space): {shown}{more}; "
                 f"fine-tuning leaves these {self.left_out} utterances out"
             )
         if self.too_long:
@@ -74,13 +74,12 @@ def summarise(utterances: Sequence[Utterance]) -> Summary:
     by_length = sorted((u.duration, u.id) for u in utterances)
     unknown, words, left_out, too_fast = Counter(), Counter(), 0, []
     for utterance in utterances:
-        words.update(utterance.text.split())
-        strange = outside(utterance.text.lower())
+        text = clean(utterance.text)
+        words.update(text.split())
+        strange = outside(text)
         unknown.update(strange)
         left_out += bool(strange)
-        if not strange and frames_needed(encode(utterance.text)) > num_frames(
-            round(utterance.duration * 16_000)
-        ):
+        if not strange and frames_needed(encode(text)) > num_frames(round(utterance.duration * 16_000)):
             too_fast.append(utterance.id)
     return Summary(
         utterances=len(utterances),
@@ -134,7 +133,8 @@ def split_by_speaker(
 ) -> dict[str, list[Utterance]]:
     """Train, dev and test of whole speakers: shares of the hours, as near as whole speakers allow.
 
-    Which speakers go where follows from their names alone. With ``allow_overlap`` utterances are split, not speakers.
+    Which speakers go where follows from their names alone; speech of unknown speakers is for training. With
+    ``allow_overlap`` utterances are split, not speakers.
 
     Raises :class:`ConfigError` when there are fewer speakers than splits.
     """
@@ -147,9 +147,15 @@ def split_by_speaker(
     members: dict[str, list[Utterance]] = {}
     for utterance in utterances:
         members.setdefault(group(utterance), []).append(utterance)
-    if len(members) < len(wanted) + 1:
+    unknown = members.pop("", [])  # of many voices, perhaps: no more than training may hear them
+    if len(members) < len(wanted) + (not unknown):
+        who = (
+            f"{len(members)} speaker{'s' if len(members) != 1 else ''}"
+            if members
+            else "utterances of unknown speakers"
+        )
         raise ConfigError(
-            f"{len(members)} speaker{'s' if len(members) != 1 else ''} cannot be split into train, "
+            f"{who} cannot be split into train, "
             f"{' and '.join(reversed(wanted))} without a voice in two of them: name the speakers, set the shares of "
             "dev and test to 0, or allow it with --allow-speaker-overlap"
         )
@@ -157,14 +163,14 @@ def split_by_speaker(
     total = sum(u.duration for u in utterances)
     splits: dict[str, list[Utterance]] = {name: [] for name in ("train", *reversed(wanted))}
     for place, (name, share) in enumerate(wanted.items(), start=1):
-        spare = len(wanted) - place + 1  # groups that the splits after this one need
+        spare = len(wanted) - place + (not unknown)  # groups that the splits after this one need
         while len(order) > spare:
             here = sum(u.duration for u in splits[name])
             added = sum(u.duration for u in members[order[0]])
             if splits[name] and abs(here + added - share * total) > abs(here - share * total):
                 break
             splits[name] += members[order.pop(0)]
-    splits["train"] = [u for name in order for u in members[name]]
+    splits["train"] = [u for name in order for u in members[name]] + unknown
     kept = {name: {u.id for u in some} for name, some in splits.items()}
     return {name: [u for u in utterances if u.id in ids] for name, ids in kept.items()}  # in their order
 

@@ -1,0 +1,100 @@
+"""Numbers and signs as English words, as an American reads them: what ``--spell-numbers`` does.
+
+42       forty two                  $5        five dollars           5 %   five percent
+21st     twenty first               $5.50     five dollars and fifty cents
+3.5      three point five           $3.5 million   three point five million dollars
+1990s    nineteen nineties          10:30     ten thirty             AT&T  at and t
+
+The words are those of the library inflect. Numbers of more than six digits without commas, and those that begin with 0,
+are read digit by digit. Fractions and dates with slashes stay as they are, for nobody can tell them apart.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+import inflect
+
+_ENGINE = inflect.engine()
+_COINS = {"$": ("dollar", "cent"), "€": ("euro", "cent"), "£": ("pound", "penny"), "¥": ("yen", "")}
+_SIGNS = {"&": "and", "%": "percent", "+": "plus", "=": "equals", "@": "at", "°": "degrees"}
+_NUMBER = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])(?:\.[0-9]+)?|[0-9]+(?:\.[0-9]+)*)"  # 1,200.5, 42, 3.5, 1.2.3
+_MONEY = re.compile(rf"([$€£¥]) ?({_NUMBER})( (?:hundred|thousand|million|billion|trillion)\b)?")
+_MONEY_AFTER = re.compile(rf"(?<![0-9.,])({_NUMBER}) ?([$€£¥])")
+_SLASHED = re.compile(r"[0-9]+(?:[/⁄][0-9]+)+")
+_DECADE = re.compile(r"(?<![\w.])'?([0-9]0|[0-9]{2}[0-9]0)'?s\b")
+_ORDINAL = re.compile(r"(?<![0-9.,])([0-9]+|[0-9]{1,3}(?:,[0-9]{3})+)(?:st|nd|rd|th)\b")
+_MINUS = re.compile(r"(?<!\w)[-−](?=[0-9])")
+
+
+def spell(text: str) -> str:
+    """A lower-case text with its numbers and signs in words, and spaces around them."""
+    parts, end = [], 0
+    for match in _SLASHED.finditer(text):
+        parts += [_plain(text[end : match.start()]), match[0]]
+        end = match.end()
+    return "".join([*parts, _plain(text[end:])])
+
+
+@lru_cache(maxsize=10_000)
+def cardinal(digits: str) -> str:
+    """A whole number in words, without hyphens and commas."""
+    return _words(_ENGINE.number_to_words(digits, andword=""))
+
+
+def spelled(digits: str) -> str:
+    """A whole number as it is read: one of more than six digits, or with a leading 0, digit by digit."""
+    if len(digits) > 6 or (len(digits) > 1 and digits[0] == "0"):
+        return " ".join(map(cardinal, digits))
+    return cardinal(digits)
+
+
+def _plain(text: str) -> str:
+    text = _MINUS.sub(" minus ", text)
+    text = _MONEY.sub(lambda match: _money(match[1], match[2], match[3] or ""), text)
+    text = _MONEY_AFTER.sub(lambda match: _money(match[2], match[1], ""), text)
+    text = _DECADE.sub(lambda match: f" {_decade(match[1])} ", text)
+    text = _ORDINAL.sub(
+        lambda match: f" {_words(_ENGINE.ordinal(cardinal(match[1].replace(',', ''))))} ", text
+    )
+    text = re.sub(rf"({_NUMBER})('s\b)?", lambda match: f" {_number(match[1])}{match[2] or ''} ", text)
+    for sign, word in _SIGNS.items():
+        text = text.replace(sign, f" {word} ")
+    return text
+
+
+def _number(digits: str) -> str:
+    whole, *fractions = digits.split(".")
+    read = cardinal(whole.replace(",", "")) if "," in whole else spelled(whole)
+    return " point ".join([read, *(" ".join(map(cardinal, part)) for part in fractions)])
+
+
+def _money(sign: str, digits: str, scale: str) -> str:
+    unit, small = _COINS[sign]
+    whole, _, cents = digits.replace(",", "").partition(".")
+    if not scale and small and re.fullmatch("[0-9]{2}", cents):
+        parts = [_amount(str(int(part)), name) for part, name in ((whole, unit), (cents, small)) if int(part)]
+        return f" {' and '.join(parts or [_amount('0', unit)])} "
+    if scale or cents or int(whole) != 1:
+        unit = _ENGINE.plural(unit)
+    return f" {_number(digits)}{scale} {unit} "
+
+
+def _amount(digits: str, unit: str) -> str:
+    return f"{cardinal(digits)} {_ENGINE.plural(unit, int(digits))}"
+
+
+def _decade(digits: str) -> str:
+    """1990 as nineteen nineties, 1900 as nineteen hundreds, 2000 as two thousands, 90 as nineties."""
+    century, rest = digits[:-2], digits[-2:]
+    if rest != "00":
+        words = [cardinal(century)] if century else []
+        return " ".join([*words, _ENGINE.plural(cardinal(rest))])
+    if century[-1:] == "0" or not century:
+        return _ENGINE.plural(cardinal(digits))
+    return f"{cardinal(century)} hundreds"
+
+
+def _words(text: str) -> str:
+    return " ".join(re.sub("[-,]", " ", text).split())
