@@ -91,3 +91,9 @@ class ClusterHead(nn.Module):
         if self.variant == "linear":
             return projected.float() / self.tau
         return cosine_logits(projected, self.label_embeddings, self.tau)
+
+
+def check_clusters(clusters: int, frames: int) -> None:
+    """Raises :class:`ConfigError` for more clusters than there are frames to make them of."""
+    if frames < clusters:
+        raise ConfigError(f"{clusters} clusters of {frames} frames: take fewer clusters, or more speech")

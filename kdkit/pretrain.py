@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from kdkit.batches import Batches
 from kdkit.checkpoints import load_checkpoint, save_checkpoint
-from kdkit.codebook import Codebook
+from kdkit.codebook import Codebook, check_clusters
 from kdkit.errors import TrainingError
 from kdkit.fbank import Fbank
 from kdkit.frontends import HOP, frame_mask, num_frames
@@ -94,6 +94,7 @@ def cluster(
     chosen = [utterances[i] for i in sorted(some)]
     bar = tqdm(features(chosen), total=len(chosen), desc="frames for k-means", mininterval=1.0)
     data = np.concatenate([frames.float().numpy() for _, frames in bar])
+    check_clusters(clusters, len(data))
     kmeans = MiniBatchKMeans(clusters, batch_size=10_000, n_init=3, max_iter=100, random_state=seed).fit(data)
     if not label:
         return Labels({}, clusters, source), kmeans.cluster_centers_

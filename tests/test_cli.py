@@ -1,12 +1,15 @@
 """The command line: help, errors in one line, and the whole way from speech to a word error rate at toy size."""
 
+import inspect
 import json
 import re
 import subprocess
 import sys
+import typing
 
 import pytest
 import torch
+import typer
 from typer.testing import CliRunner
 
 from kdkit.checkpoints import load_checkpoint
@@ -45,6 +48,50 @@ def test_help_lists_every_command_and_loads_no_torch():
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     groups = ["report"]  # a command that has commands of its own
     assert said.split(" ", 1) == ["False", f"{[name for name in COMMANDS if name not in groups]}\n"]
+
+
+def commands(group=None, path=()):
+    """Every command with its words: (("bench", "distill"), command), ..."""
+    group = group or typer.main.get_command(app)
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+@pytest.mark.parametrize(("words", "command"), [pytest.param(*c, id=" ".join(c[0])) for c in commands()])
+def test_numbers_that_are_none_and_empty_values_are_refused_before_anything_runs(words, command, tmp_path):
+    hints = typing.get_type_hints(inspect.unwrap(command.callback))
+    given, cases = [], []
+    for parameter in command.params:
+        number = any(kind in str(hints.get(parameter.name)) for kind in ("int", "float"))
+        if parameter.required:
+            value = "1" if number else str(tmp_path / "x")
+            given += [value] if parameter.param_type_name == "argument" else [parameter.opts[0], value]
+        elif "float" in str(hints.get(parameter.name)):
+            cases += [(parameter.opts[0], value) for value in ("nan", "inf", "-inf")]
+        elif parameter.name == "seed":
+            cases += [("--seed", value) for value in ("-1", str(2**32))]
+    cases = [(*given, *case) for case in [("",), *cases]]
+    for case in cases:
+        result = CliRunner().invoke(app, [*words, *case])
+        assert result.exit_code == 2, (case, result.output)
+        assert re.search("finite|range|empty value|should be (less|greater)", result.output), (
+            case,
+            result.output,
+        )
+
+
+def test_odd_options_end_in_one_line():
+    for command, said in (
+        (("structures", "--layers", "2,a", "--budget", "1e6"), "--layers 2,a: write numbers of layers"),
+        (("structures", "--layers", "0", "--budget", "1e6"), "--layers 0: write"),
+        (("corpus", "--minutes", "train=nan"), "--minutes train=nan: write SPLIT=MINUTES"),
+        (("corpus", "--minutes", "train=-1"), "--minutes train=-1: write SPLIT=MINUTES"),
+    ):
+        with pytest.raises(ConfigError, match=re.escape(said)):
+            CliRunner().invoke(app, command, catch_exceptions=False)
 
 
 def test_an_error_is_one_line_and_status_2(tmp_path, capsys, monkeypatch):

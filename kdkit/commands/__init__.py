@@ -6,34 +6,71 @@ prints what it found. torch is imported inside commands, so that ``kdkit --help`
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-app = typer.Typer(
+
+class _Checked:
+    """A command whose values make sense before it begins: numbers are finite, texts and paths are not empty.
+
+    ``float`` takes "nan" and "inf", an empty shell variable gives an empty text, and both fail late and in odd ways.
+    """
+
+    def parse_args(self, context: typer.Context, arguments: list[str]) -> list[str]:
+        if "" in arguments:
+            before = arguments[arguments.index("") - 1] if arguments[0] != "" else "the first argument"
+            raise typer.BadParameter(f"an empty value after {before}: is a shell variable not set?", context)
+        rest = super().parse_args(context, arguments)
+        for parameter in self.get_params(context):
+            values = context.params.get(parameter.name)
+            for value in values if isinstance(values, (list, tuple)) else (values,):
+                if isinstance(value, float) and not math.isfinite(value):
+                    raise typer.BadParameter(f"{value} is not a finite number", context, parameter)
+        return rest
+
+
+class _Command(_Checked, TyperCommand):
+    pass
+
+
+class _Group(_Checked, TyperGroup):
+    pass
+
+
+class Commands(typer.Typer):
+    """A typer app, or a group in it, of commands that check their values (:class:`_Checked`)."""
+
+    def __init__(self, **settings):
+        super().__init__(cls=_Group, rich_markup_mode=None, **settings)
+
+    def command(self, *arguments, **settings):
+        return super().command(*arguments, **{"cls": _Command} | settings)
+
+
+app = Commands(
     help="From a large self-supervised speech model to a small, fast recogniser. Start with: kdkit report",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
 )
 
-bench = typer.Typer(
-    help="Measure speed, as ratios from one run.", no_args_is_help=True, rich_markup_mode=None
-)
+bench = Commands(help="Measure speed, as ratios from one run.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
 
 
 Out = Annotated[Path, typer.Option(help="Folder for what is made.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
-Steps = Annotated[int, typer.Option(min=1, help="Optimiser steps.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everything that is drawn.")]
+Steps = Annotated[int, typer.Option(min=1, max=10**8, help="Optimiser steps.")]
 Rate = Annotated[float, typer.Option("--lr", min=0, help="Highest learning rate.")]
 BatchSeconds = Annotated[float, typer.Option(min=1, help="Seconds of speech in a batch, padding included.")]
 Data = Annotated[
     Path | None, typer.Option(help="Manifest (JSON lines) of your own speech; default: synthetic speech.")
 ]
-Accumulate = Annotated[int, typer.Option(min=1, help="Batches for one step, in every process.")]
+Accumulate = Annotated[int, typer.Option(min=1, max=4096, help="Batches for one step, in every process.")]
 Precision = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16 (GPU).")]
 Board = Annotated[
     bool, typer.Option("--tensorboard", help="Also write TensorBoard curves to OUT/tensorboard.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -34,7 +35,7 @@ def models() -> None:
 @app.command(epilog="Example: kdkit structures --budget 23e6 --like dt-waveform --layers 2,4,8,12")
 def structures(
     budget: Annotated[
-        float | None, typer.Option(min=1, help="Propose structures of at most so many parameters.")
+        float | None, typer.Option(min=1, max=1e11, help="Propose structures of at most so many parameters.")
     ] = None,
     like: Annotated[str, typer.Option(help="Preset that gives what is not proposed.")] = "dt-waveform",
     layers: Annotated[str, typer.Option(help="Depths to propose.")] = "2,4,8,12",
@@ -50,9 +51,17 @@ def structures(
 
     configs = PRESETS
     if budget is not None:
-        configs = propose(int(budget), preset(like), [int(depth) for depth in layers.split(",")])
+        configs = propose(int(budget), preset(like), depths(layers))
     for row in cost_table(configs, seconds, rounds):
         print(row)
+
+
+def depths(text: str) -> list[int]:
+    """ "2,4,8" as [2, 4, 8]; :class:`ConfigError` for anything else."""
+    found = text.replace(" ", "").split(",")
+    if not all(re.fullmatch(r"[1-9]\d{0,2}", depth) for depth in found):
+        raise ConfigError(f"--layers {text}: write numbers of layers from 1 to 999, for instance 2,4,8")
+    return [int(depth) for depth in found]
 
 
 @app.command(

@@ -133,7 +133,10 @@ def transcribe(
     word_score: WordScore = 0.0,
     beam: Beam = 50,
     window: Annotated[
-        float, typer.Option(help="Seconds heard at once; best as long as the training utterances.")
+        float,
+        typer.Option(
+            min=0.1, max=3600, help="Seconds heard at once; best as long as the training utterances."
+        ),
     ] = 6.0,
     precision: Prepared = "fp32",
     jobs: Jobs = None,

@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from kdkit.commands import Seed, app
+from kdkit.commands import Commands, Seed, app
 from kdkit.errors import ConfigError
 from kdkit.profiles import PROFILES, get_profile
 
-report = typer.Typer(rich_markup_mode=None)
+report = Commands()
 app.add_typer(report, name="report")
 
 

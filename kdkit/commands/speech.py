@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -42,5 +43,7 @@ def split_minutes(items: list[str]) -> dict[str, float]:
         try:
             minutes[split] = float(number)
         except ValueError:
-            raise ConfigError(f"--minutes {item}: write SPLIT=MINUTES, for instance train=10") from None
+            minutes[split] = math.nan
+        if not 0 <= minutes[split] < 1e6:
+            raise ConfigError(f"--minutes {item}: write SPLIT=MINUTES, for instance train=10")
     return minutes

@@ -220,7 +220,7 @@ def finetune(
     gain: Annotated[
         float,
         typer.Option(
-            min=0, help="Random gains up to so many dB, up or down: for recordings of other levels."
+            min=0, max=100, help="Random gains up to so many dB, up or down: for recordings of other levels."
         ),
     ] = 0.0,
     batch_seconds: BatchSeconds = 16,

@@ -11,7 +11,7 @@ from sklearn.cluster import MiniBatchKMeans
 from tqdm import tqdm
 
 from kdkit.activations import Frames
-from kdkit.codebook import Codebook
+from kdkit.codebook import Codebook, check_clusters
 from kdkit.probing.jackknife import jackknife_error, plain_interval
 from kdkit.score import ratio_interval
 
@@ -123,6 +123,7 @@ def layer_pnmi(train: Frames, test: Frames, clusters: int = 100, seed: int = 0) 
     scores = []
     layers = zip(train.names, train.features, test.features, strict=True)
     for name, x, test_x in tqdm(layers, total=len(train.names), desc="k-means", leave=False):
+        check_clusters(clusters, len(x))
         kmeans = MiniBatchKMeans(clusters, batch_size=4096, n_init=3, max_iter=50, random_state=seed).fit(x)
         scores.append(cluster_score(name, kmeans.predict(test_x), test))
     return scores
