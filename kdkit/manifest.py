@@ -16,8 +16,10 @@ import bisect
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from kdkit.errors import ManifestError
@@ -76,20 +78,62 @@ def read_manifest(path: str | Path) -> list[Utterance]:
 
 
 def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
-    """Write a manifest atomically: a reader sees the old file or the new one. Audio paths become relative."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = path.parent.resolve()
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    """Write a manifest atomically: a reader sees the old file or the new one. Audio paths become relative.
+
+    Raises ManifestError when the file cannot be written.
+    """
+    write_manifests({Path(path): utterances})
+
+
+def write_manifests(manifests: Mapping[Path, Iterable[Utterance]]) -> None:
+    """:func:`write_manifest` for several that belong together: when one cannot be written, all stay as they were."""
+    partial = {path: path.with_name(f".{path.name}.{os.getpid()}.partial") for path in manifests}
     try:
-        with open(partial, "w", encoding="utf-8") as file:
-            for utterance in utterances:
-                file.write(json.dumps(_as_json(utterance, folder), ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        for path, utterances in manifests.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            folder = path.parent.resolve()
+            with open(partial[path], "w", encoding="utf-8") as file:
+                for utterance in utterances:
+                    file.write(json.dumps(_as_json(utterance, folder), ensure_ascii=False) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        for path in manifests:
+            os.replace(partial[path], path)
+    except OSError as error:
+        raise ManifestError(f"{path}: cannot be written ({error.strerror or error})") from error
+    except UnicodeEncodeError as error:
+        raise ManifestError(
+            f"{path}: not written: {error.object!a:.80} is not Unicode text, so the manifest cannot hold it; rename it"
+        ) from None
     finally:
-        partial.unlink(missing_ok=True)
+        for rest in partial.values():
+            with suppress(OSError):
+                rest.unlink(missing_ok=True)
+
+
+def distinct_names(manifests: Sequence[str | Path]) -> list[str]:
+    """A name for each manifest: its file's without ending, with as many folders before it as tell it from the others.
+
+    Other names, such as "test-clean", stay as they are. Raises ManifestError for one that is given twice.
+    """
+    parts = []
+    for given in manifests:
+        path = Path(given)
+        own = is_manifest(given)
+        parts.append((*path.absolute().parent.parts, path.stem) if own else (str(given),))
+    names = []
+    for i, mine in enumerate(parts):
+        others = parts[:i] + parts[i + 1 :]
+        if mine in others:
+            raise ManifestError(f"{manifests[i]} is given twice")
+        depth = next(n for n in count(1) if all(mine[-n:] != other[-n:] for other in others))
+        names.append("/".join(mine[-depth:]))
+    return names
+
+
+def is_manifest(name: str | Path) -> bool:
+    """Whether a name is that of a manifest's file, rather than of a split of the synthetic speech."""
+    return str(name).endswith(".jsonl") or Path(name).is_file()
 
 
 def frame_phones(utterance: Utterance, num_frames: int) -> list[str]:

@@ -97,11 +97,12 @@ def fsdd_command(
     (strings-train, -dev, -test). The test speaker, theo unless told otherwise, is in no other split.
     """
     from kdkit.corpora.fsdd import fsdd, join_digits, split_digits
-    from kdkit.corpora.publish import intake, publish
+    from kdkit.corpora.publish import check_folder, intake, publish
 
     (taken,) = intake({"digits": fsdd(_root(root, "fsdd"), download)}).values()
     splits = split_digits(taken.utterances, test_speaker or ["theo"])
     digits = {f"digits-{name}": some for name, some in splits.items()}
+    check_folder(out, digits, written=[f"strings-{name}" for name in splits])  # before any audio is written
     strings = {
         f"strings-{name}": join_digits(
             some,
@@ -112,8 +113,7 @@ def fsdd_command(
         )
         for name, some in splits.items()
     }
-    publish(digits, taken.bad, out)
-    publish(strings, taken.bad, out)
+    publish(digits | strings, taken.bad, out)
 
 
 @prepare.command("folder", epilog="Example: kdkit prepare folder recordings --out data/mine")

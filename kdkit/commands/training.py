@@ -248,6 +248,7 @@ def finetune(
         from_scratch,
         spec_augmented,
     )
+    from kdkit.manifest import distinct_names, is_manifest
     from kdkit.teachers import load_teacher
     from kdkit.training import TrainConfig, processes
 
@@ -262,10 +263,10 @@ def finetune(
     watched = speech_of(dev, "dev", None if dev else 2, 2) if dev or data is None else []
     if test is None and data is None and len(budgets) > 1:
         test = ["test-clean"]
-    tests = {}
-    for name in test or []:
-        own = name.endswith(".jsonl") or Path(name).is_file()
-        tests[Path(name).stem if own else name] = speech_of(Path(name) if own else None, name, None, 10)
+    tests = {
+        name: speech_of(Path(given) if is_manifest(given) else None, given, None, 10)
+        for name, given in zip(distinct_names(test or []), test or [], strict=True)
+    }
     named = {"train": speech, "dev": watched} | {f"test {name}": some for name, some in tests.items()}
     notes = check_speakers({name: some for name, some in named.items() if some}, allow_speaker_overlap)
     recipe = TrainConfig(

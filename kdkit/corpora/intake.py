@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,8 +20,14 @@ from tqdm import tqdm
 from kdkit.audio import MIN_SAMPLES, SAMPLE_RATE, read_audio
 from kdkit.errors import AudioError
 from kdkit.manifest import Utterance
+from kdkit.parallel import each
 from kdkit.transcripts import Cleaning
 
+_GROUP = 64  # recordings that a process reads before it answers
+_OPENING, _BYTES_A_SECOND = (
+    0.0003,
+    2e7,
+)  # about how long a file takes to open (seconds) and how fast it is read
 AUDIO = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au")  # what soundfile reads
 
 
@@ -58,14 +63,11 @@ def take_in(
     (:mod:`kdkit.spelling`); ``quick`` believes the headers, so that damage later in a file goes unseen.
     """
     found, result = list(found), Intake()
-    measure = _seconds_by_header if quick else _seconds_by_reading
     ids, files = set(), set()
-    pool = ThreadPoolExecutor(os.cpu_count() or 1)
-    try:
-        checks = pool.map(lambda item: _measured(item, measure), found)
-        for item, (seconds, reason) in tqdm(
-            zip(found, checks, strict=True), title, len(found), unit="file", mininterval=0.5, disable=not progress
-        ):  # fmt: skip
+    checks = _measured(found, quick)
+    with tqdm(total=len(found), desc=title, unit="file", mininterval=0.5, disable=not progress) as bar:
+        for item, (seconds, reason) in zip(found, checks, strict=True):
+            bar.update()
             text = result.cleaning.add(item.text, numbers)
             if not reason and item.text and not text:
                 reason = f"{item.audio}: no word is left of its transcript {item.text!r}"
@@ -79,8 +81,6 @@ def take_in(
             result.utterances.append(
                 Utterance(item.id, item.audio.absolute(), seconds, text, item.speaker, accent=item.accent)
             )
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
     result.utterances = shuffled(result.utterances)
     return result
 
@@ -100,13 +100,38 @@ def audio_files(folder: Path, endings: Sequence[str] = AUDIO) -> list[Path]:
     )
 
 
-def _measured(item: Found, measure) -> tuple[float, str]:
-    if item.trouble:
-        return 0.0, item.trouble
-    try:
-        return measure(item.audio), ""
-    except AudioError as error:
-        return 0.0, str(error)
+def _measured(found: Sequence[Found], quick: bool) -> Iterator[tuple[float, str]]:
+    """(seconds, why it cannot be used) of recordings in their order: on all cores where that is worth their start."""
+    groups = [found[i : i + _GROUP] for i in range(0, len(found), _GROUP)]
+    for answers in each(
+        _measure, [(group, quick) for group in groups], None if _is_much(found, quick) else 1
+    ):
+        yield from answers
+
+
+def _is_much(found: Sequence[Found], quick: bool) -> bool:
+    """Whether reading takes longer than processes take to start: some ten seconds."""
+    total = 0.0
+    for item in found:
+        try:
+            total += _OPENING + (0 if quick else os.stat(item.audio).st_size / _BYTES_A_SECOND)
+        except (OSError, ValueError):
+            continue  # reading it will say what is wrong
+        if total > 10:
+            return True
+    return False
+
+
+def _measure(task: tuple[Sequence[Found], bool]) -> list[tuple[float, str]]:
+    group, quick = task
+    measure = _seconds_by_header if quick else _seconds_by_reading
+    answers = []
+    for item in group:
+        try:
+            answers.append((0.0, item.trouble) if item.trouble else (measure(item.audio), ""))
+        except AudioError as error:
+            answers.append((0.0, str(error)))
+    return answers
 
 
 def _seconds_by_reading(path: Path) -> float:

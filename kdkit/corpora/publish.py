@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from kdkit.corpora.intake import Found, Intake, take_in
-from kdkit.corpora.summary import check_speakers, summarise
-from kdkit.errors import ManifestError
+from kdkit.corpora.summary import check_speakers, kind, summarise
+from kdkit.errors import ConfigError, ManifestError
 from kdkit.files import write_text
-from kdkit.manifest import Utterance, read_manifest, write_manifest
+from kdkit.manifest import Utterance, distinct_names, read_manifest, write_manifests
 
 _SHOWN = 20  # bad files on the screen; all of them are in LEFT_OUT
 LEFT_OUT = "left-out.txt"
@@ -44,21 +44,56 @@ def publish(
     out: str | Path,
     allow_overlap: bool = False,
 ) -> dict[str, Path]:
-    """Writes OUT/SPLIT.jsonl for each split, all bad files with reasons to OUT/left-out.txt, and prints a summary.
+    """Writes OUT/SPLIT.jsonl for each split, all of them or none; all bad files with reasons to OUT/left-out.txt.
 
-    Raises ConfigError, before anything is written, when a test split shares speakers with another one
-    (:func:`kdkit.corpora.summary.check_speakers`).
+    Prints a summary of each. Raises ConfigError, before anything is written, when a test split shares speakers with
+    another one (:func:`kdkit.corpora.summary.check_speakers`), also with one that is in OUT from before
+    (:func:`check_folder`).
     """
     out = Path(out)
     notes = check_speakers(splits, allow_overlap)
+    check_folder(out, splits, allow_overlap=allow_overlap)
     paths = {name: out / f"{name}.jsonl" for name in splits}
+    write_manifests({paths[name]: utterances for name, utterances in splits.items()})
     for name, utterances in splits.items():
-        write_manifest(paths[name], utterances)
         print(f"{paths[name]}: {summarise(utterances)}")
     for note in notes:
         print(f"note: {note}")
     report(bad, out / LEFT_OUT)
     return paths
+
+
+def check_folder(
+    out: str | Path,
+    splits: Mapping[str, Sequence[Utterance]],
+    written: Collection[str] = (),
+    allow_overlap: bool = False,
+) -> None:
+    """Refuses a folder with manifests from before that do not go with new ``splits``: they would be used together.
+
+    Those that are written anew (``splits``, and other names in ``written``) do not matter. Raises ConfigError for one
+    that shares recordings with a split of another kind (train, dev, test), or speakers if one of the two is a test set.
+    """
+    for path in sorted(Path(out).glob("*.jsonl")):
+        if path.stem in splits or path.stem in written:
+            continue
+        try:
+            old = read_manifest(path)
+        except ManifestError:
+            continue  # nobody can use it either
+        for name, new in splits.items():
+            if kind(name) == kind(path.stem):
+                continue
+            shared = {f"recording {u.audio}" for u in old} & {f"recording {u.audio.resolve()}" for u in new}
+            if "test" in (kind(name), kind(path.stem)) and not allow_overlap:
+                shared |= {f"speaker {u.speaker}" for u in old if u.speaker} & {
+                    f"speaker {u.speaker}" for u in new
+                }
+            if shared:
+                raise ConfigError(
+                    f"{path} is there from before, and does not go with the new split {name!r} ({min(shared)} is in "
+                    "both): delete it, or choose another --out"
+                )
 
 
 def report(bad: Sequence[tuple[str, str]], path: Path | None = None) -> None:
@@ -80,9 +115,9 @@ def check_manifests(paths: Sequence[str | Path], quick: bool = False, allow_over
     Wrong are files that cannot be read and durations that are more than 0.05 s off. Raises as :func:`publish`.
     """
     splits, good = {}, True
-    for path in map(Path, paths):
+    for path, name in zip(map(Path, paths), distinct_names(paths), strict=True):
         utterances = read_manifest(path)
-        splits[path.stem] = utterances
+        splits[name] = utterances
         taken = take_in(
             [Found(u.id, u.audio, speaker=u.speaker) for u in utterances], f"reading {path.name}", quick=quick
         )

@@ -111,15 +111,16 @@ def check_speakers(splits: Mapping[str, Sequence[Utterance]], allow_overlap: boo
             notes.append(
                 f"{name}: the speakers of {unknown} utterances are unknown, so nobody can say if splits share any"
             )
-    names = sorted(splits, key=_is_test)
+    tests = {name for name in splits if kind(name) == "test"}
+    names = sorted(splits, key=lambda name: name in tests)
     for i, first in enumerate(names):
         for second in names[i + 1 :]:
             both = sorted(speakers[first] & speakers[second])
-            if not both or _is_test(first) or not (_is_test(second) or "dev" in first + second):
+            if not both or first in tests or not (second in tests or "dev" in first + second):
                 continue
             shown = ", ".join(both[:5]) + (" ..." if len(both) > 5 else "")
             told = f"{len(both)} speaker{'s' if len(both) > 1 else ''} of {second} also in {first}: {shown}"
-            if _is_test(second) and not allow_overlap:
+            if second in tests and not allow_overlap:
                 raise ConfigError(
                     f"{told}. A test on voices heard in training says little about new ones: split by speaker, or "
                     "allow it with --allow-speaker-overlap"
@@ -175,5 +176,6 @@ def split_by_speaker(
     return {name: [u for u in utterances if u.id in ids] for name, ids in kept.items()}  # in their order
 
 
-def _is_test(name: str) -> bool:
-    return "test" in name.lower()
+def kind(name: str) -> str:
+    """What a split is for, by its name: "test", "dev" or "train"."""
+    return next((kind for kind in ("test", "dev") if kind in name.lower()), "train")
