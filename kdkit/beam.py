@@ -30,6 +30,7 @@ from kdkit.text import BLANK, VOCABULARY, decode, encode
 
 BOUNDARY = VOCABULARY.index("|")
 _IMPOSSIBLE = -1e4  # log-probability
+_WIDEST, _LONGEST = 1_000_000, 1000  # beam; letters of a word
 NEEDS_FLASHLIGHT = (
     "beam search needs the package flashlight-text (Python 3.10 to 3.12): pip install 'kdkit[decoding]', or "
     "pip install flashlight-text==0.0.7; greedy decoding works without it"
@@ -60,8 +61,15 @@ class BeamSearch:
     def __post_init__(self):
         if self.beam < 1 or self.threshold <= 0:
             raise ConfigError(f"beam {self.beam} and threshold {self.threshold} must be more than 0")
+        if self.beam > _WIDEST:
+            raise ConfigError(f"beam {self.beam}: at most {_WIDEST:,} hypotheses can be kept")
         if self.words is not None and not self.words:
             raise ConfigError("the lexicon has no word; leave it out to allow any spelling")
+        longest = max(self.words or (), key=len, default="")
+        if len(longest) > _LONGEST:  # flashlight goes down the trie by recursion, and ends the process
+            raise ConfigError(
+                f"the lexicon has a word of {len(longest):,} letters ({longest[:30]}...): is it a list of words?"
+            )
 
     def __call__(self, logits: Tensor, frames: Tensor) -> list[str]:
         check(logits, frames)
@@ -155,10 +163,19 @@ def _search(settings: BeamSearch, stamp: object):
         ):  # torchaudio would number the LM's letters by the alphabet, the search by the vocabulary
             letters = Path(folder, "letters.txt")
             letters.write_text("\n".join((*VOCABULARY, UNKNOWN)) + "\n")
-            return build(lexicon=None, lm_dict=str(letters) if settings.lm else None, **options)
+            return _built(build, lexicon=None, lm_dict=str(letters) if settings.lm else None, **options)
         lexicon = Path(folder, "lexicon.txt")
         lexicon.write_text("".join(f"{word} {_spelling(word)}\n" for word in settings.words))
-        return build(lexicon=str(lexicon), word_score=settings.word_score, **options)
+        return _built(build, lexicon=str(lexicon), word_score=settings.word_score, **options)
+
+
+def _built(build, **options):
+    try:
+        return build(**options)
+    except (RuntimeError, ValueError) as error:  # KenLM's, over several lines
+        raise ConfigError(
+            f"{options['lm'] or 'the lexicon'}: the search cannot be built: {str(error).splitlines()[-1]}"
+        ) from error
 
 
 def _spelling(word: str) -> str:

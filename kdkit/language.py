@@ -50,6 +50,8 @@ def _lines(path: Path) -> Iterator[str]:
         yield from (utterance.text for utterance in read_manifest(path))
         return
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("it is a folder or a pipe, not a file")
         with open(path, encoding="utf-8-sig") as file:  # by lines: such texts may be large
             yield from file
     except FileNotFoundError:

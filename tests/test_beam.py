@@ -121,6 +121,10 @@ def test_a_language_model_made_anew_is_read_anew(tmp_path):
 
 
 def test_settings_that_do_not_fit_are_explained(models, tmp_path):
+    with pytest.raises(ConfigError, match=r"100,000 letters \(a{30}\.\.\.\)"):
+        BeamSearch(("the", "a" * 100_000))
+    with pytest.raises(ConfigError, match="at most 1,000,000"):
+        BeamSearch(beam=10**30)
     with pytest.raises(ConfigError, match="leave the lexicon out"):
         with_language_model(models / "letters.arpa", ["the"])
     estimate(SENTENCES, 1).write(tmp_path / "one.arpa")

@@ -1,6 +1,8 @@
 """n-gram models: probabilities of every history sum to 1, counts worked by hand, KenLM agrees with every score."""
 
+import os
 import random
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -110,12 +112,48 @@ def test_bad_files_and_texts_are_explained(tmp_path):
     with pytest.raises(TextError, match=rf"lm.arpa:{line}: not a line of 2-grams"):
         read_arpa(path)
     path.write_text("a novel")
-    with pytest.raises(TextError, match="not a whole ARPA file"):
+    with pytest.raises(TextError, match="not an ARPA file"):
+        read_arpa(path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(TextError, match="it is no file"):
         read_arpa(path)
     with pytest.raises(TextError, match="not a single word"):
         estimate([[], []], 2)
     with pytest.raises(ConfigError, match="order"):
         estimate(SENTENCES, 0)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("ngram 1=", "ngram 1=-", "'ngram 1=COUNT' is needed"),
+        ("ngram 1=", "ngram 1=1", "the head of the file promises 1"),
+        ("ngram 2=", "ngram 3=", "'ngram 2=COUNT' is needed"),
+        ("\\2-grams:", "\\x-grams:", "the sections of an ARPA file are"),
+        ("\\2-grams:", "\\\u00b2-grams:", "the sections of an ARPA file are"),
+        ("\\1-grams:", "\\2-grams:", "the sections of an ARPA file are"),
+        ("\\data\\", "", "its first line is not"),
+        ("\\data\\", "\ufeff\\data\\", "its first line is not"),
+        ("ngram 1=", "ngrams 1=", "'ngram 1=COUNT' is needed"),
+        ("\t</s>", "\t<unk>", "comes a second time"),
+        ("\t</s>", "\t</t>", "lack <unk> or </s>"),
+        ("-99\t<s>", "nan\t<s>", "not a line of 1-grams"),
+        ("-99\t<s>", "0.5\t<s>", "not a line of 1-grams"),
+        ("-99\t<s>", "-99 <s>", "not a line of 1-grams"),
+        ("\n\\1-grams:", "\nngram 3=0\n\\1-grams:", "promises n-grams up to 3"),
+    ],
+)
+def test_what_ends_kenlm_is_seen_before(tmp_path, old, new, said):
+    """KenLM ends the process, or says something that helps nobody, at most of these."""
+    path = tmp_path / "lm.arpa"
+    estimate(SENTENCES[:5], 2).write(path)
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(TextError, match=re.escape(said)) as error:
+        read_arpa(path)
+    assert str(error.value).startswith(str(path)) and "\n" not in str(error.value)
 
 
 # ------------------------------------------------------------------------------------------------------------ text
@@ -142,6 +180,9 @@ def test_sentences_of_text_and_of_a_manifest(tmp_path):
     assert list(sentences_of([tmp_path / "m.jsonl"], "letter")) == [[*"one", "|", *"dog"]]
     with pytest.raises(TextError, match="no such text file"):
         list(sentences_of([tmp_path / "none.txt"]))
+    os.mkfifo(tmp_path / "pipe.txt")
+    with pytest.raises(TextError, match="not a file"):
+        list(sentences_of([tmp_path / "pipe.txt"]))
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(TextError, match="UTF-8"):
         list(sentences_of([tmp_path / "bytes.txt"]))
