@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _BATCHES_PER_BUCKET = 8  # more shuffle better, fewer pad less
 _PREFETCH = 3  # batches read ahead
-_GRAIN = 3200  # samples; widths are whole multiples, because a CPU sets up its convolutions anew for every new shape
+GRAIN = 3200  # samples; widths are whole multiples, because a CPU sets up its convolutions anew for every new shape
 
 
 @dataclass
@@ -233,7 +233,7 @@ class Batches:
             utterances.append(utterance)
         if not waves:
             return Batch(torch.zeros(0, 0), torch.zeros(0, dtype=torch.int64), [])
-        batch = collate(waves, utterances, _GRAIN)
+        batch = collate(waves, utterances, GRAIN)
         if self._targets is not None:
             batch.targets = self._targets.read(utterances, int(num_frames(batch.waves.shape[1])))
         return batch.pinned() if torch.cuda.is_available() else batch

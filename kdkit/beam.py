@@ -26,9 +26,8 @@ from torch import Tensor
 from kdkit.decode import check
 from kdkit.errors import ConfigError
 from kdkit.ngram import UNKNOWN, read_arpa
-from kdkit.text import BLANK, VOCABULARY, decode, encode
+from kdkit.text import BLANK, BOUNDARY, VOCABULARY, decode, encode
 
-BOUNDARY = VOCABULARY.index("|")
 _IMPOSSIBLE = -1e4  # log-probability
 _WIDEST, _LONGEST = 1_000_000, 1000  # beam; letters of a word
 NEEDS_FLASHLIGHT = (

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdkit.augment import AUGMENTED, AugmentConfig, augment, perturb_speed
-from kdkit.batches import Batches
 from kdkit.checkpoints import filled, load_checkpoint, save_checkpoint
 from kdkit.decode import greedy
+from kdkit.emissions import WINDOW, decode_all, emissions, kept_window
 from kdkit.errors import ConfigError, TextError, TrainingError
 from kdkit.frontends import num_frames
 from kdkit.manifest import Utterance
@@ -42,7 +42,8 @@ class CTCModel(nn.Module):
     """A speech model and a linear CTC head.
 
     ``forward(waves (B, S), lengths (B,))`` gives logits (B, T, vocabulary) and true frame counts (B,). With
-    ``head_only`` no gradient goes below the head.
+    ``head_only`` no gradient goes below the head. ``window``: seconds that it hears at once when it transcribes
+    (:func:`kdkit.emissions.window_of`).
 
     A new head finds blank as likely as all characters together, about what CTC's alignments say as long as nothing is
     known (a blank has room between any two characters). Without that bias some character is ahead in every frame by
@@ -57,6 +58,7 @@ class CTCModel(nn.Module):
         with torch.no_grad():
             self.head.bias[BLANK] = math.log(len(VOCABULARY) - 1)
         self.mask_embedding = nn.Parameter(torch.zeros(model.config.dim))
+        self.window = WINDOW
 
     def forward(
         self, waves: Tensor, lengths: Tensor, mask: MaskConfig | None = None, head_only: bool = False
@@ -79,18 +81,11 @@ class CTCModel(nn.Module):
             features = features.masked_fill(hidden[:, None], 0.0)
         return features
 
-    @torch.inference_mode()
     def transcribe(self, utterances: list[Utterance], seconds_per_batch: float = 60) -> dict[str, str]:
-        """Greedy transcripts by utterance id, in length-sorted batches."""
-        self.eval()
-        device = next(self.parameters()).device
-        texts = {}
-        for batch in Batches(utterances, seconds_per_batch).epoch():
-            batch = batch.to(device)
-            logits, frames = self(batch.waves, batch.lengths)
-            for utterance, text in zip(batch.utterances, greedy(logits, frames), strict=True):
-                texts[utterance.id] = text
-        return texts
+        """Greedy transcripts by utterance id; files that cannot be read are left out with a warning."""
+        found = emissions(self, utterances, seconds_per_batch)
+        texts = decode_all(greedy, found.log_probs)
+        return {utterance.id: text for utterance, text in zip(found.utterances, texts, strict=True)}
 
 
 class CTCTask(nn.Module):
@@ -261,6 +256,7 @@ def save_recogniser(path: Path, recogniser: CTCModel, meta: dict, pack=None) -> 
     """Writes model and CTC head to one file; ``pack`` may shrink the tensors (``checkpoints.half``)."""
     tensors = recogniser.state_dict()
     meta = meta | {"model": recogniser.model.config.to_dict(), "vocabulary": list(VOCABULARY)}
+    meta |= {"window": recogniser.window}
     save_checkpoint(path, pack(tensors) if pack else tensors, meta)
 
 
@@ -268,4 +264,6 @@ def load_recogniser(path: Path) -> tuple[CTCModel, dict]:
     """What :func:`save_recogniser` wrote, in eval mode, and its description."""
     tensors, meta = load_checkpoint(path)
     config = ModelConfig.of_checkpoint(meta, path)
-    return filled(lambda: CTCModel(SpeechModel(config)), tensors, path), meta
+    recogniser = filled(lambda: CTCModel(SpeechModel(config)), tensors, path)
+    recogniser.window = kept_window(meta, path)
+    return recogniser, meta

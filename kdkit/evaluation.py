@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kdkit.breakdown import speaker_interval
-from kdkit.decode import greedy
-from kdkit.emissions import Decoder, Emissions, Network, decode_all, emissions
+from kdkit.decode import Decoder, greedy
+from kdkit.emissions import Emissions, Network, decode_all, emissions
 from kdkit.manifest import Utterance
 from kdkit.score import Score, score
 

@@ -15,6 +15,7 @@ from kdkit.augment import AUGMENTED, AugmentConfig
 from kdkit.batches import Batches
 from kdkit.corpora.synthetic import subset
 from kdkit.ctc import CTCModel, CTCTask, MaskConfig, save_recogniser, trainable
+from kdkit.emissions import window_for
 from kdkit.errors import ConfigError, TextError
 from kdkit.fbank import fbank_statistics
 from kdkit.files import write_text
@@ -71,6 +72,7 @@ def fine_tune(
     speech, dev = trainable(list(speech)), with_text(dev, "dev")
     torch.manual_seed(recipe.seed)  # the head
     recogniser = CTCModel(model)
+    recogniser.window = window_for(speech)
     task = CTCTask(recogniser, config.mask, config.augmenting, config.freeze, config.speeds)
     selection = None
     if dev:

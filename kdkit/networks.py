@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from kdkit.checkpoints import load_into
 from kdkit.ctc import CTCModel, load_recogniser
-from kdkit.emissions import Network
+from kdkit.emissions import Network, kept_window
 from kdkit.errors import CheckpointError, ConfigError, KdkitError
 from kdkit.inference import optimised
 from kdkit.models import ModelConfig, SpeechModel
@@ -91,6 +91,7 @@ def load_pt(path: Path) -> CTCModel:
             f"{path}: no recogniser ({error}): 'tensors' and 'meta' with the model's settings are needed"
         ) from error
     recogniser = CTCModel(SpeechModel(config))
+    recogniser.window = kept_window(kept["meta"], path)
     load_into(recogniser, tensors, path)
     return recogniser.eval()
 
@@ -128,7 +129,9 @@ class OnnxNetwork:
                 f"{path}: inputs {sorted(inputs)} and outputs {sorted(outputs)} are not those of a recogniser "
                 f"({sorted(INPUTS)}, {sorted(OUTPUTS)}); write it with kdkit export --to onnx"
             )
-        vocabulary = json.loads(self.session.get_modelmeta().custom_metadata_map.get("vocabulary", "null"))
+        told = self.session.get_modelmeta().custom_metadata_map
+        self.window = kept_window({"window": json.loads(told["window"])} if "window" in told else {}, path)
+        vocabulary = json.loads(told.get("vocabulary", "null"))
         if vocabulary != list(VOCABULARY):
             raise CheckpointError(
                 f"{path}: its vocabulary is {vocabulary}, not kdkit.text.VOCABULARY; write it with kdkit export"

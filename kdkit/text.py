@@ -8,6 +8,7 @@ from kdkit.errors import TextError
 
 VOCABULARY = ("-", "|", *"etaonihsrdlumwcfgypbvk'xjqz")  # blank, word boundary, letters by frequency
 BLANK = 0
+BOUNDARY = VOCABULARY.index("|")
 _INDEX = {symbol: i for i, symbol in enumerate(VOCABULARY)}
 
 

@@ -5,8 +5,9 @@
     recogniser(samples, 44_100)                         # an array and its rate
     recogniser.transcribe("speech.mp3").words           # (Word("the", 0.31, 0.38, 0.97), ...)
 
-A file goes through the network in overlapping windows (:func:`kdkit.stream.windows`). Its emissions are cut in
-the middle of pauses, each stretch is decoded and aligned, and then forgotten: memory does not grow with the file.
+A file goes through the network in overlapping windows (:func:`kdkit.emissions.hear`). Its emissions are cut in
+the middle of pauses (:func:`kdkit.decode.stretch`), each stretch is decoded and aligned, and then forgotten: memory
+does not grow with the file. ``kdkit evaluate`` goes the same way, so it scores the text that this gives.
 """
 
 from __future__ import annotations
@@ -21,22 +22,18 @@ import torch
 import torchaudio.functional as AF
 from torch import Tensor, nn
 
-from kdkit.audio import MIN_SAMPLES, SAMPLE_RATE
-from kdkit.decode import greedy
-from kdkit.emissions import Decoder, Network
+from kdkit.audio import SAMPLE_RATE
+from kdkit.decode import Decoder, decode_stretches, greedy, stretch
+from kdkit.emissions import Network, hear, window_of
 from kdkit.errors import AudioError, ConfigError
 from kdkit.frontends import HOP
 from kdkit.networks import ready_network
 from kdkit.parallel import cores, each
 from kdkit.stream import Window, blocks_of_array, blocks_of_file, windows
-from kdkit.text import BLANK, VOCABULARY, encode
+from kdkit.text import BLANK, BOUNDARY, VOCABULARY, encode
 from kdkit.training import best_device
 
-WINDOW, MARGIN = 6.0, 1.0  # seconds
-PAUSE = 15  # frames, 0.3 s: so many blanks in a row are a pause, and a pause ends a word
-LONGEST = 1500  # frames, 30 s: without a pause a stretch ends at a word boundary
 _BATCH = 60.0  # seconds of windows that go through the network together
-BOUNDARY = VOCABULARY.index("|")
 
 
 @dataclass(frozen=True)
@@ -73,20 +70,21 @@ class Transcript:
 class Recogniser:
     """A network and a decoder.
 
-    ``window`` and ``margin`` in seconds, see :func:`kdkit.stream.windows`. A window as long as the training utterances
-    is best: the kit's own are some 3 s long, and hear less well in longer ones; a model of LibriSpeech likes 20 s.
+    ``window`` and ``margin`` in seconds, see :func:`kdkit.emissions.window_of`: by default the network's own, which is
+    as long as the utterances that it was fine-tuned on.
     """
 
     def __init__(
-        self, network: Network, decoder: Decoder = greedy, window: float = WINDOW, margin: float = MARGIN
+        self,
+        network: Network,
+        decoder: Decoder = greedy,
+        window: float | None = None,
+        margin: float | None = None,
     ):
         self.network, self.decoder = network, decoder
-        self.window, self.margin = (round(value * SAMPLE_RATE / HOP) * HOP for value in (window, margin))
-        list(windows([], self.window, self.margin))  # refuses settings that do not fit
-        self.device = torch.device("cpu")
+        self.window, self.margin = window_of(network, window, margin)
         if isinstance(network, nn.Module):
             network.eval()
-            self.device = next(network.parameters()).device
 
     @classmethod
     def load(
@@ -143,25 +141,12 @@ class Recogniser:
         yield from self._hear(waiting)
 
     def _hear(self, batch: list[tuple[_Listener, Window | None]]) -> Iterator[Transcript]:
-        rows = iter(self._emissions([window.wave for _, window in batch if window]))
+        rows = iter(hear(self.network, [window for _, window in batch if window]))
         for listener, window in batch:
             if window is not None:
-                listener.hear(next(rows)[window.first : window.stop], window)
+                listener.hear(next(rows), window)
             if window is None or window.last:
                 yield listener.finish()
-
-    def _emissions(self, waves: list[np.ndarray]) -> list[Tensor]:
-        """Log-probabilities (frames, symbols) on the CPU; a wave too short for a frame has none."""
-        if not waves:
-            return []
-        lengths = torch.tensor([len(wave) for wave in waves])
-        padded = torch.zeros(len(waves), max(MIN_SAMPLES, int(lengths.max())))
-        for row, wave in zip(padded, waves, strict=True):
-            row[: len(wave)] = torch.from_numpy(wave)
-        logits, frames = self.network(padded.to(self.device), lengths.clamp_min(MIN_SAMPLES).to(self.device))
-        frames = torch.where(lengths < MIN_SAMPLES, 0, frames.cpu())
-        log_probs = logits.float().log_softmax(-1).cpu()
-        return [row[:n] for row, n in zip(log_probs, frames.tolist(), strict=True)]
 
 
 class _Listener:
@@ -188,33 +173,10 @@ class _Listener:
         return Transcript(self.name, text, round(self.samples / SAMPLE_RATE, 3), tuple(self.words))
 
     def _decode(self, stop: int) -> None:
-        log_probs = self.waiting[:stop]
-        if stop:
-            (text,) = self.decoder(log_probs[None], torch.tensor([stop]))
+        for log_probs, text in decode_stretches(self.decoder, self.waiting[:stop]):
             self.words += align(log_probs, text, self.start)
-        self.waiting, self.start = self.waiting[stop:].clone(), self.start + stop
-
-
-def stretch(log_probs: Tensor) -> int | None:
-    """Frames up to the middle of the first pause that lies wholly within (T, V) and has speech before it.
-
-    Without one: None, or, beyond ``LONGEST`` frames, those up to the last word boundary (all of them if there is none).
-    """
-    silent = log_probs.argmax(-1) == BLANK
-    run, spoken = 0, False
-    for t, quiet in enumerate(silent.tolist()):
-        if quiet:
-            run += 1
-            continue
-        if spoken and run >= PAUSE:
-            return t - run // 2
-        run, spoken = 0, True
-    if len(log_probs) < LONGEST:
-        return None
-    if not spoken:
-        return len(log_probs)
-    boundaries = torch.nonzero(log_probs.argmax(-1) == BOUNDARY).flatten()
-    return int(boundaries[-1]) if len(boundaries) and boundaries[-1] > 0 else len(log_probs)
+            self.start += len(log_probs)
+        self.waiting = self.waiting[stop:].clone()
 
 
 def align(log_probs: Tensor, text: str, start: int = 0) -> list[Word]:
@@ -254,8 +216,7 @@ class Settings:
 
     model: str
     decoder: Decoder = greedy
-    window: float = WINDOW
-    margin: float = MARGIN
+    window: float | None = None
     precision: str = "fp32"
 
 
@@ -281,9 +242,7 @@ def _transcribe(task: tuple[Settings, list[str]]) -> list[Transcript]:
 
 @lru_cache(maxsize=1)
 def _recogniser(settings: Settings) -> Recogniser:
-    return Recogniser.load(
-        settings.model, settings.decoder, settings.precision, window=settings.window, margin=settings.margin
-    )
+    return Recogniser.load(settings.model, settings.decoder, settings.precision, window=settings.window)
 
 
 def _size(path: str | Path) -> int:

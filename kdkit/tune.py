@@ -10,6 +10,7 @@ import torch
 from tqdm import tqdm
 
 from kdkit.beam import BeamSearch, reweighted
+from kdkit.decode import text_of
 from kdkit.emissions import Emissions
 from kdkit.errors import ConfigError
 from kdkit.parallel import each
@@ -80,6 +81,6 @@ def tune(
 
 def _trial(task: tuple[BeamSearch, list, list[str]]) -> Trial:
     search, rows, references = task
-    texts = [search(torch.from_numpy(row)[None], torch.tensor([len(row)]))[0] for row in rows]
+    texts = [text_of(search, torch.from_numpy(row)) for row in rows]
     result = score(references, texts)
     return Trial(search.lm_weight, search.word_score, result.wer, result.cer)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdkit.decode import blank_fraction, collapse, greedy
+from kdkit.decode import LONGEST, PAUSE, blank_fraction, collapse, decode_stretches, greedy, stretch, text_of
 from kdkit.errors import ConfigError
 from kdkit.text import BLANK, VOCABULARY, encode
 
@@ -73,3 +73,49 @@ def test_wrong_shapes_are_explained():
         greedy(logits_of("abc"), torch.tensor([4]))
     with pytest.raises(ConfigError, match="do not fit"):
         greedy(logits_of("abc"), torch.tensor([3, 3]))
+
+
+# ---------------------------------------------------------------------------------------------------------- stretches
+
+
+def heard(symbols: str) -> torch.Tensor:
+    return logits_of(symbols)[0] if symbols else torch.zeros(0, len(VOCABULARY))
+
+
+def test_stretches_end_in_the_middle_of_a_pause():
+    pause = "-" * 31
+    assert stretch(heard("ab")) is None
+    assert stretch(heard(f"ab{pause}")) is None  # it may go on
+    assert stretch(heard(f"ab{pause}c")) == 2 + 31 - 15
+    assert stretch(heard(f"{pause}ab")) is None  # nothing was said before it
+    assert stretch(heard("ab" + "-" * PAUSE + "c")) == 2 + PAUSE - PAUSE // 2
+    assert stretch(heard("ab" + "-" * (PAUSE - 1) + "c")) is None
+    endless = heard("a-b-|-" * (LONGEST // 6 + 1))
+    assert stretch(endless[: LONGEST - 1]) is None
+    cut = stretch(endless)
+    assert cut == stretch(endless[:LONGEST]) and endless[cut].argmax() == VOCABULARY.index("|")
+    assert stretch(heard("-" * (LONGEST + 40))) == LONGEST
+    assert stretch(heard("a-b-" * LONGEST)) == LONGEST
+
+
+def test_a_pause_ends_a_word_and_a_short_silence_does_not():
+    short, long = "-" * (PAUSE - 1), "-" * PAUSE
+    assert text_of(greedy, heard(f"gar{short}age")) == "garage"  # ended a word when 15 blanks were a pause
+    assert text_of(greedy, heard(f"one{long}two|{long}{long}|to-o")) == "one two too"
+    assert text_of(greedy, heard("")) == text_of(greedy, heard(long * 3)) == ""
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.tuples(st.sampled_from("ab|"), st.integers(1, 60)), max_size=60), st.integers(1, 700))
+def test_stretches_are_the_whole_however_much_of_it_is_there(pieces, block):
+    path = "".join(symbol + "-" * blanks for symbol, blanks in pieces)
+    frames = heard(path)
+    whole = [len(part) for part, _ in decode_stretches(greedy, frames)]
+    assert sum(whole) == len(frames)
+    found, start = [], 0
+    for end in range(block, len(frames) + block, block):  # as a file is heard, window by window
+        while (cut := stretch(frames[start:end])) is not None:
+            found.append(cut)
+            start += cut
+    rest = len(frames) - start
+    assert found + [rest] * bool(rest) == whole

@@ -11,6 +11,7 @@ from kdkit.errors import ConfigError
 from kdkit.export import onnx as to_onnx
 from kdkit.export.huggingface import export_huggingface
 from kdkit.models import ModelConfig, SpeechModel
+from kdkit.networks import OnnxNetwork
 from kdkit.text import VOCABULARY
 
 SMALL = ModelConfig(
@@ -26,6 +27,7 @@ def recogniser(**settings) -> CTCModel:
 @pytest.mark.parametrize("settings", [{"front_end": "fbank"}, {}, {"front_end": "fbank", "pre_norm": True}])
 def test_onnx_gives_the_logits_of_pytorch_at_every_length(tmp_path, settings):
     model, path = recogniser(**settings), tmp_path / "recogniser.onnx"
+    model.window = 12.5
     assert to_onnx.export_onnx(model, path) == path
     differences = to_onnx.check_onnx(path, model)
     assert set(differences) == {0, *to_onnx.LENGTHS} and max(differences.values()) < 1e-3
@@ -34,6 +36,7 @@ def test_onnx_gives_the_logits_of_pytorch_at_every_length(tmp_path, settings):
     known = session.get_modelmeta().custom_metadata_map
     assert json.loads(known["vocabulary"]) == list(VOCABULARY)
     assert ModelConfig.from_dict(json.loads(known["config"])) == model.model.config
+    assert OnnxNetwork(path).window == 12.5
 
 
 def test_int8_is_smaller_and_near(tmp_path):

@@ -30,6 +30,15 @@ Prepared = Annotated[
         help="fp32, bf16 (for a GPU, or a processor with AMX or AVX-512 bf16) or int8 (for processors).",
     ),
 ]
+WindowLength = Annotated[
+    float | None,
+    typer.Option(
+        "--window",
+        min=0.1,
+        max=3600,
+        help="Seconds heard at once; default: as long as the utterances that it was fine-tuned on, 6 if not known.",
+    ),
+]
 Jobs = Annotated[int | None, typer.Option(min=1, help="Processes; default: one for every core.")]
 
 
@@ -54,6 +63,7 @@ def evaluate(
         Path | None, typer.Option(help="Write a page to read and hear the errors on (HTML).")
     ] = None,
     examples: Annotated[int, typer.Option(min=0, help="Transcripts to show.")] = 5,
+    window: WindowLength = None,
     precision: Prepared = "fp32",
     jobs: Jobs = None,
 ) -> None:
@@ -78,8 +88,8 @@ def evaluate(
     if not utterances:
         raise TextError(f"{name}: not one utterance has a text, so there is no error rate")
     if lm and lm_weight is None:
-        search = _tuned(search, network, data, dev, jobs)
-    found = emissions(network, utterances)
+        search = _tuned(search, network, data, dev, window, jobs)
+    found = emissions(network, utterances, window=window)
     plain = evaluate(network, found)
     shown = plain if search is None else evaluate(network, found, search, jobs)
     for utterance, text in list(zip(found.utterances, shown.score.hypotheses, strict=True))[:examples]:
@@ -132,12 +142,7 @@ def transcribe(
     lm_weight: LmWeight = None,
     word_score: WordScore = 0.0,
     beam: Beam = 50,
-    window: Annotated[
-        float,
-        typer.Option(
-            min=0.1, max=3600, help="Seconds heard at once; best as long as the training utterances."
-        ),
-    ] = 6.0,
+    window: WindowLength = None,
     precision: Prepared = "fp32",
     jobs: Jobs = None,
 ) -> None:
@@ -150,13 +155,13 @@ def transcribe(
 
     from kdkit.decode import greedy
     from kdkit.files import write_text
-    from kdkit.transcribe import MARGIN, Settings, transcribe_all
+    from kdkit.transcribe import Settings, transcribe_all
 
     if format not in ("text", "json"):
         raise ConfigError(f"--format {format}: choose text or json")
     files = _audio_files(audio)
     decoder = _search(lm, lexicon, lm_weight, word_score, beam) or greedy
-    settings = Settings(recogniser, decoder, window, min(MARGIN, window / 6), precision)
+    settings = Settings(recogniser, decoder, window, precision)
     lines, bad = [], 0
     with tqdm(total=len(files), desc="transcribing", unit="file") as bar:
         for transcript in transcribe_all(settings, files, jobs):
@@ -214,7 +219,7 @@ def _search(lm: Path | None, lexicon: Path | None, lm_weight: float | None, word
     return with_language_model(lm, words, lm_weight=1.0 if lm_weight is None else lm_weight, **weights)
 
 
-def _tuned(search, network, data: Path | None, dev: Path | None, jobs: int | None):
+def _tuned(search, network, data: Path | None, dev: Path | None, window: float | None, jobs: int | None):
     from kdkit.emissions import emissions
     from kdkit.transcripts import scorable
     from kdkit.tune import tune
@@ -224,6 +229,6 @@ def _tuned(search, network, data: Path | None, dev: Path | None, jobs: int | Non
     speech, notes = scorable(speech_of(dev, "dev", None, 5), "dev")
     for note in notes:
         print(f"note: {note}")
-    tuned = tune(search, emissions(network, speech), jobs=jobs)
+    tuned = tune(search, emissions(network, speech, window=window), jobs=jobs)
     print(f"chosen on dev: {tuned}")
     return tuned.search

@@ -70,6 +70,7 @@ def export_onnx(recogniser: CTCModel, path: Path) -> Path:
             verbose=False,
         )
     program.model.metadata_props["vocabulary"] = json.dumps(list(VOCABULARY))
+    program.model.metadata_props["window"] = json.dumps(recogniser.window)
     program.model.metadata_props["config"] = json.dumps(recogniser.model.config.to_dict())
     write_atomically(Path(path), lambda temporary: program.save(str(temporary)))
     return Path(path)

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -16,7 +15,7 @@ from kdkit.beam import BeamSearch
 from kdkit.breakdown import EQUAL
 from kdkit.breakdown import align as align_words
 from kdkit.decode import greedy
-from kdkit.emissions import Emissions, Network, emissions
+from kdkit.emissions import Emissions, Network, decode_all, emissions
 from kdkit.manifest import Utterance
 from kdkit.score import Score, score
 from kdkit.text import BLANK, VOCABULARY
@@ -55,8 +54,7 @@ class CTCViewer(Panel):
 
     def _hear(self, network: Network) -> tuple[Emissions, Score]:
         found = emissions(network, self.speech)
-        texts = [greedy(row[None], torch.tensor([len(row)]))[0] for row in found.log_probs]
-        return found, score(found.references, texts)
+        return found, score(found.references, decode_all(greedy, found.log_probs))
 
     def heard(self) -> tuple[Emissions, Score]:
         """Emissions and greedy score of the chosen recogniser on all utterances."""
