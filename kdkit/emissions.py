@@ -53,7 +53,7 @@ def window_of(network: Network, window: float | None = None, margin: float | Non
 
 
 def kept_window(meta: Mapping, path: str | Path) -> float:
-    """The window in seconds that a recogniser's file names, 6 if none; :class:`CheckpointError` for one that cannot be."""
+    """The window in seconds that a recogniser's file names, else 6. Raises :class:`CheckpointError`."""
     try:
         return number(meta.get("window", WINDOW), "window", 1, 3600)
     except ConfigError as error:

@@ -278,7 +278,7 @@ def test_a_recogniser_hears_as_much_at_once_as_it_was_trained_on(tmp_path):
     for wrong in (0, -3, "6", None, float("nan"), True):
         network.window = wrong
         save_recogniser(tmp_path / "r.safetensors", network, {})
-        with pytest.raises(CheckpointError, match="r.safetensors: window is .* a number from 1 to 3600"):
+        with pytest.raises(CheckpointError, match=r"r\.safetensors: window is .* a number from 1"):
             Recogniser.load(tmp_path / "r.safetensors")
     network.window = 6.0
     spoken = [Utterance("a", tmp_path / "a.wav", seconds, "a") for seconds in (2.0, 17.3)]
@@ -292,7 +292,8 @@ def test_a_recogniser_hears_as_much_at_once_as_it_was_trained_on(tmp_path):
 # ----------------------------------------------------------------------------------------------------- many files
 
 
-def test_many_files_in_shared_batches_are_heard_as_alone(recogniser, speech, tmp_path):
+def test_many_files_in_shared_batches_are_heard_as_alone(recogniser, speech, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "")  # no ffmpeg
     paths = [path for path, _ in speech]
     (tmp_path / "bad.wav").write_bytes(b"not audio")
     mixed = [*paths[:3], tmp_path / "bad.wav", *paths[3:], tmp_path / "gone.wav"]
