@@ -18,9 +18,10 @@ from kdkit.audio import read_audio
 from kdkit.cli import app
 from kdkit.corpora import fsdd, librispeech
 from kdkit.corpora.intake import Found, shuffled, take_in
-from kdkit.corpora.own import read_folder, read_table
+from kdkit.corpora.own import read_folder
 from kdkit.corpora.summary import check_speakers, split_by_speaker, summarise
 from kdkit.corpora.synthetic import build_synthetic, subset
+from kdkit.corpora.tables import read_table
 from kdkit.errors import ConfigError, DownloadError, ManifestError
 from kdkit.files import cache_folder
 from kdkit.lowresource import load_findings

@@ -29,7 +29,10 @@ Quick = Annotated[
     bool, typer.Option("--quick", help="Read only the headers of audio files, not all of them.")
 ]
 Numbers = Annotated[
-    bool, typer.Option("--spell-numbers", help="Spell numbers out in transcripts: 42 as forty two.")
+    bool,
+    typer.Option(
+        "--spell-numbers", help="Spell numbers and signs out: 42 as forty two, $5 as five dollars, & as and."
+    ),
 ]
 Overlap = Annotated[
     bool, typer.Option("--allow-speaker-overlap", help="Accept test voices that are heard in training.")
@@ -133,15 +136,18 @@ def folder_command(
     """A folder of your own: audio files with text files beside them.
 
     Folders called train, dev and test in it are splits; without them, whole speakers are held out. A speaker is a
-    folder, or what --speaker-pattern finds.
+    folder, or what --speaker-pattern finds. The trees of LibriSpeech and TIMIT are known.
     """
-    from kdkit.corpora.own import read_folder
+    from kdkit.corpora.own import read_folder, speaker_note
     from kdkit.corpora.publish import as_splits, intake, publish
 
     found = read_folder(folder, speaker_pattern)
     taken = intake(found, spell_numbers, quick)
     splits, bad = _divided(taken, dev, test, allow_speaker_overlap) if "" in found else as_splits(taken)
     publish(splits, bad, out, allow_speaker_overlap)
+    note = speaker_note(found) if speaker_pattern is None else ""
+    if note:
+        print(f"note: {note}")
 
 
 @prepare.command(
@@ -167,6 +173,11 @@ def table_command(
     speaker_column: Annotated[
         str | None, typer.Option(help="The same for the speaker; known: client_id ...")
     ] = None,
+    start_column: Annotated[
+        str | None,
+        typer.Option(help="Where a row is a piece of its file: seconds of its start; known: start ..."),
+    ] = None,
+    end_column: Annotated[str | None, typer.Option(help="The same for its end; known: end ...")] = None,
     dev: DevShare = 0.1,
     test: TestShare = 0.1,
     spell_numbers: Numbers = False,
@@ -175,21 +186,27 @@ def table_command(
 ) -> None:
     """Tables with columns for audio, text and speaker; Common Voice's are known.
 
-    Several tables, or a column "split", give the splits; of a single one, whole speakers are held out.
+    Several tables, or a column "split", give the splits; of a single one, whole speakers are held out. Rows with a
+    start and an end are pieces of their files: they are cut out and written to OUT/audio.
     """
-    from kdkit.corpora.own import read_table
+    from kdkit.corpora.pieces import cut_out
     from kdkit.corpora.publish import as_splits, intake, publish
+    from kdkit.corpora.tables import read_table
 
     columns = {"audio": audio_column, "text": text_column, "speaker": speaker_column}
+    columns |= {"start": start_column, "end": end_column}
     found: dict[str, list] = {}
     for table in tables:
         for name, rows in read_table(table, audio_folder, columns).items():
             if name in found:
                 raise ConfigError(f"{table}: a second source for split {name!r}; give every split one table")
             found[name] = rows
-    taken = intake(found, spell_numbers, quick)
-    splits, bad = _divided(taken, dev, test, allow_speaker_overlap) if len(found) == 1 else as_splits(taken)
-    publish(splits, bad, out, allow_speaker_overlap)
+    with cut_out(found, out / "audio") as whole:
+        taken = intake(whole, spell_numbers, quick)
+        splits, bad = (
+            _divided(taken, dev, test, allow_speaker_overlap) if len(found) == 1 else as_splits(taken)
+        )
+        publish(splits, bad, out, allow_speaker_overlap)
 
 
 @prepare.command("check", epilog="Example: kdkit prepare check data/mine/train.jsonl data/mine/test.jsonl")

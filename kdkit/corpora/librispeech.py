@@ -90,7 +90,7 @@ def read_books(folder: Path) -> list[Found]:
     for audio in audio_files(folder, (".flac",)):
         chapter, speaker = audio.parent, audio.stem.partition("-")[0]
         if chapter not in chapters:
-            chapters[chapter] = _transcripts(chapter)
+            chapters[chapter] = transcripts(chapter)
         text = chapters[chapter].get(audio.stem, "")
         trouble = "" if text else f"{audio}: no line for it in a .trans.txt beside it that can be read"
         found.append(Found(audio.stem, audio, text, speaker, trouble=trouble))
@@ -99,10 +99,11 @@ def read_books(folder: Path) -> list[Found]:
     return found
 
 
-def _transcripts(chapter: Path) -> dict[str, str]:
+def transcripts(chapter: Path) -> dict[str, str]:
+    """The lines of a chapter's .trans.txt by the id that each begins with; bytes that are no text become \ufffd."""
     texts = {}
     for path in sorted(chapter.glob("*.trans.txt")):
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines():
             name, _, text = line.strip().partition(" ")
             texts[name] = text.strip()
     return texts

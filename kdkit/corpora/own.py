@@ -1,39 +1,25 @@
-"""Speech of one's own: a folder of recordings with a text file beside each, or a table with columns.
+"""Speech of one's own: a folder of recordings with a text file beside each. For tables: :mod:`kdkit.corpora.tables`.
 
-A folder:   anna/001.wav  anna/001.txt  ben/001.flac  ben/001.txt     the speaker is the folder's name
-or          train/anna/001.wav ...  test/carl/001.wav ...             folders called train, dev, test are splits
-A table:    CSV or TSV with a header; columns for the audio, its text and, better, its speaker. Common Voice's layout is
-            one: train.tsv, dev.tsv and test.tsv with client_id, path and sentence, the recordings in clips/.
+anna/001.wav  anna/001.txt  ben/001.flac  ben/001.txt              the speaker is the folder's name
+train/anna/001.wav ...  test/carl/001.wav ...                      folders called train, dev, test are splits
+dev-clean/84/121123/84-121123-0000.flac with 84-121123.trans.txt   LibriSpeech: its subsets are splits
+TRAIN/DR1/FCJF0/SA1.WAV with SA1.TXT and SA1.PHN                   TIMIT: the speaker is the last folder
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kdkit.corpora.intake import Found, audio_files
+from kdkit.corpora.librispeech import SUBSETS, transcripts
 from kdkit.errors import ConfigError, ManifestError
+from kdkit.files import read_text
 
 SPLIT_FOLDERS = {"train": "train", "dev": "dev", "valid": "dev", "validation": "dev", "test": "test"}
-COLUMNS = {  # what such columns are called by those who publish tables, in the order they are looked for
-    "audio": (
-        "path",
-        "audio",
-        "file",
-        "filename",
-        "file_name",
-        "wav",
-        "audio_path",
-        "audio_filepath",
-        "audio_file",
-    ),
-    "text": ("sentence", "text", "transcript", "transcription", "normalized_text"),
-    "speaker": ("client_id", "speaker", "speaker_id", "spk", "spk_id"),
-    "accent": ("accents", "accent"),
-    "split": ("split", "set", "subset"),
-}
+SPLIT_FOLDERS |= {name: name for name in SUBSETS}
+_SAMPLES = re.compile(r"\d+\s+\d+\s+")  # TIMIT: first and last sample, before the text
 
 
 def read_folder(folder: str | Path, speaker_pattern: str | None = None) -> dict[str, list[Found]]:
@@ -41,21 +27,31 @@ def read_folder(folder: str | Path, speaker_pattern: str | None = None) -> dict[
 
     The transcript is the text file of the same name; without one there is none. The speaker is the name of the
     first folder below the split, or what the first group of ``speaker_pattern`` finds in the path below it
-    ("([a-z]+)_" in "anna_001.wav").
+    ("([a-z]+)_" in "anna_001.wav"). LibriSpeech's and TIMIT's trees have their own places for both, and their subsets
+    are splits. :func:`speaker_note` says when folders may be no speakers.
 
     Raises ManifestError for a folder without recordings, ConfigError for a pattern that is none.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise ManifestError(f"{folder}: no such folder; check the path")
+    for name in ("LibriSpeech", "TIMIT"):  # the folder that holds the corpus
+        folder = folder / name if (folder / name).is_dir() else folder
     pattern = _pattern(speaker_pattern)
     splits: dict[str, list[Found]] = {}
+    lines: dict[Path, dict[str, str]] = {}
     for audio in audio_files(folder):
         parts = audio.relative_to(folder).parts
         split = SPLIT_FOLDERS.get(parts[0].lower(), "") if len(parts) > 1 else ""
         below = parts[1:] if split else parts
-        speaker = below[0] if len(below) > 1 else ""
-        text, trouble = _text_beside(audio)
+        corpus = _corpus(audio, lines)
+        text, trouble = (lines[audio.parent][audio.stem], "") if corpus == "LibriSpeech" else _text(audio)
+        if corpus == "TIMIT":
+            text = _SAMPLES.sub("", text, count=1)
+        if corpus:
+            speaker = audio.stem.partition("-")[0] if corpus == "LibriSpeech" else audio.parent.name
+        else:
+            speaker = below[0] if len(below) > 1 else ""
         if pattern is not None:
             match = pattern.search("/".join(below))
             speaker = match[1] if match else ""
@@ -72,79 +68,49 @@ def read_folder(folder: str | Path, speaker_pattern: str | None = None) -> dict[
     return splits
 
 
-def read_table(
-    path: str | Path, audio_folder: str | Path | None = None, columns: dict[str, str] | None = None
-) -> dict[str, list[Found]]:
-    """Rows of a table by split: by its column "split" if it has one, else all under the file's name without ending.
-
-    ``columns`` names those for "audio", "text", "speaker", "accent" and "split" where :data:`COLUMNS` does not know
-    them. Audio is looked for in ``audio_folder`` (default: clips/ beside the table if there is one, else the
-    table's folder). Fields of a .tsv are taken as they are, those of a .csv (comma or semicolon) may be quoted.
-
-    Raises ManifestError for a file that is missing, not text, or has no column for the audio.
-    """
-    path = Path(path)
-    header, rows = _rows(path)
-    names = {field: _column(header, field, columns or {}, path) for field in COLUMNS}
-    clips = path.parent / "clips"
-    folder = Path(audio_folder) if audio_folder else clips if clips.is_dir() else path.parent
-    splits: dict[str, list[Found]] = {}
-    for number, row in rows:
-        value = {field: (row.get(name) or "").strip() if name else "" for field, name in names.items()}
-        trouble = (
-            "" if value["audio"] else f"{path}:{number}: column {names['audio']!r} is empty: no audio file"
-        )
-        splits.setdefault(value["split"] or path.stem, []).append(
-            Found(
-                value["audio"],
-                folder / value["audio"],
-                value["text"],
-                value["speaker"],
-                value["accent"],
-                trouble,
-            )
-        )
-    return splits
+def speaker_note(splits: Mapping[str, Sequence[Found]]) -> str:
+    """Says that folders within the speakers' folders were passed over, for then they may be no speakers; "" if none."""
+    lines: dict[Path, dict[str, str]] = {}
+    deep = [
+        item
+        for split, found in splits.items()
+        for item in found
+        if len(Path(item.id).parts) > (3 if split else 2) and not _corpus(item.audio, lines)
+    ]
+    if not deep:
+        return ""
+    return (
+        f"{len({item.speaker for item in deep})} folders, such as {deep[0].speaker!r}, are taken for speakers and have "
+        f"folders in them ({deep[0].id}): if those are the speakers, use --speaker-pattern"
+    )
 
 
-def _rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """(names of the columns, [(line, row), ...])"""
+def _corpus(audio: Path, lines: dict[Path, dict[str, str]]) -> str:
+    """Whose tree a recording lies in, by the files beside it: "LibriSpeech", "TIMIT" or ""."""
+    if audio.parent not in lines:
+        lines[audio.parent] = transcripts(audio.parent)
+    if audio.stem in lines[audio.parent]:
+        return "LibriSpeech"
+    return "TIMIT" if _beside(audio, ".phn") else ""
+
+
+def _text(audio: Path) -> tuple[str, str]:
+    """(text, trouble)"""
+    path = _beside(audio, ".txt")
+    if path is None:
+        return "", ""
+    if not path.is_file():
+        return "", f"{path}: no ordinary file"
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise ManifestError(f"{path}: no such table; check the path") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ManifestError(f"{path}: cannot be read as UTF-8 text ({error}); save it as UTF-8") from error
-    first = text.partition("\n")[0]
-    if path.suffix.lower() in (".tsv", ".tab") or "\t" in first:
-        form = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
-    else:
-        form = {"delimiter": ";" if first.count(";") > first.count(",") else ","}
-    reader = csv.DictReader(io.StringIO(text, newline=""), **form)
-    try:
-        rows = [(reader.line_num, row) for row in reader]
-    except csv.Error as error:
-        raise ManifestError(f"{path}:{reader.line_num}: not a table ({error})") from error
-    if not rows:
-        raise ManifestError(f"{path}: no rows below the header")
-    return [name for name in reader.fieldnames or () if name], rows
+        return read_text(path, ManifestError), ""
+    except ManifestError as error:
+        return "", str(error)
 
 
-def _column(header: list[str], field: str, wanted: dict[str, str], path: Path) -> str | None:
-    if wanted.get(field):
-        if wanted[field] not in header:
-            raise ManifestError(f"{path}: no column {wanted[field]!r}; there are {', '.join(header)}")
-        return wanted[field]
-    by_name = {name.strip().lower(): name for name in header}
-    for name in COLUMNS[field]:
-        if name in by_name:
-            return by_name[name]
-    if field in ("audio", "text"):
-        raise ManifestError(
-            f"{path}: no column for the {field} ({', '.join(COLUMNS[field])}); there are {', '.join(header)}: name it "
-            f"with --{field}-column"
-        )
-    return None
+def _beside(audio: Path, ending: str) -> Path | None:
+    """The file of the same name with another ending, in either case."""
+    places = (audio.with_suffix(ending), audio.with_suffix(ending.upper()))
+    return next((path for path in places if path.exists()), None)
 
 
 def _pattern(text: str | None) -> re.Pattern | None:
@@ -157,14 +123,3 @@ def _pattern(text: str | None) -> re.Pattern | None:
     if not pattern.groups:
         raise ConfigError(f"--speaker-pattern {text}: put the speaker in brackets, for instance ([a-z]+)_")
     return pattern
-
-
-def _text_beside(audio: Path) -> tuple[str, str]:
-    """(text, trouble)"""
-    path = audio.with_suffix(".txt")
-    try:
-        return path.read_text(encoding="utf-8-sig"), ""
-    except FileNotFoundError:
-        return "", ""
-    except (OSError, UnicodeDecodeError) as error:
-        return "", f"{path}: cannot be read as UTF-8 text ({error}); save it as UTF-8"
