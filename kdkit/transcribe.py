@@ -22,14 +22,14 @@ import torch
 import torchaudio.functional as AF
 from torch import Tensor, nn
 
-from kdkit.audio import SAMPLE_RATE
+from kdkit.audio import SAMPLE_RATE, blocks_of_file
 from kdkit.decode import Decoder, decode_stretches, greedy, stretch
 from kdkit.emissions import Network, hear, window_of
 from kdkit.errors import AudioError, ConfigError
 from kdkit.frontends import HOP
 from kdkit.networks import ready_network
 from kdkit.parallel import cores, each
-from kdkit.stream import Window, blocks_of_array, blocks_of_file, windows
+from kdkit.stream import Window, blocks_of_array, windows
 from kdkit.text import BLANK, BOUNDARY, VOCABULARY, encode
 from kdkit.training import best_device
 

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import struct
 import subprocess
 import sys
 import tracemalloc
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import kdkit
-from kdkit.audio import read_audio, write_audio
+from kdkit.audio import blocks_of_file, read_audio, write_audio
 from kdkit.beam import BeamSearch
 from kdkit.cli import app
 from kdkit.corpora import synthetic
@@ -29,7 +30,7 @@ from kdkit.manifest import Utterance
 from kdkit.models import ModelConfig, SpeechModel
 from kdkit.networks import load_network
 from kdkit.score import score
-from kdkit.stream import blocks_of_file, windows
+from kdkit.stream import windows
 from kdkit.text import VOCABULARY
 from kdkit.transcribe import Recogniser, Settings, align, transcribe_all
 from kdkit.widgets import CTCViewer
@@ -328,7 +329,8 @@ def test_what_libsndfile_cannot_read_goes_through_ffmpeg(recogniser, speech, tmp
     path, _ = speech[0]
     (tmp_path / "x.m4a").write_bytes(b"some other format")
     wave = soundfile.read(path, dtype="float32")[0]
-    (tmp_path / "raw").write_bytes(wave.astype("<f4").tobytes())
+    header = b".snd" + struct.pack(">5I", 24, 0xFFFFFFFF, 6, 16_000, 1)  # au, as it is asked for
+    (tmp_path / "raw").write_bytes(header + wave.astype(">f4").tobytes())
     tool = tmp_path / "ffmpeg"
     tool.write_text(f"#!/bin/sh\ncat {tmp_path / 'raw'}\n")
     tool.chmod(0o755)

@@ -186,14 +186,14 @@ def transcribe(
 
 def _audio_files(places: list[Path]) -> list[Path]:
     """Files as they are, folders as the audio files within, sorted; each once."""
-    from kdkit.stream import SUFFIXES
+    from kdkit.audio import ENDINGS
 
     found: dict[Path, None] = {}
     for place in places:
         if place.is_dir():
-            inside = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            inside = sorted(p for p in place.rglob("*") if p.suffix.lower() in ENDINGS and p.is_file())
             if not inside:
-                raise ConfigError(f"{place}: no audio file in this folder ({', '.join(sorted(SUFFIXES))})")
+                raise ConfigError(f"{place}: no audio file in this folder ({', '.join(sorted(ENDINGS))})")
             found |= dict.fromkeys(inside)
         else:
             found[place] = None  # if it is missing, that is reported with the others

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import soundfile
 from tqdm import tqdm
 
-from kdkit.audio import MIN_SAMPLES, SAMPLE_RATE, read_audio
+from kdkit.audio import ENDINGS, seconds_of
 from kdkit.errors import AudioError
 from kdkit.manifest import Utterance
 from kdkit.parallel import each
@@ -28,7 +27,6 @@ _OPENING, _BYTES_A_SECOND = (
     0.0003,
     2e7,
 )  # about how long a file takes to open (seconds) and how fast it is read
-AUDIO = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au")  # what soundfile reads
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,8 @@ def take_in(
     Bad are: audio that :func:`kdkit.audio.read_audio` refuses (missing, empty, truncated, not audio, not finite,
     shorter than 25 ms), an id or file that was there before, and a transcript without a word in it. Characters outside
     the vocabulary are no reason (:func:`kdkit.corpora.summary.summarise` counts them). ``numbers`` spells numbers out
-    (:mod:`kdkit.spelling`); ``quick`` believes the headers, so that damage later in a file goes unseen.
+    (:mod:`kdkit.spelling`); ``quick`` believes headers where they promise a length, so that damage
+    later in a file goes unseen.
     """
     found, result = list(found), Intake()
     ids, files = set(), set()
@@ -90,7 +89,7 @@ def shuffled(utterances: Sequence[Utterance]) -> list[Utterance]:
     return sorted(utterances, key=lambda u: (hashlib.sha256(u.id.encode()).digest(), u.id))
 
 
-def audio_files(folder: Path, endings: Sequence[str] = AUDIO) -> list[Path]:
+def audio_files(folder: Path, endings: Collection[str] = ENDINGS) -> list[Path]:
     """All audio files below a folder, sorted; hidden ones (.name) are not looked at."""
     return sorted(
         path
@@ -124,27 +123,10 @@ def _is_much(found: Sequence[Found], quick: bool) -> bool:
 
 def _measure(task: tuple[Sequence[Found], bool]) -> list[tuple[float, str]]:
     group, quick = task
-    measure = _seconds_by_header if quick else _seconds_by_reading
     answers = []
     for item in group:
         try:
-            answers.append((0.0, item.trouble) if item.trouble else (measure(item.audio), ""))
+            answers.append((0.0, item.trouble) if item.trouble else (seconds_of(item.audio, quick), ""))
         except AudioError as error:
             answers.append((0.0, str(error)))
     return answers
-
-
-def _seconds_by_reading(path: Path) -> float:
-    return len(read_audio(path)) / SAMPLE_RATE
-
-
-def _seconds_by_header(path: Path) -> float:
-    if not path.is_file():
-        raise AudioError(f"{path}: no such audio file")
-    try:
-        seconds = float(soundfile.info(str(path)).duration)
-    except (soundfile.SoundFileError, RuntimeError) as error:
-        raise AudioError(f"{path}: not an audio file that can be read: {error}") from error
-    if seconds * SAMPLE_RATE < MIN_SAMPLES:
-        raise AudioError(f"{path}: shorter than 25 ms, the length of one frame")
-    return seconds
