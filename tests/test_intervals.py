@@ -40,6 +40,17 @@ def true_cka() -> float:
     return float(np.square(MIX_X.T @ MIX_Y).sum() / (own[0] * own[1]))
 
 
+def test_unknown_speakers_are_not_one_speaker():
+    ids, owners = np.tile([0, 1, 2, 0], 20), np.repeat(np.arange(20), 4)
+    voices = np.where(owners < 8, "anna", np.where(owners < 16, "ben", ""))
+    all_of_them = frames_of([np.zeros((80, 2))], owners, voices)
+    known = frames_of([np.zeros((64, 2))], owners[:64], voices[:64])
+    found, expected = cluster_score("x", ids, all_of_them), cluster_score("x", ids[:64], known)
+    assert (found.speaker_nmi, found.speaker_interval) == (expected.speaker_nmi, expected.speaker_interval)
+    nobody = cluster_score("x", ids, frames_of([np.zeros((80, 2))], owners, np.full(80, "")))
+    assert np.isnan([nobody.speaker_nmi, *nobody.speaker_interval]).all()
+
+
 # --- CKA ----------------------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ from kdkit.errors import ConfigError
 from kdkit.frontends import num_frames
 from kdkit.manifest import Utterance
 from kdkit.text import encode, frames_needed
-from kdkit.transcripts import clean, outside
+from kdkit.transcripts import Cleaning, outside
 
 LONG = 35.0  # seconds: LibriSpeech's longest training utterances are about as long
 
@@ -32,6 +32,7 @@ class Summary:
     left_out: int  # utterances with such a character: fine-tuning leaves them out
     too_long: int  # utterances of more than LONG seconds
     too_fast: tuple[str, ...]  # ids whose text needs more frames than there are: CTC cannot learn from them
+    tags: str = ""  # which tags the texts have, in words: none in what prepare wrote
 
     def __str__(self) -> str:
         size = f"{self.hours:.2f} h" if self.hours >= 1 else f"{60 * self.hours:.1f} min"
@@ -54,6 +55,8 @@ class Summary:
                 f"  characters outside the alphabet (a to z, apostrophe, space): {shown}{more}; "
                 f"fine-tuning leaves these {self.left_out} utterances out"
             )
+        if self.tags:
+            lines.append(f"  {self.tags}")
         if self.too_long:
             lines.append(
                 f"  {self.too_long} utterances are longer than {LONG:.0f} s: attention over them takes much time and "
@@ -72,14 +75,11 @@ def summarise(utterances: Sequence[Utterance]) -> Summary:
     if not utterances:
         raise ConfigError("no utterances to summarise: every file was bad, or none was found")
     by_length = sorted((u.duration, u.id) for u in utterances)
-    unknown, words, left_out, too_fast = Counter(), Counter(), 0, []
+    cleaning, words, too_fast = Cleaning(), Counter(), []
     for utterance in utterances:
-        text = clean(utterance.text)
+        text = cleaning.add(utterance.text)
         words.update(text.split())
-        strange = outside(text)
-        unknown.update(strange)
-        left_out += bool(strange)
-        if not strange and frames_needed(encode(text)) > num_frames(round(utterance.duration * 16_000)):
+        if not outside(text) and frames_needed(encode(text)) > num_frames(round(utterance.duration * 16_000)):
             too_fast.append(utterance.id)
     return Summary(
         utterances=len(utterances),
@@ -89,11 +89,12 @@ def summarise(utterances: Sequence[Utterance]) -> Summary:
         longest=by_length[-1],
         words=words.total(),
         different_words=len(words),
-        without_text=sum(not u.text for u in utterances),
-        outside=dict(unknown.most_common()),
-        left_out=left_out,
+        without_text=cleaning.empty,
+        outside=dict(cleaning.outside.most_common()),
+        left_out=cleaning.left_out,
         too_long=sum(u.duration > LONG for u in utterances),
         too_fast=tuple(too_fast),
+        tags=cleaning.tags,
     )
 
 

@@ -87,7 +87,11 @@ class ClusterScore:
 def cluster_score(name: str, ids: Sequence, frames: Frames) -> ClusterScore:
     """Ids of ``frames`` against their phones and speakers."""
     phones = _left_out(ids, frames.phones, frames.utterances, (_pnmi, _phone_purity, _cluster_purity))
-    [speakers] = _left_out(ids, frames.speakers, frames.utterances, (_pnmi,))
+    known = np.asarray(frames.speakers) != ""  # frames of unknown speakers are not of one speaker
+    speakers = (float("nan"), _NO_INTERVAL)
+    if known.any():
+        parts = (np.asarray(values)[known] for values in (ids, frames.speakers, frames.utterances))
+        [speakers] = _left_out(*parts, (_pnmi,))
     values, intervals = zip(*phones, speakers, strict=True)
     return ClusterScore(name, *values, *intervals)
 
