@@ -37,8 +37,11 @@ def read_text(path: Path, error: type[KdkitError], missing: str = "no such file;
 
     Raises ``error``, naming the file, when it is not there (``missing`` says what to do) or not UTF-8.
     """
+    path = Path(path)
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
+        if path.exists() and not path.is_file():  # a pipe that nobody writes to would wait for ever
+            raise OSError("it is a folder or a pipe, not a file")
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise error(f"{path}: {missing}") from None
     except UnicodeDecodeError as problem:

@@ -8,32 +8,36 @@ from pathlib import Path
 from kdkit.errors import ConfigError, TextError
 from kdkit.manifest import read_manifest
 from kdkit.text import VOCABULARY
-from kdkit.transcripts import UNKNOWN, clean, outside
+from kdkit.transcripts import UNKNOWN, Cleaning, clean, outside
 
 UNITS = ("word", "letter")
 BOUNDARY = VOCABULARY[1]
 
 
-def sentences_of(paths: Iterable[str | Path], unit: str = "word") -> Iterator[list[str]]:
+def sentences_of(
+    paths: Iterable[str | Path], unit: str = "word", cleaning: Cleaning | None = None
+) -> Iterator[list[str]]:
     """Sentences of text files (a line each) and of manifests (``.jsonl``: their transcripts), as lists of units.
 
+    ``cleaning`` counts what the kit's rule for text dropped on the way.
     Raises :class:`TextError` for a file that is missing or not UTF-8, :class:`ConfigError` for another unit.
     """
     if unit not in UNITS:
         raise ConfigError(f"unit is {unit!r}: choose one of {', '.join(UNITS)}")
     for path in map(Path, paths):
         for line in _lines(path):
-            words = words_of(line)
+            words = words_of(line, cleaning)
             if words:
                 yield words if unit == "word" else letters_of(words)
 
 
-def words_of(line: str) -> list[str]:
+def words_of(line: str, cleaning: Cleaning | None = None) -> list[str]:
     """The words of a line by the kit's rule for text (:mod:`kdkit.transcripts`).
 
     A word with a digit, a sign or a letter outside a to z cannot be written with the vocabulary: it becomes ``<unk>``.
     """
-    return [UNKNOWN if outside(word) else word for word in clean(line).split()]
+    text = clean(line) if cleaning is None else cleaning.add(line)
+    return [UNKNOWN if outside(word) else word for word in text.split()]
 
 
 def letters_of(words: Sequence[str]) -> list[str]:

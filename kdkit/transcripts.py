@@ -110,13 +110,20 @@ class Cleaning:
         """Which tags and signs were dropped, in words; "" for none."""
         if not self.dropped:
             return ""
-        return f"{self.dropped.total()} tags and signs dropped from transcripts: {counts(self.dropped)}"
+        return (
+            f"{some(self.dropped.total(), 'tag or sign', 'tags and signs')} dropped: {counts(self.dropped)}"
+        )
 
 
 def counts(counter: Counter[str], most: int = 12) -> str:
     """ "'7' 12 times, '&' once" of the most frequent."""
     shown = ", ".join(f"{c!r} {'once' if n == 1 else f'{n} times'}" for c, n in counter.most_common(most))
     return shown + (f" and {len(counter) - most} more" if len(counter) > most else "")
+
+
+def some(count: int, one: str, many: str = "") -> str:
+    """ "1 text", "2 texts"."""
+    return f"{count} {one if count == 1 else many or one + 's'}"
 
 
 def scorable(
@@ -130,18 +137,20 @@ def scorable(
     kept = [replace(u, text=text) for u in utterances if (text := cleaning.add(u.text))]
     notes = []
     if cleaning.empty:
-        notes.append(f"{name}: {cleaning.empty} of {cleaning.texts} utterances have no text and are left out")
+        notes.append(
+            f"{name}: {cleaning.empty} of {some(cleaning.texts, 'utterance')} left out, for want of a text"
+        )
     if cleaning.changed - cleaning.empty > 0:
         notes.append(
-            f"{name}: {cleaning.changed} of {cleaning.texts} texts were cleaned as kdkit prepare does (punctuation, "
+            f"{name}: {cleaning.changed} of {some(cleaning.texts, 'text')} cleaned as kdkit prepare does (punctuation, "
             "accents, tags)"
         )
     if cleaning.tags:
         notes.append(f"{name}: {cleaning.tags}")
     if cleaning.left_out:
         notes.append(
-            f"{name}: {cleaning.left_out} texts have characters outside the alphabet ({counts(cleaning.outside)}): "
-            "words with them count as errors, whatever is heard; kdkit prepare --spell-numbers spells numbers out"
+            f"{name}: {some(cleaning.left_out, 'text')} with characters outside the alphabet ({counts(cleaning.outside)}): "
+            "words that hold them count as errors, whatever is heard; kdkit prepare --spell-numbers spells numbers out"
         )
     return kept, notes
 

@@ -172,3 +172,10 @@ def test_frame_phones_uses_the_centre_of_the_frame():
     utterance = Utterance("a", Path("a.wav"), 1.0, phones=((0.0, ""), (0.0125, "a"), (0.0326, "b")))
     # centres at 12.5, 32.5 and 52.5 ms
     assert frame_phones(utterance, 3) == ["a", "a", "b"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_a_pipe_is_no_manifest(tmp_path):
+    os.mkfifo(tmp_path / "m.jsonl")
+    with pytest.raises(ManifestError, match="pipe"):
+        read_manifest(tmp_path / "m.jsonl")

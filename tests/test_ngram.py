@@ -13,6 +13,7 @@ from kdkit.errors import ConfigError, TextError
 from kdkit.language import letters_of, sentences_of, words_of
 from kdkit.manifest import Utterance, write_manifest
 from kdkit.ngram import END, FALLBACK, START, UNKNOWN, adjusted_counts, discounts_of, estimate, read_arpa
+from kdkit.transcripts import Cleaning
 
 SENTENCES = [sentence(random.Random(i)).split() for i in range(400)]
 TEXTS = st.lists(st.lists(st.sampled_from("abcd"), max_size=6), min_size=1, max_size=8).filter(any)
@@ -165,6 +166,12 @@ def test_words_of_a_line():
     assert words_of("'quoted' o'clock snake_case ...") == ["quoted", "o'clock", "snake", "case"]
     assert words_of("''' - 99") == [UNKNOWN]
     assert words_of("3.5 for AT&amp;T <unk> [laughter]") == [UNKNOWN, "for", UNKNOWN, UNKNOWN]
+
+
+def test_what_is_dropped_is_counted():
+    cleaning = Cleaning()
+    assert words_of("yes <COMMA> [noise] café", cleaning) == ["yes", "cafe"]
+    assert cleaning.dropped == {"<comma>": 1, "[noise]": 1}
 
 
 def test_letters_with_boundaries():

@@ -243,7 +243,7 @@ def test_what_was_dropped_and_what_cannot_be_written_is_said(tmp_path):
     out = tmp_path / "out"
     said = kdkit("prepare", "table", path, "--out", out, "--dev", 0, "--test", 0)
     assert {u.text for u in read_manifest(out / "train.jsonl")} == {"at&t yes", "plain"}
-    assert "2 tags and signs dropped from transcripts: '<comma>' once, '[laughter]' once" in said
+    assert "2 tags and signs dropped: '<comma>' once, '[laughter]' once" in said
     assert "'&' in 1" in said and "leaves these 1 utterances out" in said
     kdkit("prepare", "table", path, "--out", out, "--dev", 0, "--test", 0, "--spell-numbers")
     assert {u.text for u in read_manifest(out / "train.jsonl")} == {"at and t yes", "plain"}

@@ -159,10 +159,10 @@ def test_many_texts_are_counted():
         cleaning.add(text)
     assert (cleaning.texts, cleaning.empty, cleaning.changed, cleaning.left_out) == (4, 1, 3, 2)
     assert cleaning.outside == {"&": 2, "7": 1} and cleaning.dropped == {"[noise]": 2}
-    assert cleaning.tags == "2 tags and signs dropped from transcripts: '[noise]' 2 times"
+    assert cleaning.tags == "2 tags and signs dropped: '[noise]' 2 times"
 
 
-@pytest.mark.filterwarnings("ignore:1 tags")
+@pytest.mark.filterwarnings("ignore:1 tag")
 def test_the_same_words_everywhere():
     text = "“The café”, it’s &quot;well-known&quot; <COMMA> Zoë!"
     words = ["the", "cafe", "it's", "well", "known", "zoe"]
@@ -176,10 +176,10 @@ def test_the_same_words_everywhere():
 def test_utterances_without_text_are_not_scored():
     kept, notes = scorable([utterance("a", "A word"), utterance("b", ""), utterance("c", "[noise]")], "mine")
     assert [(u.id, u.text) for u in kept] == [("a", "a word")]
-    assert notes[0] == "mine: 2 of 3 utterances have no text and are left out"
+    assert notes[0] == "mine: 2 of 3 utterances left out, for want of a text"
     assert "'[noise]' once" in notes[-1]
     kept, notes = scorable([utterance("a", "Room 7, café"), utterance("b", "plain")], "mine")
-    assert "1 of 2 texts were cleaned" in notes[0] and "'7' once" in notes[1] and len(kept) == 2
+    assert "1 of 2 texts cleaned" in notes[0] and "'7' once" in notes[1] and len(kept) == 2
     assert scorable([utterance("a", "Plain words")])[1] == []
     with pytest.warns(UserWarning, match="1 of 1"), pytest.raises(TextError, match="not one of 1 utterances"):
         with_text([utterance("a", "")], "test")

@@ -24,17 +24,21 @@ def lm(
 ) -> None:
     """Estimate an n-gram language model (interpolated modified Kneser-Ney) and write it in ARPA format.
 
-    Never from the text of the speech that is tested on. Text is lower-cased and loses its punctuation; words with other
-    characters than a to z and the apostrophe count as unknown.
+    Never from the text of the speech that is tested on. Text is cleaned as transcripts are: lower case, no accents,
+    punctuation or tags. Words with other characters than a to z and the apostrophe count as unknown.
     """
     from kdkit.language import sentences_of
     from kdkit.ngram import END, UNKNOWN, estimate
+    from kdkit.transcripts import Cleaning
 
-    sentences = list(sentences_of(text, unit))
+    cleaning = Cleaning()
+    sentences = list(sentences_of(text, unit, cleaning))
     model = estimate(sentences, order)
     model.write(out)
     units = sum(map(len, sentences))
     print(f"{len(sentences)} sentences, {units} {unit}s, {len(model.words)} different")
+    if cleaning.tags:
+        print(cleaning.tags)
     lost = sum(sentence.count(UNKNOWN) for sentence in sentences)
     if lost:
         print(f"{lost} words ({100 * lost / units:.1f} %) have other characters and count as {UNKNOWN}")
