@@ -149,8 +149,9 @@ def scorable(
         notes.append(f"{name}: {cleaning.tags}")
     if cleaning.left_out:
         notes.append(
-            f"{name}: {some(cleaning.left_out, 'text')} with characters outside the alphabet ({counts(cleaning.outside)}): "
-            "words that hold them count as errors, whatever is heard; kdkit prepare --spell-numbers spells numbers out"
+            f"{name}: {some(cleaning.left_out, 'text')} with characters outside the alphabet "
+            f"({counts(cleaning.outside)}): words that hold them count as errors, whatever is heard; kdkit prepare "
+            "--spell-numbers spells numbers out"
         )
     return kept, notes
 
