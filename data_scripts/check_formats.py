@@ -5,9 +5,9 @@
     python data_scripts/check_formats.py --size large         # 24 layers of width 1024; 8 GB of memory
 
 Random-weight models of transformers and torchaudio are written in each format and loaded back by
-``kdkit.load_teacher``. Compared are all hidden states H^0 .. H^L of three utterances, alone and in one padded batch,
-with those that the reference gives an utterance alone. Exit status 1 when a difference exceeds 1e-4. Needs
-transformers (``.[dev]``).
+``kdkit.load_teacher``. Compared are all hidden states H^0 .. H^L of three utterances like speech, from -20 to
+-60 dB, alone and in one padded batch, with those that the reference's own preprocessing and model give an utterance
+alone. Exit status 1 when a difference exceeds 1e-4. Needs transformers (``.[dev]``).
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ def of_transformers(size: str, large: bool, folder: Path) -> Iterator[tuple]:
             path = folder / "hub"
             formats.write_folder(path, model, form)
             yield name, f"Hugging Face {form}", path, states, reference
+        states = formats.transformers_states(model, large, "fairseq")
         path = folder / "model.pt"
         if kind == "wavlm":
             formats.write_wavlm(path, model, large)
@@ -62,6 +63,8 @@ def of_transformers(size: str, large: bool, folder: Path) -> Iterator[tuple]:
         formats.write_folder(folder / "hub", model)
         states = formats.transformers_states(model, False)
         yield "DistilHuBERT", "Hugging Face safetensors", folder / "hub", states, "transformers HubertModel"
+        formats.write_distiller(folder / "model.ckpt", model)
+        yield "DistilHuBERT", "s3prl .ckpt", folder / "model.ckpt", states, "transformers HubertModel"
 
 
 def of_torchaudio(size: str, large: bool, folder: Path) -> Iterator[tuple]:

@@ -22,7 +22,15 @@ import torch
 import torch.nn.functional as F
 import torchaudio
 from torch import Tensor, nn
-from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Model, WavLMConfig, WavLMModel
+from transformers import (
+    HubertConfig,
+    HubertModel,
+    Wav2Vec2Config,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2Model,
+    WavLMConfig,
+    WavLMModel,
+)
 
 KINDS = {
     "hubert": (HubertConfig, HubertModel),
@@ -86,23 +94,44 @@ def torchaudio_model(name: str, parameters: dict, seed: int = 0) -> nn.Module:
 # --- comparison ---------------------------------------------------------------------------------------------
 
 SIZES = (9000, 16_000, 4321)  # samples
+LEVELS = (0.1, 0.001, 0.01)  # of what sounds, as a root mean square: -20, -60 and -40 dB
 
 
-def waves(sizes: Sequence[int] = SIZES) -> tuple[Tensor, Tensor]:
-    """A padded batch (B, S) with an offset, so that normalisation matters, and its lengths."""
+def waves(sizes: Sequence[int] = SIZES, levels: Sequence[float] = LEVELS) -> tuple[Tensor, Tensor]:
+    """A padded batch (B, S) of sounds like speech, and its lengths.
+
+    Each has a gliding voice with formants, syllables and pauses, hiss, and an offset, so that normalisation matters;
+    what is added to the variance matters for the quiet ones.
+    """
     generator = torch.Generator().manual_seed(1)
     batch = torch.zeros(len(sizes), max(sizes))
-    for row, size in enumerate(sizes):
-        batch[row, :size] = 0.2 * torch.randn(size, generator=generator) + 0.05
+    for row, (size, level) in enumerate(zip(sizes, levels, strict=False)):
+        time = torch.arange(size) / 16_000
+        phase = 2 * torch.pi * (110 + 20 * row) * (time + 0.02 * torch.sin(5 * time))
+        voice = sum(
+            torch.sin(k * phase) * (1 / (1 + ((k * 120 - 600) / 300) ** 2) + 0.3 / k) for k in range(1, 25)
+        )
+        syllables = torch.sin(2 * torch.pi * 2.2 * time + row).clamp_min(0)  # as many pauses
+        sound = voice * syllables + 0.02 * torch.randn(size, generator=generator)
+        batch[row, :size] = level * (sound / sound.square().mean().sqrt() + 0.1)
     return batch, torch.tensor(sizes)
 
 
-def transformers_states(model: nn.Module, normalise: bool) -> Callable[[Tensor], list[Tensor]]:
-    """``states(wave (1, S))``: H^0 .. H^L of a transformers model."""
+def prepared(wave: Tensor, like: str) -> Tensor:
+    """A wave (1, S) normalised as "transformers" does it, by its feature extractor, or "fairseq" and torchaudio."""
+    if like == "transformers":
+        extractor = Wav2Vec2FeatureExtractor(do_normalize=True)
+        return extractor(wave[0].numpy(), sampling_rate=16_000, return_tensors="pt").input_values
+    return F.layer_norm(wave, wave.shape[1:])
+
+
+def transformers_states(
+    model: nn.Module, normalise: bool, like: str = "transformers"
+) -> Callable[[Tensor], list[Tensor]]:
+    """``states(wave (1, S))``: H^0 .. H^L of a transformers model, the waveform being prepared as ``like`` does it."""
 
     def states(wave):
-        wave = F.layer_norm(wave, wave.shape[1:]) if normalise else wave
-        output = model(wave, output_hidden_states=True)
+        output = model(prepared(wave, like) if normalise else wave, output_hidden_states=True)
         # versions differ on what they give as a pre-norm model's last
         return [*output.hidden_states[:-1], output.last_hidden_state]
 
@@ -113,7 +142,7 @@ def torchaudio_states(model: nn.Module, normalise: bool) -> Callable[[Tensor], l
     """``states(wave (1, S))``: H^0 .. H^L of a torchaudio model, put together from its parts."""
 
     def states(wave):
-        wave = F.layer_norm(wave, wave.shape[1:]) if normalise else wave
+        wave = prepared(wave, "fairseq") if normalise else wave
         features, _ = model.feature_extractor(wave, None)
         transformer = model.encoder.transformer
         first = transformer._preprocess(model.encoder.feature_projection(features))
@@ -297,6 +326,51 @@ def write_fairseq(
                 cfg = {"_name": None, "model": settings | {"extractor_mode": Mode.layer_norm}, "task": task}
                 state["cfg"] = DictConfig(cfg) if form == "omegaconf" else cfg
         torch.save(state | content, path, _use_new_zipfile_serialization=form != "legacy")
+
+
+def write_distiller(path: Path, model: nn.Module, **settings) -> None:
+    """A checkpoint as s3prl's Distiller saves it while it trains; ``model`` has no LayerNorm after its CNN."""
+    config = model.config
+    own = {
+        "extractor_mode": "default",
+        "extractor_conv_feature_layers": "[(512,10,5)] + [(512,3,2)] * 4 + [(512,2,2)] * 2",
+        "encoder_layers": config.num_hidden_layers,
+        "encoder_attention_heads": config.num_attention_heads,
+        "layer_norm_first": False,
+        "attention_type": "original",
+        "task_emb_type": "expand-last",
+    }
+    heads = {
+        "output_layer.0.weight": torch.zeros(6, config.hidden_size),
+        "output_layer.2.bias": torch.zeros(1, 1, 2, 3),
+    }
+    content = {
+        "Optimizer": {"state": {}},
+        "Step": 5,
+        "Args": argparse.Namespace(seed=0),
+        "Config": {"distiller": own | settings},
+    }
+    torch.save(content | {"Distiller": fairseq_tensors(model) | heads}, path)
+
+
+def write_dphubert(path: Path, model: nn.Module, **settings) -> None:
+    """A model of torchaudio as DPHuBERT keeps it; nothing pruned but what ``settings`` say."""
+    layers = model.encoder.transformer.layers
+    config = {
+        "extractor_mode": "group_norm",
+        "extractor_conv_layer_config": SMALL_CONVS,
+        "encoder_embed_dim": 48,
+        "encoder_num_layers": len(layers),
+        "encoder_use_attention": [True] * len(layers),
+        "encoder_use_feed_forward": [True] * len(layers),
+        "encoder_num_heads": [4] * len(layers),
+        "encoder_head_dim": 12,
+        "encoder_ff_interm_features": [96] * len(layers),
+        "encoder_layer_norm_first": False,
+        "normalize_waveform": False,
+    }
+    scale = {"feature_extractor.dummy_weight": torch.ones(SMALL_CONVS[-1][0])}
+    torch.save({"state_dict": model.state_dict() | scale, "config": config | settings}, path)
 
 
 def write_wavlm(path: Path, model: nn.Module, normalise: bool = False) -> None:

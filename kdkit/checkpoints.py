@@ -54,6 +54,11 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict]:
     return tensors, meta
 
 
+def is_own(header: dict[str, str]) -> bool:
+    """Is it the header of a file that kdkit wrote?"""
+    return FORMAT in header or header.get("format") == FORMAT
+
+
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and header of any safetensors file.
 

@@ -14,7 +14,8 @@ from reprlib import Repr
 from kdkit.errors import ConfigError
 
 _SHORT = Repr()
-_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 2, 60, 60, 30
+_SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxtuple = 2, 12, 12
+_SHORT.maxstring = _SHORT.maxother = 60
 
 
 def shown(value: object) -> str:

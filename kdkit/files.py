@@ -68,4 +68,4 @@ def stand_in(path: Path) -> str | None:
         return "a Git-LFS pointer, not the file itself: run git lfs pull"
     if start[:9].lower() == b"<!doctype" or start[:5].lower() == b"<html":
         return "a web page, not the file itself: the download was given a page"
-    return None if start else "an empty file"
+    return None if start else "an empty file: it was truncated"

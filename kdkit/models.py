@@ -20,7 +20,7 @@ DEEPNORM = (2 * 12) ** 0.25  # residual scale that lets a 12-layer post-norm net
 
 # What settings may be. The upper bounds are far above every published model: beyond them a file is damaged, or a number
 # mistyped, and would ask for all memory there is.
-_WHOLE = {
+LIMITS = {
     "layers": (1, 128),
     "dim": (1, 16_384),
     "ffn": (1, 1_048_576),
@@ -78,7 +78,7 @@ class ModelConfig:
                 f"conv_channels is {shown(channels)}: {len(KERNELS)} numbers are needed, one per convolution"
             )
         object.__setattr__(self, "conv_channels", tuple(channels))  # JSON gives lists
-        for name, (low, high) in _WHOLE.items():
+        for name, (low, high) in LIMITS.items():
             for value in self.conv_channels if name == "conv_channels" else (getattr(self, name),):
                 whole(value, name, low, high)
         for name, (low, high) in _NUMBERS.items():

@@ -116,7 +116,9 @@ def distill(
     speech = speech_of(data, "unlabelled", minutes, 60)
     names = second or source
     if discriminative and names.codebook is None:
-        print(f"{names.source} has no codebook: {clusters} k-means centroids of its last layer serve")
+        why = str(names.meta.get("codebook", "")).partition("none: ")[2]
+        why = f" ({why})" if why else ""
+        print(f"{names.source} has no codebook{why}: {clusters} k-means centroids of its last layer serve")
         names.codebook = kmeans_codebook(names.model, speech, clusters, seed=seed)
     losses = DistillConfig(
         layer_pairs(pairs) if pairs else default_pairs(network.config, source.config),

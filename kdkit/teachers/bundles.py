@@ -1,4 +1,6 @@
-"""torchaudio's bundles: HUBERT_BASE, HUBERT_LARGE, WAV2VEC2_BASE, WAVLM_BASE and their relatives."""
+"""Models of torchaudio: its bundles (HUBERT_BASE, HUBERT_LARGE, WAV2VEC2_BASE, WAVLM_BASE and their relatives), and
+DPHuBERT's files, which hold the arguments of torchaudio's ``wav2vec2_model`` beside the tensors.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +8,11 @@ from pathlib import Path
 
 import torchaudio
 
+from kdkit.checks import shown
 from kdkit.errors import CheckpointError
-from kdkit.models import SpeechModel
-from kdkit.teachers.names import TRANSFORMERS, build, to_kdkit
+from kdkit.models import LIMITS, SpeechModel
+from kdkit.teachers.names import build, sort_out
+from kdkit.teachers.settings import MOST, Settings, check_convolutions
 
 _URL = "https://download.pytorch.org/torchaudio/models/"
 
@@ -29,27 +33,99 @@ def bundle_of_file(path: Path) -> str | None:
     return next((name for name in bundle_names() if bundle_url(name).endswith("/" + path.name)), None)
 
 
+def is_bundle(name: str, content: object, where: Path) -> bool:
+    """Are these tensors named as torchaudio does, and of the bundle's width? A file called model.pt need not be one."""
+    network = sort_out(content, where)
+    weight = network.own.get("front_end.projection.weight")
+    width = getattr(torchaudio.pipelines, name)._params["encoder_embed_dim"]
+    return network.origin == "torchaudio" and (weight is None or weight.shape[:1] == (width,))
+
+
 def load_bundle(name: str, content: object, where: Path) -> tuple[SpeechModel, dict]:
     """The model of a bundle from the content of its file, and a description."""
     bundle = getattr(torchaudio.pipelines, name)
     if bundle.sample_rate != 16_000:
         raise CheckpointError(f"{name}: a model for {bundle.sample_rate:g} Hz; kdkit works at 16,000 Hz")
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{where}: holds no tensors by name, which torchaudio's {name} does")
-    model = build(
-        to_kdkit(content, TRANSFORMERS), settings_of(bundle._params, bundle._normalize_waveform), where
-    )
+    network = sort_out(content, where)
+    settings = Settings(bundle._params, name)
+    model = build(network, _known(settings) | {"normalise_input": bundle._normalize_waveform}, where)
     return model, {"format": "torchaudio", "architecture": bundle._model_type}
 
 
-def settings_of(parameters: dict, normalise: bool) -> dict:
+def _known(settings: Settings) -> dict:
     """What shapes do not tell, from the arguments of torchaudio's ``wav2vec2_model`` or ``wavlm_model``."""
-    settings = {
-        "layers": parameters["encoder_num_layers"],
-        "heads": parameters["encoder_num_heads"],
-        "pre_norm": parameters["encoder_layer_norm_first"],
-        "normalise_input": normalise,
+    convs = settings.get("extractor_conv_layer_config")
+    if convs is not None:
+        try:
+            _, kernels, strides = zip(*convs, strict=True)
+        except (TypeError, ValueError):
+            raise CheckpointError(
+                f"{settings.where}: extractor_conv_layer_config is {shown(convs)}: (channels, kernel, stride) of each "
+                "convolution is needed"
+            ) from None
+        check_convolutions(kernels, strides, settings.where)
+    known = {
+        "layers": settings.whole("encoder_num_layers", *MOST["layers"]),
+        "heads": settings.whole("encoder_num_heads", *MOST["heads"]),
+        "pre_norm": settings.flag("encoder_layer_norm_first"),
     }
-    if "encoder_max_distance" in parameters:
-        settings["relative_distance"] = parameters["encoder_max_distance"]
-    return settings
+    if "encoder_max_distance" in settings:
+        known["relative_distance"] = settings.whole("encoder_max_distance", *MOST["relative_distance"])
+    return known
+
+
+# --- DPHuBERT: github.com/pyf98/DPHuBERT --------------------------------------------------------------------
+
+
+def is_dphubert(content: object) -> bool:
+    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
+        return False
+    return isinstance(content.get("config"), dict) and "encoder_use_attention" in content["config"]
+
+
+def load_dphubert(content: dict, where: Path) -> tuple[SpeechModel, dict]:
+    """The model of a file of DPHuBERT, which prunes heads, features and whole branches of each layer by themselves.
+
+    Raises :class:`CheckpointError` that says in what a pruned model differs from kdkit's, where all layers are alike.
+    """
+    tensors, given = content["state_dict"], Settings(content["config"], where)
+    if any(".hard_concrete" in str(name) for name in tensors):
+        raise CheckpointError(
+            f"{where}: DPHuBERT before pruning, with the masks that are learnt (hard_concrete): run its prune.py first"
+        )
+
+    def pruned(name: str, reason: str) -> CheckpointError:
+        return CheckpointError(f"{where}: pruned by DPHuBERT: {name} is {shown(given.get(name))}; {reason}")
+
+    alike = {}
+    for name in ("encoder_num_heads", "encoder_total_num_heads", "encoder_ff_interm_features"):
+        values = given.get(name)
+        if values is not None:
+            if not isinstance(values, (list, tuple)) or not all(
+                type(v) is int and v == values[0] for v in values
+            ):
+                raise pruned(name, "the layers of kdkit's models are all alike")
+            alike[name] = next(iter(values), None)
+    for name in ("encoder_use_attention", "encoder_use_feed_forward"):
+        values = given.get(name)
+        if not isinstance(values, (list, tuple)) or not all(value is True for value in values):
+            raise pruned(name, "every layer of kdkit's models has it")
+    heads = alike.get("encoder_num_heads", alike.get("encoder_total_num_heads"))
+    settings = Settings(given.values | {"encoder_num_heads": heads}, where)
+    known = _known(settings) | {"normalise_input": settings.flag("normalize_waveform", False)}
+    size, dim = (settings.whole(f"encoder_{n}", *LIMITS["dim"], None) for n in ("head_dim", "embed_dim"))
+    if size is not None and size * known["heads"] != dim:
+        raise pruned(
+            "encoder_head_dim", f"kdkit's {known['heads']} heads share the width of {dim} between them"
+        )
+    remaining = given.get("encoder_remaining_heads")  # of WavLM
+    if remaining is not None and remaining != [list(range(known["heads"]))] * known["layers"]:
+        raise pruned("encoder_remaining_heads", "kdkit's models keep all heads")
+    network = sort_out(tensors, where)
+    scale = network.own.pop("feature_extractor.dummy_weight", None)
+    if scale is not None and not bool((scale == 1).all()):
+        raise CheckpointError(
+            f"{where}: pruned by DPHuBERT: it scales the CNN's output (feature_extractor.dummy_weight), which kdkit's "
+            "models do not"
+        )
+    return build(network, known, where), {"format": "DPHuBERT", "architecture": "wav2vec2"}

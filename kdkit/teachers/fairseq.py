@@ -1,22 +1,22 @@
-"""fairseq's checkpoints (HuBERT, wav2vec 2.0), their s3prl-converted form, and Microsoft's WavLM, without fairseq.
+"""fairseq's checkpoints (HuBERT, wav2vec 2.0), their s3prl-converted form, Microsoft's WavLM and s3prl's DistilHuBERT,
+without fairseq and s3prl.
 
 fairseq: {"model": tensors, "cfg" or "args": settings, "task_state": {"dictionaries": ...}, ...}; s3prl-converted:
-{"model_weight", "model_cfg", "task_cfg", "dictionaries_symbols"}; WavLM: {"model", "cfg"} with one flat "cfg".
+{"model_weight", "model_cfg", "task_cfg", "dictionaries_symbols"}; WavLM: {"model", "cfg"} with one flat "cfg";
+DistilHuBERT: {"Distiller": tensors, "Config": {"distiller": settings}, ...}.
 """
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
-import torch
-
-from kdkit.codebook import Codebook
+from kdkit.codebook import TAU, Codebook
 from kdkit.errors import CheckpointError
 from kdkit.models import SpeechModel
-from kdkit.teachers.names import FAIRSEQ, build, to_kdkit
-from kdkit.teachers.unpickling import plain
-
-SPECIALS = 4  # <s>, <pad>, </s>, <unk>: a fairseq dictionary begins with them, and they are never targets
+from kdkit.teachers.clusters import codebook_of
+from kdkit.teachers.names import build, sort_out
+from kdkit.teachers.settings import MOST, Settings, check_convolutions
 
 
 def is_fairseq(content: object) -> bool:
@@ -29,68 +29,99 @@ def load_fairseq(content: dict, where: Path) -> tuple[SpeechModel, Codebook | No
     """Model, codebook (HuBERT has one) and description of a checkpoint that ``read_pickle`` read."""
     if "model_weight" in content:
         form, tensors = "s3prl-converted fairseq", content["model_weight"]
-        settings, task = plain(content.get("model_cfg")) or {}, plain(content.get("task_cfg")) or {}
+        settings, task = (Settings(_first(content, name), where) for name in ("model_cfg", "task_cfg"))
     else:
         form, tensors = "fairseq", content["model"]
-        found = plain(content.get("cfg")) or plain(content.get("args")) or {}
-        settings, task = found.get("model", found), found.get("task", found)
-        if isinstance(settings, str) or not isinstance(task, dict):  # old, flat settings: "task" is a name
-            settings = task = found
+        found = Settings(_first(content, "cfg", "args"), where)
+        # old and WavLM's settings are flat: what stands under "task" there is a name
+        nested = isinstance(found.get("model"), dict)
+        settings = found.section("model") if nested else found
+        task = found.section("task") if nested and isinstance(found.get("task"), dict) else found
         if "w2v_args" in settings:  # of a fine-tuned model: the settings of what was fine-tuned
-            inner = settings["w2v_args"] or {}
-            settings = inner.get("model", inner)
-    if not isinstance(tensors, dict) or not all(isinstance(t, torch.Tensor) for t in tensors.values()):
-        raise CheckpointError(f"{where}: looks like a {form} checkpoint, but holds no tensors by name")
-    if settings.get("activation_fn", "gelu") != "gelu":
-        raise CheckpointError(
-            f"{where}: activation {settings['activation_fn']!r}; the models that kdkit knows use gelu"
-        )
-    rate = task.get("sample_rate", 16_000)
-    if rate != 16_000:
-        raise CheckpointError(f"{where}: a model for {rate} Hz; kdkit works at 16,000 Hz")
-    for name in ("encoder_attention_heads", "layer_norm_first"):
-        if name not in settings:
-            raise CheckpointError(
-                f"{where}: its settings do not say {name!r}; is it a HuBERT, wav2vec 2.0 or WavLM of fairseq?"
-            )
+            inner = settings.section("w2v_args")
+            settings = inner.section("model") if isinstance(inner.get("model"), dict) else inner
+    network = sort_out(tensors, where)
+    settings.expect("activation_fn", "gelu")
+    task.rate("sample_rate")
+    _check_layers(settings, "conv_feature_layers")
     known = {
-        "heads": int(settings["encoder_attention_heads"]),
-        "pre_norm": bool(settings["layer_norm_first"]),
-        "normalise_input": bool(task.get("normalize", settings.get("normalize", False))),
+        "heads": settings.whole("encoder_attention_heads", *MOST["heads"]),
+        "pre_norm": settings.flag("layer_norm_first"),
+        "normalise_input": task.flag("normalize", settings.flag("normalize", False)),
     }
     if "encoder_layers" in settings:
-        known["layers"] = int(settings["encoder_layers"])
-    if settings.get("relative_position_embedding"):
-        known["relative_distance"] = int(settings["max_distance"])
-    model = build(to_kdkit(tensors, FAIRSEQ), known, where)
-    tau = float(settings.get("logit_temp", 0.1))
-    meta = {"format": form, "architecture": settings.get("_name", "")}
-    return model, _codebook(tensors, content, tau, where), meta
+        known["layers"] = settings.whole("encoder_layers", *MOST["layers"])
+    if settings.flag("relative_position_embedding", False):
+        known["relative_distance"] = settings.whole("max_distance", *MOST["relative_distance"])
+    tau = settings.number("logit_temp", *TAU, 0.1)
+    model = build(network, known, where)
+    meta = {"format": form, "architecture": str(settings.get("_name") or "")}
+    codebook, meta["codebook"] = codebook_of(network.beside, content, task, model.config.dim, tau, where)
+    return model, codebook, meta
 
 
-def _codebook(tensors: dict, content: dict, tau: float, where: Path) -> Codebook | None:
-    names = ("final_proj.weight", "final_proj.bias", "label_embs_concat")
-    prefix = next((name.removesuffix(names[2]) for name in tensors if name.endswith(names[2])), None)
-    if prefix is None:  # wav2vec 2.0 has a final_proj too, but no clusters
-        return None
-    if any(prefix + name not in tensors for name in names):
-        raise CheckpointError(f"{where}: has label embeddings but no final_proj: the file is damaged")
-    weight, bias, embeddings = (tensors[prefix + name].float() for name in names)
-    if weight.shape[0] != embeddings.shape[1]:
+def _first(content: dict, *names: str) -> object:
+    return next((content[name] for name in names if content.get(name) is not None), {})
+
+
+def is_distiller(content: object) -> bool:
+    return isinstance(content, dict) and "Distiller" in content and "Config" in content
+
+
+def load_distiller(content: dict, where: Path) -> tuple[SpeechModel, dict]:
+    """Model and description of a checkpoint of s3prl's Distiller, which made DistilHuBERT. Heads are set aside."""
+    settings = Settings(content["Config"], where).section("distiller")
+    if settings is None:
         raise CheckpointError(
-            f"{where}: {weight.shape[0]} projected values for label embeddings of {embeddings.shape[1]}: a HuBERT of "
-            "several label sets, of which kdkit can use none"
+            f"{where}: its Config has no 'distiller'; is it a checkpoint of s3prl's Distiller?"
         )
-    return Codebook.from_hubert(weight, bias, embeddings, _specials(content), tau)
+    network = sort_out(content["Distiller"], where)
+    settings.expect("activation_fn", "gelu")
+    settings.expect("attention_type", "original")
+    added = settings.get("task_emb_type")
+    if added in (
+        "add",
+        "concat",
+    ):  # the network then computes something else for every layer that it predicts
+        raise CheckpointError(
+            f"{where}: task_emb_type is {added!r}: an input for each predicted layer, which kdkit's models do not "
+            "have; 'expand-last', that of DistilHuBERT, is known"
+        )
+    _check_layers(settings, "extractor_conv_feature_layers")
+    known = {  # the defaults of s3prl's DistillerConfig
+        "layers": settings.whole("encoder_layers", *MOST["layers"], 1),
+        "heads": settings.whole("encoder_attention_heads", *MOST["heads"], 12),
+        "pre_norm": settings.flag("layer_norm_first", False),
+        "feature_norm": False,
+    }
+    return build(network, known, where), {"format": "s3prl", "architecture": "distiller"}
 
 
-def _specials(content: dict) -> int:
-    """How many rows of the label embeddings come before the clusters."""
-    state = content.get("task_state")
-    dictionaries = (plain(state) or {}).get("dictionaries") if state is not None else None
-    symbols = content.get("dictionaries_symbols") or [
-        d["symbols"] for d in dictionaries or [] if isinstance(d, dict) and "symbols" in d
-    ]
-    if not symbols:
-        return SPECIALS
-    return sum(1 for symbol in symbols[0][:SPECIALS] if str(symbol).startswith("<"))
+def _check_layers(settings: Settings, name: str) -> None:
+    """``name``: the convolutions as Python text, "[(512,10,5)] + [(512,3,2)] * 4"; fairseq's default is HuBERT's."""
+    if name not in settings:
+        return
+    text = settings.get(name)
+    try:
+        written = isinstance(text, str) and len(text) < 1000
+        layers = _evaluated(ast.parse(text.strip(), mode="eval").body) if written else text
+        _, kernels, strides = zip(*layers, strict=True)
+    except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError):
+        raise CheckpointError(
+            f"{settings.where}: {name} is no list of (channels, kernel, stride), such as [(512, 10, 5)] * 2"
+        ) from None
+    check_convolutions(kernels, strides, settings.where)
+
+
+def _evaluated(node: ast.expr) -> list:
+    """Lists of literals, their sums and multiples; fairseq evaluates any Python there."""
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return _evaluated(node.left) + _evaluated(node.right)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+        swapped = isinstance(node.left, ast.Constant)
+        times = ast.literal_eval(node.left if swapped else node.right)
+        if type(times) is not int or not 0 <= times <= 100:
+            raise ValueError("not a number of layers")
+        return (_evaluated(node.right if swapped else node.left) * times)[:100]
+    value = ast.literal_eval(node)
+    return list(value) if isinstance(value, list) else [None]

@@ -11,14 +11,15 @@ import os
 import re
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-
+from kdkit.checkpoints import read_safetensors
+from kdkit.checks import shown
 from kdkit.downloads import download, download_json
 from kdkit.errors import CheckpointError
-from kdkit.files import cache_folder
+from kdkit.files import cache_folder, is_file, stand_in
+from kdkit.frontends import KERNELS, STRIDES
 from kdkit.models import SpeechModel
-from kdkit.teachers.names import TRANSFORMERS, build, to_kdkit
+from kdkit.teachers.names import build, sort_out
+from kdkit.teachers.settings import MOST, Settings, check_convolutions
 from kdkit.teachers.unpickling import read_pickle
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -26,6 +27,7 @@ INDEXES = tuple(f"{name}.index.json" for name in WEIGHTS)
 _SHARD = re.compile(r"[\w-][\w.-]*\.(safetensors|bin)")
 BESIDE = (  # what a folder may hold besides config.json and weights: of the sound, and of a recogniser's vocabulary
     "preprocessor_config.json",
+    "processor_config.json",
     "vocab.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -35,9 +37,9 @@ _KNOWN = ("hubert", "wav2vec2", "wavlm")
 _FIXED = {  # what kdkit's encoder and CNN do; a model that wants something else is another architecture
     "hidden_act": "gelu",
     "feat_extract_activation": "gelu",
-    "conv_stride": [5, 2, 2, 2, 2, 2, 2],
     "layer_norm_eps": 1e-5,
     "conv_pos_batch_norm": False,
+    "add_adapter": False,  # of speech translation
 }
 
 
@@ -49,48 +51,65 @@ def load_folder(folder: Path) -> tuple[SpeechModel, dict]:
 
 def load_with_head(folder: Path) -> tuple[SpeechModel, dict, dict]:
     """The model of a Hugging Face folder, a description, and all tensors under transformers' names, heads included."""
-    config = read_json(folder / "config.json")
-    kind = config.get("model_type")
-    if kind not in _KNOWN:
-        raise CheckpointError(f"{folder}: model_type is {kind!r}; kdkit knows {', '.join(_KNOWN)}")
-    for name, wanted in _FIXED.items():
-        if config.get(name, wanted) != wanted:
-            raise CheckpointError(
-                f"{folder / 'config.json'}: {name} is {config[name]!r}, kdkit's models have {wanted!r}"
-            )
-    for name in ("num_hidden_layers", "num_attention_heads"):
-        if not isinstance(config.get(name), int):
-            raise CheckpointError(
-                f"{folder / 'config.json'}: {name!r} is missing; is it the config of the model?"
-            )
-    extractor = folder / "preprocessor_config.json"
-    sound = read_json(extractor) if extractor.is_file() else {}
-    rate = sound.get("sampling_rate", 16_000)
-    if rate != 16_000:
-        raise CheckpointError(f"{extractor}: a model for {rate} Hz; kdkit works at 16,000 Hz")
-    # Base models are often marked "do_normalize" though they were trained without it: their group norm undoes it
-    settings = {
-        "layers": config["num_hidden_layers"],
-        "heads": config["num_attention_heads"],
-        "pre_norm": bool(config.get("do_stable_layer_norm", False)),
-        "normalise_input": bool(sound.get("do_normalize", config.get("feat_extract_norm") == "layer")),
-    }
-    if kind == "wavlm":
-        settings["relative_distance"] = config.get("max_bucket_distance", 800)
-    if not config.get("feat_proj_layer_norm", True):  # DistilHuBERT
-        settings["feature_norm"] = False
-    path = next((folder / name for name in (*WEIGHTS, *INDEXES) if (folder / name).is_file()), None)
+    settings, kind = settings_of(folder)
+    path = next((folder / name for name in (*WEIGHTS, *INDEXES) if is_file(folder / name)), None)
     if path is None:
         raise CheckpointError(f"{folder}: no weights; {' or '.join(WEIGHTS)} belongs beside config.json")
     tensors = _read_shards(path) if path.name in INDEXES else _read_weights(path)
-    model = build(to_kdkit(tensors, TRANSFORMERS), settings, path)
+    model = build(sort_out(tensors, path), settings, path)
     return model, {"format": "Hugging Face", "architecture": kind}, tensors
+
+
+def settings_of(folder: Path) -> tuple[dict, str]:
+    """What the config.json of a folder, and its files on the sound, tell of the model; and the model's type."""
+    where = folder / "config.json"
+    config = Settings(read_json(where), where)
+    kind = config.get("model_type")
+    if kind not in _KNOWN:
+        raise CheckpointError(f"{folder}: model_type is {shown(kind)}; kdkit knows {', '.join(_KNOWN)}")
+    for name, wanted in _FIXED.items():
+        config.expect(name, wanted)
+    kernels, strides = (config.get(f"conv_{name}") for name in ("kernel", "stride"))
+    check_convolutions(
+        list(KERNELS) if kernels is None else kernels, list(STRIDES) if strides is None else strides, where
+    )
+    norm = config.choice("feat_extract_norm", ("group", "layer"), "group")
+    sound = _sound(folder)
+    sound.rate("sampling_rate")
+    # Base models are often marked "do_normalize" though they were trained without it: their group norm undoes it
+    settings = {
+        "layers": config.whole("num_hidden_layers", *MOST["layers"]),
+        "heads": config.whole("num_attention_heads", *MOST["heads"]),
+        "pre_norm": config.flag("do_stable_layer_norm", False),
+        "conv_norm": norm,
+        "normalise_input": sound.flag("do_normalize", norm == "layer"),
+        "feature_norm": config.flag("feat_proj_layer_norm", True),  # DistilHuBERT has none
+    }
+    if kind == "wavlm":
+        settings["relative_distance"] = config.whole("max_bucket_distance", *MOST["relative_distance"], 800)
+    return settings, kind
+
+
+def _sound(folder: Path) -> Settings:
+    """Sample rate and normalisation: of processor_config.json (transformers 5), else of preprocessor_config.json."""
+    unified = folder / "processor_config.json"
+    if is_file(unified):
+        nested = Settings(read_json(unified), unified).section("feature_extractor")
+        if nested is not None:
+            return nested
+    single = folder / "preprocessor_config.json"
+    return Settings(read_json(single) if is_file(single) else {}, single)
+
+
+def is_config(path: Path) -> bool:
+    """Is there a config.json of a model that kdkit knows?"""
+    return is_file(path) and read_json(path).get("model_type") in _KNOWN
 
 
 def is_weights(path: Path) -> bool:
     """Is ``path`` named like weights, a shard or an index of a Hugging Face folder, with a config.json beside it?"""
     known = re.fullmatch(r"(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)(\.index\.json)?", path.name)
-    return bool(known) and (path.parent / "config.json").is_file()
+    return bool(known) and is_file(path.parent / "config.json")
 
 
 def fetch(repository: str) -> Path:
@@ -180,12 +199,7 @@ def _read_shards(index: Path) -> dict:
 
 def _read_weights(path: Path) -> dict:
     if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError, ValueError) as error:
-            raise CheckpointError(
-                f"{path}: not a whole safetensors file ({error}); it may be truncated, download or copy it again"
-            ) from error
+        return read_safetensors(path)[0]
     content = read_pickle(path)
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds no tensors by name")
@@ -193,14 +207,15 @@ def _read_weights(path: Path) -> dict:
 
 
 def read_json(path: Path) -> dict:
+    """The JSON object in a file. Raises :class:`CheckpointError` naming the file where there is none."""
+    if not is_file(path):
+        raise CheckpointError(f"{path}: no such file; a Hugging Face folder has one beside the weights")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
-            f"{path}: no such file; a Hugging Face folder has one beside the weights"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not JSON ({error}); download or copy it again") from error
+            f"{path}: {stand_in(path) or f'not JSON ({error})'}; download or copy it again"
+        ) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: not a JSON object; download or copy it again")
     return content

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
+from kdkit.checkpoints import is_own, read_safetensors
+from kdkit.checks import shown
+from kdkit.codebook import Codebook
 from kdkit.downloads import check_sha256, download
 from kdkit.errors import CheckpointError
-from kdkit.files import cache_folder
+from kdkit.files import cache_folder, is_file
+from kdkit.models import SpeechModel
 from kdkit.teachers import huggingface
-from kdkit.teachers.bundles import bundle_names, bundle_of_file, bundle_url, load_bundle
-from kdkit.teachers.fairseq import is_fairseq, load_fairseq
+from kdkit.teachers.bare import load_bare, tensors_of
+from kdkit.teachers.bundles import (
+    bundle_names,
+    bundle_of_file,
+    bundle_url,
+    is_bundle,
+    is_dphubert,
+    load_bundle,
+    load_dphubert,
+)
+from kdkit.teachers.fairseq import is_distiller, is_fairseq, load_distiller, load_fairseq
 from kdkit.teachers.teacher import ASSETS, Teacher, load_model
 from kdkit.teachers.unpickling import read_pickle
 
@@ -34,8 +48,14 @@ def load_teacher(source: str | Path = "tiny", sha256: str | None = None) -> Teac
     * ``"hubert_base_ls960"`` or ``"hubert_large_ll60k"``: fairseq's files, the ones with HuBERT's codebook;
     * ``"owner/name"`` (``"owner/name@revision"``) on the Hugging Face hub, or a folder in its format, weights in one
       file or in several, among them DistilHuBERT (``"ntu-spml/distilhubert"``);
-    * a file: fairseq's ``.pt``, the form that s3prl makes of it, Microsoft's WavLM, torchaudio's ``.pth`` under its own
-      name, or a ``.safetensors`` of kdkit.
+    * a file: fairseq's ``.pt``, the form that s3prl makes of it, Microsoft's WavLM, s3prl's DistilHuBERT, torchaudio's
+      ``.pth`` under its own name, DPHuBERT's where nothing was pruned, or a ``.safetensors`` of kdkit;
+    * a file of tensors alone, a ``state_dict()`` of transformers or torchaudio, also out of Lightning, with
+      transformers' config.json beside it or of the shape of a published model (``teacher.meta["assumed"]`` says what
+      was assumed).
+
+    ``~`` stands for the home folder. ``teacher.meta["codebook"]`` says of a fairseq file what its codebook is, or why
+    there is none.
 
     Files are downloaded on first use, into ``teachers/`` of the cache folder ($KDKIT_CACHE). ``sha256`` is a checksum
     that the file must have. No code out of a file is run.
@@ -49,7 +69,13 @@ def load_teacher(source: str | Path = "tiny", sha256: str | None = None) -> Teac
 def locate(source: str | Path, sha256: str | None = None) -> Path:
     """The file or folder of a teacher, as :func:`load_teacher` takes it, downloaded where it has to be."""
     name = str(source)
+    if re.match(r"\w+://", name):
+        hub = re.match(r"https?://(?:www\.)?huggingface\.co/([\w.-]+/[\w.-]+)/?(?:$|\?|tree/|blob/)", name)
+        advice = f"give {hub[1]!r}" if hub else "download it first, and give the file's path"
+        raise CheckpointError(f"{name}: is a URL; {advice}")
     path, url = Path(source), None
+    if name.startswith("~"):
+        path = Path(os.path.expanduser(name))
     shipped = ASSETS / f"{'tiny_teacher' if name == 'tiny' else name.replace('-', '_')}.safetensors"
     if re.fullmatch(r"tiny[\w-]*", name) and shipped.is_file():
         path = shipped
@@ -59,7 +85,7 @@ def locate(source: str | Path, sha256: str | None = None) -> Path:
     elif name in bundle_names():
         url = bundle_url(name)
     elif (
-        not path.exists()
+        not os.path.exists(path)
         and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w.-]+)?", name)
         and not _is_file_name(path)
     ):
@@ -73,39 +99,53 @@ def locate(source: str | Path, sha256: str | None = None) -> Path:
 
 
 def _load(path: Path, name: str) -> Teacher:
-    if path.is_dir():
+    codebook = None
+    if os.path.isdir(path):
         model, meta = huggingface.load_folder(path)
-        return Teacher(model, None, name, meta)
-    of_a_folder = huggingface.is_weights(path)
-    if path.suffix == ".safetensors" and not of_a_folder:
-        model, codebook, meta = load_model(path)
-        return Teacher(model, codebook, name, meta)
-    if not path.is_file():
+    elif not is_file(path):
         raise CheckpointError(
-            f"{name}: no such teacher, file or folder. Choose 'tiny', {', '.join(map(repr, FAIRSEQ_FILES))}, a bundle "
-            f"of torchaudio ({', '.join(bundle_names()[:3])}, ...), 'owner/name' on the Hugging Face hub, or a path"
+            f"{shown(name)}: no such teacher, file or folder. Choose 'tiny', {', '.join(map(repr, FAIRSEQ_FILES))}, a "
+            f"bundle of torchaudio ({', '.join(bundle_names()[:3])}, ...), 'owner/name' on the Hugging Face hub, or a "
+            "path"
         )
-    if of_a_folder or path.name in (*huggingface.WEIGHTS, *huggingface.INDEXES):
+    elif huggingface.is_weights(path) or path.name in (huggingface.WEIGHTS[1], *huggingface.INDEXES):
         model, meta = huggingface.load_folder(path.parent)
-        return Teacher(model, None, name, meta)
-    if path.suffix not in _PICKLED:
+    elif path.suffix == ".safetensors":
+        tensors, header = read_safetensors(path)
+        if is_own(header) or tensors_of(tensors) is None:
+            model, codebook, meta = load_model(path)
+        else:
+            model, meta = load_bare(tensors, path)
+    elif path.suffix in _PICKLED:
+        model, codebook, meta = _unpickled(path)
+    else:
         raise CheckpointError(
             f"{path}: unknown ending {path.suffix!r}; a teacher is a .safetensors file of kdkit, a checkpoint of "
             f"torch.save ({', '.join(_PICKLED)}) or a Hugging Face folder"
         )
+    return Teacher(model, codebook, name, meta)
+
+
+def _unpickled(path: Path) -> tuple[SpeechModel, Codebook | None, dict]:
     content = read_pickle(path)
     if is_fairseq(content):
-        model, codebook, meta = load_fairseq(content, path)
-        return Teacher(model, codebook, name, meta)
-    bundle = bundle_of_file(path)
-    if bundle is None:
-        keys = list(content)[:4] if isinstance(content, dict) else type(content).__name__
+        return load_fairseq(content, path)
+    bundle, tensors = bundle_of_file(path), tensors_of(content)
+    if is_distiller(content):
+        model, meta = load_distiller(content, path)
+    elif is_dphubert(content):
+        model, meta = load_dphubert(content, path)
+    elif tensors is None:
+        keys = shown(list(content)[:4] if isinstance(content, dict) else type(content).__name__)
         raise CheckpointError(
-            f"{path}: not a checkpoint of fairseq or s3prl (it holds {keys}), and no bundle of torchaudio has a file "
-            "of this name; torchaudio's files need their own name, because they do not say what structure they have"
+            f"{path}: no checkpoint of fairseq, s3prl, torchaudio or transformers; it holds {keys}. A model that was "
+            "saved whole has to be saved again by its state_dict()"
         )
-    model, meta = load_bundle(bundle, content, path)
-    return Teacher(model, None, name, meta)
+    elif bundle is not None and is_bundle(bundle, tensors, path):
+        model, meta = load_bundle(bundle, tensors, path)
+    else:
+        model, meta = load_bare(tensors, path)
+    return model, None, meta
 
 
 def _is_file_name(path: Path) -> bool:

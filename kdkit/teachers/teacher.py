@@ -60,6 +60,10 @@ class Teacher:
         check_waves(waves, lengths)
         return self.model(waves, lengths)
 
+    def _no_codebook(self) -> str:
+        reason = str(self.meta.get("codebook", "")).partition("none: ")[2]
+        return f"no codebook ({reason})" if reason else "no codebook"
+
     def __str__(self) -> str:
         c = self.config
         parts = [
@@ -68,7 +72,10 @@ class Teacher:
             "pre-norm" if c.pre_norm else "post-norm",
             *(["input normalised"] if c.normalise_input else []),
             *(["gated relative positions"] if c.relative_buckets else []),
-            f"codebook of {len(self.codebook.label_embeddings)} clusters" if self.codebook else "no codebook",
+            f"codebook of {len(self.codebook.label_embeddings)} clusters"
+            if self.codebook
+            else self._no_codebook(),
+            *([f"assumed: {self.meta['assumed']}"] if "assumed" in self.meta else []),
         ]
         return ", ".join(parts)
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from kdkit.errors import CheckpointError
+from kdkit.files import is_file, stand_in
 
 
 class _Function:
@@ -61,6 +62,9 @@ _CALLABLE = {("torch._utils", name): getattr(torch._utils, name) for name in _RE
     ("__builtin__", "set"): set,
 }
 _ALLOWED = {name: _Function(function) for name, function in _CALLABLE.items()}
+
+
+_LEVELS = 8  # wrappers around a value that are opened
 
 
 class Inert:
@@ -118,23 +122,24 @@ _pickle_module = types.SimpleNamespace(Unpickler=_Unpickler, load=_load, __name_
 def read_pickle(path: Path) -> object:
     """The content of a file of ``torch.save``: tensors on the CPU, plain data, :class:`Inert` for the rest.
 
-    Raises :class:`CheckpointError` for a file that is missing, truncated or no file of ``torch.save``.
+    Raises :class:`CheckpointError` for a file that is missing, truncated, damaged or no file of ``torch.save``.
     """
     path = Path(path)
-    if not path.is_file():
+    if not is_file(path):
         raise CheckpointError(f"{path}: no such checkpoint file")
-    zipped = zipfile.is_zipfile(path)
-    if zipped:
-        with zipfile.ZipFile(path) as archive:
-            names = {Path(name).name for name in archive.namelist()}
-        if "constants.pkl" in names:  # torch.load would hand it to torch.jit.load
-            raise CheckpointError(f"{path}: a TorchScript program, not a checkpoint; weights are needed")
-    elif tarfile.is_tarfile(path):
-        raise CheckpointError(f"{path}: a tar archive; unpack it and give the checkpoint in it")
     try:
+        zipped = zipfile.is_zipfile(path)
+        if zipped:
+            _check_archive(path)
+        elif tarfile.is_tarfile(path):
+            raise CheckpointError(f"{path}: a tar archive; unpack it and give the checkpoint in it")
+        elif instead := stand_in(path):
+            raise CheckpointError(f"{path}: {instead}; download or copy it again")
         return torch.load(
             str(path), map_location="cpu", pickle_module=_pickle_module, weights_only=False, mmap=zipped
         )
+    except CheckpointError:
+        raise
     except Exception as error:  # a damaged pickle can fail in any way
         reason = str(error).split("\n")[0] or type(error).__name__
         raise CheckpointError(
@@ -143,18 +148,36 @@ def read_pickle(path: Path) -> object:
         ) from error
 
 
-def plain(value: object) -> object:
-    """Settings as plain dicts, lists and values: argparse's and omegaconf's objects opened, enums by their value."""
-    if isinstance(value, Inert):
+def _check_archive(path: Path) -> None:
+    """Is it a checkpoint, and is every byte what was written? torch.load does not look at the checksums in the file."""
+    with zipfile.ZipFile(path) as archive:
+        if "constants.pkl" in {Path(name).name for name in archive.namelist()}:
+            raise CheckpointError(f"{path}: a TorchScript program, not a checkpoint; weights are needed")
+        for record in archive.infolist():
+            if record.compress_type != zipfile.ZIP_STORED:
+                raise CheckpointError(
+                    f"{path}: a compressed archive; unpack it and give the checkpoint in it"
+                )
+            if record.CRC:  # 0: written without
+                with archive.open(record) as file:
+                    while file.read(1 << 20):
+                        pass
+
+
+def opened(value: object) -> object:
+    """What an object of argparse or omegaconf holds, an enum's value, or ``value`` itself: one level, no deeper.
+
+    Settings refer to each other, and a damaged or evil file's without end: whoever needs more opens the next level.
+    """
+    for _ in range(_LEVELS):
+        if not isinstance(value, Inert):
+            return value
         content = value.content
-        for key in ("_content", "_val"):  # omegaconf's containers and its values
-            if key in content:
-                return plain(content[key])
-        if set(content) == {"arguments"}:
-            return plain(content["arguments"][0])
-        return plain(content)
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    return value
+        inner = next((key for key in ("_content", "_val") if key in content), None)  # omegaconf's
+        if inner is None and set(content) == {"arguments"} and len(content["arguments"]) == 1:  # an enum's
+            value = content["arguments"][0]
+        elif inner is None:
+            return content
+        else:
+            value = content[inner]
+    return None

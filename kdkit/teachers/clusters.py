@@ -1,0 +1,117 @@
+"""HuBERT's codebook out of fairseq's file: which rows of its label embeddings are clusters.
+
+fairseq keeps one embedding for every symbol of its dictionaries, one dictionary after the other when there are several
+label sets. A dictionary begins with specials (<s>, <pad>, </s>, <unk>) and may end in fillers (madeupword0000); neither
+is ever a target. ``final_proj`` projects for all label sets ("tied") or has a part for each. kdkit takes the first set.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from kdkit.checkpoints import check_values
+from kdkit.codebook import Codebook
+from kdkit.errors import CheckpointError
+from kdkit.teachers.settings import Settings
+from kdkit.teachers.unpickling import opened
+
+SPECIALS = 4  # that every dictionary of fairseq begins with
+
+
+def codebook_of(
+    beside: dict[str, Tensor], content: dict, task: Settings, dim: int, tau: float, where: Path
+) -> tuple[Codebook | None, str]:
+    """The codebook, or None, and words on it: what it is, or why there is none.
+
+    ``beside``: tensors that are not of the network; ``content``: of the file, whose dictionaries are looked for there;
+    ``task``: settings that name the label sets; ``dim``: width of the hidden states. Raises :class:`CheckpointError`
+    for tensors that do not fit together.
+    """
+    names = ("label_embs_concat", "final_proj.weight", "final_proj.bias")
+    if names[0] not in beside:  # wav2vec 2.0 has a final_proj too, but no clusters
+        return None, "none: the file has no label embeddings"
+    if names[1] not in beside and names[2] not in beside:
+        return None, (
+            "none: the file has label embeddings but no final_proj, which fairseq takes away when it fine-tunes; the "
+            "file of the model before fine-tuning has both"
+        )
+    if any(name not in beside for name in names):
+        raise CheckpointError(f"{where}: has label embeddings but no whole final_proj: the file is damaged")
+    parts = {name: beside[name] for name in (*names, *(n for n in beside if n.startswith("target_glu.")))}
+    axes = [getattr(parts[name], "ndim", None) for name in names]
+    if axes != [2, 2, 1] or not all(isinstance(part, Tensor) for part in parts.values()):
+        raise CheckpointError(f"{where}: final_proj or label_embs_concat is no matrix: the file is damaged")
+    check_values(parts, where)
+    embeddings, weight, bias = (parts[name].detach().float() for name in names)
+    rows, proj = embeddings.shape
+    if weight.shape[1] != dim or len(weight) != len(bias) or not proj or len(weight) % proj:
+        raise CheckpointError(
+            f"{where}: final_proj of {tuple(weight.shape)} and label embeddings of {tuple(embeddings.shape)} do not "
+            f"fit a model of width {dim}: the file is damaged"
+        )
+    symbols, sets = _label_sets(content, task)
+    sets = max(sets, len(weight) // proj)
+    if not symbols:
+        if sets > 1 or rows <= SPECIALS:
+            return (
+                None,
+                f"none: {sets} label sets share {rows} embeddings, and no dictionary says which are whose",
+            )
+        kept, words = (
+            range(SPECIALS, rows),
+            f", the first {SPECIALS} rows taken for specials: no dictionary is there",
+        )
+    elif None in symbols:
+        return (
+            None,
+            "none: the file's dictionaries cannot be read, which say what label embeddings are clusters",
+        )
+    elif sum(map(len, symbols)) != rows or len(weight) not in (proj, proj * len(symbols)):
+        return None, (
+            f"none: {rows} label embeddings of {proj} and a final_proj of {len(weight)} do not fit dictionaries of "
+            f"{list(map(len, symbols))} symbols"
+        )
+    else:
+        kept = [row for row, symbol in enumerate(symbols[0]) if not _is_filler(row, symbol)]
+        words = f" of the first of {len(symbols)} label sets" if len(symbols) > 1 else ""
+    if "target_glu.0.weight" in parts:  # what the network compares with is a function of the embeddings
+        glu = {name.removeprefix("target_glu.0."): part.detach().float() for name, part in parts.items()}
+        try:
+            embeddings = F.glu(F.linear(embeddings, glu["weight"], glu["bias"]))
+        except (RuntimeError, KeyError) as error:
+            raise CheckpointError(
+                f"{where}: target_glu does not fit the label embeddings: damaged"
+            ) from error
+    if len(kept) < 2:
+        return None, f"none: {len(kept)} of {rows} label embeddings are clusters"
+    codebook = Codebook.from_hubert(weight[:proj], bias[:proj], embeddings[list(kept)], 0, tau)
+    return codebook, f"{len(kept)} clusters{words}"
+
+
+def _is_filler(row: int, symbol: object) -> bool:
+    text = str(opened(symbol))
+    return (row < SPECIALS and text.startswith("<")) or text.startswith("madeupword")
+
+
+def _label_sets(content: dict, task: Settings) -> tuple[list[list | None], int]:
+    """The symbols of every dictionary of clusters in a file, and how many label sets its settings name (1 by default).
+
+    They lie in ``dictionaries_symbols`` (s3prl) or in ``task_state``, as a list, or by label set.
+    """
+    found = opened(content.get("dictionaries_symbols"))
+    if found is None:
+        state = opened(content.get("task_state"))
+        state = state if isinstance(state, dict) else {}
+        found = opened(state.get("dictionaries"))
+        found = opened(state.get("pt_dictionaries")) if found is None else found
+    found = list(found.values()) if isinstance(found, dict) else found
+    symbols = []
+    for dictionary in found if isinstance(found, (list, tuple)) else []:
+        held = opened(dictionary)
+        held = opened(held.get("symbols")) if isinstance(held, dict) else held
+        symbols.append(list(held) if isinstance(held, (list, tuple)) else None)
+    labels = task.get("labels")
+    return symbols, max(1, len(labels) if isinstance(labels, (list, tuple)) else 1)
