@@ -6,6 +6,7 @@ written out. So only what is asked for is opened, one level at a time, and every
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -94,15 +95,12 @@ def check_convolutions(kernels: object, strides: object, where: str | Path) -> N
     Students, Fbank front-end, phone labels and times of words all count on those frames.
     """
     lists = [list(given) if isinstance(given, (list, tuple)) else None for given in (kernels, strides)]
-    if lists == [list(KERNELS), list(STRIDES)]:
-        return
     if any(given is None or not all(type(n) is int and 0 < n < 10**4 for n in given) for given in lists):
         raise CheckpointError(f"{where}: its convolutions are {shown(lists)}, not lists of whole numbers")
-    samples = 1
-    for stride in lists[1]:
-        samples *= stride
+    if lists == [list(KERNELS), list(STRIDES)]:
+        return
     raise CheckpointError(
         f"{where}: its convolutions have kernels {shown(lists[0])} and strides {shown(lists[1])}, a frame every "
-        f"{1000 * samples / RATE:g} ms; kdkit's models and labels have those of HuBERT, {list(KERNELS)} and "
-        f"{list(STRIDES)}, a frame every 20 ms"
+        f"{1000 * math.prod(lists[1]) / RATE:g} ms; kdkit's models and labels have those of HuBERT, {list(KERNELS)} "
+        f"and {list(STRIDES)}, a frame every 20 ms"
     )
