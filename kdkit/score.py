@@ -16,7 +16,7 @@ import numpy as np
 from scipy.stats import bootstrap
 
 from kdkit.errors import TextError
-from kdkit.transcripts import clean
+from kdkit.transcripts import clean, outside
 
 COLLAPSED = 0.97  # share of blank frames above which a CTC model says next to nothing
 
@@ -78,7 +78,7 @@ def score(references: Sequence[str], hypotheses: Sequence[str], seed: int = 0) -
         raise TextError(
             f"{len(references)} references but {len(hypotheses)} hypotheses: give pairs, in the same order"
         )
-    refs, hyps = tuple(map(clean, references)), tuple(map(clean, hypotheses))
+    refs, hyps = tuple(map(clean, references)), tuple(map(_heard, hypotheses))
     if not any(refs):
         raise TextError(f"none of the {len(refs)} references has a word, so there is no error rate")
     words = np.array([_edits(r.split(), h.split()) for r, h in zip(refs, hyps, strict=True)])
@@ -101,6 +101,13 @@ def score(references: Sequence[str], hypotheses: Sequence[str], seed: int = 0) -
         word_errors=tuple(word_errors.tolist()),
         word_counts=tuple(word_counts),
     )
+
+
+def _heard(text: str) -> str:
+    """What a recogniser wrote, to be compared: as it is where it keeps to the alphabet (a lone apostrophe is an error of
+    its own), else cleaned, for other models write capitals and punctuation."""
+    plain = " ".join(text.lower().split())
+    return clean(text) if outside(plain) else plain
 
 
 def _edits(reference: Sequence[str], hypothesis: Sequence[str]) -> tuple[int, int, int]:
@@ -212,7 +219,7 @@ def describe_collapse(hypotheses: Sequence[str], blank_fraction: float | None = 
     ``blank_fraction`` is that of :func:`kdkit.decode.blank_fraction`. Many CTC models go through an
     all-blank phase early in training; staying there is what this is about.
     """
-    texts = [clean(text) for text in hypotheses]
+    texts = [_heard(text) for text in hypotheses]
     advice = "train for more steps, check the learning rate and that the labels belong to the audio"
     empty = sum(not text for text in texts)
     if texts and empty == len(texts):

@@ -40,6 +40,9 @@ def test_text_is_cleaned_on_both_sides():
     assert score(["The  cat"], [" the CAT "]).wer == 0
     assert score(["“The café,” it’s said."], ["the cafe it's said"]).wer == 0
     assert score(["the cafe"], ["The café!"]).wer == 0
+    assert (
+        score(["it's so"], ["it's ' so"]).insertions == 1
+    )  # what is written in the alphabet is taken at its word
     result = score(["AT&T has 7"], ["at t has seven"])
     assert (result.references, result.wer) == (("at&t has 7",), 1.0)  # what nobody can know is not guessed
 
