@@ -104,7 +104,7 @@ def score(references: Sequence[str], hypotheses: Sequence[str], seed: int = 0) -
 
 
 def _heard(text: str) -> str:
-    """What a recogniser wrote, to be compared: as it is where it keeps to the alphabet (a lone apostrophe is an error of
+    """What a recogniser wrote: taken as it is where it keeps to the alphabet (a lone apostrophe is an error of
     its own), else cleaned, for other models write capitals and punctuation."""
     plain = " ".join(text.lower().split())
     return clean(text) if outside(plain) else plain
