@@ -17,6 +17,7 @@ from torch import Tensor
 from torchaudio.functional import resample
 
 from kdkit.audio import SAMPLE_RATE
+from kdkit.batches import to_device
 from kdkit.frontends import frame_mask
 
 
@@ -45,37 +46,43 @@ def augment(waves: Tensor, lengths: Tensor, config: AugmentConfig = AUGMENTED) -
     there and back.
     """
     if any(config.gain):
-        waves = waves * 10 ** (torch.empty(len(waves), 1).uniform_(*config.gain).to(waves.device) / 20)
+        gain = torch.empty(len(waves), 1).uniform_(*config.gain)
+        waves = waves * 10 ** (to_device(gain, waves.device) / 20)
     hertz = torch.fft.rfftfreq(waves.shape[1], 1 / SAMPLE_RATE)
     speech = torch.fft.rfft(waves.float())  # (B, bins)
     if config.equaliser:
         decibels = config.decibels * (torch.rand(len(waves), 1) < config.equaliser)
-        shaped = speech * equaliser(decibels, hertz).to(waves.device)
+        shaped = speech * to_device(equaliser(decibels, hertz), waves.device)
         speech = shaped * (_power(speech) / _power(shaped).clamp_min(1e-12)).sqrt()
     if config.noise:
         loud = torch.rand(len(waves), 1) < config.noise
         share = 10 ** (-torch.empty(len(waves), 1).uniform_(*config.snr) / 10) * loud
-        share = (
-            share.to(waves.device) * waves.shape[1] / lengths[:, None]
-        )  # noise sounds in the padding too, at first
-        noise = coloured_noise(len(waves), hertz).to(waves.device)
+        # noise sounds in the padding too, at first
+        share = to_device(share, waves.device) * waves.shape[1] / lengths[:, None]
+        noise = coloured_noise(len(waves), hertz, waves.device)
         speech = speech + noise * (share * _power(speech) / _power(noise)).sqrt()
     return torch.fft.irfft(speech, waves.shape[1]) * frame_mask(lengths, waves.shape[1])
 
 
-def perturb_speed(waves: Tensor, lengths: Tensor, speeds: Sequence[float]) -> tuple[Tensor, Tensor]:
+def perturb_speed(
+    waves: Tensor, lengths: Tensor, speeds: Sequence[float], on_host: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """A padded batch (B, S) played at a speed drawn from ``speeds``, pitch and formants with it, as other voices would
-    have them: waveforms and lengths (B,), both new. Speed perturbation (Ko et al., Interspeech 2015).
+    have them: waveforms and lengths (B,), both new, and the lengths on the host, ``on_host`` being those of before.
+    Speed perturbation (Ko et al., Interspeech 2015).
 
     One speed for the batch: with one for each utterance no shape would come twice, and CPUs prepare a convolution anew
     for every shape.
     """
+    on_host = lengths.cpu() if on_host is None else on_host
     rate = round(100 * speeds[int(torch.randint(len(speeds), ()))])
     if rate == 100:
-        return waves, lengths
+        return waves, lengths, on_host
     waves = resample(waves, rate, 100)
-    lengths = (lengths * 100 / rate).ceil().long().clamp_max(waves.shape[1])
-    return waves * frame_mask(lengths, waves.shape[1]), lengths
+    lengths, on_host = (
+        (some * 100 / rate).ceil().long().clamp_max(waves.shape[1]) for some in (lengths, on_host)
+    )
+    return waves * frame_mask(lengths, waves.shape[1]), lengths, on_host
 
 
 def equaliser(decibels: Tensor, hertz: Tensor, points: int = 7) -> Tensor:
@@ -89,10 +96,11 @@ def equaliser(decibels: Tensor, hertz: Tensor, points: int = 7) -> Tensor:
     return 10 ** ((gains[:, left] * (1 - share) + gains[:, left + 1] * share) / 20)
 
 
-def coloured_noise(batch: int, hertz: Tensor) -> Tensor:
+def coloured_noise(batch: int, hertz: Tensor, device: torch.device | None = None) -> Tensor:
     """Spectra (B, bins) of noise whose power falls as 1 / f^slope, slope drawn between 0 and 2, flat below 50 Hz."""
     slope = 2 * torch.rand(batch, 1)
-    return torch.randn(batch, len(hertz), dtype=torch.complex64) * hertz.clamp_min(50) ** (-slope / 2)
+    noise = torch.randn(batch, len(hertz), dtype=torch.complex64, device=device)
+    return noise * to_device(hertz.clamp_min(50) ** (-slope / 2), noise.device)
 
 
 def _power(spectrum: Tensor) -> Tensor:

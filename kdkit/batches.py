@@ -20,20 +20,29 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from kdkit.audio import SAMPLE_RATE, read_audio, to_int16
 from kdkit.errors import AudioError, ConfigError, TrainingError
 from kdkit.frontends import num_frames
 from kdkit.manifest import Utterance
-from kdkit.parallel import compute_on_one_core
+from kdkit.parallel import compute_on_one_core, cores
 
 if TYPE_CHECKING:
     from kdkit.targets import TargetCache, Targets
 
 _BATCHES_PER_BUCKET = 8  # more shuffle better, fewer pad less
-_PREFETCH = 3  # batches read ahead
+_PREFETCH = 3  # batches read ahead, at least
+_READERS = 8  # threads beside a GPU: it may go through speech faster than one of them decodes FLAC
 GRAIN = 3200  # samples; widths are whole multiples, because a CPU sets up its convolutions anew for every new shape
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A small tensor made on the host, on a device; no step waits for it to get there."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 @dataclass
@@ -44,6 +53,11 @@ class Batch:
     lengths: Tensor  # (batch,) int64, samples before the padding
     utterances: list[Utterance]
     targets: Targets | None = None  # hidden states of a teacher, from a cache
+    on_host: Tensor | None = None  # the lengths, where Python can look at them without waiting for a GPU
+
+    def __post_init__(self):
+        if self.on_host is None:
+            self.on_host = self.lengths.cpu()
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on a device. Of a :meth:`pinned` one the copying goes on beside what follows."""
@@ -52,17 +66,27 @@ class Batch:
             self.lengths.to(device, non_blocking=True),
             self.utterances,
             self.targets and self.targets.to(device),
+            self.on_host,
         )
+
+    def widened(self, samples: int) -> Batch:
+        """The same batch with more padding, ``samples`` wide: for what is computed in few different shapes."""
+        more = samples - self.waves.shape[1]
+        if more <= 0 or self.targets is not None:
+            return self
+        return replace(self, waves=F.pad(self.waves, (0, more)))
 
     def pinned(self) -> Batch:
         """The same batch in memory that a GPU copies from by itself."""
         targets = self.targets and self.targets.pinned()
-        return Batch(self.waves.pin_memory(), self.lengths.pin_memory(), self.utterances, targets)
+        return Batch(
+            self.waves.pin_memory(), self.lengths.pin_memory(), self.utterances, targets, self.on_host
+        )
 
     @property
     def seconds(self) -> float:
         """Seconds of audio without the padding."""
-        return float(self.lengths.sum()) / SAMPLE_RATE
+        return float(self.on_host.sum()) / SAMPLE_RATE
 
     def __len__(self) -> int:
         return len(self.utterances)
@@ -87,7 +111,8 @@ class Batches:
     `seconds_per_batch` limits a batch's padded audio, before its width is rounded up to 0.2 s (a longer utterance
     goes alone). `max_seconds` cuts a
     random piece of that length out of longer utterances, in training only, with their phones; a piece has no
-    transcript. `workers` background threads read the next batches while the caller computes (0: none).
+    transcript. `workers` background threads read the next batches while the caller computes (0: none; default: one,
+    beside a GPU one for every core up to eight).
     `cache` keeps the audio in memory as 16-bit samples (115 MB an hour). `targets`
     (:class:`kdkit.targets.TargetCache`) adds the teacher's hidden states to every batch; it knows whole utterances
     only, so it goes without `max_seconds`.
@@ -103,7 +128,7 @@ class Batches:
         seconds_per_batch: float = 32.0,
         seed: int = 0,
         max_seconds: float | None = None,
-        workers: int = 1,
+        workers: int | None = None,
         cache: bool = False,
         targets: TargetCache | None = None,
         read: Callable[[Path], Tensor] = read_audio,
@@ -133,6 +158,9 @@ class Batches:
         self.steps_per_epoch = sum(math.ceil(len(bucket) / size) for bucket, size in self._buckets)
         self._plan: tuple[int, list[np.ndarray]] = (-1, [])
         self._lock = threading.Lock()
+        if workers is None:
+            workers = min(_READERS, cores()) if torch.cuda.is_available() else 1
+        self._prefetch = max(_PREFETCH, 2 * workers)
         self._pool = ThreadPoolExecutor(workers, "batches", compute_on_one_core) if workers else None
         self._ahead: dict[int, Future[Batch]] = {}
 
@@ -149,7 +177,7 @@ class Batches:
             return self._load_step(step)
         future = self._ahead.pop(step, None)
         batch = future.result() if future is not None else self._load_step(step)
-        wanted = [step + turn * self.stride for turn in range(1, _PREFETCH + 1)]
+        wanted = [step + turn * self.stride for turn in range(1, self._prefetch + 1)]
         for other in [s for s in self._ahead if s not in wanted]:
             self._ahead.pop(other).cancel()  # the caller jumped elsewhere
         for ahead in wanted:
@@ -242,7 +270,7 @@ class Batches:
         futures: list[Future[Batch]] = []
         for indices in plan:
             futures.append(self._pool.submit(self._load, indices, None))
-            if len(futures) > _PREFETCH:
+            if len(futures) > self._prefetch:
                 yield futures.pop(0).result()
         for future in futures:
             yield future.result()

@@ -9,11 +9,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdkit.augment import AUGMENTED, AugmentConfig, augment, perturb_speed
+from kdkit.batches import to_device
 from kdkit.checkpoints import filled, load_checkpoint, save_checkpoint
+from kdkit.ctcloss import ctc_loss
 from kdkit.decode import greedy
 from kdkit.emissions import WINDOW, decode_all, emissions, kept_window
 from kdkit.errors import ConfigError, TextError, TrainingError
@@ -25,6 +26,7 @@ from kdkit.score import COLLAPSED
 from kdkit.text import BLANK, VOCABULARY, encode, frames_needed
 from kdkit.transcripts import Cleaning, counts
 
+LABELS = 16  # characters: labels are padded to whole multiples, so that few shapes are computed
 _NAMED = 3  # utterances without room for their text that are named one by one
 
 
@@ -61,24 +63,25 @@ class CTCModel(nn.Module):
         self.window = WINDOW
 
     def forward(
-        self, waves: Tensor, lengths: Tensor, mask: MaskConfig | None = None, head_only: bool = False
+        self,
+        waves: Tensor,
+        lengths: Tensor,
+        hidden: tuple[Tensor | None, Tensor | None] = (None, None),
+        head_only: bool = False,
     ) -> tuple[Tensor, Tensor]:
+        """``hidden`` (:func:`draw_masks`): frames (B, T) and channels (B, dim) that are hidden after the front-end."""
         frames = num_frames(lengths)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not head_only):
-            features = self.model.front_end(waves, lengths)  # (B, T, D)
-            if mask is not None:
-                features = self._masked(features, mask)
+            features = self.hide(self.model.front_end(waves, lengths), *hidden)  # (B, T, D)
             last = self.model.encode(features, frames).last
         return self.head(last), frames
 
-    def _masked(self, features: Tensor, mask: MaskConfig) -> Tensor:
-        batch, total, dim = features.shape
-        if mask.time:
-            hidden = span_mask(batch, total, mask.time, mask.time_span).to(features.device)
-            features = torch.where(hidden[..., None], self.mask_embedding.to(features.dtype), features)
-        if mask.channel:
-            hidden = span_mask(batch, dim, mask.channel, mask.channel_span).to(features.device)
-            features = features.masked_fill(hidden[:, None], 0.0)
+    def hide(self, features: Tensor, frames: Tensor | None, channels: Tensor | None) -> Tensor:
+        """Features (B, T, dim) without the hidden ``frames`` (B, T) and ``channels`` (B, dim)."""
+        if frames is not None:
+            features = torch.where(frames[..., None], self.mask_embedding.to(features.dtype), features)
+        if channels is not None:
+            features = features.masked_fill(channels[:, None], 0.0)
         return features
 
     def transcribe(self, utterances: list[Utterance], seconds_per_batch: float = 60) -> dict[str, str]:
@@ -86,6 +89,15 @@ class CTCModel(nn.Module):
         found = emissions(self, utterances, seconds_per_batch)
         texts = decode_all(greedy, found.log_probs)
         return {utterance.id: text for utterance, text in zip(found.utterances, texts, strict=True)}
+
+
+def draw_masks(
+    mask: MaskConfig, batch: int, frames: int, channels: int, device: torch.device
+) -> tuple[Tensor | None, Tensor | None]:
+    """Frames (batch, frames) and channels (batch, channels) to hide, each None where ``mask`` has none."""
+    of_time = span_mask(batch, frames, mask.time, mask.time_span) if mask.time else None
+    of_channels = span_mask(batch, channels, mask.channel, mask.channel_span) if mask.channel else None
+    return tuple(some if some is None else to_device(some, device) for some in (of_time, of_channels))
 
 
 class CTCTask(nn.Module):
@@ -144,35 +156,54 @@ class CTCTask(nn.Module):
             )
         return said + explain_blanks(rows)
 
+    @property
+    def stage(self) -> bool:
+        """What :meth:`compute` depends on besides its inputs: does only the head learn?"""
+        return self.training and self._head_only
+
     def forward(self, batch) -> tuple[Tensor, dict[str, Tensor]]:
-        waves, lengths = batch.waves, batch.lengths
+        return self.compute(self.prepare(batch))
+
+    def prepare(self, batch) -> dict[str, Tensor]:
+        """What :meth:`compute` needs of a batch, all that is drawn at random among it: ``waves`` (B, S) and ``lengths``
+        (B,); ``labels`` (B, L) and how long each is, ``sizes`` (B,), -1 where the text has no room; what is masked.
+        """
+        waves, lengths, on_host = batch.waves, batch.lengths, batch.on_host
         if self.training and self.speeds:
-            waves, lengths = perturb_speed(waves, lengths, self.speeds)
+            waves, lengths, on_host = perturb_speed(waves, lengths, self.speeds, on_host)
         if self.training and self.augmenting is not None:
             waves = augment(waves, lengths, self.augmenting)
-        mask = self.mask if self.training else None
-        logits, frames = self.recogniser(waves, lengths, mask, self.training and self._head_only)
+        inputs = {"waves": waves, "lengths": lengths}
+        if self.training and self.mask is not None:
+            shape = len(waves), num_frames(waves.shape[1]), self.recogniser.model.config.dim
+            masks = draw_masks(self.mask, *shape, waves.device)
+            inputs |= {name: m for name, m in zip(("time", "channels"), masks) if m is not None}
+        frames = num_frames(on_host).tolist()  # played faster, a text may lose its room
+        labels = self._labels(batch)
+        labels = [
+            labels[r] if r in labels and frames_needed(labels[r]) <= frames[r] else None
+            for r in range(len(waves))
+        ]
+        longest = max(len(label or ()) for label in labels)
+        longest += -longest % LABELS
+        padded = torch.tensor([[*(label or ()), *[0] * (longest - len(label or ()))] for label in labels])
+        sizes = torch.tensor([-1 if label is None else len(label) for label in labels])
+        device = waves.device
+        return inputs | {"labels": to_device(padded, device), "sizes": to_device(sizes, device)}
+
+    def compute(self, inputs: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss and parts: a function of ``inputs`` and weights (and dropout) alone."""
+        hidden = inputs.get("time"), inputs.get("channels")
+        logits, frames = self.recogniser(inputs["waves"], inputs["lengths"], hidden, self.stage)
         blanks = (logits.argmax(-1) == BLANK).float().mean()
-        fits = frames.tolist()  # played faster, a text may lose its room
-        labels = {
-            row: label for row, label in self._labels(batch).items() if frames_needed(label) <= fits[row]
-        }
-        if not labels:
-            return logits.sum() * 0.0, {"blanks": blanks}
-        rows = list(labels)
-        targets = torch.cat([torch.tensor(label) for label in labels.values()])
-        sizes = torch.tensor([len(label) for label in labels.values()])
-        # on the CPU, whatever the logits are on: a GPU adds up its gradient in no fixed order
-        log_probs = logits.float().log_softmax(-1).cpu()[rows].transpose(0, 1)  # (T, B, V)
-        loss = F.ctc_loss(
-            log_probs, targets, torch.tensor([fits[r] for r in rows]), sizes, BLANK, reduction="sum"
-        )
-        return (loss / sizes.sum()).to(logits.device), {"blanks": blanks}
+        sizes = inputs["sizes"]
+        loss = ctc_loss(logits.float().log_softmax(-1), inputs["labels"], frames, sizes)
+        return loss.sum() / sizes.clamp_min(0).sum().clamp_min(1), {"blanks": blanks}
 
     def _labels(self, batch) -> dict[int, list[int]]:
         """{row of the batch: its character ids} for every utterance whose text has room in its frames."""
         labels = {}
-        for row, (utterance, frames) in enumerate(zip(batch.utterances, num_frames(batch.lengths).tolist())):
+        for row, (utterance, frames) in enumerate(zip(batch.utterances, num_frames(batch.on_host).tolist())):
             label = encode(utterance.text, utterance.id)
             needed = frames_needed(label)
             if needed <= frames:

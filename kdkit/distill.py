@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,12 +16,16 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from kdkit.augment import AugmentConfig, augment
+from kdkit.batches import to_device
 from kdkit.codebook import VARIANTS, ClusterHead
 from kdkit.errors import ConfigError
 from kdkit.frontends import frame_mask, num_frames
 from kdkit.losses import discriminative_loss, hard_label_loss, mean_over, regression_loss
 from kdkit.models import ModelConfig, Output, SpeechModel
 from kdkit.teachers import Teacher, fingerprint
+
+if TYPE_CHECKING:
+    from kdkit.targets import Targets
 
 COLLAPSED = 0.05  # spread of the predictions, as a share of that of the targets
 
@@ -199,6 +204,9 @@ class DistillTask(nn.Module):
             )
 
         self.identity = None  # of the teacher, once it is needed
+        self.quick: dict[
+            str, nn.Module
+        ] = {}  # faster twins of the frozen networks (kdkit.graphs), by their names
         self.settings = {
             "student": student.config.to_dict(),
             "teacher": teacher.source,
@@ -243,6 +251,14 @@ class DistillTask(nn.Module):
                 said.append(f"the student has collapsed: its {told}; lower lr, or look at the speech")
         return said
 
+    @property
+    def stage(self) -> bool:
+        """What :meth:`compute` depends on besides its inputs."""
+        return self.adapting
+
+    def _frozen(self, name: str) -> nn.Module:
+        return self.quick.get(name) or getattr(self, name)
+
     def train(self, mode: bool = True) -> DistillTask:
         super().train(mode)
         for name in self.frozen:  # no dropout in the targets, ever
@@ -256,22 +272,42 @@ class DistillTask(nn.Module):
         self.adapting = self.config.adaptation is not None and step < self.config.adaptation.steps
 
     def forward(self, batch) -> tuple[Tensor, dict[str, Tensor]]:
-        waves = batch.waves
+        return self.compute(self.prepare(batch))
+
+    def prepare(self, batch) -> dict[str, Tensor]:
+        """What :meth:`compute` needs of a batch: everything that is drawn at random, read, or changes with the step.
+
+        ``waves`` for the student and, where it hears others, ``clean`` for the teacher, (B, S); ``lengths`` (B,);
+        ``weights`` (2,) of the losses; ``target_3`` (B, T, D) and so on, where the batch brings the teacher's states.
+        """
+        inputs = {"waves": batch.waves, "lengths": batch.lengths}
         if self.training and self.config.augmenting is not None:
-            waves = augment(waves, batch.lengths, self.config.augmenting)
+            inputs["waves"] = augment(batch.waves, batch.lengths, self.config.augmenting)
+            inputs["clean"] = batch.waves
+        weights = self.config.regression_weight, self.config.discriminative_weight
+        values = torch.tensor([value_at(weight, self.share) for weight in weights])
+        inputs["weights"] = to_device(values, batch.waves.device)
+        if batch.targets is not None:
+            self._check_cached(batch.targets)
+            inputs |= {f"target_{layer}": states for layer, states in batch.targets.hidden.items()}
+        return inputs
+
+    def compute(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss and parts: a function of ``inputs`` and weights (and dropout) alone, the same operations every time."""
+        waves, lengths = inputs["waves"], inputs["lengths"]
         if self.adapting:
-            return self.adapt(batch, waves)
-        target = self.targets(batch, max(self.layers, default=0))
-        output = self.student(waves, batch.lengths)
+            return self.adapt(inputs)
+        target = self.targets(inputs, max(self.layers, default=0))
+        output = self.student(waves, lengths)
         _same_frames(next(iter(target.values())), output.last)
-        loss, parts = torch.zeros((), device=batch.waves.device), {}
+        loss, parts = torch.zeros((), device=waves.device), {}
         if self.config.uses_regression:
             parts["regression"], parts["spread"] = self.regression(output, target)
-            loss = loss + value_at(self.config.regression_weight, self.share) * parts["regression"]
+            loss = loss + inputs["weights"][0] * parts["regression"]
         if self.config.uses_discriminative:
             with torch.no_grad():
                 if self.labeller is not self.teacher:
-                    last = self.labeller(batch.waves, batch.lengths).last
+                    last = self._frozen("labeller")(inputs.get("clean", waves), lengths).last
                 else:
                     last = target[self.labeller.config.layers]
                 teacher = self.codebook(last) * (self.codebook.tau / self.tau)  # (B, T, K)
@@ -279,16 +315,17 @@ class DistillTask(nn.Module):
             logits = self.cluster_head(output.last)
             parts["discriminative"] = distance(logits, teacher, output.mask)
             parts["codes"] = _ids_in_use(logits, output.mask) / _ids_in_use(teacher, output.mask)
-            loss = loss + value_at(self.config.discriminative_weight, self.share) * parts["discriminative"]
+            loss = loss + inputs["weights"][1] * parts["discriminative"]
         return loss, {name: part.detach() for name, part in parts.items()}
 
-    def adapt(self, batch, waves: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def adapt(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of front-end adaptation: nothing but the front-ends is computed, and of the student's only its own
         front-end (and its head) gets a gradient.
         """
-        target, features = self.targets(batch, 0)[0], self.student.front_end(waves, batch.lengths)
+        lengths = inputs["lengths"]
+        target, features = self.targets(inputs, 0)[0], self.student.front_end(inputs["waves"], lengths)
         _same_frames(target, features)
-        mask = frame_mask(num_frames(batch.lengths), features.shape[1])
+        mask = frame_mask(num_frames(lengths), features.shape[1])
         if self.config.heads:
             prediction = self.adaptation_head(features)
         else:
@@ -299,23 +336,28 @@ class DistillTask(nn.Module):
         return loss, {"adaptation": loss.detach()}
 
     @torch.no_grad()
-    def targets(self, batch, depth: int | None = None) -> Mapping[int, Tensor]:
-        """The teacher's hidden states by layer, (B, T, D): from the batch's cache, or computed here up to ``depth``."""
-        if batch.targets is None:
-            return dict(enumerate(self.teacher(batch.waves, batch.lengths, depth=depth).hidden))
+    def targets(self, inputs: Mapping[str, Tensor], depth: int | None = None) -> Mapping[int, Tensor]:
+        """The teacher's hidden states by layer, (B, T, D): those of the batch, or computed here up to ``depth``."""
+        brought = {int(n.split("_")[1]): states for n, states in inputs.items() if n.startswith("target_")}
+        if brought:
+            return brought
+        teacher = self._frozen("teacher")
+        waves = inputs.get("clean", inputs["waves"])
+        return dict(enumerate(teacher(waves, inputs["lengths"], depth=depth).hidden))
+
+    def _check_cached(self, cached: Targets) -> None:
         if self.identity is None:
             self.identity = fingerprint(self.teacher)
-        if batch.targets.teacher != self.identity:
+        if cached.teacher != self.identity:
             raise ConfigError(
-                f"cached targets are of another teacher ({batch.targets.teacher}, this one is {self.identity}); "
+                f"cached targets are of another teacher ({cached.teacher}, this one is {self.identity}); "
                 "build the cache with this one"
             )
-        missing = sorted(self.layers - batch.targets.hidden.keys())
+        missing = sorted(self.layers - cached.hidden.keys())
         if missing:
             raise ConfigError(
                 f"cached targets lack the layers {missing}; build the cache with {sorted(self.layers)}"
             )
-        return batch.targets.hidden
 
     def regression(self, output: Output, target: Mapping[int, Tensor]) -> tuple[Tensor, Tensor]:
         """Regression loss, mean over the pairs; and how much the predictions of the last pair vary over the frames, as
@@ -351,6 +393,5 @@ def _deviation(states: Tensor, mask: Tensor) -> Tensor:
 
 def _ids_in_use(logits: Tensor, mask: Tensor) -> Tensor:
     """Number of cluster ids that are the best one of some real frame of (B, T, K)."""
-    count = logits.shape[-1]
-    best = logits.argmax(-1).where(mask, count)  # padding votes for one more
-    return torch.zeros(count + 1, device=logits.device).scatter_(0, best.flatten(), 1.0)[:count].sum()
+    best = logits.argmax(-1)[..., None] == torch.arange(logits.shape[-1], device=logits.device)
+    return (best & mask[..., None]).flatten(0, 1).any(0).sum()

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from kdkit.fast.checks import trusted
+from kdkit.fast.positions import GroupedConv
 from kdkit.fftconv import fft_conv1d, kernel_spectrum, product_conv1d, product_matrices
 from kdkit.relative import PositionGate, RelativePositions
 
@@ -45,6 +47,10 @@ class PositionalConv(nn.Module):
         if self.matrices is not None and x.device.type == "cpu":
             y = product_conv1d(x.to(torch.bfloat16), self.matrices)
             return F.gelu(y + self.conv.bias.to(y.dtype)).to(x.dtype)
+        if self.spectrum is None and multiplies_low(x) and trusted("weight_gradient"):
+            low = x.to(torch.get_autocast_dtype("cuda")) if x.dtype == torch.float32 else x
+            y = GroupedConv.apply(low, self.conv.weight, self.conv.groups)
+            return F.gelu(y + self.conv.bias.to(y.dtype))
         spectrum = self.spectrum
         if spectrum is None:
             spectrum = kernel_spectrum(self.conv.weight, self.conv.groups)
@@ -69,7 +75,8 @@ class PositionalConv(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention; ``mask`` (B, 1, 1, T) is True where a key may be looked at, None without padding.
+    """Multi-head self-attention; ``mask`` (B, 1, 1, T) is True where a key may be looked at, None without padding. Or
+    it is int32: see :func:`segments`.
 
     ``dtype``: what queries, keys and values are cast to, where the linear layers give something else.
     ``gated`` (WavLM): ``bias`` (heads, T, T) is weighted by the input and added to the logits.
@@ -109,6 +116,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float)
     in float32. Its forward pass is no faster in bf16 than in float32 without AMX; matrix products are, as long as the
     scores of a chunk of heads (and, for long utterances, of queries) stay in the processor's cache.
     """
+    if mask is not None and mask.dtype == torch.int32:
+        return _attend_in_segments(q, k, v, mask, dropout)
     added = mask is not None and mask.dtype != torch.bool  # WavLM's positions
     by_products = q.device.type == "cpu" and q.dtype == torch.bfloat16 and not added
     if by_products and not torch.compiler.is_compiling() and not has_amx():
@@ -119,6 +128,41 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float)
         with sdpa_kernel(GPU_KERNELS):
             return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+
+
+def segments(mask: Tensor) -> Tensor:
+    """Where real frames and padding of (B, T) begin in a row of B T frames, and its end: (2 B + 1,) int32.
+
+    The fused kernels of a GPU know no mask, but sequences of different lengths behind each other. So the padding of an
+    utterance is a sequence of its own: nobody looks at it, and nothing has to be moved.
+    """
+    batch, total = mask.shape
+    first = torch.arange(batch, device=mask.device) * total
+    ends = torch.stack([first, first + mask.sum(1)], 1).flatten()
+    return F.pad(ends, (0, 1), value=batch * total).int()
+
+
+def multiplies_low(x: Tensor) -> bool:
+    """Is ``x`` on a GPU of 2020 or later, and multiplied in bf16 or fp16?"""
+    if x.device.type != "cuda" or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    low = torch.is_autocast_enabled("cuda") or x.dtype in (torch.bfloat16, torch.float16)
+    return low and torch.cuda.get_device_capability(x.device) >= (8, 0)
+
+
+def takes_segments(x: Tensor, heads: int) -> bool:
+    """Can the fused kernel for sequences attend over ``x`` (B, T, D)?"""
+    width = x.shape[2] // heads
+    return multiplies_low(x) and width % 8 == 0 and width <= 256 and trusted("segments")
+
+
+def _attend_in_segments(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor, dropout: float) -> Tensor:
+    batch, _, total, _ = q.shape
+    q, k, v = (some.transpose(1, 2).flatten(0, 1) for some in (q, k, v))  # (B T, heads, d), views
+    y = torch.ops.aten._flash_attention_forward(
+        q, k, v, bounds, bounds, total, total, dropout, is_causal=False, return_debug_mask=False
+    )[0]
+    return y.unflatten(0, (batch, total)).transpose(1, 2)
 
 
 @torch.compiler.disable  # torch 2.11 compiles a backward pass of it that knows one length only
@@ -238,7 +282,8 @@ class Encoder(nn.Module):
         keys = None
         if mask is not None:
             x = x * mask[..., None]  # the positional convolution must see zeros where an utterance has ended
-            keys = mask[:, None, None]
+            plain = self.relative is not None or not takes_segments(x, self.layers[0].attention.heads)
+            keys = mask[:, None, None] if plain else segments(mask)
         x = x + self.positions(x)
         x = self.dropout(x if self.pre_norm else self.norm(x))
         hidden, bias = [x], self.relative(x.shape[1]) if self.relative else None

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from kdkit.encoder import Attention, Encoder, PositionalConv, has_amx
 from kdkit.errors import ConfigError
-from kdkit.fbank import FbankFrontEnd
+from kdkit.fast.frozen import to_dtype
 from kdkit.models import SpeechModel
 from kdkit.training import use_bf16
 
@@ -49,7 +49,7 @@ def optimised(module: nn.Module, precision: str = "fp32") -> nn.Module:
         elif isinstance(part, Encoder) and on_amx:
             part.multiple = ROUND
     if precision == "bf16":
-        _to_bf16(module)
+        to_dtype(module, torch.bfloat16)
         if on_amx:
             _pack(module)
     elif precision == "int8":
@@ -57,18 +57,6 @@ def optimised(module: nn.Module, precision: str = "fp32") -> nn.Module:
             if isinstance(part, SpeechModel):
                 _to_int8(part, with_bf16)
     return module
-
-
-def _to_bf16(module: nn.Module) -> None:
-    kept = {id(t) for part in module.modules() if isinstance(part, FbankFrontEnd) for t in part.buffers()}
-    for part in module.modules():
-        for tensors in (part._parameters, part._buffers):
-            for name, tensor in tensors.items():
-                if tensor is not None and tensor.is_floating_point() and id(tensor) not in kept:
-                    new = tensor.to(torch.bfloat16)
-                    tensors[name] = (
-                        nn.Parameter(new, requires_grad=False) if tensors is part._parameters else new
-                    )
 
 
 def _pack(module: nn.Module) -> None:

@@ -10,6 +10,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdkit.fast.checks import trusted
+from kdkit.fast.rows import regression_rows
+
 
 def regression_loss(
     prediction: Tensor, target: Tensor, mask: Tensor, cosine_weight: float = 1.0, distance: str = "l1"
@@ -20,12 +23,19 @@ def regression_loss(
         prediction, target: (batch, frames, dim). mask: (batch, frames).
         distance: "l1", or "l2" for the mean squared difference.
     """
+    on_gpu = prediction.device.type == "cuda" and trusted("rows")
+    by_frame = regression_rows if on_gpu else regression_frames
+    return mean_over(mask, by_frame(prediction, target, cosine_weight, distance))
+
+
+def regression_frames(prediction: Tensor, target: Tensor, cosine_weight: float, distance: str) -> Tensor:
+    """:func:`regression_loss` of every frame, (batch, frames)."""
     p, h = prediction.float(), target.float()
     apart = F.l1_loss if distance == "l1" else F.mse_loss
     loss = apart(p, h, reduction="none").mean(-1)  # (batch, frames)
     if cosine_weight:
         loss = loss - cosine_weight * F.logsigmoid(F.cosine_similarity(p, h, dim=-1))
-    return mean_over(mask, loss)
+    return loss
 
 
 def discriminative_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from kdkit.batches import Batches
+from kdkit.batches import Batches, to_device
 from kdkit.checkpoints import load_checkpoint, save_checkpoint
 from kdkit.codebook import Codebook, check_clusters
 from kdkit.errors import TrainingError
@@ -166,10 +166,19 @@ class FilterbankTask(nn.Module):
         self.register_buffer("std", std)
 
     def forward(self, batch) -> tuple[Tensor, dict[str, Tensor]]:
-        features = self.norm(self.cnn(batch.waves, batch.lengths))  # (B, T, C)
-        frames = num_frames(batch.lengths)
+        return self.compute(self.prepare(batch))
+
+    def prepare(self, batch) -> dict[str, Tensor]:
+        """What :meth:`compute` needs of a batch."""
+        return {"waves": batch.waves, "lengths": batch.lengths}
+
+    def compute(self, inputs: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss and the share of the variance that is explained."""
+        waves, lengths = inputs["waves"], inputs["lengths"]
+        features = self.norm(self.cnn(waves, lengths))  # (B, T, C)
+        frames = num_frames(lengths)
         with torch.no_grad():
-            mels = (self.fbank(batch.waves) - self.mean) / self.std  # (B, T', 80), T' = 2 T or 2 T + 1
+            mels = (self.fbank(waves) - self.mean) / self.std  # (B, T', 80), T' = 2 T or 2 T + 1
             mels = F.pad(mels, (0, 0, 0, 1))[:, : 2 * features.shape[1]].unflatten(1, (-1, 2)).flatten(2)
         mask = frame_mask(frames - 1, features.shape[1])  # the last may lack its second half
         loss = mean_over(mask, (self.head(features) - mels).square().mean(-1))
@@ -225,17 +234,29 @@ class PretrainTask(nn.Module):
 
     def size(self, batch) -> int:
         """Frames: what the losses are means over, up to the draw of the mask."""
-        return len(batch) * int(num_frames(batch.lengths.min()))
+        return len(batch) * int(num_frames(batch.on_host.min()))
 
     def forward(self, batch) -> tuple[Tensor, dict[str, Tensor]]:
-        waves, targets = self.crop(batch)  # (B, S), (B, T)
+        return self.compute(self.prepare(batch))
+
+    def prepare(self, batch) -> dict[str, Tensor]:
+        """What :meth:`compute` needs of a batch: ``waves`` (B, S), cropped, some of them with noise; their cluster ids
+        ``targets`` (B, T) and which frames are ``hidden`` (B, T).
+        """
+        waves, targets = self.crop(batch)
         loud = torch.rand(len(waves), 1) < self.noise
         snr = torch.empty(len(waves), 1).uniform_(5, 30)
-        level = waves.square().mean(1, keepdim=True).sqrt() * (10 ** (-snr / 20) * loud).to(waves.device)
-        waves = waves + level * torch.randn(waves.shape).to(waves.device)
+        loudness = to_device(10 ** (-snr / 20) * loud, waves.device)
+        level = waves.square().mean(1, keepdim=True).sqrt() * loudness
+        waves = waves + level * torch.randn(waves.shape, device=waves.device)
+        hidden = span_mask(*targets.shape, self.mask, self.span)
+        return {"waves": waves, "targets": targets, "hidden": to_device(hidden, waves.device)}
+
+    def compute(self, inputs: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss and parts: a function of ``inputs`` and weights (and dropout) alone."""
+        waves, targets, hidden = inputs["waves"], inputs["targets"], inputs["hidden"]
         lengths = torch.full((len(waves),), waves.shape[1], device=waves.device)
         features = self.model.front_end(waves, lengths, padded=False)  # (B, T, D)
-        hidden = span_mask(*features.shape[:2], self.mask, self.span).to(features.device)
         features = torch.where(hidden[..., None], self.mask_embedding.to(features.dtype), features)
         output = self.model.encode(features, num_frames(lengths), padded=False)
         logits = self.codebook(output.last)  # (B, T, K)
@@ -248,15 +269,15 @@ class PretrainTask(nn.Module):
         return loss, {name: value.detach() for name, value in parts.items()}
 
     def crop(self, batch) -> tuple[Tensor, Tensor]:
-        size = int(batch.lengths.min())
+        size = int(batch.on_host.min())
         size -= size % self.grain if size > self.grain else 0
         waves, targets = [], []
         for wave, length, utterance in zip(
-            batch.waves, batch.lengths.tolist(), batch.utterances, strict=True
+            batch.waves, batch.on_host.tolist(), batch.utterances, strict=True
         ):
             if utterance.id not in self._labels:
                 raise TrainingError(f"utterance {utterance.id} has no cluster ids: cluster this corpus again")
             first = int(torch.randint((length - size) // HOP + 1, ()))  # in frames
             waves.append(wave[first * HOP : first * HOP + size])
             targets.append(self._labels[utterance.id][first : first + num_frames(size)])
-        return torch.stack(waves), torch.stack(targets).long().to(batch.waves.device)
+        return torch.stack(waves), to_device(torch.stack(targets).long(), batch.waves.device)

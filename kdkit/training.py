@@ -35,6 +35,7 @@ from tqdm import tqdm
 
 from kdkit.encoder import Layer
 from kdkit.errors import ConfigError, TrainingError
+from kdkit.gradients import fixed_order, gradients, graphs_for
 from kdkit.runlog import RunLog
 from kdkit.selection import Selection
 from kdkit.snapshots import Snapshots
@@ -64,6 +65,7 @@ class TrainConfig:
     seed: int = 0
     accumulate: int = 1  # batches for one step, in every process
     compile: bool = False  # torch.compile of the layers: takes a minute, so it pays in long runs
+    graphs: bool = True  # on a GPU: steps as CUDA graphs (kdkit.graphs), the same function with less waiting
     log_every: int = 10
     evaluate_every: int = 0  # 0: only at the end
     save_every: int = 200
@@ -84,7 +86,16 @@ class TrainConfig:
 
     def result(self) -> dict:
         """The settings that decide the weights at the end; the others may change when a run goes on."""
-        aside = ("accumulate", "compile", "log_every", "evaluate_every", "save_every", "keep", "tensorboard")
+        aside = (
+            "accumulate",
+            "compile",
+            "graphs",
+            "log_every",
+            "evaluate_every",
+            "save_every",
+            "keep",
+            "tensorboard",
+        )
         return {name: value for name, value in asdict(self).items() if name not in aside}
 
 
@@ -162,6 +173,7 @@ def train(
                 part.compile(dynamic=True)  # in place: names of the weights stay
     module, optimiser = accelerator.prepare(task, optimiser)
     batches.stride = accelerator.num_processes
+    graphs = graphs_for(accelerator, task, parameters, config.graphs)
     bar = tqdm(
         total=config.steps,
         initial=first,
@@ -189,8 +201,10 @@ def train(
                 for settings_of in optimiser.param_groups:
                     settings_of["lr"] = learning_rate(step, config)
                 whole = False  # from here to the end of the step the weights are between two states
-                with _fixed_order(accelerator.device):
-                    loss, parts = _gradients(accelerator, module, task, some, numbers, config.seed, group)
+                with fixed_order(accelerator.device):
+                    loss, parts = gradients(
+                        accelerator, module, task, some, numbers, config.seed, group, graphs
+                    )
                 norm = accelerator.clip_grad_norm_(parameters.values(), config.clip)
                 optimiser.step()
                 optimiser.zero_grad(set_to_none=True)
@@ -237,6 +251,8 @@ def train(
     finally:
         bar.close()
         log.close()
+        if graphs:
+            graphs.close()
         for name in _WRAPPERS:
             task.__dict__.pop(name, None)
     accelerator.wait_for_everyone()
@@ -272,67 +288,12 @@ def _accelerator(config: TrainConfig, leaves_some_out: bool) -> Accelerator:
     )
 
 
-def _gradients(
-    accelerator: Accelerator,
-    module: nn.Module,
-    task: nn.Module,
-    some: list,
-    numbers: list[int],
-    seed: int,
-    group: int,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Backward through every batch of a step. Returns this process's shares of the loss and of its parts, whose sums
-    over the processes are the means over all that the step has seen.
-    """
-    shares = [1.0]
-    if group > 1:
-        sizes = torch.tensor([float(_size(task, batch)) for batch in some], device=accelerator.device)
-        shares = sizes / accelerator.reduce(sizes.sum(), "sum")
-    total, parts = 0.0, {}
-    for turn, (batch, number, share) in enumerate(zip(some, numbers, shares, strict=True)):
-        torch.manual_seed(seed * 1_000_003 + number)
-        last = turn == len(some) - 1
-        with contextlib.nullcontext() if last else accelerator.no_sync(module):
-            loss, values = module(batch.to(accelerator.device))
-            # accelerate takes the mean of the processes' gradients; what is wanted is the sum of the shares
-            accelerator.backward(loss * (share * accelerator.num_processes))
-        total = total + loss.detach() * share
-        for name, value in values.items():
-            parts[name] = parts.get(name, 0.0) + value.detach() * share
-    return total, parts
-
-
-@contextlib.contextmanager
-def _fixed_order(device: torch.device):
-    """On a GPU: sums are taken in an order that is always the same, so the same batches give the same weights."""
-    if device.type != "cuda":
-        yield
-        return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # torch insists on it
-    before, warned = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
-    filled = torch.utils.deterministic.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # for debugging, and slow
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before, warn_only=warned)
-        torch.utils.deterministic.fill_uninitialized_memory = filled
-
-
 def _agreed(accelerator: Accelerator, values: dict[str, float]) -> dict[str, float]:
     """The processes' mean of what each of them measured: all of them decide on the same numbers."""
     if accelerator.num_processes == 1 or not values:
         return values
     measured = torch.tensor(list(values.values()), dtype=torch.float64, device=accelerator.device)
     return dict(zip(values, accelerator.reduce(measured, "mean").tolist()))
-
-
-def _size(task: nn.Module, batch) -> float:
-    return task.size(batch) if hasattr(task, "size") else len(batch.utterances)
 
 
 def _check_frozen(task: nn.Module) -> None:

@@ -90,13 +90,13 @@ def test_speed_moves_pitch_and_length_and_leaves_padding_silent():
     lengths = torch.tensor([16_000, 12_000])
     waves[1, 12_000:] = 0
     for speed in (0.8, 1.25):
-        played, new = perturb_speed(waves, lengths, (speed,))
+        played, new, _ = perturb_speed(waves, lengths, (speed,))
         assert new.tolist() == [16_000 / speed, 12_000 / speed]
         for row, length in zip(played, new.tolist(), strict=True):
             loudest = torch.fft.rfft(row[:length]).abs().argmax().item() * 16_000 / length
             assert abs(loudest - 440 * speed) < 2
             assert not row[length:].any()
-    same, as_they_were = perturb_speed(waves, lengths, (1.0,))
+    same, as_they_were, _ = perturb_speed(waves, lengths, (1.0,))
     assert same is waves and as_they_were is lengths
     torch.manual_seed(0)
     drawn = {len(perturb_speed(waves, lengths, (0.8, 1.0, 1.25))[0][0]) for _ in range(40)}

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 import torchaudio
 
 from kdkit.batches import collate
-from kdkit.ctc import CTCModel, CTCTask, MaskConfig, load_recogniser, save_recogniser, trainable
+from kdkit.ctc import CTCModel, CTCTask, MaskConfig, draw_masks, load_recogniser, save_recogniser, trainable
 from kdkit.errors import TextError, TrainingError
 from kdkit.manifest import Utterance
 from kdkit.models import ModelConfig, SpeechModel
@@ -84,9 +84,12 @@ def test_masking_hides_frames_and_channels_in_training_only():
     recogniser = CTCModel(SpeechModel(TINY)).eval()
     features = torch.randn(2, 49, 32)
     recogniser.mask_embedding.data.fill_(7.0)
-    frames = recogniser._masked(features, MaskConfig(time=0.3, channel=0.0))
+    frames = recogniser.hide(
+        features, *draw_masks(MaskConfig(time=0.3, channel=0.0), *features.shape, features.device)
+    )
     assert 0 < (frames == 7.0).all(-1).float().mean() < 0.5
-    channels = recogniser._masked(features, MaskConfig(time=0.0, channel=0.5, channel_span=4))
+    mask = MaskConfig(time=0.0, channel=0.5, channel_span=4)
+    channels = recogniser.hide(features, *draw_masks(mask, *features.shape, features.device))
     assert 0 < (channels == 0.0).all(1).float().mean() < 0.6
     waves, lengths = torch.randn(1, 8000) * 0.1, torch.tensor([8000])
     assert torch.equal(recogniser(waves, lengths)[0], recogniser(waves, lengths)[0])  # none unless asked for

@@ -130,7 +130,7 @@ def test_frames_that_do_not_match_are_refused():
         DistillTask(small_student(), small_teacher(), DistillConfig(((1, 1),))),
         padded_batch(8000)[0],
     )
-    whole = task.targets(batch)
+    whole = task.targets(task.prepare(batch))
     task.targets = lambda batch, depth: {layer: states[:, :-1] for layer, states in whole.items()}
     with pytest.raises(ConfigError, match="teacher makes 23 frames of this batch, the student 24"):
         task(batch)

@@ -12,6 +12,9 @@ from kdkit.batches import Batches
 from kdkit.codebook import Codebook
 from kdkit.ctc import CTCModel, CTCTask
 from kdkit.distill import Adaptation, DistillConfig, DistillTask, default_pairs
+from kdkit.fast.checks import CHECKS, trusted
+from kdkit.gradients import fixed_order
+from kdkit.graphs import Steps
 from kdkit.inference import optimised
 from kdkit.manifest import Utterance
 from kdkit.models import SpeechModel, preset
@@ -128,3 +131,53 @@ def test_a_recogniser_is_fine_tuned(speech, tmp_path):
     rows = train(some, Batches(speech, 8), replace(RECIPE, steps=40, lr=2e-3), tmp_path)
     assert rows[-1]["loss"] < rows[0]["loss"]
     assert set(some.recogniser.transcribe(speech)) == {utterance.id for utterance in speech}
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_kernels_do_what_their_plain_twins_do(name):
+    torch.manual_seed(0)
+    CHECKS[name](torch.device("cuda"), torch.bfloat16)
+    assert trusted(name)
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["tiny-dt-fbank", "tiny-sw-waveform"])
+def test_graphs_are_the_steps_they_record(speech, name, dtype):
+    some, batches = task(name).cuda().train(), Batches(speech, 8, workers=0)
+    parameters = {n: p for n, p in some.named_parameters() if p.requires_grad}
+    batch = batches.batch(0)
+    with (
+        torch.autocast("cuda", dtype or torch.bfloat16, enabled=dtype is not None),
+        fixed_order(torch.device("cuda")),
+    ):
+        plain, _ = some(batch.to("cuda"))
+        expected = torch.autograd.grad(plain, list(parameters.values()))
+    steps, seen = Steps(some, parameters, dtype), []
+    for _ in range(4):  # as it is, recorded, played, played
+        torch.manual_seed(0)
+        with fixed_order(torch.device("cuda")):
+            loss, parts = steps(batch)
+        seen.append([loss, *parts.values(), *(p.grad.clone() for p in parameters.values())])
+    assert len(steps.graphs) == 1
+    for later in seen[1:]:
+        for a, b in zip(seen[0], later, strict=True):
+            assert torch.equal(a, b)
+    torch.testing.assert_close(seen[0][0], plain, rtol=1e-2, atol=0)
+    every = [torch.cat([g.flatten() for g in some]) for some in (expected, seen[0][1 + len(parts) :])]
+    assert (every[0] - every[1]).norm() < (0.05 if dtype else 2e-3) * every[0].norm()
+    steps.close()
+
+
+def test_dropout_in_a_graph_is_that_of_the_seed(speech):
+    torch.manual_seed(0)
+    config = preset("tiny-teacher")
+    teacher = Teacher(SpeechModel(config).requires_grad_(False).eval(), None, "test", {})
+    student = SpeechModel(replace(preset("tiny-sw-fbank"), dropout=0.3))
+    some = DistillTask(student, teacher, DistillConfig(default_pairs(student.config, config))).cuda().train()
+    parameters = {n: p for n, p in some.named_parameters() if p.requires_grad}
+    steps, batch, losses = Steps(some, parameters, torch.bfloat16), Batches(speech, 8, workers=0).batch(0), []
+    for seed in (1, 2, 1, 2, 3):
+        torch.manual_seed(seed)
+        losses.append(steps(batch)[0].item())
+    assert losses[0] == losses[2] and losses[1] == losses[3]
+    assert len(set(losses)) == 3

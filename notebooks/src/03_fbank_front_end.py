@@ -583,7 +583,7 @@ batch = Batches(speech, size.seconds_per_batch, seed).batch(0)
 student = new_student("tiny-dt-fbank", teacher.model, seed)
 losses = DistillConfig(layer_wise(student.config, teacher.config), adaptation=Adaptation(2))
 task = DistillTask(student, teacher, losses).eval()
-target, frames = task.targets(batch, 0)[0], num_frames(batch.lengths)
+target, frames = task.targets(task.prepare(batch), 0)[0], num_frames(batch.lengths)
 mask = torch.arange(target.shape[1]) < frames[:, None]  # (B, T)
 with torch.no_grad():
     features = student.front_end(batch.waves, batch.lengths)

@@ -1,0 +1,1 @@
+"""Faster twins of parts of the models, for GPUs: the same functions, tested against the readable ones."""
