@@ -184,7 +184,7 @@ class CTCTask(nn.Module):
             labels[r] if r in labels and frames_needed(labels[r]) <= frames[r] else None
             for r in range(len(waves))
         ]
-        longest = max(len(label or ()) for label in labels)
+        longest = max(1, *(len(label or ()) for label in labels))
         longest += -longest % LABELS
         padded = torch.tensor([[*(label or ()), *[0] * (longest - len(label or ()))] for label in labels])
         sizes = torch.tensor([-1 if label is None else len(label) for label in labels])

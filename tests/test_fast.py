@@ -197,7 +197,10 @@ def test_a_graph_can_record_what_a_task_computes(name, dtype, monkeypatch):
         with Watched() as watched, _reparametrize_module(task, steps._leaves()):
             loss, _ = task.compute(inputs)
     assert loss.device.type == "cuda" and not watched.on_host
-    in_segments = dtype is not None and name in ("distilling", "ctc")  # the others have no padding, or no encoder
+    in_segments = dtype is not None and name in (
+        "distilling",
+        "ctc",
+    )  # the others have no padding, or no encoder
     assert bool(watched.attended) == in_segments
 
 
