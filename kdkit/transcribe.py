@@ -12,6 +12,7 @@ does not grow with the file. ``kdkit evaluate`` goes the same way, so it scores 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -34,6 +35,7 @@ from kdkit.text import BLANK, BOUNDARY, VOCABULARY, encode
 from kdkit.training import best_device
 
 _BATCH = 60.0  # seconds of windows that go through the network together
+_START = 10.0  # seconds that it costs to start processes
 
 
 @dataclass(frozen=True)
@@ -225,10 +227,19 @@ def transcribe_all(
 ) -> Iterator[Transcript]:
     """Transcripts of all files in their order, as soon as they are there: groups of files in ``jobs`` processes.
 
-    ``jobs`` None: one for every core, or one where there is a GPU.
+    ``jobs`` None: on a GPU one; else the first files are transcribed here, and when the time that they take says that
+    the rest is worth starting processes for, there is one for every core.
     """
     _recogniser(settings)  # a bad model is refused here, once
-    jobs = jobs or (cores() if best_device().type == "cpu" else 1)
+    if jobs is None:
+        jobs = 1 if best_device().type != "cpu" else cores()
+        first = paths[: 4 * jobs]
+        began = time.perf_counter()
+        yield from _transcribe((settings, [str(path) for path in first]))
+        spent, paths = time.perf_counter() - began, paths[len(first) :]
+        left = spent * sum(map(_size, paths)) / max(1, sum(map(_size, first)))
+        if left * (1 - 1 / jobs) < _START:
+            jobs = 1
     size = max(1, min(32, -(-len(paths) // (4 * jobs))))
     groups = [[str(path) for path in paths[i : i + size]] for i in range(0, len(paths), size)]
     for transcripts in each(_transcribe, [(settings, group) for group in groups], jobs):

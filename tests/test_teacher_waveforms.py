@@ -1,5 +1,5 @@
-"""From the waveform on: teachers prepare it as their origin does, transformers or fairseq and torchaudio, which differ in
-what they add to the variance. Tried on sounds like speech from -20 to -60 dB.
+"""From the waveform on: teachers prepare it as their origin does, transformers or fairseq and torchaudio, which differ
+in what they add to the variance. Tried on sounds like speech from -20 to -60 dB.
 """
 
 import json

@@ -314,6 +314,20 @@ def test_several_processes_give_the_same_in_the_same_order(speech):
     assert [t.text for t in one] == [t.text for t in two]
 
 
+@pytest.mark.parametrize(("start", "processes"), [(1e9, 1), (-1.0, 2)])
+def test_processes_are_started_only_where_the_work_is_worth_it(speech, monkeypatch, start, processes):
+    """What starting them costs against what is left after the first files."""
+    seen = []
+    monkeypatch.setattr("kdkit.transcribe.cores", lambda: 2)
+    monkeypatch.setattr("kdkit.transcribe._START", start)
+    monkeypatch.setattr(
+        "kdkit.transcribe.each", lambda function, tasks, jobs: seen.append(jobs) or map(function, tasks)
+    )
+    paths = [path for path, _ in speech] * 3
+    found = list(transcribe_all(Settings(SHIPPED), paths))
+    assert [t.file for t in found] == [str(p) for p in paths] and seen == [processes]
+
+
 def test_a_truncated_file_is_refused(recogniser, speech, tmp_path):
     whole = speech[0][0].read_bytes()
     (tmp_path / "cut.wav").write_bytes(whole[: len(whole) // 2])
