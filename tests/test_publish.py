@@ -127,7 +127,7 @@ def test_processes_find_what_one_finds(tmp_path, monkeypatch):
     found += [Found("gone", tmp_path / "gone.wav"), Found("known", found[0].audio, trouble="known trouble")]
     alone = take_in(found, "test", progress=False)
     monkeypatch.setattr(intake, "_GROUP", 2)
-    monkeypatch.setattr(intake, "_is_much", lambda *_: True)
+    monkeypatch.setattr(intake, "is_much", lambda *_: True)
     assert take_in(found, "test", progress=False) == alone
     assert len(alone.utterances) == 5 and [reason for _, reason in alone.bad][1] == "known trouble"
 

@@ -23,10 +23,8 @@ from kdkit.parallel import each
 from kdkit.transcripts import Cleaning
 
 _GROUP = 64  # recordings that a process reads before it answers
-_OPENING, _BYTES_A_SECOND = (
-    0.0003,
-    2e7,
-)  # about how long a file takes to open (seconds) and how fast it is read
+_OPENING = 0.0003  # seconds that opening a file takes, about
+_BYTES_A_SECOND = 5e7  # and reading it
 
 
 @dataclass(frozen=True)
@@ -102,14 +100,12 @@ def audio_files(folder: Path, endings: Collection[str] = ENDINGS) -> list[Path]:
 def _measured(found: Sequence[Found], quick: bool) -> Iterator[tuple[float, str]]:
     """(seconds, why it cannot be used) of recordings in their order: on all cores where that is worth their start."""
     groups = [found[i : i + _GROUP] for i in range(0, len(found), _GROUP)]
-    for answers in each(
-        _measure, [(group, quick) for group in groups], None if _is_much(found, quick) else 1
-    ):
+    for answers in each(_measure, [(group, quick) for group in groups], None if is_much(found, quick) else 1):
         yield from answers
 
 
-def _is_much(found: Sequence[Found], quick: bool) -> bool:
-    """Whether reading takes longer than processes take to start: some ten seconds."""
+def is_much(found: Sequence[Found], quick: bool) -> bool:
+    """Whether reading recordings takes longer than it takes to start processes: some ten seconds."""
     total = 0.0
     for item in found:
         try:

@@ -10,7 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from kdkit.audio import SAMPLE_RATE, read_audio, write_audio
-from kdkit.corpora.intake import Found
+from kdkit.corpora.intake import Found, is_much
 from kdkit.errors import AudioError
 from kdkit.parallel import each
 
@@ -43,7 +43,7 @@ class FoundPiece(Found):
 def cut_out(splits: Mapping[str, Sequence[Found]], folder: str | Path) -> Iterator[dict[str, list[Found]]]:
     """The same splits with every piece in a file of its own: FOLDER/RECORDING/START-END.wav (16 kHz, 16 bit).
 
-    Recordings are read once each, on all cores. A piece that its recording does not have is in trouble. When the body
+    Recordings are read once each, on all cores if they are many. A piece that its recording does not have is in trouble. When the body
     raises an error, the new files are deleted.
     """
     wanted: dict[Path, dict[Piece, Path]] = {}
@@ -60,10 +60,11 @@ def cut_out(splits: Mapping[str, Sequence[Found]], folder: str | Path) -> Iterat
     new = [target for target in targets if not target.exists()]
     folders = {place for target in new for place in target.parents if not place.exists()}
     folders = sorted(folders, key=lambda place: -len(place.parts))  # the deepest first
+    jobs = None if is_much([Found("", audio) for audio in wanted], quick=False) else 1
     troubles: dict[tuple[Path, Piece], str] = {}
     try:
         with tqdm(total=len(targets), desc="cutting", unit="piece", disable=not targets) as bar:
-            for (audio, pieces), answers in zip(tasks, each(_cut, tasks), strict=True):
+            for (audio, pieces), answers in zip(tasks, each(_cut, tasks, jobs), strict=True):
                 troubles |= {(audio, piece): said for (piece, _), said in zip(pieces, answers, strict=True)}
                 bar.update(len(pieces))
 
