@@ -179,10 +179,8 @@ def _sound(path: Path, file: BinaryIO, part: Part, known: bool) -> _Sound:
             f"{path}: samples without a header, so nobody knows their rate and type; convert it first, for instance: "
             f"ffmpeg -f s16le -ar 16000 -i {path.name} {path.stem}.wav"
         )
-    if headerless or not part.is_whole_file:
-        return _Sound(
-            View(file, part)
-        )  # which has no name: soundfile judges by that whether there is a header
+    if headerless or not known or not part.is_whole_file:
+        return _Sound(View(file, part))  # without a name, by which decoders guess where they know nothing
     return _Sound(str(path) if os.name == "nt" else os.fsencode(path))
 
 

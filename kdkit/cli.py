@@ -5,6 +5,7 @@ What kdkit can explain ends in one line, ``error: ...``, and exit status 2.
 
 from __future__ import annotations
 
+import io
 import sys
 from importlib import import_module
 
@@ -32,6 +33,11 @@ for room in ROOMS:
 
 def main() -> None:
     """Entry point of the ``kdkit`` command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(
+            stream, io.TextIOWrapper
+        ):  # what the output's encoding has not becomes an escape: \\u0151
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except KdkitError as error:

@@ -38,6 +38,8 @@ def parts_of(path: Path, file: BinaryIO) -> list[Part] | None:
         for begins, look in _CONTAINERS:
             if head.startswith(begins):
                 return look(file, size, start)
+        if path.suffix.lower() == ".gsm" and all(head >> 4 == 0xD for head in read_at(file, 0, 330)[::33]):
+            return [Part()]  # frames of GSM 6.10 alone, which a decoder knows by the name
         return mpeg(file, size, start)
     except Short as short:
         raise AudioError(f"{path}: truncated: {short}; copy it again") from None

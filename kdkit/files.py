@@ -28,8 +28,12 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8 ``text`` atomically, with the line ends as they are on every system."""
-    write_atomically(path, lambda temporary: temporary.write_bytes(text.encode("utf-8")))
+    """Writes UTF-8 ``text`` atomically, with the line ends as they are on every system.
+
+    What is not Unicode, from a file's name for instance, becomes an escape such as \\udce9, which JSON reads back.
+    """
+    data = text.encode("utf-8", errors="backslashreplace")
+    write_atomically(path, lambda temporary: temporary.write_bytes(data))
 
 
 def read_text(path: Path, error: type[KdkitError], missing: str = "no such file; check the path") -> str:

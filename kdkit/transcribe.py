@@ -259,5 +259,5 @@ def _recogniser(settings: Settings) -> Recogniser:
 def _size(path: str | Path) -> int:
     try:
         return Path(path).stat().st_size
-    except OSError:
+    except (OSError, ValueError):
         return 0

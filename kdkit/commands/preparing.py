@@ -140,11 +140,12 @@ def folder_command(
     """
     from kdkit.corpora.own import read_folder, speaker_note
     from kdkit.corpora.publish import as_splits, intake, publish
+    from kdkit.folders import contents
 
     found = read_folder(folder, speaker_pattern)
     taken = intake(found, spell_numbers, quick)
     splits, bad = _divided(taken, dev, test, allow_speaker_overlap) if "" in found else as_splits(taken)
-    publish(splits, bad, out, allow_speaker_overlap)
+    publish(splits, bad, out, allow_speaker_overlap, contents(folder).passed_over())
     note = speaker_note(found) if speaker_pattern is None else ""
     if note:
         print(f"note: {note}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -159,10 +160,14 @@ def transcribe(
 
     if format not in ("text", "json"):
         raise ConfigError(f"--format {format}: choose text or json")
-    files = _audio_files(audio)
+    files, closed = _audio_files(audio)
+    # elsewhere an escape of the output's encoding would be none of JSON's
+    ascii_only = out is None and "utf" not in (sys.stdout.encoding or "utf-8").lower()
     decoder = _search(lm, lexicon, lm_weight, word_score, beam) or greedy
     settings = Settings(recogniser, decoder, window, precision)
-    lines, bad = [], 0
+    lines, bad = [], len(closed)
+    for reason in closed:
+        print(f"left out: {reason}", file=sys.stderr)
     with tqdm(total=len(files), desc="transcribing", unit="file") as bar:
         for transcript in transcribe_all(settings, files, jobs):
             bar.update()
@@ -172,7 +177,7 @@ def transcribe(
                 continue
             line = f"{transcript.file}\t{transcript.text}"
             if format == "json":
-                line = json.dumps(transcript.to_dict(), ensure_ascii=False)
+                line = json.dumps(transcript.to_dict(), ensure_ascii=ascii_only)
             lines.append(line)
             if out is None:
                 tqdm.write(line, file=sys.stdout)
@@ -180,24 +185,27 @@ def transcribe(
         write_text(out, "".join(f"{line}\n" for line in lines))
         print(f"transcripts: {out}")
     if bad:
-        print(f"{bad} of {len(files)} files could not be read", file=sys.stderr)
+        print(f"{bad} of {len(files) + len(closed)} files could not be read", file=sys.stderr)
         raise typer.Exit(1)
 
 
-def _audio_files(places: list[Path]) -> list[Path]:
-    """Files as they are, folders as the audio files within, sorted; each once."""
+def _audio_files(places: list[Path]) -> tuple[list[Path], list[str]]:
+    """Files as they are, folders as the audio files within, sorted, each once; and why folders are closed."""
     from kdkit.audio import ENDINGS
+    from kdkit.folders import contents
 
     found: dict[Path, None] = {}
+    closed: list[str] = []
     for place in places:
-        if place.is_dir():
-            inside = sorted(p for p in place.rglob("*") if p.suffix.lower() in ENDINGS and p.is_file())
-            if not inside:
+        if os.path.isdir(place):
+            inside = contents(place)
+            closed += [f"{path}: {reason}" for path, reason in inside.closed]
+            if not inside.audio and not inside.closed:
                 raise ConfigError(f"{place}: no audio file in this folder ({', '.join(sorted(ENDINGS))})")
-            found |= dict.fromkeys(inside)
+            found |= dict.fromkeys(inside.audio)
         else:
             found[place] = None  # if it is missing, that is reported with the others
-    return list(found)
+    return list(found), closed
 
 
 def _search(lm: Path | None, lexicon: Path | None, lm_weight: float | None, word_score: float, beam: int):

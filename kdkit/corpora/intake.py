@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tqdm import tqdm
 
-from kdkit.audio import ENDINGS, seconds_of
+from kdkit.audio import seconds_of
 from kdkit.errors import AudioError
 from kdkit.manifest import Utterance
 from kdkit.parallel import each
@@ -87,16 +87,6 @@ def shuffled(utterances: Sequence[Utterance]) -> list[Utterance]:
     return sorted(utterances, key=lambda u: (hashlib.sha256(u.id.encode()).digest(), u.id))
 
 
-def audio_files(folder: Path, endings: Collection[str] = ENDINGS) -> list[Path]:
-    """All audio files below a folder, sorted; hidden ones (.name) are not looked at."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in endings
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
-
-
 def _measured(found: Sequence[Found], quick: bool) -> Iterator[tuple[float, str]]:
     """(seconds, why it cannot be used) of recordings in their order: on all cores where that is worth their start."""
     groups = [found[i : i + _GROUP] for i in range(0, len(found), _GROUP)]
@@ -122,7 +112,16 @@ def _measure(task: tuple[Sequence[Found], bool]) -> list[tuple[float, str]]:
     answers = []
     for item in group:
         try:
-            answers.append((0.0, item.trouble) if item.trouble else (seconds_of(item.audio, quick), ""))
+            trouble = item.trouble or _name_trouble(item.audio)
+            answers.append((0.0, trouble) if trouble else (seconds_of(item.audio, quick), ""))
         except AudioError as error:
             answers.append((0.0, str(error)))
     return answers
+
+
+def _name_trouble(path: Path) -> str:
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        return f"{path}: its name is not Unicode text, so a manifest cannot hold it; rename it"
+    return ""

@@ -16,9 +16,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from kdkit.archives import unpack
-from kdkit.corpora.intake import Found, audio_files
+from kdkit.corpora.intake import Found
 from kdkit.downloads import download
 from kdkit.errors import ConfigError, ManifestError
+from kdkit.folders import contents
 
 SUBSETS = {  # and the SHA-256 of their archives
     "dev-clean": "76f87d090650617fca0cac8f88b9416e0ebf80350acb97b343a85fa903728ab3",
@@ -87,7 +88,7 @@ def read_books(folder: Path) -> list[Found]:
     """
     chapters: dict[Path, dict[str, str]] = {}
     found = []
-    for audio in audio_files(folder, (".flac",)):
+    for audio in contents(folder, (".flac",)).audio:
         chapter, speaker = audio.parent, audio.stem.partition("-")[0]
         if chapter not in chapters:
             chapters[chapter] = transcripts(chapter)

@@ -8,14 +8,16 @@ TRAIN/DR1/FCJF0/SA1.WAV with SA1.TXT and SA1.PHN                   TIMIT: the sp
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from kdkit.corpora.intake import Found, audio_files
+from kdkit.corpora.intake import Found
 from kdkit.corpora.librispeech import SUBSETS, transcripts
 from kdkit.errors import ConfigError, ManifestError
 from kdkit.files import read_text
+from kdkit.folders import by_ending, contents
 
 SPLIT_FOLDERS = {"train": "train", "dev": "dev", "valid": "dev", "validation": "dev", "test": "test"}
 SPLIT_FOLDERS |= {name: name for name in SUBSETS}
@@ -33,14 +35,15 @@ def read_folder(folder: str | Path, speaker_pattern: str | None = None) -> dict[
     Raises ManifestError for a folder without recordings, ConfigError for a pattern that is none.
     """
     folder = Path(folder)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise ManifestError(f"{folder}: no such folder; check the path")
     for name in ("LibriSpeech", "TIMIT"):  # the folder that holds the corpus
         folder = folder / name if (folder / name).is_dir() else folder
     pattern = _pattern(speaker_pattern)
     splits: dict[str, list[Found]] = {}
     lines: dict[Path, dict[str, str]] = {}
-    for audio in audio_files(folder):
+    below_folder = contents(folder)
+    for audio in below_folder.audio:
         parts = audio.relative_to(folder).parts
         split = SPLIT_FOLDERS.get(parts[0].lower(), "") if len(parts) > 1 else ""
         below = parts[1:] if split else parts
@@ -59,7 +62,10 @@ def read_folder(folder: str | Path, speaker_pattern: str | None = None) -> dict[
         name = audio.relative_to(folder).as_posix()
         splits.setdefault(split, []).append(Found(name, audio, text, speaker, trouble=trouble))
     if not splits:
-        raise ManifestError(f"{folder}: no audio file (wav, flac, ogg, opus, mp3 ...) anywhere below")
+        others = by_ending([str(path) for path in below_folder.others])
+        raise ManifestError(
+            f"{folder}: no audio file (wav, flac, ogg, mp3 ...) anywhere below{others and f'; there are {others}'}"
+        )
     if "" in splits and len(splits) > 1:
         raise ConfigError(
             f"{folder}: some recordings are in folders called {', '.join(sorted(filter(None, splits)))}, others, such "

@@ -9,6 +9,7 @@ from kdkit.corpora.intake import Found, Intake, take_in
 from kdkit.corpora.summary import check_speakers, kind, summarise
 from kdkit.errors import ConfigError, ManifestError
 from kdkit.files import write_text
+from kdkit.folders import by_ending
 from kdkit.manifest import Utterance, distinct_names, read_manifest, write_manifests
 
 _SHOWN = 20  # bad files on the screen; all of them are in LEFT_OUT
@@ -43,8 +44,10 @@ def publish(
     bad: Sequence[tuple[str, str]],
     out: str | Path,
     allow_overlap: bool = False,
+    passed: Sequence[tuple[str, str]] = (),
 ) -> dict[str, Path]:
-    """Writes OUT/SPLIT.jsonl for each split, all of them or none; all bad files with reasons to OUT/left-out.txt.
+    """Writes OUT/SPLIT.jsonl for each split, all of them or none; all files that are bad, or were ``passed`` over
+    because nothing says that they are audio, with reasons to OUT/left-out.txt.
 
     Prints a summary of each. Raises ConfigError, before anything is written, when a test split shares speakers with
     another one (:func:`kdkit.corpora.summary.check_speakers`), also with one that is in OUT from before
@@ -59,7 +62,7 @@ def publish(
         print(f"{paths[name]}: {summarise(utterances)}")
     for note in notes:
         print(f"note: {note}")
-    report(bad, out / LEFT_OUT)
+    report(bad, out / LEFT_OUT, passed)
     return paths
 
 
@@ -96,10 +99,15 @@ def check_folder(
                 )
 
 
-def report(bad: Sequence[tuple[str, str]], path: Path | None = None) -> None:
-    """Prints why files were left out, the first twenty of them; writes all of them to ``path``."""
-    if path is not None and (bad or path.exists()):
-        write_text(path, "".join(f"{reason}\n" for _, reason in bad))
+def report(
+    bad: Sequence[tuple[str, str]], path: Path | None = None, passed: Sequence[tuple[str, str]] = ()
+) -> None:
+    """Prints why files were left out, the first twenty of them, and how many were ``passed`` over; writes all of them
+    to ``path``."""
+    if path is not None and (bad or passed or path.exists()):
+        write_text(path, "".join(f"{reason}\n" for _, reason in [*bad, *passed]))
+    if passed:
+        print(f"{len(passed)} passed over ({by_ending([file for file, _ in passed])}), see {path}")
     if not bad:
         return
     print(f"{len(bad)} left out:")
