@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,16 +18,24 @@ from kdkit.errors import CheckpointError
 from kdkit.files import is_file, stand_in, write_atomically
 
 FORMAT = "kdkit-1"
+_CHECKSUM = "crc32"
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)  # what weights may be kept in
 
 
 def save_checkpoint(path: Path, tensors: dict[str, Tensor], meta: dict) -> None:
     """Writes ``tensors`` and the JSON-able ``meta`` to one file, atomically; the same ones give the same bytes."""
     packed = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    header = {
-        FORMAT: json.dumps(meta)
-    }  # a single key: safetensors writes several in an order drawn by chance
+    described = json.dumps(meta | {_CHECKSUM: checksum(packed)})
+    header = {FORMAT: described}  # a single key: safetensors writes several in an order drawn by chance
     write_atomically(Path(path), lambda temporary: save_file(packed, temporary, header))
+
+
+def checksum(tensors: dict[str, Tensor]) -> int:
+    """CRC-32 over all tensors, in the order of their names."""
+    value = 0
+    for name in sorted(tensors):
+        value = zlib.crc32(tensors[name].contiguous().view(-1).view(torch.uint8).numpy(), value)
+    return value
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict]:
@@ -50,6 +59,11 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict]:
     if not isinstance(meta, dict):
         raise CheckpointError(
             f"{path}: the description in its header is {shown(meta)}; make or copy it again"
+        )
+    written = meta.pop(_CHECKSUM, None)  # older files have none
+    if written is not None and written != checksum(tensors):
+        raise CheckpointError(
+            f"{path}: its tensors do not have the checksum they were saved with: it is damaged, make or copy it again"
         )
     return tensors, meta
 

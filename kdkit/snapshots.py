@@ -6,13 +6,12 @@ import errno
 import json
 import shutil
 import warnings
-import zlib
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from kdkit.checkpoints import load_checkpoint, save_checkpoint
+from kdkit.checkpoints import checksum, load_checkpoint, save_checkpoint
 from kdkit.errors import CheckpointError, TrainingError
 
 
@@ -118,14 +117,6 @@ class Snapshots:
             self.optimiser.state[parameter] = {
                 key: value.to("cpu" if key == "step" else parameter.device) for key, value in values.items()
             }
-
-
-def checksum(tensors: dict[str, Tensor]) -> int:
-    """CRC-32 over all tensors, in the order of their names."""
-    value = 0
-    for name in sorted(tensors):
-        value = zlib.crc32(tensors[name].contiguous().view(-1).view(torch.uint8).numpy(), value)
-    return value
 
 
 def trained_state(task: nn.Module) -> dict[str, Tensor]:

@@ -130,6 +130,16 @@ def test_tensors_that_are_no_weights(change, words, teacher_file, recogniser_fil
         assert words in refused(load, rewritten(path, {NAME: change(tensors[NAME].clone())}))
 
 
+@pytest.mark.parametrize("load", [load_model, load_recogniser])
+def test_one_bit_that_tipped_over(load, teacher_file, recogniser_file):
+    path = teacher_file if load is load_model else recogniser_file
+    assert "crc32" not in load_checkpoint(path)[1], "it is the file's own affair"
+    data = bytearray(path.read_bytes())
+    data[-100] ^= 0x10
+    path.write_bytes(data)
+    assert "do not have the checksum they were saved with" in refused(load, path)
+
+
 def test_two_kinds_of_half_precision_in_one_file_are_damage(teacher_file):
     tensors = {name: tensor.half() for name, tensor in load_file(teacher_file).items()}
     assert load_model(rewritten(teacher_file, tensors))[0].config == SMALL
