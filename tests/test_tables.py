@@ -92,6 +92,8 @@ def test_rows_that_are_pieces_of_files_are_cut_out(tmp_path):
         "talk.wav,no time,anna,soon,1",
         "talk.wav,first again,anna,0,1.5",
         "gone.wav,nothing,anna,0,1",
+        f"{'x' * 300}.wav,long name,anna,0,1",
+        "talk.wav,for ever,anna,0,1e308",
     )
     out = tmp_path / "out"
     said = kdkit("prepare", "table", path, "--out", out, "--dev", 0, "--test", 0)
@@ -110,9 +112,10 @@ def test_rows_that_are_pieces_of_files_are_cut_out(tmp_path):
         "list.csv:8: column 'start': 'soon' is no time",
         "listed before",
         "gone.wav: no such",
+        "list.csv:12: column 'end': '1e308' is no time",
     ):
         assert words in said
-    assert "6 left out" in said
+    assert "8 left out" in said
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from kdkit.corpora.intake import Found, is_much
 from kdkit.errors import AudioError
 from kdkit.parallel import each
 
+_NAME = 60  # characters of a folder's name: systems allow 255 bytes
 _LATE = 0.1  # seconds that a piece may end after its recording: times are often rounded up
 
 
@@ -49,7 +51,7 @@ def cut_out(splits: Mapping[str, Sequence[Found]], folder: str | Path) -> Iterat
     wanted: dict[Path, dict[Piece, Path]] = {}
     names: dict[str, Path] = {}
     for item in (item for found in splits.values() for item in found):
-        if isinstance(item, FoundPiece) and not item.trouble:
+        if isinstance(item, FoundPiece) and not item.trouble and os.path.isfile(item.audio):
             name = _below(Path(item.id.rpartition("#")[0]))
             while names.setdefault(name, item.audio) != item.audio:  # talk.wav beside talk.mp3
                 name += "_"
@@ -57,7 +59,7 @@ def cut_out(splits: Mapping[str, Sequence[Found]], folder: str | Path) -> Iterat
             wanted.setdefault(item.audio, {})[item.piece] = target
     tasks = [(audio, list(pieces.items())) for audio, pieces in wanted.items()]
     targets = [target for pieces in wanted.values() for target in pieces.values()]
-    new = [target for target in targets if not target.exists()]
+    new = [target for target in targets if not os.path.exists(target)]
     folders = {place for target in new for place in target.parents if not place.exists()}
     folders = sorted(folders, key=lambda place: -len(place.parts))  # the deepest first
     jobs = None if is_much([Found("", audio) for audio in wanted], quick=False) else 1
@@ -69,8 +71,8 @@ def cut_out(splits: Mapping[str, Sequence[Found]], folder: str | Path) -> Iterat
                 bar.update(len(pieces))
 
         def whole(item: Found) -> Found:
-            if not isinstance(item, FoundPiece) or item.trouble:
-                return item
+            if not isinstance(item, FoundPiece) or item.trouble or item.audio not in wanted:
+                return item  # take_in will say that the recording is not there
             trouble = troubles[item.audio, item.piece]
             return replace(item, audio=wanted[item.audio][item.piece], trouble=trouble)
 
@@ -85,8 +87,8 @@ def cut_out(splits: Mapping[str, Sequence[Found]], folder: str | Path) -> Iterat
 
 
 def _below(path: Path) -> str:
-    """Where the pieces of a recording go: its path without ending, never out of the folder."""
-    parts = [part for part in (*path.parent.parts, path.stem) if part not in (path.anchor, "", "..")]
+    """Where the pieces of a recording go: its path without ending, never out of the folder, and no long names."""
+    parts = [part[:_NAME] for part in (*path.parent.parts, path.stem) if part not in (path.anchor, "", "..")]
     return "/".join(parts) or "recording"
 
 

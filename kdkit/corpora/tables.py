@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from kdkit.corpora.intake import Found
 from kdkit.corpora.pieces import Piece
 from kdkit.errors import ManifestError
 from kdkit.files import read_text
+from kdkit.manifest import LONGEST
 
 COLUMNS = {  # what such columns are called by those who publish tables, in the order they are looked for
     "audio": (
@@ -137,7 +137,7 @@ def _seconds(text: str, column: str) -> float:
     except ValueError:
         raise ValueError(f"column {column!r}: {text!r} is no time in seconds") from None
     seconds /= 1000 if column.strip().lower().endswith("_ms") else 1
-    if not (math.isfinite(seconds) and seconds >= 0):
+    if not 0 <= seconds <= LONGEST:  # nor nan
         raise ValueError(f"column {column!r}: {text!r} is no time within a recording")
     return seconds
 
