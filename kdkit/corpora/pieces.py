@@ -45,8 +45,8 @@ class FoundPiece(Found):
 def cut_out(splits: Mapping[str, Sequence[Found]], folder: str | Path) -> Iterator[dict[str, list[Found]]]:
     """The same splits with every piece in a file of its own: FOLDER/RECORDING/START-END.wav (16 kHz, 16 bit).
 
-    Recordings are read once each, on all cores if they are many. A piece that its recording does not have is in trouble. When the body
-    raises an error, the new files are deleted.
+    Recordings are read once each, on all cores if they are many. A piece that its recording does not have is in
+    trouble. When the body raises an error, the new files are deleted.
     """
     wanted: dict[Path, dict[Piece, Path]] = {}
     names: dict[str, Path] = {}
