@@ -25,11 +25,12 @@ from torch import Tensor
 
 from kdkit.decode import check
 from kdkit.errors import ConfigError
+from kdkit.language import LONGEST_WORD
 from kdkit.ngram import UNKNOWN, read_arpa
 from kdkit.text import BLANK, BOUNDARY, VOCABULARY, decode, encode
 
 _IMPOSSIBLE = -1e4  # log-probability
-_WIDEST, _LONGEST = 1_000_000, 1000  # beam; letters of a word
+_WIDEST = 1_000_000  # beam
 NEEDS_FLASHLIGHT = (
     "beam search needs the package flashlight-text (Python 3.10 to 3.12): pip install 'kdkit[decoding]', or "
     "pip install flashlight-text==0.0.7; greedy decoding works without it"
@@ -65,7 +66,7 @@ class BeamSearch:
         if self.words is not None and not self.words:
             raise ConfigError("the lexicon has no word; leave it out to allow any spelling")
         longest = max(self.words or (), key=len, default="")
-        if len(longest) > _LONGEST:  # flashlight goes down the trie by recursion, and ends the process
+        if len(longest) > LONGEST_WORD:  # flashlight goes down the trie by recursion, and ends the process
             raise ConfigError(
                 f"the lexicon has a word of {len(longest):,} letters ({longest[:30]}...): is it a list of words?"
             )

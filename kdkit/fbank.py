@@ -22,6 +22,7 @@ from kdkit.fftconv import fourier_matrix
 from kdkit.files import write_text
 from kdkit.frontends import frame_mask, num_frames
 from kdkit.manifest import Utterance
+from kdkit.schemas import NOT_NEGATIVE, NUMBER, fields, list_of, read_json
 
 BINS, WINDOW, SHIFT, FFT = 80, 400, 160, 512  # mel bins; the others in samples: 25 ms, 10 ms, 32 ms
 LOUDEST = 32_768.0  # Kaldi counts in 16-bit units
@@ -250,15 +251,17 @@ def save_statistics(path: Path, statistics: Statistics) -> None:
     write_text(Path(path), json.dumps(about | values, indent=1) + "\n")
 
 
+STATISTICS = fields({"mean": list_of(NUMBER), "std": list_of(NOT_NEGATIVE)})
+
+
 def load_statistics(path: Path) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation (80,) from a file; :class:`ConfigError` names it when it is of another kind."""
-    try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
-        mean, std = (torch.tensor(values[name], dtype=torch.float32) for name in ("mean", "std"))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"{path}: no Fbank statistics ({error!r}); make them with 'kdkit statistics'"
-        ) from error
-    if mean.shape != (BINS,) or std.shape != (BINS,) or not bool((std > 0).all() & mean.isfinite().all()):
+    values = read_json(path, STATISTICS, "make Fbank statistics with 'kdkit statistics'")
+    mean, std = (torch.tensor(values[name], dtype=torch.float32) for name in ("mean", "std"))
+    if (
+        mean.shape != (BINS,)
+        or std.shape != (BINS,)
+        or not bool((std > 0).all() & mean.isfinite().all() & std.isfinite().all())
+    ):
         raise ConfigError(f"{path}: Fbank statistics are {BINS} finite means and {BINS} deviations above 0")
     return mean, std

@@ -12,6 +12,7 @@ from kdkit.transcripts import UNKNOWN, Cleaning, clean, outside
 
 UNITS = ("word", "letter")
 BOUNDARY = VOCABULARY[1]
+LONGEST_WORD = 1000  # letters; a decoder's trie is built by recursion
 
 
 def sentences_of(
@@ -29,6 +30,22 @@ def sentences_of(
             words = words_of(line, cleaning)
             if words:
                 yield words if unit == "word" else letters_of(words)
+
+
+def lexicon(path: str | Path) -> tuple[str, ...]:
+    """The different words of a text file or manifest that the vocabulary can write, sorted.
+
+    Raises :class:`TextError`, naming the file, when there is none, or one of over 1,000 letters.
+    """
+    words = sorted({word for sentence in sentences_of([path]) for word in sentence} - {UNKNOWN})
+    if not words:
+        raise TextError(f"{path}: not one word for a lexicon in it; give a list of words, or any text")
+    longest = max(words, key=len)
+    if len(longest) > LONGEST_WORD:
+        raise TextError(
+            f"{path}: a word of {len(longest):,} letters ({longest[:30]}...): is it a list of words?"
+        )
+    return tuple(words)
 
 
 def words_of(line: str, cleaning: Cleaning | None = None) -> list[str]:

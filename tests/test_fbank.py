@@ -229,11 +229,20 @@ def test_no_speech_and_no_statistics(tmp_path):
     with pytest.raises(ConfigError, match="no speech to take Fbank statistics of"):
         fbank_statistics([])
     path = tmp_path / "s.json"
-    for text in ("", "{", "[]", json.dumps({"mean": [0.0]}), json.dumps({"mean": ["x"], "std": [1]})):
+    huge, flags = {"mean": [10**30] * 80, "std": [10**400] * 80}, {"mean": [True] * 80, "std": [True] * 80}
+    bad = (
+        ["x"],
+        {"mean": [0.0]},
+        {"mean": ["x"], "std": [1]},
+        {"mean": [float("nan")] * 80, "std": [1]},
+        huge,
+        flags,
+    )
+    for text in ("", "{", "[" * 100_000, *map(json.dumps, bad)):
         path.write_text(text)
-        with pytest.raises(ConfigError, match=r"s\.json: no Fbank statistics"):
+        with pytest.raises(ConfigError, match=r"s\.json: .*; make Fbank statistics with 'kdkit statistics'"):
             load_statistics(path)
-    for mean, std in (([0.0] * 3, [1.0] * 3), ([0.0] * 80, [0.0] * 80), ([float("nan")] * 80, [1.0] * 80)):
+    for mean, std in (([0.0] * 3, [1.0] * 3), ([0.0] * 80, [0.0] * 80), ([1e39] * 80, [1.0] * 80)):
         path.write_text(json.dumps({"mean": mean, "std": std}))
         with pytest.raises(ConfigError, match=r"s\.json: Fbank statistics are 80 finite"):
             load_statistics(path)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kdkit.corpora.grammar import sentence
 from kdkit.errors import ConfigError, TextError
-from kdkit.language import letters_of, sentences_of, words_of
+from kdkit.language import letters_of, lexicon, sentences_of, words_of
 from kdkit.manifest import Utterance, write_manifest
 from kdkit.ngram import END, FALLBACK, START, UNKNOWN, adjusted_counts, discounts_of, estimate, read_arpa
 from kdkit.transcripts import Cleaning
@@ -177,6 +177,20 @@ def test_what_is_dropped_is_counted():
 def test_letters_with_boundaries():
     assert letters_of(["the", "cat"]) == ["t", "h", "e", "|", "c", "a", "t"]
     assert letters_of(["a", UNKNOWN]) == ["a", "|", UNKNOWN]
+
+
+def test_a_lexicon_names_its_file(tmp_path):
+    path = tmp_path / "words.txt"
+    path.write_text("The cat's café\n\nthe 7 CATS\n", encoding="utf-8")
+    assert lexicon(path) == ("cafe", "cat's", "cats", "the")
+    for text, said in (
+        ("", "not one word"),
+        ("7 8", "not one word"),
+        ("a" * 100_000, "a word of 100,000 letters"),
+    ):
+        path.write_text(text)
+        with pytest.raises(TextError, match=rf"words\.txt: {said}"):
+            lexicon(path)
 
 
 def test_sentences_of_text_and_of_a_manifest(tmp_path):

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from kdkit.commands import app
+from kdkit.errors import TextError
 
 
 @app.command(
@@ -33,6 +34,8 @@ def lm(
 
     cleaning = Cleaning()
     sentences = list(sentences_of(text, unit, cleaning))
+    if not sentences:
+        raise TextError(f"{', '.join(map(str, text))}: not one word for a language model in it")
     model = estimate(sentences, order)
     model.write(out)
     units = sum(map(len, sentences))

@@ -211,16 +211,13 @@ def _audio_files(places: list[Path]) -> tuple[list[Path], list[str]]:
 def _search(lm: Path | None, lexicon: Path | None, lm_weight: float | None, word_score: float, beam: int):
     """The beam search that the options ask for; None for greedy decoding."""
     from kdkit.beam import BeamSearch, with_language_model
-    from kdkit.language import sentences_of
-    from kdkit.ngram import UNKNOWN
+    from kdkit.language import lexicon as words_of_file
 
     if lm is None and lm_weight is not None:
         raise ConfigError("--lm-weight goes with a language model: give --lm too")
     if lm is None and lexicon is None:
         return None
-    words = None
-    if lexicon is not None:
-        words = tuple(sorted({w for words in sentences_of([lexicon]) for w in words} - {UNKNOWN}))
+    words = None if lexicon is None else words_of_file(lexicon)
     weights = {"word_score": word_score, "beam": beam}
     if lm is None:
         return BeamSearch(words, **weights)
