@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from kdkit.files import is_file
 from kdkit.models import ModelConfig, SpeechModel, preset
 from kdkit.teachers import ASSETS, load_model
 
@@ -69,5 +70,5 @@ def _copy(words: str, source: nn.Module, target: nn.Module) -> list[str]:
 def load_student(name_or_path: str | Path) -> tuple[SpeechModel, dict]:
     """A distilled student and its description: a shipped one by its preset's name, or a kdkit checkpoint."""
     shipped = ASSETS / f"{str(name_or_path).replace('-', '_')}.safetensors"
-    model, _, meta = load_model(shipped if shipped.exists() else Path(name_or_path))
+    model, _, meta = load_model(shipped if is_file(shipped) else Path(name_or_path).expanduser())
     return model, meta

@@ -84,6 +84,14 @@ def test_what_stands_before_the_names_of_fairseq(prefix, hubert, cfg, tmp_path):
     assert torch.equal(teacher.codebook.label_embeddings, tensors[f"{prefix}label_embs_concat"][4:])
 
 
+def test_a_model_whose_weight_norm_was_removed(hubert, cfg, tmp_path):
+    tensors = fairseq_tensors(hubert)
+    size, direction = (tensors.pop(f"encoder.pos_conv.0.weight_{letter}") for letter in "gv")
+    tensors["encoder.pos_conv.0.weight"] = size * direction / direction.norm(dim=(0, 1), keepdim=True)
+    teacher = load_teacher(saved(tmp_path / "model.pt", {"cfg": cfg, "model": tensors}))
+    assert max(differences(teacher, transformers_states(hubert, False, "fairseq"))) < TOLERANCE
+
+
 def test_two_networks_in_one_file(hubert, cfg, tmp_path):
     tensors = fairseq_tensors(hubert)
     both = prefixed(tensors, "student.") | prefixed(tensors, "teacher.")

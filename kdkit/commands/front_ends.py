@@ -119,5 +119,6 @@ def swap(
 def _holds_recogniser(name: str) -> bool:
     """True for a checkpoint of a recogniser, which knows its vocabulary; False for other models and names."""
     from kdkit.checkpoints import load_checkpoint
+    from kdkit.files import is_file
 
-    return Path(name).is_file() and "vocabulary" in load_checkpoint(Path(name))[1]
+    return is_file(Path(name)) and "vocabulary" in load_checkpoint(Path(name))[1]

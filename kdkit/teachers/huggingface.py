@@ -15,7 +15,7 @@ from kdkit.checkpoints import read_safetensors
 from kdkit.checks import shown
 from kdkit.downloads import download, download_json
 from kdkit.errors import CheckpointError
-from kdkit.files import cache_folder, is_file, stand_in
+from kdkit.files import cache_folder, is_file, read_text, stand_in
 from kdkit.frontends import KERNELS, STRIDES
 from kdkit.models import SpeechModel
 from kdkit.teachers.names import build, sort_out
@@ -208,11 +208,10 @@ def _read_weights(path: Path) -> dict:
 
 def read_json(path: Path) -> dict:
     """The JSON object in a file. Raises :class:`CheckpointError` naming the file where there is none."""
-    if not is_file(path):
-        raise CheckpointError(f"{path}: no such file; a Hugging Face folder has one beside the weights")
+    text = read_text(path, CheckpointError, "no such file; a Hugging Face folder has one beside the weights")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{path}: {stand_in(path) or f'not JSON ({error})'}; download or copy it again"
         ) from error

@@ -61,6 +61,7 @@ TRANSFORMERS = (
     (r"\.feed_forward\.intermediate_dense\.", ".ffn_in."),
     (r"\.feed_forward\.output_dense\.", ".ffn_out."),
 )
+_POSITIONS = "encoder.positions.conv.parametrizations.weight."
 _WEIGHT_NORM = (
     (r"\.weight_g$", ".parametrizations.weight.original0"),  # torch before 2.0
     (r"\.weight_v$", ".parametrizations.weight.original1"),
@@ -135,6 +136,13 @@ def _renamed(tensors: dict[str, Tensor], table: tuple, where: str | Path) -> dic
         renamed[name] = tensor
     if not any(name.startswith("front_end.cnn.norms.1.") for name in renamed):  # one norm: a group norm
         renamed = {re.sub(r"\.cnn\.norms\.0\.", ".cnn.norm.", name): t for name, t in renamed.items()}
+    folded = renamed.get("encoder.positions.conv.weight")
+    if (
+        folded is not None and folded.ndim == 3
+    ):  # weight norm was removed: its two parts follow from their product
+        weight = renamed.pop("encoder.positions.conv.weight")
+        renamed[f"{_POSITIONS}original0"] = weight.norm(dim=(0, 1), keepdim=True)
+        renamed[f"{_POSITIONS}original1"] = weight
     for name in [name for name in renamed if ".attention.q." in name]:
         parts = [name.replace(".q.", f".{part}.") for part in "qkv"]
         if all(part in renamed for part in parts):
@@ -169,7 +177,7 @@ def shape_of(tensors: dict[str, Tensor], where: str) -> dict:
             f"{where}: the convolutions have kernels {tuple(conv[2] for conv in convs)}; kdkit knows the seven of "
             f"HuBERT, {KERNELS}, for 16 kHz"
         )
-    dim, group, kernel = shape("encoder.positions.conv.parametrizations.weight.original1", 3)
+    dim, group, kernel = shape(f"{_POSITIONS}original1", 3)
     layers = {int(m[1]) for m in (re.match(r"encoder\.layers\.(\d{1,9})\.", name) for name in tensors) if m}
     settings = {
         "layers": len(layers),

@@ -77,7 +77,7 @@ def locate(source: str | Path, sha256: str | None = None) -> Path:
     if name.startswith("~"):
         path = Path(os.path.expanduser(name))
     shipped = ASSETS / f"{'tiny_teacher' if name == 'tiny' else name.replace('-', '_')}.safetensors"
-    if re.fullmatch(r"tiny[\w-]*", name) and shipped.is_file():
+    if re.fullmatch(r"tiny[\w-]*", name) and is_file(shipped):
         path = shipped
     elif name in FAIRSEQ_FILES:
         url, recorded = FAIRSEQ_FILES[name]
