@@ -197,8 +197,9 @@ def test_a_tree_of_librispeech_is_known(tmp_path):
         }
         assert {f.text for some in found.values() for f in some} == {"GO DO YOU HEAR"}
         assert speaker_note(found) == ""
+    ramp(tmp_path / "LibriSpeech" / "dev-clean" / "84" / "121" / "84-121-0001.flac", 1.0)
     (part,) = read_folder(tmp_path / "LibriSpeech" / "dev-clean").values()
-    assert [f.speaker for f in part] == ["174", "84"]
+    assert [f.speaker for f in part] == ["174", "84", "84"] and "no line for it" in part[2].trouble
 
 
 def test_a_tree_of_timit_is_known(tmp_path):
@@ -232,6 +233,7 @@ def test_a_transcript_that_is_no_file_does_not_stop_the_others(tmp_path):
     for name in ("a", "b", "c"):
         ramp(tmp_path / f"{name}.wav", 1.0)
     (tmp_path / "a.txt").mkdir()
+    (tmp_path / "x.trans.txt").mkdir()
     (tmp_path / "b.TXT").write_text("\ufeffWords", "utf-8")
     a, b, c = read_folder(tmp_path)[""]
     assert (

@@ -67,7 +67,7 @@ def take_in(
             bar.update()
             text = result.cleaning.add(item.text, numbers)
             if not reason and item.text and not text:
-                reason = f"{item.audio}: no word is left of its transcript {item.text!r}"
+                reason = f"{item.audio}: no word is left of its transcript {item.text!r:.80}"
             if not reason and (item.id in ids or item.audio in files):
                 reason = f"{item.audio}: listed before ({item.id})"
             if reason:

@@ -13,6 +13,7 @@ that torchaudio publishes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from kdkit.archives import unpack
@@ -92,19 +93,32 @@ def read_books(folder: Path) -> list[Found]:
         chapter, speaker = audio.parent, audio.stem.partition("-")[0]
         if chapter not in chapters:
             chapters[chapter] = transcripts(chapter)
-        text = chapters[chapter].get(audio.stem, "")
-        trouble = "" if text else f"{audio}: no line for it in a .trans.txt beside it that can be read"
+        text, trouble = line_of(audio, chapters[chapter])
         found.append(Found(audio.stem, audio, text, speaker, trouble=trouble))
     if not found:
         raise ManifestError(f"{folder}: no .flac file anywhere below; is this a folder of LibriSpeech?")
     return found
 
 
+def line_of(audio: Path, lines: Mapping[str, str]) -> tuple[str, str]:
+    """(text, trouble) of a recording from the lines of its chapter."""
+    text = lines.get(audio.stem, "")
+    return text, "" if text else f"{audio}: no line for it in a .trans.txt beside it that can be read"
+
+
 def transcripts(chapter: Path) -> dict[str, str]:
-    """The lines of a chapter's .trans.txt by the id that each begins with; bytes that are no text become \ufffd."""
+    """The lines of a chapter's .trans.txt by the id that each begins with; bytes that are no text become \ufffd.
+
+    One that cannot be opened, or is no ordinary file, has no lines.
+    """
     texts = {}
     for path in sorted(chapter.glob("*.trans.txt")):
-        for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines():
+        try:
+            whole = path.read_text(encoding="utf-8-sig", errors="replace") if path.is_file() else ""
+        except OSError:
+            continue
+        for line in whole.split("\n"):
             name, _, text = line.strip().partition(" ")
-            texts[name] = text.strip()
+            if name:
+                texts[name] = text.strip()
     return texts

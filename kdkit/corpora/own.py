@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kdkit.corpora.intake import Found
-from kdkit.corpora.librispeech import SUBSETS, transcripts
+from kdkit.corpora.librispeech import SUBSETS, line_of, transcripts
 from kdkit.errors import ConfigError, ManifestError
 from kdkit.files import read_text
 from kdkit.folders import by_ending, contents
@@ -48,7 +48,7 @@ def read_folder(folder: str | Path, speaker_pattern: str | None = None) -> dict[
         split = SPLIT_FOLDERS.get(parts[0].lower(), "") if len(parts) > 1 else ""
         below = parts[1:] if split else parts
         corpus = _corpus(audio, lines)
-        text, trouble = (lines[audio.parent][audio.stem], "") if corpus == "LibriSpeech" else _text(audio)
+        text, trouble = line_of(audio, lines[audio.parent]) if corpus == "LibriSpeech" else _text(audio)
         if corpus == "TIMIT":
             text = _SAMPLES.sub("", text, count=1)
         if corpus:
@@ -95,7 +95,7 @@ def _corpus(audio: Path, lines: dict[Path, dict[str, str]]) -> str:
     """Whose tree a recording lies in, by the files beside it: "LibriSpeech", "TIMIT" or ""."""
     if audio.parent not in lines:
         lines[audio.parent] = transcripts(audio.parent)
-    if audio.stem in lines[audio.parent]:
+    if lines[audio.parent]:
         return "LibriSpeech"
     return "TIMIT" if _beside(audio, ".phn") else ""
 
