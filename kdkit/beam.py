@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -26,8 +27,8 @@ from torch import Tensor
 from kdkit.decode import check
 from kdkit.errors import ConfigError
 from kdkit.language import LONGEST_WORD
-from kdkit.ngram import UNKNOWN, read_arpa
-from kdkit.text import BLANK, BOUNDARY, VOCABULARY, decode, encode
+from kdkit.ngram import BOUNDARY, UNKNOWN, read_arpa
+from kdkit.text import VOCABULARY, Vocabulary
 
 _IMPOSSIBLE = -1e4  # log-probability
 _WIDEST = 1_000_000  # beam
@@ -71,33 +72,32 @@ class BeamSearch:
                 f"the lexicon has a word of {len(longest):,} letters ({longest[:30]}...): is it a list of words?"
             )
 
-    def __call__(self, logits: Tensor, frames: Tensor) -> list[str]:
-        check(logits, frames)
-        search = _search(self, self.lm and _stamp(self.lm))
-        return [self._text(search, row[:n]) for row, n in zip(logits.cpu(), frames.tolist(), strict=True)]
+    def __call__(self, logits: Tensor, frames: Tensor, vocabulary: Vocabulary = VOCABULARY) -> list[str]:
+        check(logits, frames, vocabulary)
+        rows = zip(logits.cpu(), frames.tolist(), strict=True)
+        return [next((text for text, _ in self._hypotheses(row[:n], vocabulary)), "") for row, n in rows]
 
-    def alternatives(self, logits: Tensor, most: int = 5) -> list[tuple[str, float]]:
+    def alternatives(
+        self, logits: Tensor, most: int = 5, vocabulary: Vocabulary = VOCABULARY
+    ) -> list[tuple[str, float]]:
         """The best texts of one utterance's logits (T, V), with the scores that the search gives them, best first."""
-        search = _search(self, self.lm and _stamp(self.lm))
         found: dict[str, float] = {}
-        for text, score in self._hypotheses(search, logits):
+        for text, score in self._hypotheses(logits, vocabulary):
             found.setdefault(text, score)  # the same text by another way is no alternative
         return sorted(found.items(), key=lambda item: -item[1])[:most]
 
-    def _text(self, search, logits: Tensor) -> str:
-        return next((text for text, _ in self._hypotheses(search, logits)), "")
-
-    def _hypotheses(self, search, logits: Tensor) -> Iterator[tuple[str, float]]:
+    def _hypotheses(self, logits: Tensor, vocabulary: Vocabulary) -> Iterator[tuple[str, float]]:
+        search = _search(self, self.lm and _stamp(self.lm), vocabulary)
         if not len(logits):
             return
         emissions = logits.float().log_softmax(-1)  # (T, V)
-        if self.words is not None:
+        if self.words is not None and vocabulary.boundary is not None:
             # every word of the lexicon ends in a boundary; the network says none after the last: one more frame
             emissions = F.pad(emissions, (0, 0, 0, 1), value=_IMPOSSIBLE)
-            emissions[-1, BOUNDARY] = 0.0
+            emissions[-1, vocabulary.boundary] = 0.0
         for found in search(emissions[None].contiguous())[0]:
             yield (
-                " ".join(found.words) if self.words is not None else decode(found.tokens.tolist()),
+                " ".join(found.words) if self.words is not None else vocabulary.decode(found.tokens.tolist()),
                 found.score,
             )
 
@@ -113,7 +113,7 @@ def with_language_model(path: str | Path, words: Sequence[str] | None = None, **
     if model.order < 2:
         raise ConfigError(f"{path}: KenLM wants n-grams of order 2 or more; make the model with --order 2")
     known = model.words
-    letters = VOCABULARY[BOUNDARY] in known
+    letters = BOUNDARY in known
     if letters and words is not None:
         raise ConfigError(f"{path} is a model of letters, which goes without lexicon: leave the lexicon out")
     lexicon = None if letters else tuple(sorted(set(known if words is None else words)))
@@ -143,29 +143,32 @@ def _ctc_decoder():
 
 
 @lru_cache(maxsize=2)  # a trie and a language model each
-def _search(settings: BeamSearch, stamp: object):
-    """flashlight's search; ``stamp`` is that of the LM's file, so that a file made anew is read anew."""
+def _search(settings: BeamSearch, stamp: object, vocabulary: Vocabulary):
+    """flashlight's search, which knows symbols by their numbers. ``stamp`` is that of the LM's file, so that a file
+    made anew is read anew.
+    """
     build = _ctc_decoder()
     options = {
-        "tokens": list(VOCABULARY),
+        "tokens": [str(number) for number in range(len(vocabulary))],  # symbols may have spaces in them
         "lm": settings.lm and str(settings.lm),
         "beam_size": settings.beam,
         "beam_threshold": settings.threshold,
         "nbest": 10,
         "log_add": True,  # a text has the probability of all its paths together
         "lm_weight": settings.lm_weight,
-        "blank_token": VOCABULARY[BLANK],
-        "sil_token": VOCABULARY[BOUNDARY],
+        "blank_token": str(vocabulary.blank),
+        "sil_token": str(vocabulary.blank if vocabulary.boundary is None else vocabulary.boundary),
     }
     with _quiet(), tempfile.TemporaryDirectory() as folder:
         if (
             settings.words is None
         ):  # torchaudio would number the LM's letters by the alphabet, the search by the vocabulary
             letters = Path(folder, "letters.txt")
-            letters.write_text("\n".join((*VOCABULARY, UNKNOWN)) + "\n")
+            letters.write_text("\n".join((*_units(vocabulary), UNKNOWN)) + "\n", encoding="utf-8")
             return _built(build, lexicon=None, lm_dict=str(letters) if settings.lm else None, **options)
         lexicon = Path(folder, "lexicon.txt")
-        lexicon.write_text("".join(f"{word} {_spelling(word)}\n" for word in settings.words))
+        lines = [f"{word} {_spelling(word, vocabulary)}\n" for word in _spelled(settings, vocabulary)]
+        lexicon.write_text("".join(lines), encoding="utf-8")
         return _built(build, lexicon=str(lexicon), word_score=settings.word_score, **options)
 
 
@@ -178,8 +181,33 @@ def _built(build, **options):
         ) from error
 
 
-def _spelling(word: str) -> str:
-    return " ".join(VOCABULARY[i] for i in [*encode(word, "lexicon"), BOUNDARY])
+def _units(vocabulary: Vocabulary) -> list[str]:
+    """What a language model of letters calls the symbols: itself it has no blank and no symbols that are silent."""
+    units = []
+    for number, symbol in enumerate(vocabulary):
+        written = symbol.lower() if vocabulary.is_upper else symbol
+        known = symbol in vocabulary.letters and not symbol.isspace()
+        units.append(BOUNDARY if number == vocabulary.boundary else written if known else f"<{number}>")
+    return units
+
+
+def _spelled(search: BeamSearch, vocabulary: Vocabulary) -> list[str]:
+    """The words that the vocabulary can spell: of a lexicon without language model it must be all."""
+    words = [word for word in search.words if search.lm is None or not vocabulary.outside(word)]
+    missing = len(search.words) - len(words)
+    if not words:
+        raise ConfigError(f"not one word of {search.lm} can be written in {vocabulary.known()}")
+    if missing:
+        told = (
+            f"{missing} of {len(search.words)} words of {search.lm} have letters that the recogniser has not"
+        )
+        warnings.warn(f"{told}: they are left out", stacklevel=2)
+    return words
+
+
+def _spelling(word: str, vocabulary: Vocabulary) -> str:
+    end = [] if vocabulary.boundary is None else [vocabulary.boundary]
+    return " ".join(map(str, [*vocabulary.encode(word, "lexicon"), *end]))
 
 
 def _stamp(path: Path) -> tuple[int, int]:

@@ -17,13 +17,13 @@ from kdkit.checkpoints import filled, load_checkpoint, save_checkpoint
 from kdkit.ctcloss import ctc_loss
 from kdkit.decode import greedy
 from kdkit.emissions import WINDOW, decode_all, emissions, kept_window
-from kdkit.errors import ConfigError, TextError, TrainingError
+from kdkit.errors import CheckpointError, ConfigError, NoRecogniserError, TextError, TrainingError
 from kdkit.frontends import num_frames
 from kdkit.manifest import Utterance
 from kdkit.models import ModelConfig, SpeechModel
 from kdkit.pretrain import span_mask
 from kdkit.score import COLLAPSED
-from kdkit.text import BLANK, VOCABULARY, encode, frames_needed
+from kdkit.text import VOCABULARY, Vocabulary, frames_needed
 from kdkit.transcripts import Cleaning, counts
 
 LABELS = 16  # characters: labels are padded to whole multiples, so that few shapes are computed
@@ -41,7 +41,7 @@ class MaskConfig:
 
 
 class CTCModel(nn.Module):
-    """A speech model and a linear CTC head.
+    """A speech model and a linear CTC head, one output for each symbol of ``vocabulary``.
 
     ``forward(waves (B, S), lengths (B,))`` gives logits (B, T, vocabulary) and true frame counts (B,). With
     ``head_only`` no gradient goes below the head. ``window``: seconds that it hears at once when it transcribes
@@ -53,12 +53,12 @@ class CTCModel(nn.Module):
     one that training leaves.
     """
 
-    def __init__(self, model: SpeechModel):
+    def __init__(self, model: SpeechModel, vocabulary: Vocabulary = VOCABULARY):
         super().__init__()
-        self.model = model
-        self.head = nn.Linear(model.config.dim, len(VOCABULARY))
+        self.model, self.vocabulary = model, vocabulary
+        self.head = nn.Linear(model.config.dim, len(vocabulary))
         with torch.no_grad():
-            self.head.bias[BLANK] = math.log(len(VOCABULARY) - 1)
+            self.head.bias[vocabulary.blank] = math.log(len(vocabulary) - 1)
         self.mask_embedding = nn.Parameter(torch.zeros(model.config.dim))
         self.window = WINDOW
 
@@ -87,7 +87,7 @@ class CTCModel(nn.Module):
     def transcribe(self, utterances: list[Utterance], seconds_per_batch: float = 60) -> dict[str, str]:
         """Greedy transcripts by utterance id; files that cannot be read are left out with a warning."""
         found = emissions(self, utterances, seconds_per_batch)
-        texts = decode_all(greedy, found.log_probs)
+        texts = decode_all(greedy, found.log_probs, vocabulary=self.vocabulary)
         return {utterance.id: text for utterance, text in zip(found.utterances, texts, strict=True)}
 
 
@@ -132,6 +132,8 @@ class CTCTask(nn.Module):
             "mask": mask and asdict(mask),
             "augmenting": augmenting and asdict(augmenting),
         }
+        if recogniser.vocabulary != VOCABULARY:
+            self.settings |= recogniser.vocabulary.to_meta()
         if freeze:
             self.settings["freeze"] = freeze
         if speeds:
@@ -195,16 +197,17 @@ class CTCTask(nn.Module):
         """Loss and parts: a function of ``inputs`` and weights (and dropout) alone."""
         hidden = inputs.get("time"), inputs.get("channels")
         logits, frames = self.recogniser(inputs["waves"], inputs["lengths"], hidden, self.stage)
-        blanks = (logits.argmax(-1) == BLANK).float().mean()
+        blank = self.recogniser.vocabulary.blank
+        blanks = (logits.argmax(-1) == blank).float().mean()
         sizes = inputs["sizes"]
-        loss = ctc_loss(logits.float().log_softmax(-1), inputs["labels"], frames, sizes)
+        loss = ctc_loss(logits.float().log_softmax(-1), inputs["labels"], frames, sizes, blank)
         return loss.sum() / sizes.clamp_min(0).sum().clamp_min(1), {"blanks": blanks}
 
     def _labels(self, batch) -> dict[int, list[int]]:
         """{row of the batch: its character ids} for every utterance whose text has room in its frames."""
         labels = {}
         for row, (utterance, frames) in enumerate(zip(batch.utterances, num_frames(batch.on_host).tolist())):
-            label = encode(utterance.text, utterance.id)
+            label = self.recogniser.vocabulary.encode(utterance.text, utterance.id)
             needed = frames_needed(label)
             if needed <= frames:
                 labels[row] = label
@@ -239,19 +242,19 @@ def explain_blanks(rows: list[dict]) -> list[str]:
     ]
 
 
-def trainable(utterances: list[Utterance]) -> list[Utterance]:
-    """Utterances that CTC can learn from, their texts cleaned (:mod:`kdkit.transcripts`); the others are counted and
-    named in one warning.
+def trainable(utterances: list[Utterance], vocabulary: Vocabulary = VOCABULARY) -> list[Utterance]:
+    """Utterances that CTC can learn from with ``vocabulary``, their texts cleaned (:mod:`kdkit.transcripts`); the
+    others are counted and named in one warning.
 
     Left out: no text, characters outside the alphabet, and labels that need more frames than there are (a letter
     needs a frame, a repeated letter one more for the blank between). Raises TrainingError, with the count of each
     reason, when nothing is left.
     """
-    kept, dropped, reasons, cleaning = [], [], Counter(), Cleaning()
+    kept, dropped, reasons, cleaning = [], [], Counter(), Cleaning(vocabulary)
     for utterance in utterances:
         utterance = replace(utterance, text=cleaning.add(utterance.text))
         try:
-            label = encode(utterance.text, utterance.id)
+            label = vocabulary.encode(utterance.text, utterance.id)
         except TextError as error:
             dropped.append(str(error))
             reasons["have characters outside the alphabet"] += 1
@@ -284,17 +287,33 @@ def trainable(utterances: list[Utterance]) -> list[Utterance]:
 
 
 def save_recogniser(path: Path, recogniser: CTCModel, meta: dict, pack=None) -> None:
-    """Writes model and CTC head to one file; ``pack`` may shrink the tensors (``checkpoints.half``)."""
+    """Writes model, CTC head and vocabulary to one file; ``pack`` may shrink the tensors (``checkpoints.half``)."""
     tensors = recogniser.state_dict()
-    meta = meta | {"model": recogniser.model.config.to_dict(), "vocabulary": list(VOCABULARY)}
+    meta = meta | {"model": recogniser.model.config.to_dict()} | recogniser.vocabulary.to_meta()
     meta |= {"window": recogniser.window}
     save_checkpoint(path, pack(tensors) if pack else tensors, meta)
 
 
 def load_recogniser(path: Path) -> tuple[CTCModel, dict]:
-    """What :func:`save_recogniser` wrote, in eval mode, and its description."""
+    """What :func:`save_recogniser` wrote, in eval mode, and its description.
+
+    Raises :class:`NoRecogniserError` for a checkpoint without a vocabulary.
+    """
     tensors, meta = load_checkpoint(path)
+    return recogniser_from(tensors, meta, path), meta
+
+
+def recogniser_from(tensors: dict[str, Tensor], meta: dict, path: Path) -> CTCModel:
+    """The recogniser of tensors and the description that was kept with them, in eval mode."""
     config = ModelConfig.of_checkpoint(meta, path)
-    recogniser = filled(lambda: CTCModel(SpeechModel(config)), tensors, path)
+    if "vocabulary" not in meta:
+        raise NoRecogniserError(
+            f"{path}: no recogniser, as it has no vocabulary; kdkit finetune makes one of a student or teacher"
+        )
+    try:
+        vocabulary = Vocabulary.from_meta(meta)
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error}; the file is damaged, make or copy it again") from error
+    recogniser = filled(lambda: CTCModel(SpeechModel(config), vocabulary), tensors, path)
     recogniser.window = kept_window(meta, path)
-    return recogniser, meta
+    return recogniser

@@ -24,6 +24,7 @@ from kdkit.frontends import HOP
 from kdkit.manifest import Utterance
 from kdkit.parallel import cores, each
 from kdkit.stream import Window, windows
+from kdkit.text import VOCABULARY, Vocabulary
 
 Network = Callable[
     [Tensor, Tensor], tuple[Tensor, Tensor]
@@ -60,6 +61,11 @@ def kept_window(meta: Mapping, path: str | Path) -> float:
         raise CheckpointError(f"{path}: {error}") from None
 
 
+def vocabulary_of(network: Network) -> Vocabulary:
+    """What a network's outputs stand for: its own ``vocabulary``, kdkit's letters if it does not say."""
+    return getattr(network, "vocabulary", VOCABULARY)
+
+
 def device_of(network: Network) -> torch.device:
     """Where a network wants its waves."""
     return next(network.parameters()).device if isinstance(network, nn.Module) else torch.device("cpu")
@@ -91,6 +97,7 @@ class Emissions:
     utterances: tuple[Utterance, ...]
     log_probs: tuple[Tensor, ...] = field(repr=False)
     seconds: float  # what reading and computing them took, wall clock
+    vocabulary: Vocabulary = VOCABULARY
 
     @property
     def references(self) -> list[str]:
@@ -115,7 +122,8 @@ def emissions(
     """Runs ``network`` over ``utterances`` in batches of like length, in windows of ``window`` seconds
     (:func:`window_of`).
 
-    116 bytes a frame are kept: 21 MB for an hour of speech. Files that cannot be read are left out with a warning.
+    4 bytes a symbol and frame are kept: 21 MB for an hour of speech in kdkit's letters. Files that cannot be read are
+    left out with a warning.
     """
     if isinstance(network, nn.Module):
         network.eval()
@@ -134,25 +142,32 @@ def emissions(
             for name, row in zip(names, hear(network, group), strict=True):
                 found.setdefault(name, []).append(row)
     heard = tuple(utterance for utterance in utterances if utterance.id in found)
-    return Emissions(heard, tuple(torch.cat(found[u.id]) for u in heard), time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    return Emissions(heard, tuple(torch.cat(found[u.id]) for u in heard), seconds, vocabulary_of(network))
 
 
-def decode_all(decoder: Decoder, log_probs: Sequence[Tensor], jobs: int | None = None) -> list[str]:
+def decode_all(
+    decoder: Decoder,
+    log_probs: Sequence[Tensor],
+    jobs: int | None = None,
+    vocabulary: Vocabulary = VOCABULARY,
+) -> list[str]:
     """Texts of emissions (frames, symbols) in their order: beam search in ``jobs`` processes (None: all cores), greedy
     here, because it takes less time than sending it away."""
     if not isinstance(decoder, BeamSearch):
-        return [text_of(decoder, row) for row in log_probs]
+        return [text_of(decoder, row, vocabulary) for row in log_probs]
     if jobs is not None and jobs < 1:
         raise ConfigError(f"jobs must be 1 or more, not {jobs}")
     size = max(
         1, -(-len(log_probs) // (4 * (jobs or cores())))
     )  # four turns each: none waits long for the last
     tasks = [
-        (decoder, [row.numpy() for row in log_probs[i : i + size]]) for i in range(0, len(log_probs), size)
+        (decoder, [row.numpy() for row in log_probs[i : i + size]], vocabulary)
+        for i in range(0, len(log_probs), size)
     ]
     return [text for texts in each(_decode, tasks, jobs) for text in texts]
 
 
-def _decode(task: tuple[BeamSearch, list]) -> list[str]:
-    decoder, rows = task
-    return [text_of(decoder, torch.from_numpy(row)) for row in rows]
+def _decode(task: tuple[BeamSearch, list, Vocabulary]) -> list[str]:
+    decoder, rows, vocabulary = task
+    return [text_of(decoder, torch.from_numpy(row), vocabulary) for row in rows]

@@ -64,7 +64,7 @@ def error_browser(
     kB a second) unless ``sound`` is off. Filters are plain form elements. Raises :class:`TextError` when the two do not
     belong together.
     """
-    if [clean(u.text) for u in utterances] != list(result.references):
+    if [clean(u.text, vocabulary=result.vocabulary) for u in utterances] != list(result.references):
         raise TextError(
             f"the score has {result.utterances} references, the {len(utterances)} utterances given have other texts: "
             "give the utterances that were scored, in the same order"

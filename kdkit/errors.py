@@ -24,6 +24,10 @@ class CheckpointError(KdkitError):
     """A checkpoint that is missing, damaged or made for another model."""
 
 
+class NoRecogniserError(CheckpointError):
+    """A checkpoint of a model that does not write texts: it has no CTC head, or nobody knows its vocabulary."""
+
+
 class DownloadError(KdkitError):
     """A file that cannot be fetched: no network, no room, a wrong checksum. Says how to fetch it by hand."""
 

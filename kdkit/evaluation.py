@@ -59,7 +59,7 @@ def evaluate(
     counts as the network's. ``jobs``: processes that decode."""
     found = speech if isinstance(speech, Emissions) else emissions(network, speech)
     began = time.perf_counter()
-    texts = decode_all(decoder, found.log_probs, jobs)
+    texts = decode_all(decoder, found.log_probs, jobs, found.vocabulary)
     decoding = time.perf_counter() - began
-    result = score(found.references, texts, seed)
+    result = score(found.references, texts, seed, found.vocabulary)
     return Evaluation(result, found.utterances, found.seconds, decoding, found.speech)

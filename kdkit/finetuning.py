@@ -21,9 +21,10 @@ from kdkit.fbank import fbank_statistics
 from kdkit.files import write_text
 from kdkit.manifest import Utterance
 from kdkit.models import SpeechModel, parameter_count
-from kdkit.score import score
+from kdkit.score import Score, score
 from kdkit.selection import Selection
 from kdkit.students import new_student
+from kdkit.text import VOCABULARY, Vocabulary
 from kdkit.training import TrainConfig, processes, train
 from kdkit.transcripts import scorable
 
@@ -48,7 +49,7 @@ class FineTuneConfig:
 
 
 def fine_tune(
-    model: SpeechModel,
+    model: SpeechModel | CTCModel,
     speech: Sequence[Utterance],
     recipe: TrainConfig,
     out: Path,
@@ -58,6 +59,8 @@ def fine_tune(
     title: str = "fine-tuning",
 ) -> tuple[CTCModel, dict]:
     """Puts a CTC head on ``model`` and trains both; returns the recogniser, in eval mode, and facts about the run.
+
+    The new head writes kdkit's letters. A recogniser keeps the head that it has, and its vocabulary.
 
     With ``dev`` speech the word error rate on it is measured ten times in the run (or every ``evaluate_every`` steps),
     and the weights that had the lowest one are returned; without, those of the last step. Everything is kept in
@@ -69,9 +72,10 @@ def fine_tune(
         raise ConfigError(
             "early stopping and averaging are decided on dev speech: give some, or leave both off"
         )
-    speech, dev = trainable(list(speech)), with_text(dev, "dev")
     torch.manual_seed(recipe.seed)  # the head
-    recogniser = CTCModel(model)
+    recogniser = model if isinstance(model, CTCModel) else CTCModel(model)
+    speech = trainable(list(speech), recogniser.vocabulary)
+    dev = with_text(dev, "dev", recogniser.vocabulary)
     recogniser.window = window_for(speech)
     task = CTCTask(recogniser, config.mask, config.augmenting, config.freeze, config.speeds)
     selection = None
@@ -95,7 +99,8 @@ def fine_tune(
     facts = {
         "minutes": sum(u.duration for u in speech) / 60,
         "utterances": len(speech),
-        "parameters": parameter_count(model),
+        "parameters": parameter_count(recogniser.model),
+        "head": "kept" if recogniser is model else "new",
         "steps": log[-1]["step"],
         "seed": recipe.seed,
         "lr": recipe.lr,
@@ -111,7 +116,7 @@ def dev_scores(recogniser: CTCModel, dev: Sequence[Utterance]) -> dict[str, floa
     """Error rates (shares) of greedy decoding on dev speech, and the share of transcripts that are empty."""
     texts = recogniser.transcribe(list(dev))
     heard = [u for u in dev if u.id in texts]
-    result = score([u.text for u in heard], [texts[u.id] for u in heard])
+    result = scored(recogniser, heard, texts)
     empty = sum(not texts[u.id] for u in heard) / len(heard)
     return {"dev_wer": result.wer, "dev_cer": result.cer, "dev_empty": empty}
 
@@ -124,8 +129,18 @@ def from_scratch(model: SpeechModel, speech: Sequence[Utterance], seed: int = 0)
     return fresh
 
 
-def spec_augmented(model: SpeechModel) -> SpeechModel:
+def head_of(model: SpeechModel | CTCModel, source: str) -> str:
+    """Whose CTC head fine-tuning trains, and what it writes; in words."""
+    if isinstance(model, CTCModel):
+        return f"that of {source}, {len(model.vocabulary)} symbols: {model.vocabulary.known()}"
+    return f"new, {len(VOCABULARY)} symbols: {VOCABULARY.known()}"
+
+
+def spec_augmented(model: SpeechModel | CTCModel) -> SpeechModel | CTCModel:
     """The same model with SpecAugment on its Fbank in training; raises ConfigError for a waveform front-end."""
+    if isinstance(model, CTCModel):
+        model.model = spec_augmented(model.model)
+        return model
     if model.config.front_end != "fbank":
         raise ConfigError(
             "SpecAugment masks Fbank features: a model with a waveform CNN has none, leave it out"
@@ -148,7 +163,7 @@ def budgets_of(speech: Sequence[Utterance], minutes: Sequence[float]) -> dict[fl
 
 
 def fine_tune_budgets(
-    model: Callable[[Sequence[Utterance]], SpeechModel],
+    model: Callable[[Sequence[Utterance]], SpeechModel | CTCModel],
     budgets: Mapping[float, Sequence[Utterance]],
     recipe: TrainConfig,
     out: Path,
@@ -180,16 +195,23 @@ def test_scores(recogniser: CTCModel, tests: Mapping[str, Sequence[Utterance]]) 
     """:meth:`kdkit.score.Score.to_dict` for each test set, greedy decoding; utterances without text are left out."""
     results = {}
     for name, utterances in tests.items():
-        utterances = with_text(utterances, name)
+        utterances = with_text(utterances, name, recogniser.vocabulary)
         texts = recogniser.transcribe(utterances)
         heard = [u for u in utterances if u.id in texts]
-        results[name] = score([u.text for u in heard], [texts[u.id] for u in heard]).to_dict()
+        results[name] = scored(recogniser, heard, texts).to_dict()
     return results
 
 
-def with_text(utterances: Sequence[Utterance], name: str) -> list[Utterance]:
+def scored(recogniser: CTCModel, heard: Sequence[Utterance], texts: Mapping[str, str]) -> Score:
+    references, hypotheses = [u.text for u in heard], [texts[u.id] for u in heard]
+    return score(references, hypotheses, vocabulary=recogniser.vocabulary)
+
+
+def with_text(
+    utterances: Sequence[Utterance], name: str, vocabulary: Vocabulary = VOCABULARY
+) -> list[Utterance]:
     """:func:`kdkit.transcripts.scorable`, its notes as warnings. Raises TextError when no utterance has a text."""
-    kept, notes = scorable(utterances, name)
+    kept, notes = scorable(utterances, name, vocabulary)
     for note in notes:
         warnings.warn(note, stacklevel=2)
     if utterances and not kept:

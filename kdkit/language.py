@@ -7,11 +7,10 @@ from pathlib import Path
 
 from kdkit.errors import ConfigError, TextError
 from kdkit.manifest import read_manifest
-from kdkit.text import VOCABULARY
+from kdkit.ngram import BOUNDARY
 from kdkit.transcripts import UNKNOWN, Cleaning, clean, outside
 
 UNITS = ("word", "letter")
-BOUNDARY = VOCABULARY[1]
 LONGEST_WORD = 1000  # letters; a decoder's trie is built by recursion
 
 

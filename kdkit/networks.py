@@ -1,6 +1,6 @@
 """A recogniser's network from its file, whatever the file: called with waves and lengths, it returns emissions.
 
-network = load_network("recogniser.safetensors")      # kdkit finetune; or .pt, .onnx, or a shipped one's name
+network = load_network("recogniser.safetensors")      # or what :func:`load_network` lists
 logits, frames = network(waves, lengths)              # (B, S), (B,) -> (B, T, V), (B,)
 network = ready_network("recogniser.safetensors", "bf16")   # on the GPU, if there is one, and made fast
 """
@@ -8,43 +8,80 @@ network = ready_network("recogniser.safetensors", "bf16")   # on the GPU, if the
 from __future__ import annotations
 
 import json
-import pickle
+import os
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from kdkit.checkpoints import load_into
-from kdkit.ctc import CTCModel, load_recogniser
+from kdkit.checkpoints import is_own, read_safetensors
+from kdkit.ctc import CTCModel, load_recogniser, recogniser_from
 from kdkit.emissions import Network, kept_window
-from kdkit.errors import CheckpointError, ConfigError, KdkitError
+from kdkit.errors import CheckpointError, ConfigError, NoRecogniserError
+from kdkit.files import is_file
 from kdkit.inference import optimised
-from kdkit.models import ModelConfig, SpeechModel
-from kdkit.teachers import ASSETS
-from kdkit.text import VOCABULARY
+from kdkit.models import SpeechModel
+from kdkit.teachers import ASSETS, load_teacher
+from kdkit.teachers.bare import tensors_of
+from kdkit.teachers.fairseq import is_fairseq
+from kdkit.teachers.huggingface import is_weights
+from kdkit.teachers.recognisers import asr_bundles, recogniser_of_bundle, recogniser_of_folder
+from kdkit.teachers.sources import locate
+from kdkit.teachers.unpickling import read_pickle
+from kdkit.text import VOCABULARY, Vocabulary
 from kdkit.training import best_device
 
 INPUTS, OUTPUTS = {"waves", "lengths"}, {"logits", "frames"}
+KEPT = ("vocabulary", "vocabulary_roles", "window")  # in an ONNX file's metadata, as JSON
 
 
 def load_network(source: str | Path) -> Network:
-    """The network in a file: ``.safetensors`` (kdkit's own), ``.onnx`` (:class:`OnnxNetwork`), ``.pt`` or ``.pth``
-    (:func:`load_pt`); or of the shipped recogniser with that name, such as "tiny_sw_fbank_distilled_60".
+    """The network of a recogniser:
 
-    Raises :class:`CheckpointError` for a file that is missing, damaged or no recogniser.
+    * kdkit's own: a ``.safetensors`` file, an ``.onnx`` file (:class:`OnnxNetwork`), a ``.pt`` or ``.pth`` file
+      (:func:`load_pt`), or the name of a shipped one, such as "tiny_sw_fbank_distilled_60";
+    * transformers' ``HubertForCTC``, ``Wav2Vec2ForCTC`` or ``WavLMForCTC``: a folder (``kdkit export --to huggingface``
+      writes one), or "owner/name" on the hub;
+    * torchaudio's "HUBERT_ASR_LARGE", "WAV2VEC2_ASR_BASE_960H", ... (:mod:`kdkit.teachers.recognisers`).
+
+    It has its ``vocabulary``. Raises :class:`CheckpointError` for what is missing or damaged, and of its kinds
+    :class:`NoRecogniserError` for another model.
     """
-    path = Path(source)
-    if not path.is_file():
-        shipped = {
-            p.stem.removeprefix("recogniser_"): p for p in sorted(ASSETS.glob("recogniser_*.safetensors"))
-        }
-        if str(source) not in shipped:
-            raise CheckpointError(
-                f"{source}: no such file, and no recogniser that ships with the kit; those are {', '.join(shipped)}"
-            )
-        path = shipped[str(source)]
-    readers = {".onnx": OnnxNetwork, ".pt": load_pt, ".pth": load_pt}
-    return readers.get(path.suffix.lower(), _load_own)(path)
+    shipped = {p.stem.removeprefix("recogniser_"): p for p in sorted(ASSETS.glob("recogniser_*.safetensors"))}
+    path = Path(os.path.expanduser(source))
+    path = path if os.path.exists(path) else shipped.get(str(source)) or locate(source)
+    if os.path.isdir(path):
+        return recogniser_of_folder(path)
+    if not is_file(path):
+        raise NoRecogniserError(
+            f"{source}: no such file or folder, no recogniser of torchaudio ({', '.join(asr_bundles()[:2])}, ...), and "
+            f"none that ships with the kit; those are {', '.join(shipped)}"
+        )
+    if is_weights(path):
+        return recogniser_of_folder(path.parent)
+    readers = {".onnx": OnnxNetwork, ".safetensors": load_own}
+    return readers.get(path.suffix.lower(), load_pt)(path)
+
+
+def load_ctc(source: str | Path) -> CTCModel:
+    """:func:`load_network` where the weights are needed: raises :class:`CheckpointError` for an ONNX file, too."""
+    network = load_network(source)
+    if not isinstance(network, CTCModel):
+        raise CheckpointError(f"{source} is exported already: give the model that it was made of")
+    return network
+
+
+def load_start(source: str | Path, new_head: bool = False) -> SpeechModel | CTCModel:
+    """What fine-tuning starts from, ready to be trained: a recogniser with its head where ``source`` is one
+    (:func:`load_network`), else, and with ``new_head``, the model alone (:func:`kdkit.teachers.load_teacher`)."""
+    try:
+        found = load_ctc(source)
+    except CheckpointError as error:
+        if not new_head and not isinstance(error, NoRecogniserError):
+            raise
+        found = load_teacher(source)
+    keeps_head = isinstance(found, CTCModel) and not new_head
+    return (found if keeps_head else found.model).requires_grad_(True)
 
 
 def ready_network(source: str | Path, precision: str = "fp32") -> Network:
@@ -64,43 +101,44 @@ def ready_network(source: str | Path, precision: str = "fp32") -> Network:
     return network
 
 
-def _load_own(path: Path) -> CTCModel:
-    try:
-        return load_recogniser(path)[0]
-    except KeyError as error:
-        raise CheckpointError(
-            f"{path}: a checkpoint without {error}, so no recogniser; kdkit finetune makes one of a student or teacher"
-        ) from None
+def load_own(path: Path) -> CTCModel:
+    """The recogniser of a ``.safetensors`` file that :func:`kdkit.ctc.save_recogniser` wrote."""
+    tensors, header = read_safetensors(path)
+    if tensors_of(tensors) is not None and not is_own(header):
+        raise NoRecogniserError(
+            f"{path}: tensors of another library alone, which do not say what letters they stand for; give the folder "
+            "with config.json and vocab.json"
+        )
+    return load_recogniser(path)[0]
 
 
 def load_pt(path: Path) -> CTCModel:
-    """A recogniser kept by ``torch.save({"tensors": recogniser.state_dict(), "meta": {"model": config.to_dict()}})``.
+    """A recogniser kept by ``torch.save({"tensors": recogniser.state_dict(), "meta": {"model": config.to_dict()}})``,
+    or a file of torchaudio's, under its own name.
 
-    Only tensors and plain values are unpickled, so the file cannot run code.
+    Where "meta" has no "vocabulary", it is kdkit's letters. The file cannot run code.
     """
-    try:
-        kept = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        raise CheckpointError(
-            f"{path}: not a PyTorch file of tensors ({str(error).splitlines()[0]})"
-        ) from error
-    try:
-        tensors, config = kept["tensors"], ModelConfig.from_dict(kept["meta"]["model"])
-    except (KeyError, TypeError, KdkitError) as error:
-        raise CheckpointError(
-            f"{path}: no recogniser ({error}): 'tensors' and 'meta' with the model's settings are needed"
-        ) from error
-    recogniser = CTCModel(SpeechModel(config))
-    recogniser.window = kept_window(kept["meta"], path)
-    load_into(recogniser, tensors, path)
-    return recogniser.eval()
+    kept = read_pickle(path)
+    if is_fairseq(kept):
+        raise NoRecogniserError(
+            f"{path}: a checkpoint of fairseq, which does not say what letters its outputs are; take the same model "
+            f"from torchaudio ({', '.join(asr_bundles()[:2])}, ...) or from the Hugging Face hub"
+        )
+    if isinstance(kept, dict) and "aux.weight" in kept:
+        return recogniser_of_bundle(path, kept)
+    tensors, meta = (kept.get(key) if isinstance(kept, dict) else None for key in ("tensors", "meta"))
+    if not isinstance(tensors, dict) or not isinstance(meta, dict):
+        raise NoRecogniserError(
+            f"{path}: no recogniser: 'tensors' and 'meta' with the model's settings are needed"
+        )
+    return recogniser_from(tensors, VOCABULARY.to_meta() | meta, path)
 
 
 class OnnxNetwork:
     """A recogniser written by ``kdkit export --to onnx``, run by onnxruntime on the CPU.
 
     Inputs ``waves`` (batch, samples) float32 and ``lengths`` (batch,) int64; outputs ``logits`` (batch, frames,
-    vocabulary) float32 and ``frames`` (batch,) int64; the vocabulary is a JSON list in the metadata. Raises
+    vocabulary) float32 and ``frames`` (batch,) int64; ``vocabulary`` is kept in the metadata, as JSON. Raises
     :class:`ConfigError` when onnxruntime is not installed and :class:`CheckpointError` for another kind of model.
     """
 
@@ -129,13 +167,18 @@ class OnnxNetwork:
                 f"{path}: inputs {sorted(inputs)} and outputs {sorted(outputs)} are not those of a recogniser "
                 f"({sorted(INPUTS)}, {sorted(OUTPUTS)}); write it with kdkit export --to onnx"
             )
-        told = self.session.get_modelmeta().custom_metadata_map
-        self.window = kept_window({"window": json.loads(told["window"])} if "window" in told else {}, path)
-        vocabulary = json.loads(told.get("vocabulary", "null"))
-        if vocabulary != list(VOCABULARY):
+        kept = self.session.get_modelmeta().custom_metadata_map
+        try:
+            meta = {name: json.loads(kept[name]) for name in KEPT if name in kept}
+            self.vocabulary = Vocabulary.from_meta(meta)
+        except (ValueError, ConfigError) as error:
+            raise CheckpointError(f"{path}: {error}; write it with kdkit export --to onnx") from error
+        size = next(node.shape[-1] for node in self.session.get_outputs() if node.name == "logits")
+        if isinstance(size, int) and size != len(self.vocabulary):
             raise CheckpointError(
-                f"{path}: its vocabulary is {vocabulary}, not kdkit.text.VOCABULARY; write it with kdkit export"
+                f"{path}: {size} outputs for a vocabulary of {len(self.vocabulary)} symbols; write it with kdkit export"
             )
+        self.window = kept_window(meta, path)
 
     def __call__(self, waves: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         given = {"waves": waves.cpu().float().numpy(), "lengths": lengths.cpu().long().numpy()}

@@ -24,6 +24,7 @@ from kdkit.files import write_text
 from kdkit.transcripts import UNKNOWN
 
 START, END = "<s>", "</s>"
+BOUNDARY = "|"  # between the words, in a model of letters
 NEVER = -99.0  # log10 of the probability of <s>, which is given and never predicted
 FALLBACK = (0.5, 1.0, 1.5)  # discounts where a text is too small or too regular to estimate them, as in lmplz
 

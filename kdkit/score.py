@@ -16,6 +16,7 @@ import numpy as np
 from scipy.stats import bootstrap
 
 from kdkit.errors import TextError
+from kdkit.text import VOCABULARY, Vocabulary
 from kdkit.transcripts import clean, outside
 
 COLLAPSED = 0.97  # share of blank frames above which a CTC model says next to nothing
@@ -39,6 +40,7 @@ class Score:
     hypotheses: tuple[str, ...] = field(repr=False)
     word_errors: tuple[int, ...] = field(repr=False)  # of each utterance
     word_counts: tuple[int, ...] = field(repr=False)
+    vocabulary: Vocabulary = field(default=VOCABULARY, repr=False, compare=False)  # whose letters were kept
 
     @property
     def errors(self) -> int:
@@ -65,9 +67,15 @@ class Score:
         return f"WER {100 * self.wer:.1f} % ({100 * low:.1f} to {100 * high:.1f}), CER {100 * self.cer:.1f} %"
 
 
-def score(references: Sequence[str], hypotheses: Sequence[str], seed: int = 0) -> Score:
+def score(
+    references: Sequence[str],
+    hypotheses: Sequence[str],
+    seed: int = 0,
+    vocabulary: Vocabulary = VOCABULARY,
+) -> Score:
     """WER and CER of hypotheses against references, in the same order.
 
+    Accents that the recogniser can write, by its ``vocabulary``, count; others are taken off both sides.
     The rate is all errors over all reference words, so long utterances count for more and it can exceed 1.
     An utterance without reference words adds whatever was recognised in it as insertions: leave those out whose text is
     not known (:func:`kdkit.transcripts.scorable`).
@@ -78,7 +86,8 @@ def score(references: Sequence[str], hypotheses: Sequence[str], seed: int = 0) -
         raise TextError(
             f"{len(references)} references but {len(hypotheses)} hypotheses: give pairs, in the same order"
         )
-    refs, hyps = tuple(map(clean, references)), tuple(map(_heard, hypotheses))
+    refs = tuple(clean(text, vocabulary=vocabulary) for text in references)
+    hyps = tuple(_heard(text, vocabulary) for text in hypotheses)
     if not any(refs):
         raise TextError(f"none of the {len(refs)} references has a word, so there is no error rate")
     words = np.array([_edits(r.split(), h.split()) for r, h in zip(refs, hyps, strict=True)])
@@ -100,14 +109,16 @@ def score(references: Sequence[str], hypotheses: Sequence[str], seed: int = 0) -
         hypotheses=hyps,
         word_errors=tuple(word_errors.tolist()),
         word_counts=tuple(word_counts),
+        vocabulary=vocabulary,
     )
 
 
-def _heard(text: str) -> str:
-    """What a recogniser wrote: taken as it is where it keeps to the alphabet (a lone apostrophe is an error of
-    its own), else cleaned, for other models write capitals and punctuation."""
+def _heard(text: str, vocabulary: Vocabulary = VOCABULARY) -> str:
+    """What a recogniser wrote, to be compared: as it is where it keeps to letters of its own and apostrophes (a lone
+    one is an error of its own), else cleaned, for some models write capitals and punctuation."""
     plain = " ".join(text.lower().split())
-    return clean(text) if outside(plain) else plain
+    spelled = all(c.isalpha() or c in " '" for c in plain) and not outside(plain, vocabulary)
+    return plain if spelled else clean(text, vocabulary=vocabulary)
 
 
 def _edits(reference: Sequence[str], hypothesis: Sequence[str]) -> tuple[int, int, int]:

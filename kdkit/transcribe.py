@@ -20,19 +20,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torchaudio.functional as AF
 from torch import Tensor, nn
 
 from kdkit.audio import SAMPLE_RATE, blocks_of_file
 from kdkit.decode import Decoder, decode_stretches, greedy, stretch
-from kdkit.emissions import Network, hear, window_of
+from kdkit.emissions import Network, hear, vocabulary_of, window_of
 from kdkit.errors import AudioError, ConfigError
 from kdkit.frontends import HOP
 from kdkit.networks import ready_network
 from kdkit.parallel import cores, each
 from kdkit.stream import Window, blocks_of_array, windows
-from kdkit.text import BLANK, BOUNDARY, VOCABULARY, encode
+from kdkit.text import VOCABULARY, Vocabulary
 from kdkit.training import best_device
+from kdkit.wordspans import word_spans
 
 _BATCH = 60.0  # seconds of windows that go through the network together
 _START = 10.0  # seconds that it costs to start processes
@@ -130,7 +130,7 @@ class Recogniser:
         """One transcript a source, in order; windows of neighbouring sources share batches."""
         waiting: list[tuple[_Listener, Window | None]] = []  # None: the source ended with an error
         for name, blocks in sources:
-            listener = _Listener(name, self.decoder)
+            listener = _Listener(name, self.decoder, vocabulary_of(self.network))
             try:
                 for window in windows(blocks, self.window, self.margin):
                     waiting.append((listener, window))
@@ -154,9 +154,9 @@ class Recogniser:
 class _Listener:
     """Collects the emissions of one file, and decodes them from pause to pause."""
 
-    def __init__(self, name: str, decoder: Decoder):
-        self.name, self.decoder, self.error = name, decoder, ""
-        self.waiting = torch.zeros(0, len(VOCABULARY))  # frames not decoded yet
+    def __init__(self, name: str, decoder: Decoder, vocabulary: Vocabulary):
+        self.name, self.decoder, self.vocabulary, self.error = name, decoder, vocabulary, ""
+        self.waiting = torch.zeros(0, len(vocabulary))  # frames not decoded yet
         self.start = 0  # frames decoded already
         self.samples, self.words = 0, []
 
@@ -164,7 +164,7 @@ class _Listener:
         """``log_probs``: the kept frames of the next window."""
         self.samples = (self.start + len(self.waiting) - window.first) * HOP + len(window.wave)
         self.waiting = torch.cat([self.waiting, log_probs])
-        while (cut := stretch(self.waiting)) is not None:
+        while (cut := stretch(self.waiting, self.vocabulary)) is not None:
             self._decode(cut)
 
     def finish(self) -> Transcript:
@@ -175,28 +175,19 @@ class _Listener:
         return Transcript(self.name, text, round(self.samples / SAMPLE_RATE, 3), tuple(self.words))
 
     def _decode(self, stop: int) -> None:
-        for log_probs, text in decode_stretches(self.decoder, self.waiting[:stop]):
-            self.words += align(log_probs, text, self.start)
+        for log_probs, text in decode_stretches(self.decoder, self.waiting[:stop], self.vocabulary):
+            self.words += align(log_probs, text, self.start, self.vocabulary)
             self.start += len(log_probs)
         self.waiting = self.waiting[stop:].clone()
 
 
-def align(log_probs: Tensor, text: str, start: int = 0) -> list[Word]:
+def align(log_probs: Tensor, text: str, start: int = 0, vocabulary: Vocabulary = VOCABULARY) -> list[Word]:
     """When each word of ``text`` was said, by the best CTC path through (T, V) that spells it.
 
-    ``start``: frames that went before. Frame t is centred at (320 t + 200) / 16000 seconds and counts for 20 ms.
+    ``start``: frames that went before. Frame t is centred at (320 t + 200) / 16000 seconds and counts for 20 ms. Raises
+    :class:`TextError` for a text that has no room in the frames.
     """
-    symbols = encode(text)
-    if not symbols:
-        return []
-    targets = torch.tensor([symbols], dtype=torch.int32)
-    path, scores = AF.forced_align(log_probs[None].contiguous(), targets, blank=BLANK)
-    words: list[list] = [[]]
-    for span in AF.merge_tokens(path[0], scores[0].exp(), blank=BLANK):
-        if span.token == BOUNDARY:
-            words.append([])
-        else:
-            words[-1].append(span)
+    words = text.split()
     seconds = HOP / SAMPLE_RATE
     return [
         Word(
@@ -205,7 +196,7 @@ def align(log_probs: Tensor, text: str, start: int = 0) -> list[Word]:
             round((start + spans[-1].end) * seconds + 0.0025, 4),
             round(sum(span.score for span in spans) / len(spans), 3),
         )
-        for word, spans in zip(text.split(), words, strict=True)
+        for word, spans in zip(words, word_spans(log_probs, words, vocabulary), strict=True)
     ]
 
 

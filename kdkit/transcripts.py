@@ -4,17 +4,18 @@
 same words everywhere. In this order:
 
 1. HTML entities become what they stand for (``&amp;`` is &); control characters become spaces.
-2. Latin letters lose their accents and ligatures are taken apart (é is e, ﬁ is fi); letters of other scripts keep their
-   marks. Curly apostrophes become straight ones, upper case becomes lower case.
+2. Latin letters lose their accents, unless the recogniser has them, and ligatures are taken apart (é is e, ﬁ is fi);
+   letters of other scripts keep their marks. Curly apostrophes become straight ones, upper case becomes lower case.
 3. Tags go, and are counted: ``<COMMA>``, ``[laughter]``, ``{noise}``, signs such as ♪. A tag for words that nobody
    wrote down (``<unk>``, ``[inaudible]``) becomes the word ``<unk>``: such a text does not say all that was said.
 4. With ``numbers=True``, numbers and signs are spelled out (:mod:`kdkit.spelling`).
 5. Punctuation separates words, or goes; an apostrophe stays between or beside letters. Runs of white space become one
    space.
 
-What is said but cannot be written in a to z, apostrophe and space stays as it is: digits (and the marks between them),
-signs such as & % $, other letters. :func:`outside` finds it. Nobody but the speaker knows how "1999" or "AT&T" was
-read: fine-tuning leaves such texts out, a language model has ``<unk>`` for the word, an evaluation counts an error.
+What is said but cannot be written in the recogniser's letters (kdkit's own: a to z and the apostrophe) stays as it is:
+digits (and the marks between them), signs such as & % $, other letters. :func:`outside` finds it. Nobody but the
+speaker knows how "1999" or "AT&T" was read: fine-tuning leaves such texts out, a language model has ``<unk>`` for the
+word, an evaluation counts an error.
 """
 
 from __future__ import annotations
@@ -28,11 +29,10 @@ from functools import lru_cache
 from html import unescape
 
 from kdkit.manifest import Utterance
-from kdkit.text import BLANK, VOCABULARY
+from kdkit.text import VOCABULARY, Vocabulary
 
 UNKNOWN = "<unk>"  # a word that nobody wrote down, in transcripts as in language models
 
-_ALPHABET = {symbol for i, symbol in enumerate(VOCABULARY) if i != BLANK and symbol != "|"} | {" "}
 _WORD = "[a-z]+(?:'[a-z]+)*"
 _CLEAN = re.compile(f"(?:{_WORD}(?: {_WORD})*)?")  # most text: nothing to do
 _APOSTROPHES = str.maketrans(dict.fromkeys("‘’‛ʼ＇`´", "'"))
@@ -54,18 +54,19 @@ class Cleaned:
     dropped: tuple[str, ...] = ()
 
 
-def clean(text: str, numbers: bool = False) -> str:
-    """A text in the kit's form: lower case, no punctuation but apostrophes, single spaces."""
-    return cleaned(text, numbers).text
+def clean(text: str, numbers: bool = False, vocabulary: Vocabulary = VOCABULARY) -> str:
+    """A text in the kit's form: lower case, no punctuation but apostrophes, single spaces; letters with accents that
+    ``vocabulary`` has stay as they are."""
+    return cleaned(text, numbers, vocabulary).text
 
 
-def cleaned(text: str, numbers: bool = False) -> Cleaned:
+def cleaned(text: str, numbers: bool = False, vocabulary: Vocabulary = VOCABULARY) -> Cleaned:
     """:func:`clean`, and what was dropped on the way."""
     plain = " ".join(text.lower().split())
     if _CLEAN.fullmatch(plain):
         return Cleaned(plain)
     dropped: list[str] = []
-    text = _without_tags(_plain_letters(_decoded(text)), dropped).lower()
+    text = _without_tags(_plain_letters(_decoded(text, vocabulary.beyond_ascii)), dropped).lower()
     if numbers:
         from kdkit.spelling import spell  # here: its library takes two seconds to load
 
@@ -77,15 +78,16 @@ def cleaned(text: str, numbers: bool = False) -> Cleaned:
     return Cleaned(text.replace(_MISSING_MARK, UNKNOWN), tuple(dropped))
 
 
-def outside(text: str) -> str:
+def outside(text: str, vocabulary: Vocabulary = VOCABULARY) -> str:
     """The characters of a cleaned text that the recogniser has no symbol for, sorted; "" if it has all."""
-    return "".join(sorted(set(text) - _ALPHABET))
+    return "".join(vocabulary.outside(text))
 
 
 @dataclass
 class Cleaning:
     """What the rule did to many texts, to be said. Counts are of texts, except ``dropped`` (of tags and signs)."""
 
+    vocabulary: Vocabulary = VOCABULARY
     texts: int = 0
     empty: int = 0
     changed: int = 0  # in more than capital letters and spaces
@@ -95,8 +97,8 @@ class Cleaning:
 
     def add(self, text: str, numbers: bool = False) -> str:
         """The cleaned text, counted."""
-        found = cleaned(text, numbers)
-        strange = outside(found.text)
+        found = cleaned(text, numbers, self.vocabulary)
+        strange = outside(found.text, self.vocabulary)
         self.texts += 1
         self.empty += not found.text
         self.changed += found.text != " ".join(text.lower().split())
@@ -127,13 +129,13 @@ def some(count: int, one: str, many: str = "") -> str:
 
 
 def scorable(
-    utterances: Sequence[Utterance], name: str = "the test set"
+    utterances: Sequence[Utterance], name: str = "the test set", vocabulary: Vocabulary = VOCABULARY
 ) -> tuple[list[Utterance], list[str]]:
     """Utterances with cleaned texts, those without any left out, and notes on what was done.
 
     What is said in an utterance without a text is not known, so what is heard in it is no error.
     """
-    cleaning = Cleaning()
+    cleaning = Cleaning(vocabulary)
     kept = [replace(u, text=text) for u in utterances if (text := cleaning.add(u.text))]
     notes = []
     if cleaning.empty:
@@ -156,11 +158,13 @@ def scorable(
     return kept, notes
 
 
-def _decoded(text: str) -> str:
-    """Entities as what they stand for, characters taken apart where that gives Latin letters, no controls."""
+def _decoded(text: str, kept: frozenset[str]) -> str:
+    """Entities as what they stand for, characters taken apart where that gives Latin letters that are not kept."""
     while True:
         found = _ENTITY.sub(lambda match: unescape(match[0]), text) if "&" in text else text
-        found = found if found.isascii() else "".join(map(_apart, found))
+        if not found.isascii():
+            found = unicodedata.normalize("NFC", found) if kept else found
+            found = "".join(c if c.lower() in kept else _apart(c) for c in found)
         if found == text:
             return text.translate(_CONTROLS)
         text = found

@@ -15,6 +15,7 @@ from kdkit.emissions import Emissions
 from kdkit.errors import ConfigError
 from kdkit.parallel import each
 from kdkit.score import score
+from kdkit.text import Vocabulary
 
 LM_WEIGHTS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
 WORD_SCORES = (-1.0, 0.0, 1.0, 2.0)
@@ -70,7 +71,7 @@ def tune(
     words = word_scores if search.words is not None else (0.0,)
     settings = [reweighted(search, *pair) for pair in product(weights, words)]
     rows = [row.numpy() for row in dev.log_probs]
-    tasks = [(setting, rows, dev.references) for setting in settings]
+    tasks = [(setting, rows, dev.references, dev.vocabulary) for setting in settings]
     with tqdm(
         each(_trial, tasks, jobs), "tuning on dev", len(tasks), disable=not progress, unit="setting"
     ) as bar:
@@ -79,8 +80,8 @@ def tune(
     return Tuned(reweighted(search, tuned.best.lm_weight, tuned.best.word_score), trials, tuned.utterances)
 
 
-def _trial(task: tuple[BeamSearch, list, list[str]]) -> Trial:
-    search, rows, references = task
-    texts = [text_of(search, torch.from_numpy(row)) for row in rows]
-    result = score(references, texts)
+def _trial(task: tuple[BeamSearch, list, list[str], Vocabulary]) -> Trial:
+    search, rows, references, vocabulary = task
+    texts = [text_of(search, torch.from_numpy(row), vocabulary) for row in rows]
+    result = score(references, texts, vocabulary=vocabulary)
     return Trial(search.lm_weight, search.word_score, result.wer, result.cer)

@@ -22,6 +22,7 @@ from kdkit.ctc import load_recogniser
 from kdkit.errors import KdkitError
 from kdkit.manifest import read_manifest, write_manifest
 from kdkit.teachers import ASSETS
+from kdkit.text import Vocabulary
 
 RECOGNISER = ASSETS / "recogniser_teacher_pretrained_60.safetensors"
 
@@ -50,7 +51,7 @@ def test_estimates_agree_with_the_exact_times(speech, capsys):
 
 
 def test_word_times_by_hand():
-    labels = ("-", "a", "b", "c")
+    vocabulary = Vocabulary(("-", "a", "b", "c"), boundary=None)
     path = [
         0,
         0,
@@ -75,7 +76,7 @@ def test_word_times_by_hand():
     ]  # "ab" in frames 4 to 6, "c" in frame 14
     log_probs = torch.full((20, 4), -10.0)
     log_probs[range(20), path] = 0.0
-    aligner = Aligner("hand", None, labels)
+    aligner = Aligner("hand", None, vocabulary)
     (start, end), second = word_times(log_probs.log_softmax(-1), ["ab", "c"], aligner)
     margin = alignment._MARGIN
     assert (start, end) == pytest.approx((0.08 - margin, 0.14 + margin))
@@ -116,10 +117,10 @@ def test_torchaudios_bundle_from_the_cache(tmp_path, monkeypatch, speech):
     folder.mkdir(parents=True)
     torch.save(model.state_dict(), folder / "model.pt")
     aligner = alignment.bundle_aligner()
-    assert aligner.labels[:2] == ("-", "a") and "'" in aligner.labels
+    assert aligner.vocabulary.symbols[:2] == ("-", "a") and "'" in aligner.vocabulary
     log_probs = aligner.log_probs(torch.randn(16_000))
     torch.testing.assert_close(log_probs.exp().sum(-1), torch.ones(49))
-    assert log_probs.shape[1] == len(aligner.labels)
+    assert log_probs.shape[1] == len(aligner.vocabulary)
     [estimated] = add_phones([replace(speech[0], phones=())], aligner)
     assert estimated.phones
 

@@ -20,7 +20,7 @@ from kdkit.manifest import Utterance
 from kdkit.ngram import estimate
 from kdkit.parallel import each
 from kdkit.score import score
-from kdkit.text import VOCABULARY, decode, encode
+from kdkit.text import VOCABULARY
 from kdkit.tune import tune
 
 SENTENCES = [sentence(random.Random(i)).split() for i in range(500)]
@@ -42,7 +42,7 @@ def _needs_flashlight(request):
 
 def blurred(text: str, noise: float, seed: int) -> torch.Tensor:
     """Log-probabilities (T, V) that say ``text`` with a blank after each letter, as noisy as wanted."""
-    path = [symbol for letter in encode(text) for symbol in (letter, 0)]
+    path = [symbol for letter in VOCABULARY.encode(text) for symbol in (letter, 0)]
     logits = 4.0 * torch.nn.functional.one_hot(torch.tensor(path), len(VOCABULARY)).float()
     return (
         logits + noise * torch.randn(logits.shape, generator=torch.Generator().manual_seed(seed))
@@ -61,7 +61,9 @@ def test_the_text_with_the_greatest_sum_over_all_paths_wins(seed):
     log_probs = logits.log_softmax(-1)
     sums = defaultdict(float)
     for path in product(symbols, repeat=5):
-        sums[decode(collapse(list(path)))] += math.exp(sum(log_probs[0, t, s] for t, s in enumerate(path)))
+        sums[VOCABULARY.decode(collapse(list(path)))] += math.exp(
+            sum(log_probs[0, t, s] for t, s in enumerate(path))
+        )
     found = BeamSearch(beam=200, threshold=100)(logits, torch.tensor([5]))
     assert found == [max(sums, key=sums.get)]
 

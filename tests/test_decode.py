@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from kdkit.decode import LONGEST, PAUSE, blank_fraction, collapse, decode_stretches, greedy, stretch, text_of
 from kdkit.errors import ConfigError
-from kdkit.text import BLANK, VOCABULARY, encode
+from kdkit.text import VOCABULARY
 
 WORDS = st.lists(st.text("abcxyz'", min_size=1, max_size=6), min_size=1, max_size=4)
 
@@ -40,9 +40,9 @@ def test_cases_worked_by_hand(frames, text):
 @given(WORDS, st.data())
 def test_every_alignment_of_a_text_decodes_to_it(words, data):
     path = []
-    for symbol in encode(" ".join(words)):
+    for symbol in VOCABULARY.encode(" ".join(words)):
         blanks = data.draw(st.integers(1 if path and path[-1] == symbol else 0, 2))
-        path += [BLANK] * blanks + [symbol] * data.draw(st.integers(1, 3))
+        path += [VOCABULARY.blank] * blanks + [symbol] * data.draw(st.integers(1, 3))
     logits = torch.full((1, len(path), len(VOCABULARY)), -1.0)
     logits[0, range(len(path)), path] = 1.0
     assert greedy(logits, torch.tensor([len(path)])) == [" ".join(words)]
@@ -51,7 +51,7 @@ def test_every_alignment_of_a_text_decodes_to_it(words, data):
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 4), max_size=30))
 def test_collapse_is_groupby_without_blanks(ids):
-    assert collapse(ids) == [symbol for symbol, _ in groupby(ids) if symbol != BLANK]
+    assert collapse(ids) == [symbol for symbol, _ in groupby(ids) if symbol != VOCABULARY.blank]
 
 
 def test_padding_is_not_read():

@@ -185,7 +185,7 @@ def test_a_graph_can_record_what_a_task_computes(name, dtype, monkeypatch):
     monkeypatch.setattr(encoder, "trusted", lambda name: name == "segments")
     monkeypatch.setattr(checks, "trusted", lambda name: False)
     monkeypatch.setattr(losses, "trusted", lambda name: False)
-    monkeypatch.setattr(ctc, "ctc_loss", lambda log_probs, labels, frames, sizes: log_probs.sum((1, 2)))
+    monkeypatch.setattr(ctc, "ctc_loss", lambda log_probs, *_: log_probs.sum((1, 2)))
     task, inputs = tasks()[name]
     task.train()
     with FakeTensorMode(allow_non_fake_inputs=True):

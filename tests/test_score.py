@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from kdkit.errors import TextError
 from kdkit.score import compare, describe_collapse, ratio_interval, score, verdict
+from kdkit.text import Vocabulary
 
 SENTENCE = st.lists(st.sampled_from(["the", "cat", "sat", "on", "a", "mat"]), max_size=6).map(" ".join)
 
@@ -156,3 +157,9 @@ def test_collapse_is_described():
     assert "4 of 5" in describe_collapse(["", "", "", "", "a"])
     assert "'e'" in describe_collapse(["e"] * 10)
     assert describe_collapse([]) == ""
+
+
+def test_punctuation_that_a_recogniser_writes_is_no_error():
+    written = Vocabulary(("_", " ", *"abcdefghijklmnopqrstuvwxyz'-.,ABCDEFGHIJKLMNOPQRSTUVWXYZ"))
+    assert score(["a well known dog"], ["A well-known dog."], vocabulary=written).wer == 0
+    assert score(["the dog"], ["the ' dog"], vocabulary=written).insertions == 1

@@ -15,7 +15,7 @@ from kdkit.manifest import Utterance
 from kdkit.ngram import UNKNOWN
 from kdkit.score import score
 from kdkit.spelling import spelled
-from kdkit.text import decode, encode
+from kdkit.text import VOCABULARY, Vocabulary
 from kdkit.transcripts import Cleaning, clean, cleaned, outside, scorable
 
 ODD = st.text("a1<>[]{}&;ltg$.,:/'-é\u0301\u200d#xが한½™|_ s", max_size=25)
@@ -150,7 +150,7 @@ def test_cleaning_twice_is_cleaning_once(text, numbers):
     once = clean(text, numbers)
     assert clean(once, numbers) == once
     if not outside(once):
-        assert decode(encode(once)) == once
+        assert VOCABULARY.decode(VOCABULARY.encode(once)) == once
 
 
 def test_many_texts_are_counted():
@@ -199,3 +199,19 @@ def test_why_nothing_is_left_to_train_on(texts, words):
         trainable([utterance(str(i), text) for i, text in enumerate(texts)])
     assert all(part in str(caught.value) for part in words)
     assert ("outside" in str(caught.value)) == ("outside" in words[0])
+
+
+def test_letters_of_the_recogniser_are_kept():
+    german = Vocabulary(("-", "|", *"abcdefghijklmnopqrstuvwxyzäöüß"))
+    capitals = Vocabulary(("-", "|", *"ABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÜ"))
+    for vocabulary in (german, capitals):
+        assert clean("Über »Café« fu\u0308r\u2019s", vocabulary=vocabulary) == "über cafe für's"
+    assert clean("Über fu\u0308r") == "uber fur"
+    assert outside("straße", german) == "" and outside("straße", capitals) == outside("straße") == "ß"
+    [utterance], notes = scorable([Utterance("u", "a.wav", 1.0, "Schön!")], "german", german)
+    assert utterance.text == "schön" and "punctuation" in notes[0]
+    assert score(["schön", "für"], ["schon", "für"], vocabulary=german).wer == 0.5
+    assert score(["schön", "für"], ["schon", "fur"]).wer == 0
+    russian = Vocabulary(("-", "|", *"абвгдежзийклмнопрстуфхцчшщъыьэюя"))
+    assert clean("Йод, Ёлка", vocabulary=russian) == clean("Йод, Ёлка") == "йод ёлка"
+    assert outside("йод", russian) == "" and outside("ёлка", russian) == "ё"

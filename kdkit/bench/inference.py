@@ -8,7 +8,7 @@ Weights are random: they do not matter for speed.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -21,7 +21,7 @@ from kdkit.bench.measure import forget_peak, peak_gigabytes, quartiles
 from kdkit.frontends import num_frames
 from kdkit.inference import PackedLinear, optimised
 from kdkit.models import SpeechModel, parameter_count, preset
-from kdkit.structures import count_macs, count_parameters
+from kdkit.structures import count_macs
 from kdkit.training import best_device, use_bf16
 
 FULL = ("hubert-base", "dt-waveform", "dt-fbank", "sw-waveform", "sw-fbank")
@@ -65,9 +65,11 @@ def bench_inference(
     rounds: int = 5,
     compiled: bool = False,
     peer: bool = True,
+    others: Mapping[str, SpeechModel] | None = None,
 ) -> list[Speed]:
     """Times forward passes of ``names`` (presets) for (batch, seconds) in ``shapes``; utterances of equal length.
 
+    ``others``: models by name that take part, too, such as those of recognisers.
     bf16 is left out where it would be emulated, int8 on a GPU. ``compiled`` adds torch.compile of the layers in fp32
     and bf16 (a minute or two each). ``peer`` adds what one would take instead, transformers' HubertModel of
     DistilHuBERT's shape, where transformers is installed.
@@ -78,16 +80,20 @@ def bench_inference(
     if device.type == "cuda":
         precisions = [p for p in precisions if p != "int8"]
     racers: dict[tuple[str, str], nn.Module] = {}
+    models = {}
     for name in names:
         torch.manual_seed(0)
-        plain = SpeechModel(preset(name)).eval().to(device)
+        models[name] = SpeechModel(preset(name))
+    models |= others or {}
+    for name, model in models.items():
+        plain = model.eval().to(device)
         for precision in precisions:
             racers[name, precision] = plain if precision == "plain" else optimised(plain, precision)
         for precision in [p for p in ("fp32", "bf16") if compiled and p in precisions]:
             racers[name, f"{precision} compiled"] = fast = optimised(plain, precision)
             for layer in fast.encoder.layers:
                 layer.compile()
-    macs = {name: count_macs(preset(name)) for name in names}
+    macs = {name: count_macs(model.config) for name, model in models.items()}
     found = []
     extra = {(PEER, "plain"): distilhubert().to(device)} if peer and find_spec("transformers") else {}
     bar = tqdm(total=len(shapes) * rounds * len(racers | extra), desc="bench", unit="run")
@@ -115,7 +121,7 @@ def bench_inference(
                     precision,
                     batch,
                     seconds,
-                    count_parameters(preset(name)) if name in macs else parameter_count(model),
+                    parameter_count(models.get(name, model)),
                     macs.get(name),
                     None if None in parts else np.array(parts),
                     np.array([whole for _, whole in runs]),

@@ -15,8 +15,8 @@ def align(
     data: Annotated[Path, typer.Argument(help="Manifest (JSON lines) with transcripts.")],
     out: Annotated[Path, typer.Option(help="Manifest to write, with phone times.")],
     recogniser: Annotated[
-        Path | None,
-        typer.Option(help="A recogniser of 'kdkit finetune' to align with; default: torchaudio's MMS_FA."),
+        str | None,
+        typer.Option(help="A recogniser (file, folder or name) to align with; default: torchaudio's MMS_FA."),
     ] = None,
 ) -> None:
     """Estimate when each phone is said, for probing.
@@ -25,14 +25,14 @@ def align(
     eSpeak NG's. Utterances that have phone times keep them.
     """
     from kdkit.corpora.alignment import add_phones, bundle_aligner, recogniser_aligner
-    from kdkit.ctc import load_recogniser
     from kdkit.manifest import read_manifest, write_manifest
+    from kdkit.networks import load_ctc
     from kdkit.training import best_device
 
     utterances = read_manifest(data)
     if recogniser is None:
         aligner = bundle_aligner(device=best_device())
     else:
-        aligner = recogniser_aligner(load_recogniser(recogniser)[0].to(best_device()), recogniser.name)
+        aligner = recogniser_aligner(load_ctc(recogniser).to(best_device()), Path(recogniser).name)
     write_manifest(out, add_phones(utterances, aligner))
     print(f"manifest: {out}")

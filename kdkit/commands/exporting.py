@@ -16,7 +16,7 @@ from kdkit.errors import ConfigError
     "kdkit export runs/recogniser/recogniser.safetensors --to huggingface --out runs/huggingface"
 )
 def export(
-    model: Annotated[str, typer.Argument(help="A recogniser: its file, or the name of a shipped one.")],
+    model: Annotated[str, typer.Argument(help="A recogniser: its file, folder or name.")],
     to: Annotated[str, typer.Option(help="onnx or huggingface (waveform models).")] = "onnx",
     out: Annotated[
         Path | None,
@@ -35,17 +35,18 @@ def export(
 
     What is written is checked against PyTorch: the largest difference of the logits is printed.
     """
-    from kdkit.ctc import CTCModel
-    from kdkit.networks import load_network
+    from kdkit.networks import load_ctc
 
     if to not in ("onnx", "huggingface"):
         raise ConfigError(f"--to {to}: choose onnx or huggingface")
     if int8 and to != "onnx":
         raise ConfigError("--int8 is for --to onnx")
-    network = load_network(model)
-    if not isinstance(network, CTCModel):
-        raise ConfigError(f"{model} is exported already: give a checkpoint of kdkit")
-    stem = Path(model).with_suffix("") if Path(model).is_file() else Path(model)
+    network = load_ctc(model)
+    place = Path(model).expanduser()
+    if place.is_file():
+        stem = place.with_suffix("")
+    else:  # a folder, or a name, of which the hub's have an owner
+        stem = place if place.exists() else Path(place.name)
     if to == "huggingface":
         from kdkit.export.huggingface import check_huggingface, export_huggingface
 

@@ -53,7 +53,7 @@ def statistics(
 def swap(
     model: Annotated[
         str,
-        typer.Argument(help="A waveform student, shipped or a checkpoint, or a recogniser made of one."),
+        typer.Argument(help="A waveform student, shipped or a checkpoint, or a waveform recogniser."),
     ],
     out: Out,
     data: Data = None,
@@ -73,15 +73,17 @@ def swap(
     both learn together to follow the old student. Needs speech, but no labels.
     """
     from kdkit.batches import Batches
-    from kdkit.ctc import CTCModel, load_recogniser, save_recogniser
+    from kdkit.ctc import CTCModel, save_recogniser
     from kdkit.distill import DistillTask, swap_losses
     from kdkit.fbank import fbank_statistics
-    from kdkit.students import load_student, swap_front_end
+    from kdkit.networks import load_start
+    from kdkit.students import swap_front_end
     from kdkit.teachers import Teacher, save_model
     from kdkit.training import TrainConfig, processes, train
 
-    recogniser = load_recogniser(Path(model))[0] if _holds_recogniser(model) else None
-    old = recogniser.model if recogniser else load_student(model)[0]
+    start = load_start(model)
+    recogniser = start if isinstance(start, CTCModel) else None
+    old = start if recogniser is None else recogniser.model
     if old.config.front_end != "waveform":
         raise ConfigError(f"{model} has the {old.config.front_end} front-end already: nothing to swap")
     if adapt >= steps:
@@ -106,19 +108,12 @@ def swap(
         return
     meta = {**task.settings, "from": model, "steps": steps, "last": log[-1]}
     if recogniser:
-        path, fast = out / "recogniser.safetensors", CTCModel(new)
+        path, fast = out / "recogniser.safetensors", CTCModel(new, recogniser.vocabulary)
         fast.head, fast.mask_embedding = recogniser.head, recogniser.mask_embedding
+        fast.window = recogniser.window
         save_recogniser(path, fast, meta)
     else:
         path = out / "student.safetensors"
         save_model(path, new, meta)
     say_skipped(batches)
     print(f"{'recogniser' if recogniser else 'student'}: {path}")
-
-
-def _holds_recogniser(name: str) -> bool:
-    """True for a checkpoint of a recogniser, which knows its vocabulary; False for other models and names."""
-    from kdkit.checkpoints import load_checkpoint
-    from kdkit.files import is_file
-
-    return is_file(Path(name)) and "vocabulary" in load_checkpoint(Path(name))[1]

@@ -14,7 +14,11 @@ from kdkit.commands import Data, Minutes, app, speech_of
 from kdkit.errors import ConfigError, TextError
 
 Model = Annotated[
-    str, typer.Argument(help="A recogniser: .safetensors, .onnx or .pt file, or the name of a shipped one.")
+    str,
+    typer.Argument(
+        help="A recogniser: .safetensors, .onnx or .pt file, the name of a shipped one, a folder or hub id of a CTC "
+        "model of transformers, or an ASR bundle of torchaudio."
+    ),
 ]
 Lm = Annotated[Path | None, typer.Option("--lm", help="Beam search with this ARPA file (kdkit lm).")]
 Lexicon = Annotated[
@@ -75,7 +79,7 @@ def evaluate(
     dev speech unless --lm-weight is given, never on the speech that is tested on.
     """
     from kdkit.breakdown import confusions
-    from kdkit.emissions import emissions
+    from kdkit.emissions import emissions, vocabulary_of
     from kdkit.errorbrowser import write_error_browser
     from kdkit.evaluation import evaluate
     from kdkit.networks import ready_network
@@ -85,7 +89,7 @@ def evaluate(
     network = ready_network(recogniser, precision)
     search = _search(lm, lexicon, lm_weight, word_score, beam)
     name = str(data or split)
-    utterances, notes = scorable(speech_of(data, split, minutes, 10), name)
+    utterances, notes = scorable(speech_of(data, split, minutes, 10), name, vocabulary_of(network))
     if not utterances:
         raise TextError(f"{name}: not one utterance has a text, so there is no error rate")
     if lm and lm_weight is None:
@@ -225,13 +229,13 @@ def _search(lm: Path | None, lexicon: Path | None, lm_weight: float | None, word
 
 
 def _tuned(search, network, data: Path | None, dev: Path | None, window: float | None, jobs: int | None):
-    from kdkit.emissions import emissions
+    from kdkit.emissions import emissions, vocabulary_of
     from kdkit.transcripts import scorable
     from kdkit.tune import tune
 
     if data is not None and dev is None:
         raise ConfigError("the LM's weight is chosen on dev speech: give --dev MANIFEST, or --lm-weight")
-    speech, notes = scorable(speech_of(dev, "dev", None, 5), "dev")
+    speech, notes = scorable(speech_of(dev, "dev", None, 5), "dev", vocabulary_of(network))
     for note in notes:
         print(f"note: {note}")
     tuned = tune(search, emissions(network, speech, window=window), jobs=jobs)

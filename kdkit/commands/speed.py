@@ -43,6 +43,12 @@ def bench_distill_command(
 @bench.command("inference", epilog="Example: kdkit bench inference --shape 1x10 --shape 8x12 --rounds 5")
 def bench_inference_command(
     size: Annotated[str, typer.Option(help="full or tiny.")] = "full",
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A recogniser or teacher that takes part, too: file, folder or name; repeat for more."
+        ),
+    ] = None,
     shape: Annotated[
         list[str] | None,
         typer.Option(metavar="BATCHxSECONDS", help="Shape of the input; default: 1x10 and 8x12."),
@@ -59,11 +65,12 @@ def bench_inference_command(
 
     Parameters, MACs for a second of audio, real-time factor with quartiles, front-end and encoder apart, memory, and
     ratios to the teacher and to the waveform twin, from one run, interleaved. "plain" is the model as it was trained;
-    fp32, bf16 and int8 are made ready for inference.
+    fp32, bf16 and int8 are made ready for inference. A recogniser is timed without its CTC head.
     """
     from kdkit.bench.inference import FULL, TINY, bench_inference, table
     from kdkit.inference import PRECISIONS
     from kdkit.machine import machine
+    from kdkit.networks import load_start
 
     if size not in ("full", "tiny"):
         raise ConfigError(f"--size {size}: choose full or tiny")
@@ -72,10 +79,10 @@ def bench_inference_command(
         if name not in known:
             raise ConfigError(f"--precision {name}: choose one of {', '.join(known)}")
     shapes = [input_shape(text) for text in shape or ("1x10", "8x12")]
+    others = {source: load_start(source, new_head=True) for source in model or ()}
     print(", ".join(f"{key} {value}" for key, value in machine().items() if value))
-    rows = bench_inference(
-        FULL if size == "full" else TINY, precision or known, shapes, rounds, compiled, peer=size == "full"
-    )
+    names, peer = FULL if size == "full" else TINY, size == "full"
+    rows = bench_inference(names, precision or known, shapes, rounds, compiled, peer, others)
     print("\n".join(table(rows)))
 
 

@@ -167,7 +167,9 @@ def distill(
 def finetune(
     model: Annotated[
         str,
-        typer.Argument(help="A checkpoint of 'kdkit distill', a shipped student's name, or any teacher."),
+        typer.Argument(
+            help="A checkpoint of 'kdkit distill', a shipped student's name, any teacher, or a recogniser."
+        ),
     ],
     out: Out,
     data: Data = None,
@@ -192,6 +194,12 @@ def finetune(
     ] = None,
     scratch: Annotated[
         bool, typer.Option("--scratch", help="Start from random weights, for comparison.")
+    ] = False,
+    new_head: Annotated[
+        bool,
+        typer.Option(
+            "--new-head", help="A new CTC head for kdkit's letters, though the recogniser MODEL has one."
+        ),
     ] = False,
     steps: Steps = 1000,
     lr: Rate = 1e-3,
@@ -236,7 +244,9 @@ def finetune(
 ) -> None:
     """Fine-tune a model on labelled speech with CTC.
 
-    The weights with the lowest word error rate on dev are kept. Several --minutes give a table, and OUT/results.json.
+    A recogniser (kdkit's, a CTC model of transformers, an ASR bundle of torchaudio) keeps its head and its vocabulary;
+    other models get a new head, for a to z and the apostrophe. The weights with the lowest word error rate on dev are
+    kept. Several --minutes give a table, and OUT/results.json.
     Stopped with Ctrl-C or killed, the same command goes on where it was.
     """
     from kdkit.augment import AUGMENTED, UNCHANGED
@@ -248,15 +258,18 @@ def finetune(
         budgets_of,
         fine_tune_budgets,
         from_scratch,
+        head_of,
         spec_augmented,
     )
     from kdkit.manifest import distinct_names, is_manifest
-    from kdkit.teachers import load_teacher
+    from kdkit.networks import load_start
     from kdkit.training import TrainConfig, processes
 
     def start(speech):
-        network = load_teacher(model).model.requires_grad_(True)
+        network = load_start(model, new_head or scratch)
         network = from_scratch(network, speech, seed) if scratch else network
+        if processes().is_main_process and speech is next(iter(budgets.values())):
+            print(f"CTC head: {head_of(network, model)}")
         return spec_augmented(network) if spec_augment else network
 
     wanted = minutes or ([10.0] if data is None else [])

@@ -28,8 +28,9 @@ from kdkit.errors import KdkitError
 from kdkit.files import cache_folder
 from kdkit.frontends import num_frames
 from kdkit.manifest import Utterance, frame_phones
-from kdkit.text import VOCABULARY
+from kdkit.text import Vocabulary
 from kdkit.transcripts import clean
+from kdkit.wordspans import word_spans
 
 HOP = 0.02  # seconds between frames
 _MARGIN = 0.04  # seconds that a word is longer than its letters' peaks, on either side where there is room
@@ -37,15 +38,11 @@ _MARGIN = 0.04  # seconds that a word is longer than its letters' peaks, on eith
 
 @dataclass(frozen=True)
 class Aligner:
-    """A model of letters: ``log_probs(wave (S,)) -> (T, labels)``, the labels, "-" (blank) first.
-
-    ``separator`` is the label between words, "" if there is none; ``name`` says where the times come from.
-    """
+    """A model of letters: ``log_probs(wave (S,)) -> (T, symbols)``; ``name`` says where the times come from."""
 
     name: str
     log_probs: Callable[[Tensor], Tensor]
-    labels: tuple[str, ...]
-    separator: str = ""
+    vocabulary: Vocabulary
 
 
 def bundle_aligner(name: str = "MMS_FA", device: torch.device | str = "cpu") -> Aligner:
@@ -63,7 +60,7 @@ def bundle_aligner(name: str = "MMS_FA", device: torch.device | str = "cpu") -> 
     def log_probs(wave: Tensor) -> Tensor:
         return model(wave[None].to(device))[0][0].cpu()
 
-    return Aligner(f"torchaudio's {name}", log_probs, tuple(bundle.get_labels(star=None)))
+    return Aligner(f"torchaudio's {name}", log_probs, Vocabulary(bundle.get_labels(star=None), boundary=None))
 
 
 def recogniser_aligner(recogniser, name: str = "kdkit's recogniser") -> Aligner:
@@ -75,30 +72,16 @@ def recogniser_aligner(recogniser, name: str = "kdkit's recogniser") -> Aligner:
         logits, _ = recogniser.eval()(wave[None].to(device), torch.tensor([len(wave)], device=device))
         return logits[0].float().log_softmax(-1).cpu()
 
-    return Aligner(name, log_probs, VOCABULARY, separator="|")
+    return Aligner(name, log_probs, recogniser.vocabulary)
 
 
 def word_times(log_probs: Tensor, words: Sequence[str], aligner: Aligner) -> list[tuple[float, float]]:
     """Start and end of each word in seconds. Raises :class:`KdkitError` when the words cannot be in that sound."""
-    index = {label: i for i, label in enumerate(aligner.labels)}
-    pieces = [aligner.separator] if aligner.separator else []
-    letters = [(w, c) for w, word in enumerate(words) for c in [*([] if w == 0 else pieces), *word]]
-    unknown = sorted({c for _, c in letters if c not in index})
-    if unknown or not letters:
+    unknown = aligner.vocabulary.outside(" ".join(words))
+    if unknown or not words:
         raise KdkitError(f"letters that {aligner.name} does not know: {unknown}" if unknown else "no words")
-    targets = torch.tensor([[index[c] for _, c in letters]])
-    repeats = int((targets[0, 1:] == targets[0, :-1]).sum())
-    if targets.shape[1] + repeats > len(log_probs):
-        raise KdkitError(f"{targets.shape[1]} letters do not fit into {len(log_probs)} frames")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        path, scores = torchaudio.functional.forced_align(log_probs[None].contiguous(), targets)
-    spans = torchaudio.functional.merge_tokens(path[0], scores[0])
-    own = [
-        [s for s, (w, c) in zip(spans, letters, strict=True) if w == number and c != aligner.separator]
-        for number in range(len(words))
-    ]
-    peaks = [(HOP * of_word[0].start, HOP * of_word[-1].end) for of_word in own]
+    spans = word_spans(log_probs, words, aligner.vocabulary)
+    peaks = [(HOP * of_word[0].start, HOP * of_word[-1].end) for of_word in spans]
     times, end = [], HOP * len(log_probs)
     for i, (start, stop) in enumerate(peaks):
         before = start - peaks[i - 1][1] if i else 2 * start
@@ -124,7 +107,7 @@ def pronunciation(word: str) -> tuple[tuple[float, str], ...]:
 
 def align(utterance: Utterance, aligner: Aligner) -> Utterance:
     """The utterance with estimated phone times."""
-    words = clean(utterance.text).split()
+    words = clean(utterance.text, vocabulary=aligner.vocabulary).split()
     phones, now = [(0.0, SILENCE)], 0.0
     for word, (start, end) in zip(
         words, word_times(aligner.log_probs(read_audio(utterance.audio)), words, aligner), strict=True

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from kdkit.errors import ConfigError
 from kdkit.frontends import num_frames
 from kdkit.manifest import Utterance
-from kdkit.text import encode, frames_needed
+from kdkit.text import VOCABULARY, frames_needed
 from kdkit.transcripts import Cleaning, outside
 
 LONG = 35.0  # seconds: LibriSpeech's longest training utterances are about as long
@@ -79,7 +79,8 @@ def summarise(utterances: Sequence[Utterance]) -> Summary:
     for utterance in utterances:
         text = cleaning.add(utterance.text)
         words.update(text.split())
-        if not outside(text) and frames_needed(encode(text)) > num_frames(round(utterance.duration * 16_000)):
+        frames = num_frames(round(utterance.duration * 16_000))
+        if not outside(text) and frames_needed(VOCABULARY.encode(text)) > frames:
             too_fast.append(utterance.id)
     return Summary(
         utterances=len(utterances),

@@ -9,7 +9,7 @@ import numpy as np
 
 from kdkit.decode import collapse
 from kdkit.exercises.checking import check, compare
-from kdkit.text import BLANK, VOCABULARY, decode, encode
+from kdkit.text import VOCABULARY
 from kdkit.text import frames_needed as of_ids
 
 WORDS = ["a", "see", "all", "will", "letter", "balloon", "red", "needle", "small", "pen", "the", "o'clock"]
@@ -25,22 +25,22 @@ def random_words(rng: np.random.Generator, most: int = 6) -> list[str]:
 
 def write_out(ids: Sequence[int]) -> str:
     """The package's: best symbol of each frame -> text."""
-    return decode(collapse(list(ids)))
+    return VOCABULARY.decode(collapse(list(ids)))
 
 
 def _path(rng: np.random.Generator, text: str) -> list[int]:
     """A random path of the CTC graph that spells ``text``: letters held for a while, blanks here and there."""
-    path = [BLANK] * int(rng.integers(0, 3))
-    for symbol in encode(text):
+    path = [VOCABULARY.blank] * int(rng.integers(0, 3))
+    for symbol in VOCABULARY.encode(text):
         blanks = int(rng.integers(0, 3))
         if path and path[-1] == symbol:
             blanks = max(1, blanks)
-        path += [BLANK] * blanks + [symbol] * int(rng.integers(1, 4))
-    return path + [BLANK] * int(rng.integers(0, 3))
+        path += [VOCABULARY.blank] * blanks + [symbol] * int(rng.integers(1, 4))
+    return path + [VOCABULARY.blank] * int(rng.integers(0, 3))
 
 
 def _spelled(symbols: Sequence[int], spaces: bool = True, blanks: bool = False) -> str:
-    text = "".join(VOCABULARY[s] for s in symbols if blanks or s != BLANK)
+    text = "".join(VOCABULARY[s] for s in symbols if blanks or s != VOCABULARY.blank)
     return " ".join(text.replace("|", " ").split()) if spaces else text
 
 
@@ -54,7 +54,7 @@ def _write_out(call: Callable, rng: np.random.Generator) -> Iterator[str]:
         return _spelled([symbol for symbol, _ in groupby(ids)])
 
     def blanks_first(ids):
-        return _spelled([symbol for symbol, _ in groupby(s for s in ids if s != BLANK)])
+        return _spelled([symbol for symbol, _ in groupby(s for s in ids if s != VOCABULARY.blank)])
 
     def sequence(ids, skip=0):
         return [symbol for i, symbol in enumerate(ids) if i < skip or symbol != ids[i - 1]]
@@ -62,10 +62,10 @@ def _write_out(call: Callable, rng: np.random.Generator) -> Iterator[str]:
     double, ending = (
         _path(rng, " ".join([*random_words(rng), "balloon", *random_words(rng)])) for _ in range(2)
     )
-    border = encode("|")  # a word boundary at the ends, two in a row with a blank between
-    odd = [*border, *double, *border, BLANK, *border]
+    border = [VOCABULARY.boundary]  # a word boundary at the ends, two in a row with a blank between
+    odd = [*border, *double, *border, VOCABULARY.blank, *border]
     # the first symbol equals the last one: where ids[-1] is looked at for the first, it is lost
-    ring = [encode("a")[0], *ending, BLANK, encode("a")[0]]
+    ring = [VOCABULARY.encode("a")[0], *ending, VOCABULARY.blank, VOCABULARY.encode("a")[0]]
     cases = [(double,), (odd,), (ring,), *((_path(rng, " ".join(random_words(rng))),) for _ in range(5))]
     mistakes = [
         (
@@ -107,7 +107,7 @@ def _write_out(call: Callable, rng: np.random.Generator) -> Iterator[str]:
     ]
     compare(call, cases, by_groups, mistakes, "The text is one string: join the letters.")
     yield "random paths are read as the texts they spell, double letters and boundaries included"
-    compare(call, [([],), ([BLANK] * 5,)], by_groups)
+    compare(call, [([],), ([VOCABULARY.blank] * 5,)], by_groups)
     yield "no frames, or nothing but blanks, are an empty text"
 
 
@@ -116,14 +116,14 @@ def _write_out(call: Callable, rng: np.random.Generator) -> Iterator[str]:
 
 def frames_needed(text: str) -> int:
     """The package's: frames that a CTC alignment of ``text`` takes at least."""
-    return of_ids(encode(text))
+    return of_ids(VOCABULARY.encode(text))
 
 
 def _shortest_path(text: str) -> int:
     """Builds the shortest path, and looks that it is read as the text."""
     path: list[int] = []
-    for symbol in encode(text):
-        path += [BLANK, symbol] if path and path[-1] == symbol else [symbol]
+    for symbol in VOCABULARY.encode(text):
+        path += [VOCABULARY.blank, symbol] if path and path[-1] == symbol else [symbol]
     assert write_out(path) == text
     return len(path)
 

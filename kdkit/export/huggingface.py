@@ -1,4 +1,7 @@
-"""A waveform recogniser as a Hugging Face folder, which transformers loads as ``HubertForCTC`` with equal logits."""
+"""A waveform recogniser as a Hugging Face folder, which transformers loads with equal logits.
+
+As ``HubertForCTC``, or, with WavLM's relative positions, as ``WavLMForCTC``. kdkit reads the folder, too.
+"""
 
 from __future__ import annotations
 
@@ -18,24 +21,26 @@ from kdkit.errors import ConfigError
 from kdkit.files import write_atomically, write_text
 from kdkit.frontends import KERNELS, STRIDES
 from kdkit.models import ModelConfig
-from kdkit.text import BLANK, VOCABULARY
+from kdkit.text import Vocabulary
 
 # (kdkit's name, transformers' name)
 _NAMES = (
-    (r"^model\.", "hubert."),
     (r"front_end\.cnn\.convs\.(\d+)\.", r"feature_extractor.conv_layers.\1.conv."),
     (r"front_end\.cnn\.norms\.(\d+)\.", r"feature_extractor.conv_layers.\1.layer_norm."),
     (r"front_end\.cnn\.norm\.", "feature_extractor.conv_layers.0.layer_norm."),
     (r"front_end\.(norm|projection)\.", lambda m: f"feature_projection.{_PROJECTION[m[1]]}."),
     (r"encoder\.positions\.conv\.", "encoder.pos_conv_embed.conv."),
     (r"encoder\.norm\.", "encoder.layer_norm."),
+    (r"encoder\.relative\.embedding\.", "encoder.layers.0.attention.rel_attn_embed."),
+    (r"\.attention\.gate\.linear\.", ".attention.gru_rel_pos_linear."),
+    (r"\.attention\.gate\.scale$", ".attention.gru_rel_pos_const"),
     (r"\.attention\.out\.", ".attention.out_proj."),
     (r"\.norm1\.", ".layer_norm."),
     (r"\.norm2\.", ".final_layer_norm."),
     (r"\.ffn_in\.", ".feed_forward.intermediate_dense."),
     (r"\.ffn_out\.", ".feed_forward.output_dense."),
     (r"^head\.", "lm_head."),
-    (r"^mask_embedding$", "hubert.masked_spec_embed"),
+    (r"^mask_embedding$", "model.masked_spec_embed"),
 )
 _PROJECTION = {"norm": "layer_norm", "projection": "projection"}
 _SCALED = re.compile(r"\.(attention\.out_proj|feed_forward\.output_dense)\.")
@@ -44,12 +49,12 @@ _SCALED = re.compile(r"\.(attention\.out_proj|feed_forward\.output_dense)\.")
 def export_huggingface(recogniser: CTCModel, folder: Path) -> Path:
     """Writes config, weights, vocabulary and feature extractor settings to ``folder``.
 
-    ``transformers.HubertForCTC.from_pretrained(folder)`` gives the logits of ``recogniser`` for an utterance that is
+    ``transformers.AutoModelForCTC.from_pretrained(folder)`` gives the logits of ``recogniser`` for an utterance that is
     alone; on padded batches of a group-norm model transformers lets the padding change them, kdkit does not.
     DeepNorm's residual scale, which transformers does not know, is divided out of the branches' last weights: a
     LayerNorm follows the sum, so nothing changes.
 
-    Raises :class:`ConfigError` for a Fbank recogniser, and for other structures that HubertForCTC does not have.
+    Raises :class:`ConfigError` for a Fbank recogniser, and for other structures that transformers does not have.
     """
     config = recogniser.model.config
     if config.front_end != "waveform":
@@ -58,22 +63,22 @@ def export_huggingface(recogniser: CTCModel, folder: Path) -> Path:
         )
     if config.pre_norm and config.residual_scale != 1.0:
         raise ConfigError("a pre-norm model with a residual scale has no counterpart in transformers")
-    if getattr(config, "relative_buckets", 0):
-        raise ConfigError("WavLM's relative positions have no counterpart in HubertForCTC")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = _tensors(recogniser)
-    write_text(folder / "config.json", json.dumps(_config(config), indent=2) + "\n")
-    symbols = {BLANK: "<pad>"}
-    vocabulary = {symbols.get(i, symbol): i for i, symbol in enumerate(VOCABULARY)}
-    write_text(folder / "vocab.json", json.dumps(vocabulary, indent=2) + "\n")
+    vocabulary = recogniser.vocabulary
+    write_text(folder / "config.json", json.dumps(_config(config, vocabulary), indent=2) + "\n")
+    names = _names(vocabulary)
+    numbers = {symbol: number for number, symbol in enumerate(names)}
+    write_text(folder / "vocab.json", json.dumps(numbers, indent=2, ensure_ascii=False) + "\n")
+    silent = {names[number] for number in vocabulary.silent}
     tokenizer = {
         "tokenizer_class": "Wav2Vec2CTCTokenizer",
-        "pad_token": "<pad>",
-        "word_delimiter_token": "|",
-        "unk_token": None,
-        "bos_token": None,
-        "eos_token": None,
+        "pad_token": names[vocabulary.blank],
+        "word_delimiter_token": None if vocabulary.boundary is None else names[vocabulary.boundary],
+        "unk_token": next((symbol for symbol in ("<unk>", "[UNK]") if symbol in silent), None),
+        "bos_token": "<s>" if "<s>" in silent else None,
+        "eos_token": "</s>" if "</s>" in silent else None,
         "do_lower_case": False,
     }
     write_text(folder / "tokenizer_config.json", json.dumps(tokenizer, indent=2) + "\n")
@@ -82,7 +87,7 @@ def export_huggingface(recogniser: CTCModel, folder: Path) -> Path:
         "sampling_rate": SAMPLE_RATE,
         "feature_size": 1,
         "padding_value": 0.0,
-        "do_normalize": getattr(config, "normalise_input", False),
+        "do_normalize": config.normalise_input,
         "return_attention_mask": True,
     }
     write_text(folder / "preprocessor_config.json", json.dumps(extractor, indent=2) + "\n")
@@ -96,21 +101,38 @@ def check_huggingface(folder: Path, recogniser: CTCModel, seconds: float = 3.0) 
     """Largest difference of the logits for some seconds of noise; None where transformers is not installed."""
     if find_spec("transformers") is None:
         return None
-    from transformers import HubertForCTC
+    from transformers import AutoModelForCTC
 
     wave = 0.1 * torch.randn(1, round(16_000 * seconds), generator=torch.Generator().manual_seed(0))
-    theirs, recogniser = HubertForCTC.from_pretrained(folder).eval(), copy.deepcopy(recogniser).cpu().eval()
+    theirs, recogniser = (
+        AutoModelForCTC.from_pretrained(folder).eval(),
+        copy.deepcopy(recogniser).cpu().eval(),
+    )
     with torch.inference_mode():
         ours, _ = recogniser(wave, torch.tensor([wave.shape[1]]))
         return (theirs(wave).logits - ours).abs().max().item()
 
 
+def _names(vocabulary: Vocabulary) -> list[str]:
+    """The symbols; the blank, which is transformers' padding, is "<pad>" unless it has a name of that kind."""
+    names = list(vocabulary)
+    if not names[vocabulary.blank].startswith(("<", "[")) and "<pad>" not in names:
+        names[vocabulary.blank] = "<pad>"
+    return names
+
+
+def _kind(config: ModelConfig) -> str:
+    return "wavlm" if config.relative_buckets else "hubert"
+
+
 def _tensors(recogniser: CTCModel) -> dict[str, Tensor]:
-    scale, tensors = recogniser.model.config.residual_scale, {}
+    config, tensors = recogniser.model.config, {}
+    scale = config.residual_scale
     for name, tensor in recogniser.state_dict().items():
         tensor = tensor.detach().cpu().float().contiguous()
         for pattern, theirs in _NAMES:
             name = re.sub(pattern, theirs, name)
+        name = re.sub(r"^model\.", f"{_kind(config)}.", name)
         if ".attention.qkv." in name:
             for letter, part in zip("qkv", tensor.chunk(3)):
                 tensors[name.replace(".qkv.", f".{letter}_proj.")] = part.contiguous()
@@ -119,12 +141,13 @@ def _tensors(recogniser: CTCModel) -> dict[str, Tensor]:
     return tensors
 
 
-def _config(config: ModelConfig) -> dict:
-    return {
-        "architectures": ["HubertForCTC"],
-        "model_type": "hubert",
-        "vocab_size": len(VOCABULARY),
-        "pad_token_id": BLANK,
+def _config(config: ModelConfig, vocabulary: Vocabulary) -> dict:
+    relative = {"num_buckets": config.relative_buckets, "max_bucket_distance": config.relative_distance}
+    return (relative if config.relative_buckets else {}) | {
+        "architectures": ["WavLMForCTC" if config.relative_buckets else "HubertForCTC"],
+        "model_type": _kind(config),
+        "vocab_size": len(vocabulary),
+        "pad_token_id": vocabulary.blank,
         "bos_token_id": None,
         "eos_token_id": None,
         "hidden_size": config.dim,
@@ -134,10 +157,10 @@ def _config(config: ModelConfig) -> dict:
         "hidden_act": "gelu",
         "layer_norm_eps": 1e-5,
         "do_stable_layer_norm": config.pre_norm,
-        "feat_extract_norm": getattr(config, "conv_norm", "group"),
+        "feat_extract_norm": config.conv_norm,
         "feat_extract_activation": "gelu",
         "feat_proj_layer_norm": config.feature_norm,
-        "conv_bias": getattr(config, "conv_bias", False),
+        "conv_bias": config.conv_bias,
         "conv_dim": list(config.conv_channels),
         "conv_kernel": list(KERNELS),
         "conv_stride": list(STRIDES),

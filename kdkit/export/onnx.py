@@ -1,8 +1,8 @@
 """A whole recogniser, Fbank included, as one ONNX file, checked against PyTorch; and its int8 variant.
 
 The file has inputs ``waves`` (batch, samples) float32 and ``lengths`` (batch,) int64, outputs ``logits`` (batch,
-frames, vocabulary) float32 and ``frames`` (batch,) int64, any batch, any length, and the vocabulary as a JSON list in
-its metadata.
+frames, vocabulary) float32 and ``frames`` (batch,) int64, any batch, any length. Its metadata have the vocabulary as a
+JSON list, and "vocabulary_roles", the numbers of blank, boundary and silent symbols, unless they are 0, 1 and none.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from kdkit.errors import ConfigError
 from kdkit.files import write_atomically
 from kdkit.frontends import RECEPTIVE_FIELD
 from kdkit.inference import optimised
-from kdkit.text import VOCABULARY
 
 OPSET = 18
 LENGTHS = (
@@ -69,8 +68,8 @@ def export_onnx(recogniser: CTCModel, path: Path) -> Path:
             dynamo=True,
             verbose=False,
         )
-    program.model.metadata_props["vocabulary"] = json.dumps(list(VOCABULARY))
-    program.model.metadata_props["window"] = json.dumps(recogniser.window)
+    for name, kept in (recogniser.vocabulary.to_meta() | {"window": recogniser.window}).items():
+        program.model.metadata_props[name] = json.dumps(kept)
     program.model.metadata_props["config"] = json.dumps(recogniser.model.config.to_dict())
     write_atomically(Path(path), lambda temporary: program.save(str(temporary)))
     return Path(path)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kdkit.fast import ctc, positions, rows, windows
-from kdkit.text import BLANK, VOCABULARY
+from kdkit.text import VOCABULARY
 
 
 @cache
@@ -93,15 +93,17 @@ def check_ctc(device: torch.device, low: torch.dtype) -> None:
     labels, frames = torch.randint(1, letters, (5, 16)), torch.tensor([40, 33, 12, 1, 20])
     labels[0, 3:5] = labels[0, 2]  # the same letter three times
     labels[2, :5] = torch.arange(1, 6)
-    sizes, given, results = torch.tensor([14, 16, 5, 0, -1]), torch.randn(5), []
-    for place, run in (("cpu", ctc_loss), (device, lambda *some: ctc.ctc_on_gpu(*some, BLANK))):
-        own = logits.to(place).requires_grad_()
-        loss = run(own.log_softmax(-1), *(t.to(place) for t in (labels, frames, sizes)))
-        results.append((loss.detach().cpu(), torch.autograd.grad(loss, own, given.to(place))[0].cpu()))
-    for expected, found in zip(*results, strict=True):
-        compare(found, expected, 1e-4)
-    if results[1][0][4] or results[1][1][4].any() or results[1][1][1, 33:].any():
-        raise AssertionError("padding has a loss or a gradient")
+    sizes, given = torch.tensor([14, 16, 5, 0, -1]), torch.randn(5)
+    for blank in (0, letters - 1):
+        targets, results = labels if blank == 0 else labels - 1, []
+        for place, run in (("cpu", ctc_loss), (device, ctc.ctc_on_gpu)):
+            own = logits.to(place).requires_grad_()
+            loss = run(own.log_softmax(-1), *(t.to(place) for t in (targets, frames, sizes)), blank)
+            results.append((loss.detach().cpu(), torch.autograd.grad(loss, own, given.to(place))[0].cpu()))
+        for expected, found in zip(*results, strict=True):
+            compare(found, expected, 1e-4)
+        if results[1][0][4] or results[1][1][4].any() or results[1][1][1, 33:].any():
+            raise AssertionError("padding has a loss or a gradient")
 
 
 def check_segments(device: torch.device, low: torch.dtype) -> None:

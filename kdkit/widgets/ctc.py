@@ -16,9 +16,9 @@ from kdkit.breakdown import EQUAL
 from kdkit.breakdown import align as align_words
 from kdkit.decode import greedy
 from kdkit.emissions import Emissions, Network, decode_all, emissions
+from kdkit.errors import TextError
 from kdkit.manifest import Utterance
 from kdkit.score import Score, score
-from kdkit.text import BLANK, VOCABULARY
 from kdkit.transcribe import Word, align
 from kdkit.widgets import drawing
 from kdkit.widgets.panel import Panel, choice, player, slider
@@ -54,7 +54,8 @@ class CTCViewer(Panel):
 
     def _hear(self, network: Network) -> tuple[Emissions, Score]:
         found = emissions(network, self.speech)
-        return found, score(found.references, decode_all(greedy, found.log_probs))
+        texts = decode_all(greedy, found.log_probs, vocabulary=found.vocabulary)
+        return found, score(found.references, texts, vocabulary=found.vocabulary)
 
     def heard(self) -> tuple[Emissions, Score]:
         """Emissions and greedy score of the chosen recogniser on all utterances."""
@@ -77,15 +78,17 @@ class CTCViewer(Panel):
     def alternatives(self) -> list[tuple[str, float]]:
         """What the beam search would write, best first, with its scores; empty without a search."""
         found, _ = self.heard()
-        return [] if self.search is None else self.search.alternatives(found.log_probs[self.index])
+        if self.search is None:
+            return []
+        return self.search.alternatives(found.log_probs[self.index], vocabulary=found.vocabulary)
 
     def word_times(self) -> list[Word]:
         """When the words of hypothesis or reference are said, by the best path that spells them; empty if none can."""
         found, result = self.heard()
         texts = result.hypotheses if self.state["words_of"] == "hypothesis" else result.references
         try:
-            return align(found.log_probs[self.index], texts[self.index])
-        except RuntimeError:  # torchaudio: more letters than frames
+            return align(found.log_probs[self.index], texts[self.index], vocabulary=found.vocabulary)
+        except TextError:  # more letters than frames
             return []
 
     def layout(self) -> Figure:
@@ -105,16 +108,18 @@ class CTCViewer(Panel):
 
     def draw(self, top: Axes, middle: Axes, low: Axes) -> None:
         found, _ = self.heard()
-        utterance = found.utterances[self.index]
+        utterance, vocabulary = found.utterances[self.index], found.vocabulary
         probabilities = found.log_probs[self.index].exp().numpy()
         best = probabilities.argmax(1)
-        used = sorted({BLANK, *best.tolist(), *np.flatnonzero(probabilities.max(0) > 0.05).tolist()})
-        drawing.draw_emissions(top, probabilities[:, used], [VOCABULARY[k] for k in used], utterance.phones)
+        used = sorted(
+            {vocabulary.blank, *best.tolist(), *np.flatnonzero(probabilities.max(0) > 0.05).tolist()}
+        )
+        drawing.draw_emissions(top, probabilities[:, used], [vocabulary[k] for k in used], utterance.phones)
         seconds = 0.0125 + 0.02 * np.arange(len(probabilities))
-        middle.plot(seconds, 100 * probabilities[:, BLANK], color=plots.BLUE)
+        middle.plot(seconds, 100 * probabilities[:, vocabulary.blank], color=plots.BLUE)
         for t, symbol in zip(seconds, best.tolist(), strict=True):
-            if symbol != BLANK:
-                middle.text(t, 45, VOCABULARY[symbol], ha="center", fontsize=9, color=plots.RED)
+            if symbol != vocabulary.blank:
+                middle.text(t, 45, vocabulary[symbol], ha="center", fontsize=9, color=plots.RED)
         for number, word in enumerate(self.word_times()):
             colour = plots.SKY if number % 2 else plots.YELLOW
             low.axvspan(word.start, word.end, color=colour, alpha=0.5)

@@ -82,7 +82,7 @@ from kdkit.ngram import estimate
 from kdkit.score import compare, describe_collapse, score
 from kdkit.students import new_student
 from kdkit.teachers import load_teacher
-from kdkit.text import VOCABULARY, encode
+from kdkit.text import VOCABULARY
 from kdkit.training import TrainConfig, train
 from kdkit.transcribe import align
 from kdkit.tune import tune
@@ -271,7 +271,7 @@ frames_needed = exercises.check_frames_needed(frames_needed)
 from kdkit.text import frames_needed as of_the_package
 
 room = {u.id: num_frames(round(u.duration * 16_000)) / frames_needed(u.text) for u in clean_speech}
-assert all(frames_needed(u.text) == of_the_package(encode(u.text)) for u in clean_speech)
+assert all(frames_needed(u.text) == of_the_package(VOCABULARY.encode(u.text)) for u in clean_speech)
 print(f"{len(room)} utterances have {min(room.values()):.1f} times the frames that they need, or more")
 
 # %% [markdown]
@@ -283,7 +283,10 @@ print(f"{len(room)} utterances have {min(room.values()):.1f} times the frames th
 # before anything is known? The gradient tells: it is what the recogniser believes less what the alignments say.
 
 # %%
-frames, written = num_frames(round(clean_speech[0].duration * 16_000)), encode(clean_speech[0].text)
+frames, written = (
+    num_frames(round(clean_speech[0].duration * 16_000)),
+    VOCABULARY.encode(clean_speech[0].text),
+)
 uniform = torch.zeros(frames, len(VOCABULARY), requires_grad=True)  # every symbol as likely as the next
 log_likely, target = uniform.log_softmax(-1), torch.tensor([written])
 F.ctc_loss(log_likely, target, (frames,), (len(written),), reduction="sum").backward()
