@@ -18,21 +18,21 @@ from kdkit.errors import CheckpointError
 from kdkit.files import is_file, stand_in, write_atomically
 
 FORMAT = "kdkit-1"
-_CHECKSUM = "crc32"
+_CHECKSUM = "crc"  # of tensors and description, in the description
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)  # what weights may be kept in
 
 
 def save_checkpoint(path: Path, tensors: dict[str, Tensor], meta: dict) -> None:
     """Writes ``tensors`` and the JSON-able ``meta`` to one file, atomically; the same ones give the same bytes."""
     packed = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    described = json.dumps(meta | {_CHECKSUM: checksum(packed)})
+    described = json.dumps(meta | {_CHECKSUM: checksum(packed, meta)})
     header = {FORMAT: described}  # a single key: safetensors writes several in an order drawn by chance
     write_atomically(Path(path), lambda temporary: save_file(packed, temporary, header))
 
 
-def checksum(tensors: dict[str, Tensor]) -> int:
-    """CRC-32 over all tensors, in the order of their names."""
-    value = 0
+def checksum(tensors: dict[str, Tensor], meta: dict | None = None) -> int:
+    """CRC-32 over a description and all tensors, in the order of their names."""
+    value = zlib.crc32(json.dumps(meta).encode()) if meta else 0
     for name in sorted(tensors):
         value = zlib.crc32(tensors[name].contiguous().view(-1).view(torch.uint8).numpy(), value)
     return value
@@ -61,9 +61,10 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict]:
             f"{path}: the description in its header is {shown(meta)}; make or copy it again"
         )
     written = meta.pop(_CHECKSUM, None)  # older files have none
-    if written is not None and written != checksum(tensors):
+    if written is not None and written != checksum(tensors, meta):
         raise CheckpointError(
-            f"{path}: its tensors do not have the checksum they were saved with: it is damaged, make or copy it again"
+            f"{path}: tensors and description do not have the checksum they were saved with: it is damaged, make or "
+            "copy it again"
         )
     return tensors, meta
 

@@ -133,11 +133,14 @@ def test_tensors_that_are_no_weights(change, words, teacher_file, recogniser_fil
 @pytest.mark.parametrize("load", [load_model, load_recogniser])
 def test_one_bit_that_tipped_over(load, teacher_file, recogniser_file):
     path = teacher_file if load is load_model else recogniser_file
-    assert "crc32" not in load_checkpoint(path)[1], "it is the file's own affair"
-    data = bytearray(path.read_bytes())
-    data[-100] ^= 0x10
-    path.write_bytes(data)
-    assert "do not have the checksum they were saved with" in refused(load, path)
+    assert "crc" not in load_checkpoint(path)[1], "it is the file's own affair"
+    good = path.read_bytes()
+    places = (len(good) - 100, good.find(b'heads\\": 2') + 9, good.find(b'residual_scale\\": 1.0') + 20)
+    for place, bit in zip(places, (0x10, 0x03, 0x04), strict=True):  # a weight; heads 1; residual scale 5.0
+        data = bytearray(good)
+        data[place] ^= bit
+        path.write_bytes(data)
+        assert "do not have the checksum they were saved with" in refused(load, path)
 
 
 def test_two_kinds_of_half_precision_in_one_file_are_damage(teacher_file):
