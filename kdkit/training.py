@@ -173,7 +173,7 @@ def train(
                 part.compile(dynamic=True)  # in place: names of the weights stay
     module, optimiser = accelerator.prepare(task, optimiser)
     batches.stride = accelerator.num_processes
-    graphs = graphs_for(accelerator, task, parameters, config.graphs)
+    graphs = graphs_for(accelerator, task, parameters, config.graphs and not config.compile)
     bar = tqdm(
         total=config.steps,
         initial=first,
