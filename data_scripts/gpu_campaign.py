@@ -330,7 +330,7 @@ def part_times(args) -> None:
     for recorded in steps.graphs.values():
         line("graph of loss and gradients", milliseconds(recorded.graph.replay))
     line("clipping and optimiser", milliseconds(lambda: optimise(runner, steps)))
-    quick = task.quick["teacher"]
+    quick = steps.twins["teacher"]
     tried("teacher", lambda: quick(batch.waves, batch.lengths).last)
     tried("  its front-end", lambda: quick.front_end(batch.waves, batch.lengths))
     tried("  its CNN", lambda: quick.front_end.cnn(batch.waves, batch.lengths))
@@ -341,7 +341,7 @@ def part_times(args) -> None:
 
     def student(backward: bool, part: str):
         leaves = steps._leaves()
-        with _reparametrize_module(task, leaves):
+        with _reparametrize_module(task, leaves), steps._quick():
             if part == "front-end":
                 y = task.student.front_end(batch.waves, batch.lengths)
             elif part == "student":

@@ -133,7 +133,7 @@ def stand_ins(counter: list[Counter]) -> ExitStack:
 def parts(task: DistillTask, steps: Steps, batch: int, samples: int) -> dict[str, Callable[[], object]]:
     """What a step consists of: functions that compute a part, forwards and (all but the teacher's) backwards."""
     waves, lengths = torch.empty(batch, samples), torch.full((batch,), samples)
-    teacher, student = task.quick["teacher"], task.student
+    teacher, student = steps.twins["teacher"], task.student
     frames = (samples - 400) // 320 + 1
     wide, narrow = teacher.config.dim, student.config.dim
     low = {"dtype": torch.bfloat16}

@@ -16,8 +16,10 @@ cast once a step, all together, instead of before every use. The readable way to
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -90,19 +92,19 @@ class Steps:
         wide = tuple(f"{name}." for name in wide)
         self.cast = [name for name in parameters if dtype is not None and not name.startswith(wide)]
         self.low = [torch.empty_like(parameters[name], dtype=dtype) for name in self.cast]
+        self.twins: dict[str, nn.Module] = {}
         if hasattr(task, "quick") and dtype is not None:
             frozen = [name for name in task.frozen if isinstance(getattr(task, name, None), SpeechModel)]
             twins = {id(getattr(task, name)): None for name in frozen}
             for name in frozen:
                 model = getattr(task, name)
                 twins[id(model)] = twins[id(model)] or hastened(model, dtype)
-                task.quick[name] = twins[id(model)]
+                self.twins[name] = twins[id(model)]
 
     def close(self) -> None:
         """Gives the memory of the graphs back."""
         self.graphs.clear()
-        if hasattr(self.task, "quick"):
-            self.task.quick.clear()
+        self.twins.clear()
 
     def __call__(
         self, batch: Batch, share: float | Tensor = 1.0, add: bool = False
@@ -134,7 +136,7 @@ class Steps:
                 return self._compute(inputs)
             try:
                 recorded = self.graphs[key] = self._record(inputs)
-            except RuntimeError as error:  # torch.OutOfMemoryError is one
+            except (RuntimeError, AssertionError) as error:  # torch.OutOfMemoryError is one
                 warnings.warn(
                     f"no CUDA graph of this task, which is slower: {str(error).splitlines()[0]}", stacklevel=2
                 )
@@ -175,7 +177,7 @@ class Steps:
 
     def _compute(self, inputs: dict[str, Tensor]) -> Outcome:
         leaves = self._leaves()
-        with _reparametrize_module(self.task, leaves):
+        with _reparametrize_module(self.task, leaves), self._quick():
             loss, parts = self.task.compute(inputs)
         scaled = loss * inputs["share"]
         if self.scale is not None:
@@ -186,6 +188,17 @@ class Steps:
         torch._foreach_copy_(into, [gradient for gradient in found if gradient is not None])
         values = torch.stack([loss.detach(), *(part.detach().to(loss.dtype) for part in parts.values())])
         return Outcome(values, list(parts), used)
+
+    @contextlib.contextmanager
+    def _quick(self) -> Iterator[None]:
+        """The task computes with the faster twins of its frozen networks."""
+        if self.twins:
+            self.task.quick.update(self.twins)
+        try:
+            yield
+        finally:
+            if self.twins:
+                self.task.quick.clear()
 
     def _leaves(self) -> dict[str, Tensor]:
         """The weights that a step computes with, by name: those of the run, or copies of them in ``dtype``."""

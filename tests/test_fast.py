@@ -130,8 +130,8 @@ def test_steps_have_the_gradients_of_the_plain_loop():
                 for (name, parameter), gradient in zip(parameters.items(), expected, strict=True):
                     assert parameter.grad.dtype == torch.float32
                     assert (parameter.grad - gradient).norm() <= allowed * gradient.norm() + 1e-6, name
+        assert not task.quick
         steps.close()
-    assert not task.quick
 
 
 class Watched(TorchDispatchMode):

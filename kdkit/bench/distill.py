@@ -1,4 +1,5 @@
-"""Speed of distillation as ratios from one run: the plain way, with kdkit live, and with cached targets.
+"""Speed of distillation as ratios from one run: the plain way, with kdkit live, and with cached targets; on a GPU live
+also without CUDA graphs.
 
 The variants take turns in short bursts on the same speech, because a machine's speed drifts; every round gives one
 ratio.
@@ -6,6 +7,7 @@ ratio.
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -25,6 +27,7 @@ from kdkit.batches import Batch, Batches, collate
 from kdkit.bench.measure import forget_peak, matmul_flops, peak_gigabytes, quartiles
 from kdkit.codebook import Codebook
 from kdkit.distill import DistillConfig, DistillTask, default_pairs
+from kdkit.graphs import Steps
 from kdkit.manifest import Utterance
 from kdkit.models import ModelConfig, Output, SpeechModel, preset
 from kdkit.structures import count_macs
@@ -32,6 +35,7 @@ from kdkit.targets import TargetCache
 from kdkit.teachers import Teacher
 from kdkit.training import best_device, use_bf16
 
+WITHOUT_GRAPHS = "kdkit, live, no graphs"
 PARTS = ("speech", "teacher", "student and losses", "backward", "optimiser")  # of a step, in their order
 SIZES = {"tiny": ("tiny-teacher", "tiny-dt-fbank", 100), "full": ("hubert-base", "dt-fbank", 500)}
 
@@ -138,13 +142,11 @@ def bench_distill(
             "kdkit, targets live": (task, by_length.batch),
             "kdkit, targets cached": (task, cached.batch),
         }
+        if device.type == "cuda":
+            variants[WITHOUT_GRAPHS] = task, by_length.batch
         live = count_macs(teacher.config) + 3 * count_macs(student.config)
-        work = {
-            "plain": live,
-            "kdkit, targets live": live,
-            "kdkit, targets cached": 3 * count_macs(student.config),
-        }
-        rows = _race(variants, work, device, rounds, steps)
+        work = dict.fromkeys(variants, live) | {"kdkit, targets cached": 3 * count_macs(student.config)}
+        rows = _race(variants, work, device, rounds, steps, by_length.steps_per_epoch)
         where = where_time_goes(task, by_length.batch, device, steps)
         by_length.close()
         cached.close()
@@ -174,32 +176,39 @@ def random_batches(speech: Sequence[Utterance], count: int) -> Callable[[int], B
     return batch
 
 
-def _race(variants: dict, work: dict[str, float], device: torch.device, rounds: int, steps: int) -> list[Row]:
+def _race(
+    variants: dict, work: dict[str, float], device: torch.device, rounds: int, steps: int, epoch: int
+) -> list[Row]:
+    """``epoch``: steps that see every batch once."""
     peak, autocast = matmul_flops(device), _autocast(device)
     speeds: dict[str, list[float]] = {name: [] for name in variants}
     peaks: dict[str, float | None] = dict.fromkeys(variants)
     next_step = dict.fromkeys(variants, 0)
     optimisers = {name: _optimiser(task) for name, (task, _) in variants.items()}
-    bar = tqdm(total=len(variants) * (rounds + 1), desc="bench", unit="burst", leave=False)
-    for turn in range(rounds + 1):  # the first is for warming up
-        for name, (task, batch_of) in variants.items():
+    ways = {name: _way(task, autocast, device, name) for name, (task, _) in variants.items()}
+    # the first are for warming up: a graph is made of a shape that comes a second time
+    warm = 1 if device.type == "cpu" else 1 + math.ceil(3 * epoch / steps)
+    bar = tqdm(total=len(variants) * (rounds + warm), desc="bench", unit="burst", leave=False)
+    for turn in range(rounds + warm):
+        for name, (_, batch_of) in variants.items():
             forget_peak(device)
             seconds, began = 0.0, time.perf_counter()
             for _ in range(steps):
-                batch = batch_of(next_step[name]).to(device)
+                batch = batch_of(next_step[name])
                 next_step[name] += 1
                 seconds += batch.seconds
-                with autocast:
-                    loss, _ = task(batch)
-                loss.backward()
+                loss = ways[name](batch)
                 optimisers[name].step()
                 optimisers[name].zero_grad(set_to_none=True)
-            loss.item()  # waits for the device
-            if turn:
+            _value(loss)  # waits for the device
+            if turn >= warm:
                 speeds[name].append(seconds / (time.perf_counter() - began))
             peaks[name] = max(filter(None, (peaks[name], peak_gigabytes(device))), default=None)
             bar.update()
     bar.close()
+    for way in ways.values():
+        if isinstance(way, Steps):
+            way.close()
     first = np.array(next(iter(speeds.values())))
     return [
         Row(
@@ -211,6 +220,25 @@ def _race(variants: dict, work: dict[str, float], device: torch.device, rounds: 
         )
         for name, s in speeds.items()
     ]
+
+
+def _way(task: nn.Module, autocast: torch.autocast, device: torch.device, name: str) -> Callable:
+    """Leaves a batch's gradients in the weights and returns the loss: by graphs on a GPU, unless ``name`` says no."""
+    if device.type == "cuda" and name not in ("plain", WITHOUT_GRAPHS):
+        learned = {n: p for n, p in task.named_parameters() if p.requires_grad}
+        return Steps(task, learned, torch.bfloat16 if use_bf16("auto", device) else None)
+
+    def step(batch: Batch) -> Tensor:
+        with autocast:
+            loss, _ = task(batch.to(device))
+        loss.backward()
+        return loss
+
+    return step
+
+
+def _value(loss: Tensor | tuple) -> float:
+    return (loss[0] if isinstance(loss, tuple) else loss).item()
 
 
 def where_time_goes(
@@ -255,22 +283,32 @@ def where_time_goes(
     shares = ", ".join(f"{part} {100 * some / whole:.0f} %" for part, some in spent.items())
     said = [f"a live step takes {1e3 * whole / steps:.0f} ms when each part is waited for: {shares}"]
     if device.type == "cuda":
+        way = _way(task, autocast, device, "graphs")
 
-        def run() -> float:
-            began = time.perf_counter()
-            for number in range(steps):
-                step(number, lambda part: None)
-            torch.cuda.synchronize()
-            return time.perf_counter() - began
+        def by_graphs(number: int, _: Callable) -> None:
+            way(batch_of(number))
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
 
-        wall = run()
-        with profile(activities=[ProfilerActivity.CUDA]) as seen:  # which slows it down
-            run()
-        busy = sum(event.self_device_time_total for event in seen.key_averages()) / 1e6
-        said.append(
-            f"the GPU computes {1e3 * busy / steps:.0f} ms of the {1e3 * wall / steps:.0f} ms of a step that waits for "
-            "nothing" + ("" if busy > 0.7 * wall else ": it waits to be told what to do; larger batches pay")
-        )
+        for name, one in (("a step without graphs", step), ("a step", by_graphs)):
+
+            def run(one: Callable = one) -> float:
+                began = time.perf_counter()
+                for number in range(steps):
+                    one(number, lambda part: None)
+                torch.cuda.synchronize()
+                return time.perf_counter() - began
+
+            for _ in range(3):  # graphs are made
+                wall = run()
+            with profile(activities=[ProfilerActivity.CUDA]) as seen:  # which slows it down
+                run()
+            busy = sum(event.self_device_time_total for event in seen.key_averages()) / 1e6
+            said.append(
+                f"the GPU computes {1e3 * busy / steps:.1f} ms of the {1e3 * wall / steps:.1f} ms of {name} that waits "
+                "for nothing"
+            )
+        way.close()
     return said
 
 
