@@ -204,9 +204,7 @@ class DistillTask(nn.Module):
             )
 
         self.identity = None  # of the teacher, once it is needed
-        self.quick: dict[
-            str, nn.Module
-        ] = {}  # faster twins of the frozen networks (kdkit.graphs), by their names
+        self.quick: dict[str, nn.Module] = {}  # faster twins of frozen networks, by name (kdkit.graphs)
         self.settings = {
             "student": student.config.to_dict(),
             "teacher": teacher.source,
