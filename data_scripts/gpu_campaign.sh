@@ -26,6 +26,6 @@ for one in $parts; do
     case $one in
     tests) part tests 50 python3 -m pytest -q -p no:cacheprovider "$here/tests/test_gpu.py" ;;
     bench) part bench 60 python3 -m kdkit bench distill --size full --batch-seconds 150 --rounds 3 ;;
-    *) part "$one" 60 python3 "$here/data_scripts/gpu_campaign.py" "$one" $quick ;;
+    *) part "$one" 60 python3 "$here/data_scripts/gpu_campaign.py" "$one" $quick --folder "${TMPDIR:-/tmp}/gpu_campaign" ;;
     esac
 done
