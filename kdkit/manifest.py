@@ -133,7 +133,7 @@ def distinct_names(manifests: Sequence[str | Path]) -> list[str]:
 
 def is_manifest(name: str | Path) -> bool:
     """Whether a name is that of a manifest's file, rather than of a split of the synthetic speech."""
-    return str(name).endswith(".jsonl") or Path(name).is_file()
+    return str(name).endswith(".jsonl") or os.path.isfile(name)
 
 
 def frame_phones(utterance: Utterance, num_frames: int) -> list[str]:
@@ -152,14 +152,15 @@ def frame_phones(utterance: Utterance, num_frames: int) -> list[str]:
 
 
 def _parse(line: str, folder: Path, where: str) -> Utterance:
-    fields = _object(line, where)
+    fields = json_object(line, where)
     for name in ("id", "audio", "duration"):
         if name not in fields:
             raise ManifestError(
-                f"{where}: field {name!r} is missing; every line needs id, audio and duration"
+                f"{where}: field {name!r} is missing; every line needs id, audio and duration "
+                "(kdkit prepare table makes a manifest of another list)"
             )
     for name in ("id", "audio", *_STRINGS):
-        _check_string(fields.get(name, ""), name, where)
+        check_string(fields.get(name, ""), name, where)
     for name in ("id", "audio"):
         if not fields[name]:
             raise ManifestError(f"{where}: field {name!r} is empty")
@@ -181,7 +182,8 @@ def _parse(line: str, folder: Path, where: str) -> Utterance:
     )
 
 
-def _object(line: str, where: str) -> dict[str, object]:
+def json_object(line: str, where: str) -> dict[str, object]:
+    """The JSON object on a line. Raises ManifestError, naming ``where``, for anything else."""
     try:
         fields = json.loads(line, object_pairs_hook=_each_once)
     except json.JSONDecodeError as error:
@@ -208,7 +210,8 @@ def _each_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return fields
 
 
-def _check_string(value: object, name: str, where: str) -> None:
+def check_string(value: object, name: str, where: str) -> None:
+    """Raises ManifestError, naming ``where`` and field, for what is no string, or no Unicode text."""
     if not isinstance(value, str):
         raise ManifestError(f"{where}: field {name!r} must be a string, not {_shown(value)}")
     try:
@@ -246,7 +249,7 @@ def _parse_phones(phones: object, where: str) -> tuple[tuple[float, str], ...]:
             raise ManifestError(
                 f"{where}: field 'phones' must hold [start in seconds, symbol] pairs, not {_shown(phone)}"
             )
-        _check_string(phone[1], "phones", where)
+        check_string(phone[1], "phones", where)
         if not last <= phone[0] <= LONGEST:
             raise ManifestError(
                 f"{where}: field 'phones' must be sorted by start time; {_shown(phone)} comes after {last} s"

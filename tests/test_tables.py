@@ -149,6 +149,29 @@ def test_times_of_pieces(tmp_path, header, row, seconds):
     assert (out / "audio").exists() == (seconds != 4.0)
 
 
+def test_lists_of_json_objects_are_tables(tmp_path):
+    ramp(tmp_path / "talk.wav")
+    ramp(tmp_path / "whole.wav", 2.0)
+    path = table(
+        tmp_path / "nemo.json",
+        '{"audio_filepath": "talk.wav", "text": "One, two", "offset": 0.0, "duration": 1.25, "speaker": "anna"}',
+        "",
+        '{"audio_filepath": "talk.wav", "offset": 2, "duration": 1, "text": "three", "other": [1]}',
+        '{"audio_filepath": "whole.wav", "duration": 2.0, "text": null}',
+    )
+    out = tmp_path / "out"
+    kdkit("prepare", "table", path, "--out", out, "--dev", 0, "--test", 0)
+    made = {u.text: (u.duration, u.speaker) for u in read_manifest(out / "train.jsonl")}
+    assert made == {"one two": (1.25, "anna"), "three": (1.0, ""), "": (2.0, "")}
+    for line, words in (
+        ('{"audio": "a.wav", "text": "\\ud800"}', "'text' is not Unicode"),
+        ('{"audio": "a.wav"', "not JSON"),
+        ('{"audio": "a.wav", "audio": "b.wav", "text": ""}', "'audio' occurs twice"),
+    ):
+        with pytest.raises(ManifestError, match=rf"t\.jsonl:1: .*{words}"):
+            read_table(table(tmp_path / "t.jsonl", line))
+
+
 def test_an_end_without_a_start_is_refused(tmp_path):
     with pytest.raises(ManifestError, match="'end' but none for the start"):
         read_table(table(tmp_path / "t.csv", "path,text,end", "talk.wav,one,2"))

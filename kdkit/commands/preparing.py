@@ -158,7 +158,7 @@ def folder_command(
 )
 def table_command(
     tables: Annotated[
-        list[Path], typer.Argument(help="CSV or TSV with a header; several are splits, by name.")
+        list[Path], typer.Argument(help="CSV, TSV or JSON lines; several are splits, by name.")
     ],
     out: Out,
     audio_folder: Annotated[

@@ -1,13 +1,16 @@
 """Tables of recordings: CSV or TSV with a header; columns for the audio, its text and, better, its speaker.
 
 Common Voice's layout is one: train.tsv, dev.tsv and test.tsv with client_id, path and sentence, recordings in clips/.
-Columns for start and end make a row a piece of its recording (:mod:`kdkit.corpora.pieces` cuts it out).
+Lists of JSON objects, one a line, are tables too: NeMo's manifests (audio_filepath, text, offset, duration), and what
+:func:`kdkit.manifest.read_manifest` refuses because it names pieces. Columns for start and end make a row a piece of
+its recording (:mod:`kdkit.corpora.pieces` cuts it out).
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +19,7 @@ from kdkit.corpora.intake import Found
 from kdkit.corpora.pieces import Piece
 from kdkit.errors import ManifestError
 from kdkit.files import read_text
-from kdkit.manifest import LONGEST
+from kdkit.manifest import LONGEST, check_string, json_object
 
 COLUMNS = {  # what such columns are called by those who publish tables, in the order they are looked for
     "audio": (
@@ -120,7 +123,7 @@ def _piece(values: Mapping[str, str], header: list[str], place: Mapping[str, int
         at = place[field]
         times[field] = None if at is None or not text else _seconds(text, header[at])
     start, end = times["start"] or 0.0, times["end"]
-    if times["length"] is not None:
+    if times["length"] is not None and times["start"] is not None:  # else the length of the whole
         end = start + times["length"]
     if end is not None and end <= start:
         raise ValueError(f"it ends at {end:g} s, but starts at {start:g} s")
@@ -145,6 +148,8 @@ def _seconds(text: str, column: str) -> float:
 def _rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """(names of the columns, [(line, fields), ...])"""
     text = read_text(path, ManifestError, "no such table; check the path")
+    if text.lstrip()[:1] == "{":
+        return _json_rows(path, text)
     first = text.partition("\n")[0]
     if path.suffix.lower() in (".tsv", ".tab") or "\t" in first:
         form = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
@@ -169,6 +174,24 @@ def _rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     if len(rows) < 2:
         raise ManifestError(f"{path}: no rows below the header")
     return header, rows[1:]
+
+
+def _json_rows(path: Path, text: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """The same of JSON objects; a name that a line does not have is an empty field."""
+    objects = [
+        (number, json_object(line, f"{path}:{number}"))
+        for number, line in enumerate(text.split("\n"), start=1)
+        if line.strip()
+    ]
+    header = list(dict.fromkeys(name for _, fields in objects for name in fields))
+    rows = []
+    for number, fields in objects:
+        values = ("" if fields.get(name) is None else fields[name] for name in header)
+        row = [value if isinstance(value, str) else json.dumps(value) for value in values]
+        for name, value in zip(header, row, strict=True):
+            check_string(value, name, f"{path}:{number}")
+        rows.append((number, row))
+    return header, rows
 
 
 def _column(header: list[str], field: str, wanted: Mapping[str, str], path: Path) -> int | None:
