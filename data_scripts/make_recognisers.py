@@ -24,7 +24,7 @@ from kdkit.checkpoints import half, load_checkpoint
 from kdkit.corpora.synthetic import build_synthetic, subset
 from kdkit.ctc import CTCModel, load_recogniser, save_recogniser
 from kdkit.distill import DistillTask, swap_losses
-from kdkit.fbank import fbank_statistics
+from kdkit.fbank import fit_statistics
 from kdkit.files import write_text
 from kdkit.finetuning import FineTuneConfig, fine_tune
 from kdkit.models import parameter_count
@@ -49,8 +49,7 @@ def starting_point(system: str, start: str, args: argparse.Namespace, speech):
             args.students / f"{name.replace('-', '_')}.safetensors" if args.students else name
         )[0]
     model = new_student(system, seed=args.seed)
-    if model.config.front_end == "fbank":
-        model.front_end.set_statistics(*fbank_statistics(speech))
+    fit_statistics(model, speech, len(speech))
     return model
 
 
@@ -100,7 +99,7 @@ def swap(system: str, minutes: float, args: argparse.Namespace) -> None:
     corpus = build_synthetic(minutes={"unlabelled": args.swap_minutes, "test-clean": 10, "test-other": 10})
     old, _ = load_recogniser(twin)
     model = swap_front_end(old.model, args.seed)
-    model.front_end.set_statistics(*fbank_statistics(corpus["unlabelled"][:500]))
+    fit_statistics(model, corpus["unlabelled"])
     guide = Teacher(old.model.requires_grad_(False).eval(), None, twin.name, {})
     losses = replace(swap_losses(old.model.config, args.swap_steps // 4), augmenting=AUGMENTED)
     recipe = TrainConfig(

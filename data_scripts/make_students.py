@@ -19,7 +19,7 @@ from kdkit.batches import Batches
 from kdkit.checkpoints import half
 from kdkit.corpora.synthetic import build_synthetic
 from kdkit.distill import DistillConfig, DistillTask, default_pairs
-from kdkit.fbank import fbank_statistics
+from kdkit.fbank import fit_statistics
 from kdkit.models import parameter_count
 from kdkit.students import new_student
 from kdkit.targets import TargetCache
@@ -38,8 +38,7 @@ def distil(name: str, args: argparse.Namespace) -> None:
     teacher = load_teacher(args.teacher)
     structure, both = name.removesuffix(BOTH), name.endswith(BOTH)
     student = new_student(structure, teacher.model, args.seed)
-    if student.config.front_end == "fbank":
-        student.front_end.set_statistics(*fbank_statistics(speech[:500]))
+    fit_statistics(student, speech)
     config = DistillConfig(
         default_pairs(student.config, teacher.config),
         discriminative_weight=args.discriminative if both else 0.0,

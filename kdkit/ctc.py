@@ -104,8 +104,8 @@ class CTCTask(nn.Module):
     """CTC loss of a batch for :func:`kdkit.training.train`, per character.
 
     In training mode the sound is augmented (:mod:`kdkit.augment`), with ``speeds`` also played faster and slower, and
-    features are masked. For the first ``freeze``
-    (a share) of the steps only the head learns: the model's weights are not pulled about by a head that knows nothing.
+    features are masked. For the first ``freeze`` (a share) of the steps only the head learns: the model's weights are
+    not pulled about by a head that knows nothing. ``front_end_rate``: see :class:`kdkit.finetuning.FineTuneConfig`.
     An utterance whose text has no room in its frames adds nothing to the loss, and :meth:`complaints` names it.
     """
 
@@ -116,6 +116,7 @@ class CTCTask(nn.Module):
         augmenting: AugmentConfig | None = AUGMENTED,
         freeze: float = 0.0,
         speeds: tuple[float, ...] = (),
+        front_end_rate: float = 1.0,
     ):
         super().__init__()
         if not all(0.5 <= speed <= 2 for speed in speeds):
@@ -124,8 +125,10 @@ class CTCTask(nn.Module):
             raise ConfigError(
                 f"freeze is {freeze}: the share of the steps is needed, 0 or more and less than 1"
             )
+        if not front_end_rate >= 0:
+            raise ConfigError(f"front_end_rate is {front_end_rate}: a share of the learning rate, 0 or more")
         self.recogniser, self.mask, self.augmenting, self.freeze = recogniser, mask, augmenting, freeze
-        self.speeds = tuple(speeds)
+        self.speeds, self.rates = tuple(speeds), {"recogniser.model.front_end.": front_end_rate}
         self.leaves_some_out = freeze > 0
         self.settings = {
             "model": recogniser.model.config.to_dict(),
@@ -136,6 +139,8 @@ class CTCTask(nn.Module):
             self.settings |= recogniser.vocabulary.to_meta()
         if freeze:
             self.settings["freeze"] = freeze
+        if front_end_rate != 1:
+            self.settings["front_end_rate"] = front_end_rate
         if speeds:
             self.settings["speeds"] = list(speeds)
         self._head_only = False

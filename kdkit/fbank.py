@@ -6,6 +6,7 @@ Shapes: ``waves`` (batch, samples) float32 in [-1, 1], 16 kHz, zero-padded; ``le
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,23 +26,29 @@ from kdkit.manifest import Utterance
 from kdkit.schemas import NOT_NEGATIVE, NUMBER, fields, list_of, read_json
 
 BINS, WINDOW, SHIFT, FFT = 80, 400, 160, 512  # mel bins; the others in samples: 25 ms, 10 ms, 32 ms
+LOWEST, NYQUIST = 20.0, 8000.0  # Hz: from where to where the filters go
+MOST_BINS = 120  # more would leave low filters without a point of the spectrum
 LOUDEST = 32_768.0  # Kaldi counts in 16-bit units
-NORMALISATIONS = ("corpus", "utterance")
+NORMALISATIONS = ("corpus", "utterance", "mean")
 
 
-def mel_filterbank(bins: int = BINS, fft: int = FFT, rate: int = 16_000, low: float = 20.0) -> Tensor:
+def mel_filterbank(bins: int = BINS, fft: int = FFT, rate: int = 16_000, low: float = LOWEST) -> Tensor:
     """Kaldi's triangular mel filters: (fft // 2 + 1, bins), triangles straight on the mel axis, low to rate / 2."""
-
-    def mel(hertz):
-        return 1127.0 * np.log1p(np.asarray(hertz) / 700.0)
-
-    edges = np.linspace(mel(low), mel(rate / 2), bins + 2)
-    frequency = mel(np.arange(fft // 2 + 1) * rate / fft)[:, None]
-    rising = (frequency - edges[:-2]) / (edges[1:-1] - edges[:-2])
-    falling = (edges[2:] - frequency) / (edges[2:] - edges[1:-1])
-    filters = np.minimum(rising, falling).clip(0.0)
+    edges = np.linspace(_mel(low), _mel(rate / 2), bins + 2)
+    filters = _triangles(_mel(np.arange(fft // 2 + 1) * rate / fft), edges)
     filters[-1] = 0.0  # Kaldi leaves the Nyquist bin out
     return torch.as_tensor(filters, dtype=torch.float32)
+
+
+def _mel(hertz):
+    return 1127.0 * (torch.log1p if isinstance(hertz, Tensor) else np.log1p)(hertz / 700.0)
+
+
+def _triangles(place, edges):
+    """Filters (..., frequencies, bins) of frequencies on the mel axis, of arrays or tensors alike."""
+    rising = (place[..., None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - place[..., None]) / (edges[2:] - edges[1:-1])
+    return rising.clip(max=falling).clip(min=0.0)
 
 
 class Fbank(nn.Module):
@@ -66,16 +73,19 @@ class Fbank(nn.Module):
         self.size, self.shift, self.fft, self.scale = WINDOW, SHIFT, FFT, LOUDEST  # for TorchScript
         self.smallest = torch.finfo(torch.float32).eps
 
-    def forward(self, waves: Tensor) -> Tensor:
+    def forward(self, waves: Tensor, filters: Tensor | None = None) -> Tensor:
+        """``filters`` (B, 257, bins): mel filters of each utterance's own, in place of Kaldi's."""
+        chosen = self.filters if filters is None else filters
         if torch.jit.is_scripting():  # knows no autocast for a device that is only known at run time
-            return self.log_mel(waves.float(), False)
+            return self.log_mel(waves.float(), chosen, False)
         with torch.autocast(waves.device.type, enabled=False):
             if torch.compiler.is_compiling() or waves.device.type != "cpu":
-                return self.log_mel(waves.float(), torch.compiler.is_compiling())
+                return self.log_mel(waves.float(), chosen, torch.compiler.is_compiling())
             # one utterance after the other stays in the processor's cache
-            return torch.cat([self.log_mel(wave, False) for wave in waves.float().split(1)])
+            own = [self.filters] * len(waves) if filters is None else filters
+            return torch.cat([self.log_mel(w, f, False) for w, f in zip(waves.float().split(1), own)])
 
-    def log_mel(self, waves: Tensor, by_product: bool) -> Tensor:
+    def log_mel(self, waves: Tensor, filters: Tensor, by_product: bool) -> Tensor:
         frames = (waves * self.scale).unfold(-1, self.size, self.shift)  # (B, T, 400)
         frames = frames - frames.mean(-1, keepdim=True)
         previous = torch.cat([frames[..., :1], frames[..., :-1]], -1)
@@ -85,7 +95,7 @@ class Fbank(nn.Module):
         else:
             spectrum = torch.fft.rfft(frames, n=self.fft)
             power = spectrum.real.square() + spectrum.imag.square()
-        return (power @ self.filters).clamp_min(self.smallest).log()
+        return (power @ filters).clamp_min(self.smallest).log()
 
 
 class SpecAugment(nn.Module):
@@ -122,12 +132,56 @@ def _stretches(count: int, lengths: Tensor, longest: Tensor, total: int) -> Tens
     return inside.any(1)
 
 
-class FbankFrontEnd(nn.Module):
-    """Fbank, normalisation, one strided convolution with GLU, projection: 50 Hz (DESIGN 1.4).
+class VocalTract(nn.Module):
+    """Other lengths of the speaker's vocal tract, in training only (VTLP: Jaitly and Hinton, 2013).
 
-    ``normalisation`` "corpus": by ``mean`` and ``std`` (80,), buffers of the checkpoint, to be set from a corpus with
-    :meth:`set_statistics`. "utterance": by mean and deviation of the utterance's own frames, which takes out what
-    microphone and room add, and needs the whole utterance before the first frame. ``spec_augment`` masks in training.
+    ``forward(waves (B, samples))`` gives mel filters (B, 257, bins) for :class:`Fbank`, warped by factors drawn evenly
+    from 1 - ``span`` to 1 + ``span``: all frequencies times the factor up to 4,800 Hz or so, then straight on to
+    8,000 Hz. None outside training, or with ``span`` 0. Few voices sound like many: formants move, their order stays.
+    """
+
+    def __init__(self, bins: int, span: float):
+        super().__init__()
+        self.span = span
+        hertz = torch.arange(FFT // 2 + 1, dtype=torch.float32) * (2 * NYQUIST / FFT)
+        edges = torch.as_tensor(np.linspace(_mel(LOWEST), _mel(NYQUIST), bins + 2), dtype=torch.float32)
+        self.register_buffer("hertz", hertz, persistent=False)
+        self.register_buffer("edges", edges, persistent=False)
+
+    def forward(self, waves: Tensor) -> Tensor | None:
+        if not self.training or not self.span:
+            return None
+        return self.filters(1 + self.span * (2 * torch.rand(waves.shape[0], device=waves.device) - 1))
+
+    def filters(self, factors: Tensor) -> Tensor:
+        """Filters (B, 257, bins) for factors (B,)."""
+        hertz, factors = self.hertz.float(), factors[:, None]
+        knee = 0.6 * NYQUIST / factors.clamp_min(1.0)  # then straight to the highest frequency, which stays
+        slope = (NYQUIST - knee * factors) / (NYQUIST - knee)
+        warped = torch.where(hertz <= knee, hertz * factors, NYQUIST - slope * (NYQUIST - hertz))
+        filters = _triangles(_mel(warped), self.edges.float())
+        filters[:, -1].zero_()  # the Nyquist bin
+        return filters
+
+
+class FbankFrontEnd(nn.Module):
+    """Fbank, normalisation, a strided convolution with GLU, projection: 50 Hz (DESIGN 1.4).
+
+    Args:
+        bins: mel bins. 80 resolve the harmonics of high voices, which say who speaks and not what; 24 to 40 do not.
+        normalisation: "corpus": by ``mean`` and ``std`` (bins,), buffers of the checkpoint, to be set from a corpus
+            with :func:`fit_statistics`. "utterance": by mean and deviation of the utterance's own frames, which takes
+            out what microphone, room and voice add, as the group norm of a waveform CNN does; needs the whole
+            utterance before the first frame. "mean": the utterance's mean goes, the deviation is the corpus's.
+        spec_augment: masks in training.
+        warp: in training, every utterance's frequencies are stretched by up to this share (:class:`VocalTract`).
+        floor: energies more than so many dB below the utterance's loudest one are raised to that; 0: none are. Between
+            words a clean recording falls by 100 dB and a noisy one by 10: without a floor that is what the deviation of
+            "utterance" measures.
+        kernel: frames of 10 ms that the strided convolution sees; odd.
+        deep: a convolution over ``kernel`` frames with GELU comes before the strided one, as in recognisers: a single
+            layer cannot form products and thresholds of energies that the waveform CNN forms in seven.
+        norm: LayerNorm between GLU and projection, as the waveform front-end has one between CNN and projection.
 
     (batch, samples) -> (batch, frames, dim); padding does not change the real frames: padded Fbank frames are
     replaced by zeros, which is what the convolution's own padding puts after an utterance that is alone.
@@ -140,49 +194,73 @@ class FbankFrontEnd(nn.Module):
         dropout: float = 0.0,
         normalisation: str = "corpus",
         spec_augment: bool = False,
+        warp: float = 0.0,
+        floor: float = 0.0,
+        kernel: int = 5,
+        deep: bool = False,
+        norm: bool = False,
     ):
         super().__init__()
-        self.fbank, self.normalisation = Fbank(bins), normalisation
+        self.fbank, self.normalisation, self.floor = Fbank(bins), normalisation, floor
         self.register_buffer("mean", torch.zeros(bins))
         self.register_buffer("std", torch.ones(bins))
+        self.vocal_tract = VocalTract(bins, warp)
         self.spec_augment = SpecAugment() if spec_augment else None
-        self.conv = nn.Conv1d(bins, 2 * dim, kernel_size=5, stride=2, padding=2)
+        self.first = nn.Conv1d(bins, dim, kernel, padding=kernel // 2) if deep else None
+        self.conv = nn.Conv1d(dim if deep else bins, 2 * dim, kernel, stride=2, padding=kernel // 2)
+        self.norm = nn.LayerNorm(dim) if norm else None
         self.projection = nn.Linear(dim, dim)
         self.dropout = nn.Dropout(dropout)
 
     def set_statistics(self, mean: Tensor, std: Tensor) -> None:
-        """Global statistics of the log-mel bins, each (80,)."""
+        """Global statistics of the log-mel bins, each (bins,)."""
         self.mean.copy_(mean)
         self.std.copy_(std)
 
-    def normalise(self, features: Tensor, frames: Tensor) -> Tensor:
-        """Log-mel (B, T, 80) -> zero mean, unit variance over the corpus or utterance, zeros on padding."""
+    def raise_floor(self, features: Tensor, frames: Tensor) -> Tensor:
+        """Log-mel (B, T, bins) with no energy further below the utterance's loudest than ``floor`` dB."""
+        if not self.floor:
+            return features
         mask = frame_mask(frames, features.shape[1])[..., None]
+        loudest = features.masked_fill(~mask, -torch.inf).amax((1, 2), keepdim=True)
+        return torch.maximum(features, loudest - self.floor * math.log(10) / 10)
+
+    def normalise(self, features: Tensor, frames: Tensor) -> Tensor:
+        """Log-mel (B, T, bins) -> zero mean, unit variance over the corpus or utterance, zeros on padding."""
+        mask = frame_mask(frames, features.shape[1])[..., None]
+        features = self.raise_floor(features, frames)
         mean, std = self.mean, self.std
-        if self.normalisation == "utterance":
+        if self.normalisation != "corpus":
             count = frames[:, None, None]
-            mean = (features * mask).sum(1, keepdim=True) / count  # (B, 1, 80)
+            mean = (features * mask).sum(1, keepdim=True) / count  # (B, 1, bins)
+        if self.normalisation == "utterance":
             std = ((features - mean).square() * mask).sum(1, keepdim=True) / count
             std = (std + 1e-5).sqrt()  # a silent utterance stays finite
         return (features - mean) / std * mask
 
     def features(self, waves: Tensor, lengths: Tensor) -> Tensor:
-        """Normalised log-mel energies (B, T at 100 Hz, 80), masked by SpecAugment in training if it is on."""
+        """Normalised log-mel energies (B, T at 100 Hz, bins), warped and masked in training if that is on."""
         frames = (lengths - WINDOW) // SHIFT + 1
-        x = self.normalise(self.fbank(waves), frames)
+        x = self.normalise(self.fbank(waves, self.vocal_tract(waves)), frames)
         return x if self.spec_augment is None else self.spec_augment(x, frames)
 
     def forward(self, waves: Tensor, lengths: Tensor, padded: bool = True) -> Tensor:
         x = self.features(waves, lengths).to(self.conv.weight.dtype)
         total = num_frames(waves.shape[-1])  # a padded wave can hold half a hop more than the CNN would take
-        x = F.glu(self.convolve(x)[:, :total])
-        return self.dropout(self.projection(x.to(self.projection.weight.dtype)))
+        if self.first is not None:
+            mask = frame_mask((lengths - WINDOW) // SHIFT + 1, x.shape[1])[..., None]
+            x = F.gelu(convolve(self.first, x)) * mask  # zeros after the end, as its own padding would be
+        x = F.glu(convolve(self.conv, x)[:, :total])
+        x = x.to(self.projection.weight.dtype)
+        return self.dropout(self.projection(x if self.norm is None else self.norm(x)))
 
-    def convolve(self, x: Tensor) -> Tensor:
-        """``conv`` of (B, T, bins) as one matrix product, (B, T / 2, 2 dim): on a CPU at least twice as fast."""
-        (kernel,), (stride,), (padding,) = self.conv.kernel_size, self.conv.stride, self.conv.padding
-        stretches = F.pad(x, (0, 0, padding, padding)).unfold(1, kernel, stride)  # (B, T / 2, bins, kernel)
-        return F.linear(stretches.flatten(2), self.conv.weight.flatten(1), self.conv.bias)
+
+def convolve(conv: nn.Conv1d, x: Tensor) -> Tensor:
+    """``conv`` of (B, T, channels) as one matrix product, (B, T / stride, out): on a CPU at least twice as fast."""
+    (kernel,), (stride,), (padding,) = conv.kernel_size, conv.stride, conv.padding
+    padded = F.pad(x, (0, 0, padding, padding))
+    stretches = padded.unfold(1, kernel, stride)  # (B, T / stride, channels, kernel)
+    return F.linear(stretches.flatten(2), conv.weight.flatten(1), conv.bias)
 
 
 class Statistics:
@@ -216,32 +294,55 @@ class Statistics:
         return (self.squares / max(1, self.count)).sqrt().clamp_min(1e-5).float()
 
 
-def fbank_statistics(utterances: Sequence[Utterance], progress: bool = False) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of the log-mel bins over a corpus, (80,) each: for ``FbankFrontEnd.set_statistics``.
+def fbank_statistics(
+    utterances: Sequence[Utterance], progress: bool = False, bins: int = BINS
+) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of the log-mel bins over a corpus, (bins,) each: for ``FbankFrontEnd.set_statistics``.
 
     One pass, one utterance at a time, so memory stays flat. Files that cannot be read are left out and named in one
     warning; :class:`ConfigError` when none can.
     """
-    found = corpus_statistics(utterances, progress)
+    found = corpus_statistics(utterances, progress, bins)
     return found.mean, found.std
 
 
-def corpus_statistics(utterances: Sequence[Utterance], progress: bool = True) -> Statistics:
-    """:func:`fbank_statistics` with its counts."""
-    fbank, statistics, bad = Fbank(), Statistics(), []
+def corpus_statistics(
+    utterances: Sequence[Utterance],
+    progress: bool = True,
+    bins: int = BINS,
+    front_end: FbankFrontEnd | None = None,
+) -> Statistics:
+    """:func:`fbank_statistics` with its counts; of the energies as ``front_end`` normalises them, if one is given: with
+    its floor and, where every utterance loses its own mean, without that.
+    """
+    fbank, statistics, bad = Fbank(bins), Statistics(bins), []
     for utterance in tqdm(utterances, desc="Fbank statistics", unit="utt", disable=not progress):
         try:
             wave = read_audio(utterance.audio)
         except AudioError as error:
             bad.append(str(error))
             continue
-        statistics.update(fbank(wave[None])[0])
+        features = fbank(wave[None])
+        if front_end is not None:
+            features = front_end.raise_floor(features, torch.tensor([features.shape[1]]))
+            if front_end.normalisation == "mean":
+                features = features - features.mean(1, keepdim=True)
+        statistics.update(features[0])
         statistics.seconds += len(wave) / 16_000
     if bad:
         warnings.warn(f"{len(bad)} of {len(utterances)} files left out, the first: {bad[0]}", stacklevel=2)
     if not statistics.count:
         raise ConfigError("no speech to take Fbank statistics of: no utterance, or none that can be read")
     return statistics
+
+
+def fit_statistics(model: nn.Module, speech: Sequence[Utterance], some: int = 500) -> None:
+    """Gives a Fbank model the statistics of the first ``some`` utterances, if it needs any: one with a waveform CNN,
+    or that normalises every utterance by its own, does not.
+    """
+    if isinstance(model.front_end, FbankFrontEnd) and model.front_end.normalisation != "utterance":
+        found = corpus_statistics(speech[:some], False, len(model.front_end.mean), model.front_end)
+        model.front_end.set_statistics(found.mean, found.std)
 
 
 def save_statistics(path: Path, statistics: Statistics) -> None:
@@ -254,14 +355,14 @@ def save_statistics(path: Path, statistics: Statistics) -> None:
 STATISTICS = fields({"mean": list_of(NUMBER), "std": list_of(NOT_NEGATIVE)})
 
 
-def load_statistics(path: Path) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (80,) from a file; :class:`ConfigError` names it when it is of another kind."""
+def load_statistics(path: Path, bins: int = BINS) -> tuple[Tensor, Tensor]:
+    """Mean and deviation (bins,) from a file; :class:`ConfigError` names it when it is of another kind."""
     values = read_json(path, STATISTICS, "make Fbank statistics with 'kdkit statistics'")
     mean, std = (torch.tensor(values[name], dtype=torch.float32) for name in ("mean", "std"))
-    if (
-        mean.shape != (BINS,)
-        or std.shape != (BINS,)
-        or not bool((std > 0).all() & mean.isfinite().all() & std.isfinite().all())
-    ):
-        raise ConfigError(f"{path}: Fbank statistics are {BINS} finite means and {BINS} deviations above 0")
+    finite = bool((std > 0).all() & mean.isfinite().all() & std.isfinite().all())
+    if not mean.shape == std.shape == (bins,) or not finite:
+        raise ConfigError(
+            f"{path}: Fbank statistics for {bins} bins are {bins} finite means and {bins} deviations above 0, not "
+            f"{mean.numel()} and {std.numel()}; make them with 'kdkit statistics --bins {bins}'"
+        )
     return mean, std

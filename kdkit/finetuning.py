@@ -17,7 +17,7 @@ from kdkit.corpora.synthetic import subset
 from kdkit.ctc import CTCModel, CTCTask, MaskConfig, save_recogniser, trainable
 from kdkit.emissions import window_for
 from kdkit.errors import ConfigError, TextError
-from kdkit.fbank import fbank_statistics
+from kdkit.fbank import fit_statistics
 from kdkit.files import write_text
 from kdkit.manifest import Utterance
 from kdkit.models import SpeechModel, parameter_count
@@ -35,6 +35,9 @@ EVALUATIONS = 10  # of dev in a run, unless evaluate_every says otherwise
 class FineTuneConfig:
     """What fine-tuning needs besides the recipe of the training loop.
 
+    ``front_end_rate``: Adam moves every weight about equally far. Those of a Fbank front-end are small, for its inputs
+    are many and alike, so a few voices soon overwrite what distillation taught it; a small share prevents that.
+
     ``patience`` saves time, not errors: a run that it ends has not been through the decay of the schedule, in which
     error rates usually fall most. The best weights are kept with and without it.
     """
@@ -44,6 +47,7 @@ class FineTuneConfig:
     augmenting: AugmentConfig | None = AUGMENTED
     speeds: tuple[float, ...] = ()  # speed perturbation: factors to draw from
     freeze: float = 0.0  # share of the steps in which only the head learns
+    front_end_rate: float = 1.0  # share of the learning rate that the front-end has; 0: it stays as it is
     patience: int = 0  # evaluations on dev without a new best after which the run ends; 0: never
     average: int = 1  # evaluations whose weights are averaged, if dev prefers that to the best one
 
@@ -77,7 +81,11 @@ def fine_tune(
     speech = trainable(list(speech), recogniser.vocabulary)
     dev = with_text(dev, "dev", recogniser.vocabulary)
     recogniser.window = window_for(speech)
-    task = CTCTask(recogniser, config.mask, config.augmenting, config.freeze, config.speeds)
+    if config.front_end_rate == 0:
+        recogniser.model.front_end.requires_grad_(False)
+    task = CTCTask(
+        recogniser, config.mask, config.augmenting, config.freeze, config.speeds, config.front_end_rate
+    )
     selection = None
     if dev:
         selection = Selection(
@@ -105,6 +113,7 @@ def fine_tune(
         "seed": recipe.seed,
         "lr": recipe.lr,
         "freeze": config.freeze,
+        "front_end_rate": config.front_end_rate,
         "seconds": round(time.perf_counter() - began, 1),  # of this call: less for a run that went on
         "loss": next((row["loss"] for row in reversed(log) if "loss" in row), None),  # per character
         "skipped": batches.skipped,  # (id, reason) of files that could not be read
@@ -124,8 +133,7 @@ def dev_scores(recogniser: CTCModel, dev: Sequence[Utterance]) -> dict[str, floa
 def from_scratch(model: SpeechModel, speech: Sequence[Utterance], seed: int = 0) -> SpeechModel:
     """The structure of ``model`` with random weights; an Fbank front-end takes its statistics from ``speech``."""
     fresh = new_student(model.config, seed=seed)
-    if fresh.config.front_end == "fbank":
-        fresh.front_end.set_statistics(*fbank_statistics(speech[:500]))
+    fit_statistics(fresh, speech)
     return fresh
 
 
@@ -136,18 +144,32 @@ def head_of(model: SpeechModel | CTCModel, source: str) -> str:
     return f"new, {len(VOCABULARY)} symbols: {VOCABULARY.known()}"
 
 
-def spec_augmented(model: SpeechModel | CTCModel) -> SpeechModel | CTCModel:
-    """The same model with SpecAugment on its Fbank in training; raises ConfigError for a waveform front-end."""
+def augmented_fbank(
+    model: SpeechModel | CTCModel, spec_augment: bool = False, warp: float = 0.0
+) -> SpeechModel | CTCModel:
+    """The same weights, with SpecAugment on the Fbank in training, other vocal tracts (a warp of up to this share) or
+    both; with neither, the model itself. Raises ConfigError for a waveform front-end.
+    """
+    if not (spec_augment or warp):
+        return model
     if isinstance(model, CTCModel):
-        model.model = spec_augmented(model.model)
+        model.model = augmented_fbank(model.model, spec_augment, warp)
         return model
     if model.config.front_end != "fbank":
         raise ConfigError(
-            "SpecAugment masks Fbank features: a model with a waveform CNN has none, leave it out"
+            "SpecAugment and warped vocal tracts change Fbank features: a model with a waveform CNN has none, leave "
+            "them out"
         )
-    masked = SpeechModel(replace(model.config, spec_augment=True))
-    masked.load_state_dict(model.state_dict())
-    return masked
+    settings = model.config
+    changed = SpeechModel(
+        replace(
+            settings,
+            spec_augment=spec_augment or settings.spec_augment,
+            fbank_warp=warp or settings.fbank_warp,
+        )
+    )
+    changed.load_state_dict(model.state_dict())
+    return changed
 
 
 def budgets_of(speech: Sequence[Utterance], minutes: Sequence[float]) -> dict[float, list[Utterance]]:

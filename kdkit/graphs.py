@@ -93,6 +93,12 @@ class Steps:
         self.cast = [name for name in parameters if dtype is not None and not name.startswith(wide)]
         self.low = [torch.empty_like(parameters[name], dtype=dtype) for name in self.cast]
         self.twins: dict[str, nn.Module] = {}
+        aside = (*wide, *(f"{name}." for name in getattr(task, "frozen", ())))
+        self.still = {  # weights of a network that learns which do not
+            name: p.detach().to(dtype)
+            for name, p in task.named_parameters()
+            if dtype is not None and name not in parameters and not name.startswith(aside)
+        }
         if hasattr(task, "quick") and dtype is not None:
             frozen = [name for name in task.frozen if isinstance(getattr(task, name, None), SpeechModel)]
             twins = {id(getattr(task, name)): None for name in frozen}
@@ -202,7 +208,7 @@ class Steps:
 
     def _leaves(self) -> dict[str, Tensor]:
         """The weights that a step computes with, by name: those of the run, or copies of them in ``dtype``."""
-        leaves = dict(self.parameters)
+        leaves = self.still | self.parameters
         if self.cast:
             with torch.no_grad():
                 low = [tensor.detach() for tensor in self.low]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from kdkit.checks import choice, flag, number, shown, whole
 from kdkit.encoder import Encoder
 from kdkit.errors import CheckpointError, ConfigError
-from kdkit.fbank import NORMALISATIONS, FbankFrontEnd
+from kdkit.fbank import MOST_BINS, NORMALISATIONS, FbankFrontEnd
 from kdkit.frontends import KERNELS, WaveformFrontEnd, frame_mask, num_frames
 
 TINY_CNN = (16, 32, 64, 96, 128, 160, 160)  # narrow where a channel costs most: at the 16 kHz end
@@ -30,8 +30,16 @@ LIMITS = {
     "pos_groups": (1, 16_384),
     "relative_buckets": (0, 16_384),
     "relative_distance": (1, 1_000_000),
+    "bins": (1, MOST_BINS),
+    "fbank_kernel": (1, 99),
 }
-_NUMBERS = {"residual_scale": (1e-3, 1e3), "dropout": (0, 0.999), "normalise_epsilon": (1e-12, 0.1)}
+_NUMBERS = {
+    "residual_scale": (1e-3, 1e3),
+    "dropout": (0, 0.999),
+    "normalise_epsilon": (1e-12, 0.1),
+    "fbank_warp": (0, 0.5),
+    "fbank_floor": (0, 300),
+}
 _CHOICES = {
     "front_end": ("waveform", "fbank"),
     "normalisation": NORMALISATIONS,
@@ -43,7 +51,8 @@ _CHOICES = {
 class ModelConfig:
     """Everything that decides the shape of a model.
 
-    The ``conv_`` settings and ``normalise_input`` are used by the waveform front-end only. Those after ``dropout`` are
+    The ``conv_`` settings and ``normalise_input`` are used by the waveform front-end only; ``normalisation`` to
+    ``fbank_norm`` by the Fbank one, where :class:`kdkit.fbank.FbankFrontEnd` says why each exists. Those after them are
     there for teachers: Large models have ``conv_norm`` "layer", ``pre_norm`` and mostly ``normalise_input``; WavLM has
     ``relative_buckets``; DistilHuBERT has no ``feature_norm``.
     """
@@ -59,8 +68,14 @@ class ModelConfig:
     pos_groups: int = 16
     residual_scale: float = 1.0
     dropout: float = 0.1
-    normalisation: str = "corpus"  # of Fbank: "corpus" | "utterance"
+    normalisation: str = "corpus"  # of Fbank: "corpus" | "utterance" | "mean"
     spec_augment: bool = False  # of Fbank, in training
+    bins: int = 80  # of Fbank
+    fbank_warp: float = 0.0  # of Fbank, in training: VTLP
+    fbank_floor: float = 0.0  # dB below the loudest energy of the utterance; 0: none
+    fbank_kernel: int = 5
+    fbank_deep: bool = False  # two convolutions
+    fbank_norm: bool = False  # LayerNorm before the projection
     conv_norm: str = "group"  # "group": after the first convolution | "layer": after each
     conv_bias: bool = False
     normalise_input: bool = False  # every utterance to mean 0 and variance 1
@@ -87,6 +102,10 @@ class ModelConfig:
             choice(getattr(self, name), name, options)
         for name in (f.name for f in fields(self) if f.type == "bool"):
             flag(getattr(self, name), name)
+        if self.fbank_kernel % 2 == 0:
+            raise ConfigError(
+                f"fbank_kernel is {self.fbank_kernel}: an odd number of frames is needed, like 5"
+            )
         for divisor in ("heads", "pos_groups"):
             if self.dim % getattr(self, divisor):
                 raise ConfigError(f"dim {self.dim} is not a multiple of {divisor} {getattr(self, divisor)}")
@@ -201,6 +220,12 @@ class SpeechModel(nn.Module):
                 dropout=config.dropout,
                 normalisation=config.normalisation,
                 spec_augment=config.spec_augment,
+                bins=config.bins,
+                warp=config.fbank_warp,
+                floor=config.fbank_floor,
+                kernel=config.fbank_kernel,
+                deep=config.fbank_deep,
+                norm=config.fbank_norm,
             )
         self.encoder = Encoder(
             config.dim,

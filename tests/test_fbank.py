@@ -244,7 +244,7 @@ def test_no_speech_and_no_statistics(tmp_path):
             load_statistics(path)
     for mean, std in (([0.0] * 3, [1.0] * 3), ([0.0] * 80, [0.0] * 80), ([1e39] * 80, [1.0] * 80)):
         path.write_text(json.dumps({"mean": mean, "std": std}))
-        with pytest.raises(ConfigError, match=r"s\.json: Fbank statistics are 80 finite"):
+        with pytest.raises(ConfigError, match=r"s\.json: Fbank statistics for 80 bins are 80 finite"):
             load_statistics(path)
 
 

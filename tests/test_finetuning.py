@@ -24,12 +24,12 @@ from kdkit.ctc import CTCModel, CTCTask, explain_blanks, load_recogniser
 from kdkit.errors import ConfigError, TrainingError
 from kdkit.finetuning import (
     FineTuneConfig,
+    augmented_fbank,
     budget_table,
     budgets_of,
     fine_tune,
     fine_tune_budgets,
     from_scratch,
-    spec_augmented,
 )
 from kdkit.manifest import Utterance, read_manifest, write_manifest
 from kdkit.models import ModelConfig, SpeechModel
@@ -333,12 +333,54 @@ def test_from_scratch_has_other_weights_and_its_own_statistics(tones):
 
 def test_spec_augment_masks_in_training_only(tones):
     given = model()
-    masked = spec_augmented(given)
+    assert augmented_fbank(given) is given
+    masked = augmented_fbank(given, spec_augment=True)
     waves, lengths = torch.randn(2, 16_000) * 0.1, torch.tensor([16_000, 16_000])
     assert torch.equal(masked.eval()(waves, lengths).last, given.eval()(waves, lengths).last)
     assert not torch.equal(masked.front_end.train()(waves, lengths), given.front_end.train()(waves, lengths))
     with pytest.raises(ConfigError, match="waveform CNN"):
-        spec_augmented(SpeechModel(ModelConfig(dim=32, ffn=32, heads=2, layers=1, conv_channels=(4,) * 7)))
+        augmented_fbank(
+            SpeechModel(ModelConfig(dim=32, ffn=32, heads=2, layers=1, conv_channels=(4,) * 7)), warp=0.1
+        )
+
+
+def test_warped_voices_are_for_training_only(tones):
+    given = model()
+    warped = augmented_fbank(given, warp=0.2)
+    assert warped.config == replace(given.config, fbank_warp=0.2)
+    waves, lengths = torch.randn(2, 16_000) * 0.1, torch.tensor([16_000, 16_000])
+    assert torch.equal(warped.eval()(waves, lengths).last, given.eval()(waves, lengths).last)
+    assert not torch.equal(warped.front_end.train()(waves, lengths), given.front_end.train()(waves, lengths))
+
+
+def test_a_frozen_front_end_stays_and_the_rest_learns(tones, tmp_path):
+    given = model()
+    before = {name: tensor.clone() for name, tensor in given.state_dict().items()}
+    recipe = replace(RECIPE, steps=4, evaluate_every=0)
+    config = replace(CONFIG, freeze=0.0, average=1, front_end_rate=0.0)
+    recogniser, facts = fine_tune(given, tones["train"], recipe, tmp_path, (), config)
+    changed = {n for n, t in recogniser.model.state_dict().items() if not torch.equal(t, before[n])}
+    assert any(name.startswith("encoder.") for name in changed) and facts["front_end_rate"] == 0
+    assert not any(name.startswith("front_end.") for name in changed)
+    with pytest.raises(ConfigError, match="share of the learning rate"):
+        fine_tune(model(), tones["train"], recipe, tmp_path / "wrong", (), replace(config, front_end_rate=-1))
+
+
+def test_a_front_end_of_a_smaller_rate_moves_that_much_less(tones, tmp_path):
+    """Adam's first step is as long as the learning rate, whatever the gradient."""
+    recipe = replace(RECIPE, steps=1, warmup=0.0, evaluate_every=0, clip=1e9)
+    moved = {}
+    for rate in (1.0, 0.1):
+        given = model()
+        before = {name: p.detach().clone() for name, p in given.named_parameters()}
+        config = replace(CONFIG, freeze=0.0, average=1, front_end_rate=rate)
+        after = fine_tune(given, tones["train"], recipe, tmp_path / str(rate), (), config)[0].model
+        moved[rate] = {name: (p - before[name]).abs().median() for name, p in after.named_parameters()}
+    for name in ("front_end.conv.weight", "front_end.projection.weight"):
+        assert moved[0.1][name].item() == pytest.approx(0.1 * moved[1.0][name].item(), rel=0.05)
+    assert moved[0.1]["encoder.layers.0.ffn_in.weight"].item() == pytest.approx(
+        moved[1.0]["encoder.layers.0.ffn_in.weight"].item(), rel=0.05
+    )
 
 
 # in words

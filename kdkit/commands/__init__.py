@@ -75,6 +75,17 @@ Precision = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16 (GPU).")]
 Board = Annotated[
     bool, typer.Option("--tensorboard", help="Also write TensorBoard curves to OUT/tensorboard.")
 ]
+Bins = Annotated[int, typer.Option(min=1, help="Mel bins of the Fbank.")]
+Normalisation = Annotated[str, typer.Option(help="Of Fbank: corpus, utterance or mean.")]
+Floor = Annotated[
+    float,
+    typer.Option(min=0, help="Fbank energies end so many dB below the utterance's loudest; 0: nowhere."),
+]
+Deep = Annotated[bool, typer.Option("--deep", help="Two convolutions in the Fbank front-end, not one.")]
+Warp = Annotated[
+    float,
+    typer.Option(min=0, help="Fbank of other vocal tracts, frequencies changed by up to this share: 0.1."),
+]
 Minutes = Annotated[float | None, typer.Option(min=0, help="Use the first so many minutes.")]
 
 

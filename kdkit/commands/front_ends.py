@@ -10,9 +10,13 @@ import typer
 from kdkit.commands import (
     Accumulate,
     BatchSeconds,
+    Bins,
     Board,
     Data,
+    Deep,
+    Floor,
     Minutes,
+    Normalisation,
     Out,
     Precision,
     Rate,
@@ -29,6 +33,7 @@ from kdkit.errors import ConfigError
 def statistics(
     data: Data = None,
     minutes: Minutes = None,
+    bins: Bins = 80,
     out: Annotated[Path, typer.Option(help="File to write, JSON.")] = Path("statistics.json"),
 ) -> None:
     """Mean and deviation of every Fbank bin over a corpus.
@@ -37,7 +42,7 @@ def statistics(
     """
     from kdkit.fbank import corpus_statistics, save_statistics
 
-    found = corpus_statistics(speech_of(data, "unlabelled", minutes, 60))
+    found = corpus_statistics(speech_of(data, "unlabelled", minutes, 60), bins=bins)
     save_statistics(out, found)
     low, high = found.mean.min().item(), found.mean.max().item()
     print(
@@ -59,6 +64,10 @@ def swap(
     data: Data = None,
     minutes: Minutes = None,
     adapt: Annotated[int, typer.Option(min=0, help="Steps in which the new front-end alone learns.")] = 300,
+    bins: Bins = 80,
+    normalisation: Normalisation = "corpus",
+    floor: Floor = 0,
+    deep: Deep = False,
     steps: Steps = 600,
     lr: Rate = 1e-3,
     batch_seconds: BatchSeconds = 32,
@@ -75,7 +84,7 @@ def swap(
     from kdkit.batches import Batches
     from kdkit.ctc import CTCModel, save_recogniser
     from kdkit.distill import DistillTask, swap_losses
-    from kdkit.fbank import fbank_statistics
+    from kdkit.fbank import fit_statistics
     from kdkit.networks import load_start
     from kdkit.students import swap_front_end
     from kdkit.teachers import Teacher, save_model
@@ -89,8 +98,10 @@ def swap(
     if adapt >= steps:
         raise ConfigError(f"--adapt {adapt} leaves none of {steps} steps for learning together")
     speech = speech_of(data, "unlabelled", minutes, 60)
-    new = swap_front_end(old, seed)
-    new.front_end.set_statistics(*fbank_statistics(speech[:500]))
+    new = swap_front_end(
+        old, seed, bins=bins, normalisation=normalisation, fbank_floor=floor, fbank_deep=deep
+    )
+    fit_statistics(new, speech)
     teacher = Teacher(old.requires_grad_(False).eval(), None, model, {})
     task = DistillTask(new, teacher, swap_losses(old.config, adapt))
     batches = Batches(speech, batch_seconds, seed)

@@ -11,14 +11,19 @@ import typer
 from kdkit.commands import (
     Accumulate,
     BatchSeconds,
+    Bins,
     Board,
     Data,
+    Deep,
+    Floor,
     Minutes,
+    Normalisation,
     Out,
     Precision,
     Rate,
     Seed,
     Steps,
+    Warp,
     app,
     say_skipped,
     speech_of,
@@ -72,7 +77,11 @@ def distill(
         Path | None,
         typer.Option(help="Fbank statistics of 'kdkit statistics'; default: of the first 500 utterances."),
     ] = None,
-    normalisation: Annotated[str, typer.Option(help="Of Fbank: corpus or utterance.")] = "corpus",
+    bins: Bins = 80,
+    normalisation: Normalisation = "corpus",
+    floor: Floor = 0,
+    deep: Deep = False,
+    warp: Warp = 0,
     spec_augment: Annotated[
         bool, typer.Option("--spec-augment", help="Mask Fbank bins and frames in training.")
     ] = False,
@@ -100,7 +109,7 @@ def distill(
     """
     from kdkit.batches import Batches
     from kdkit.distill import Adaptation, DistillConfig, DistillTask, default_pairs
-    from kdkit.fbank import fbank_statistics, load_statistics
+    from kdkit.fbank import fit_statistics, load_statistics
     from kdkit.models import preset
     from kdkit.pretrain import kmeans_codebook
     from kdkit.students import new_student
@@ -109,7 +118,15 @@ def distill(
     from kdkit.training import TrainConfig, processes, train
 
     source, second = load_teacher(teacher), labeller and load_teacher(labeller)
-    structure = replace(preset(student), normalisation=normalisation, spec_augment=spec_augment)
+    structure = replace(
+        preset(student),
+        bins=bins,
+        normalisation=normalisation,
+        fbank_floor=floor,
+        fbank_deep=deep,
+        fbank_warp=warp,
+        spec_augment=spec_augment,
+    )
     if (adapt or statistics) and structure.front_end != "fbank":
         raise ConfigError(f"--adapt and --statistics are for Fbank students; {student} has a waveform CNN")
     network = new_student(structure, source.model if inherit else None, seed)
@@ -130,9 +147,10 @@ def distill(
         adaptation=Adaptation(adapt) if adapt else None,
     )
     task = DistillTask(network, source, losses, second)
-    if network.config.front_end == "fbank":
-        found = load_statistics(statistics) if statistics else fbank_statistics(speech[:500])
-        network.front_end.set_statistics(*found)
+    if statistics:
+        network.front_end.set_statistics(*load_statistics(statistics, structure.bins))
+    else:
+        fit_statistics(network, speech)
     targets = None
     if cache:
         targets = TargetCache(source, sorted(task.layers), speech, precision=precision)
@@ -206,6 +224,10 @@ def finetune(
     freeze: Annotated[
         float, typer.Option(min=0, max=0.99, help="Share of the steps in which only the CTC head learns.")
     ] = 0.0,
+    front_end_rate: Annotated[
+        float,
+        typer.Option(min=0, help="Share of the learning rate that the front-end has; 0: it stays as it is."),
+    ] = 1.0,
     patience: Annotated[
         int, typer.Option(min=0, help="End after so many evaluations on dev without a better one; 0: never.")
     ] = 0,
@@ -223,6 +245,7 @@ def finetune(
     spec_augment: Annotated[
         bool, typer.Option("--spec-augment", help="Mask Fbank bins and frames in training.")
     ] = False,
+    warp: Warp = 0,
     speed: Annotated[
         list[float] | None,
         typer.Option(help="Speed perturbation: a factor to draw from; repeat, for instance 0.9, 1 and 1.1."),
@@ -254,12 +277,12 @@ def finetune(
     from kdkit.ctc import MaskConfig
     from kdkit.finetuning import (
         FineTuneConfig,
+        augmented_fbank,
         budget_table,
         budgets_of,
         fine_tune_budgets,
         from_scratch,
         head_of,
-        spec_augmented,
     )
     from kdkit.manifest import distinct_names, is_manifest
     from kdkit.networks import load_start
@@ -270,7 +293,7 @@ def finetune(
         network = from_scratch(network, speech, seed) if scratch else network
         if processes().is_main_process and speech is next(iter(budgets.values())):
             print(f"CTC head: {head_of(network, model)}")
-        return spec_augmented(network) if spec_augment else network
+        return augmented_fbank(network, spec_augment, warp)
 
     wanted = minutes or ([10.0] if data is None else [])
     speech = speech_of(data, "train", max(wanted, default=None), 10)
@@ -304,6 +327,7 @@ def finetune(
         augmenting=augmentation,
         speeds=tuple(speed or ()),
         freeze=freeze,
+        front_end_rate=front_end_rate,
         patience=patience,
         average=average,
     )
