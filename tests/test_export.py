@@ -9,7 +9,7 @@ from kdkit.ctc import CTCModel
 from kdkit.decode import greedy
 from kdkit.errors import ConfigError
 from kdkit.export import onnx as to_onnx
-from kdkit.export.huggingface import export_huggingface
+from kdkit.export.huggingface import check_huggingface, export_huggingface
 from kdkit.models import ModelConfig, SpeechModel
 from kdkit.networks import OnnxNetwork
 from kdkit.text import VOCABULARY
@@ -74,6 +74,18 @@ def test_transformers_loads_the_folder_with_equal_logits(tmp_path, settings):
         torch.testing.assert_close(other, logits, atol=1e-4, rtol=1e-4)
         said = processor.batch_decode(other.argmax(-1))[0]
         assert " ".join(said.split()) == greedy(logits, frames)[0]
+
+
+def test_the_check_of_a_folder_begins_with_the_waveform(tmp_path):
+    """transformers normalises it before the model; kdkit's recogniser does that itself."""
+    pytest.importorskip("transformers")
+    large = {"conv_norm": "layer", "pre_norm": True, "normalise_input": True}
+    model = recogniser(**large, normalise_epsilon=1e-7)
+    same = check_huggingface(export_huggingface(model, tmp_path / "same"), model)
+    model = recogniser(**large)
+    with pytest.warns(UserWarning, match="adds 1e-07 to the variance .* this recogniser 1e-05"):
+        folder = export_huggingface(model, tmp_path / "other")
+    assert same < 1e-6 < check_huggingface(folder, model) < 1e-4, "of logits that are small"
 
 
 def test_what_transformers_cannot_hold_is_refused(tmp_path):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -43,6 +44,7 @@ _NAMES = (
     (r"^mask_embedding$", "model.masked_spec_embed"),
 )
 _PROJECTION = {"norm": "layer_norm", "projection": "projection"}
+_EPSILON = 1e-7  # of transformers' feature extractor
 _SCALED = re.compile(r"\.(attention\.out_proj|feed_forward\.output_dense)\.")
 
 
@@ -63,6 +65,12 @@ def export_huggingface(recogniser: CTCModel, folder: Path) -> Path:
         )
     if config.pre_norm and config.residual_scale != 1.0:
         raise ConfigError("a pre-norm model with a residual scale has no counterpart in transformers")
+    if config.normalise_input and config.normalise_epsilon != _EPSILON:
+        warnings.warn(
+            f"transformers adds {_EPSILON:g} to the variance when it normalises a waveform, this recogniser "
+            f"{config.normalise_epsilon:g}: logits of quiet recordings will differ there",
+            stacklevel=2,
+        )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = _tensors(recogniser)
@@ -98,19 +106,21 @@ def export_huggingface(recogniser: CTCModel, folder: Path) -> Path:
 
 
 def check_huggingface(folder: Path, recogniser: CTCModel, seconds: float = 3.0) -> float | None:
-    """Largest difference of the logits for some seconds of noise; None where transformers is not installed."""
+    """Largest difference of the logits for some seconds of noise, from the waveform on, as transformers prepares it;
+    None where transformers is not installed.
+    """
     if find_spec("transformers") is None:
         return None
-    from transformers import AutoModelForCTC
+    from transformers import AutoFeatureExtractor, AutoModelForCTC
 
-    wave = 0.1 * torch.randn(1, round(16_000 * seconds), generator=torch.Generator().manual_seed(0))
-    theirs, recogniser = (
-        AutoModelForCTC.from_pretrained(folder).eval(),
-        copy.deepcopy(recogniser).cpu().eval(),
-    )
+    wave = 0.1 * torch.randn(round(16_000 * seconds), generator=torch.Generator().manual_seed(0))
+    prepare = AutoFeatureExtractor.from_pretrained(folder)
+    theirs = AutoModelForCTC.from_pretrained(folder).eval()
+    recogniser = copy.deepcopy(recogniser).cpu().eval()
     with torch.inference_mode():
-        ours, _ = recogniser(wave, torch.tensor([wave.shape[1]]))
-        return (theirs(wave).logits - ours).abs().max().item()
+        ours, _ = recogniser(wave[None], torch.tensor([len(wave)]))
+        values = prepare(wave.numpy(), sampling_rate=SAMPLE_RATE, return_tensors="pt").input_values
+        return (theirs(values).logits - ours).abs().max().item()
 
 
 def _names(vocabulary: Vocabulary) -> list[str]:
