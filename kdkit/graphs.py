@@ -26,8 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.stateless import _reparametrize_module
 
-from kdkit.audio import SAMPLE_RATE
-from kdkit.batches import Batch
+from kdkit.batches import GRAIN, Batch
 from kdkit.codebook import Codebook
 from kdkit.encoder import PositionalConv
 from kdkit.fast.frozen import hastened
@@ -38,8 +37,10 @@ GRAPHS = 256  # at most; each keeps its inputs, and the commands for some thousa
 
 
 def rung(samples: int) -> int:
-    """The width that ``samples`` are padded to: a step is a sixteenth to a thirty-second, so 2 % more on average."""
-    step = max(SAMPLE_RATE // 10, 1 << max(0, (samples - 1).bit_length() - 5))
+    """The width that ``samples`` are padded to: steps of 0.2 s, as batches have, for more than 6.4 s of a sixteenth to a
+    thirty-second: 2 % more on average.
+    """
+    step = GRAIN << max(0, ((samples - 1) // GRAIN).bit_length() - 5)
     return -(-samples // step) * step
 
 

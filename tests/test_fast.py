@@ -1,5 +1,6 @@
 """Twins for GPUs are the same functions as what they stand for; here on a CPU, Triton's kernels in its interpreter."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -8,24 +9,26 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.utils.stateless import _reparametrize_module
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from kdkit import ctc, encoder, losses
-from kdkit.batches import Batch
+from kdkit.batches import GRAIN, Batch
 from kdkit.codebook import Codebook
 from kdkit.ctc import CTCModel, CTCTask
 from kdkit.distill import DistillConfig, DistillTask
 from kdkit.encoder import PositionalConv, segments
-from kdkit.fast import checks
+from kdkit.fast import checks, windows
 from kdkit.fast.cnn import FrozenCNN
 from kdkit.fast.frozen import hastened
 from kdkit.fast.positions import FrozenPositions, GroupedConv
 from kdkit.fast.windows import windows_plain
 from kdkit.frontends import WaveformCNN, num_frames
-from kdkit.graphs import Steps
+from kdkit.graphs import Steps, rung
 from kdkit.models import SpeechModel, preset
 from kdkit.pretrain import FilterbankTask, Labels, PretrainTask
 from kdkit.teachers import Teacher
@@ -215,3 +218,47 @@ def pretend(module: torch.nn.Module) -> None:
                     new = torch.empty(tensor.shape, dtype=tensor.dtype, device="cuda")
                     learns = isinstance(tensor, torch.nn.Parameter)
                     tensors[name] = torch.nn.Parameter(new, tensor.requires_grad) if learns else new
+
+
+def test_what_cannot_be_recorded_is_computed_as_it_is(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    task, _ = tasks()["filterbank"]
+    parameters = {name: p for name, p in task.train().named_parameters() if p.requires_grad}
+    steps, batch = Steps(task, parameters), speech(9000, 6000)
+    expected = steps(batch)[0]
+    steps.capture = True
+
+    def refuse(inputs):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(steps, "_record", refuse)
+    steps(batch)  # seen once: not worth a graph yet
+    with pytest.warns(UserWarning, match="no CUDA graph of this task.*not permitted"):
+        assert torch.equal(steps(batch)[0], expected)
+    assert not steps.capture
+
+
+def test_a_kernel_that_is_wrong_here_is_not_used(monkeypatch):
+    def wrong(device, low):
+        checks.compare(torch.ones(3), torch.zeros(3) + 1.1, 1e-2)
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.random, "fork_rng", lambda **_: contextlib.nullcontext())
+    monkeypatch.setitem(checks.CHECKS, "broken", wrong)
+    monkeypatch.setattr(windows, "AVAILABLE", True)
+    with pytest.warns(UserWarning, match="kernel 'broken' does not work on this GPU.*9.1e-02 apart"):
+        assert not checks.trusted("broken")
+
+
+@given(st.integers(400, 3_000_000))
+def test_few_widths_with_little_padding(samples):
+    wide = rung(samples)
+    assert samples <= wide <= max(samples + GRAIN - 1, samples * (1 + 1 / 16)) and rung(wide) == wide
+
+
+def test_widening_adds_silence_and_nothing_else():
+    batch = speech(9000, 6000)
+    wide = batch.widened(12_000)
+    assert wide.waves.shape == (2, 12_000) and not wide.waves[:, 9000:].any()
+    assert torch.equal(wide.lengths, batch.lengths) and batch.widened(9000) is batch
