@@ -81,11 +81,13 @@ def test_the_check_of_a_folder_begins_with_the_waveform(tmp_path):
     pytest.importorskip("transformers")
     large = {"conv_norm": "layer", "pre_norm": True, "normalise_input": True}
     model = recogniser(**large, normalise_epsilon=1e-7)
+    model.head.weight.data.normal_(std=3.0)  # logits that are not small
     same = check_huggingface(export_huggingface(model, tmp_path / "same"), model)
-    model = recogniser(**large)
+    other = recogniser(**large)
+    other.load_state_dict(model.state_dict())
     with pytest.warns(UserWarning, match="adds 1e-07 to the variance .* this recogniser 1e-05"):
-        folder = export_huggingface(model, tmp_path / "other")
-    assert same < 1e-6 < check_huggingface(folder, model) < 1e-4, "of logits that are small"
+        folder = export_huggingface(other, tmp_path / "other")
+    assert same < 1e-4 < check_huggingface(folder, other) < 1e-1
 
 
 def test_what_transformers_cannot_hold_is_refused(tmp_path):
