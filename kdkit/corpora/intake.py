@@ -24,7 +24,7 @@ from kdkit.transcripts import Cleaning
 
 _GROUP = 64  # recordings that a process reads before it answers
 _OPENING = 0.0003  # seconds that opening a file takes, about
-_BYTES_A_SECOND = 5e7  # and reading it
+_RAW, _PACKED = 2e8, 3e7  # bytes a second that are read of wav files, and of compressed ones
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,8 @@ def is_much(found: Sequence[Found], quick: bool) -> bool:
     total = 0.0
     for item in found:
         try:
-            total += _OPENING + (0 if quick else os.stat(item.audio).st_size / _BYTES_A_SECOND)
+            speed = _RAW if item.audio.suffix.lower() == ".wav" else _PACKED
+            total += _OPENING + (0 if quick else os.stat(item.audio).st_size / speed)
         except (OSError, ValueError):
             continue  # reading it will say what is wrong
         if total > 10:
