@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import sys
+import warnings
 from importlib import import_module
 
 from kdkit.commands import app
@@ -31,6 +32,14 @@ for room in ROOMS:
     import_module(f"kdkit.commands.{room}")
 
 
+_whole_warning = warnings.formatwarning
+
+
+def plain_warning(message: Warning | str, category: type[Warning], *place: object) -> str:
+    """A warning that is meant for users without the place in the code; those of other kinds as Python writes them."""
+    return f"note: {message}\n" if category is UserWarning else _whole_warning(message, category, *place)
+
+
 def main() -> None:
     """Entry point of the ``kdkit`` command."""
     for stream in (sys.stdout, sys.stderr):
@@ -38,6 +47,7 @@ def main() -> None:
             stream, io.TextIOWrapper
         ):  # what the output's encoding has not becomes an escape: \\u0151
             stream.reconfigure(errors="backslashreplace")
+    warnings.formatwarning = plain_warning
     try:
         app()
     except KdkitError as error:

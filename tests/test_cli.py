@@ -13,7 +13,7 @@ import typer
 from typer.testing import CliRunner
 
 from kdkit.checkpoints import load_checkpoint
-from kdkit.cli import app, main
+from kdkit.cli import app, main, plain_warning
 from kdkit.commands.speech import split_minutes
 from kdkit.commands.training import layer_pairs
 from kdkit.errors import ConfigError
@@ -212,3 +212,8 @@ def test_evaluate_with_a_language_model_chooses_its_weights_on_dev(tmp_path, mon
     assert "chosen on dev: LM weight" in said and "the best of 24 settings" in said
     assert "beam search against greedy: better" in said and "speakers: WER" in said
     assert "chosen on dev" not in kdkit("evaluate", *given, "--lm-weight", 1.5)
+
+
+def test_warnings_for_users_have_no_place_in_the_code():
+    assert plain_warning("left out 2", UserWarning, "a.py", 3) == "note: left out 2\n"
+    assert "a.py:3: FutureWarning: soon" in plain_warning("soon", FutureWarning, "a.py", 3)
