@@ -4,8 +4,9 @@
 same words everywhere. In this order:
 
 1. HTML entities become what they stand for (``&amp;`` is &); control characters become spaces.
-2. Latin letters lose their accents, unless the recogniser has them, and ligatures are taken apart (é is e, ﬁ is fi);
-   letters of other scripts keep their marks. Curly apostrophes become straight ones, upper case becomes lower case.
+2. Latin letters lose their accents, unless the recogniser has them (``prepare`` keeps them: :func:`all_letters`), and
+   ligatures are taken apart (é is e, ﬁ is fi); letters of other scripts keep their marks. Curly apostrophes become
+   straight ones, upper case becomes lower case.
 3. Tags go, and are counted: ``<COMMA>``, ``[laughter]``, ``{noise}``, signs such as ♪. A tag for words that nobody
    wrote down (``<unk>``, ``[inaudible]``) becomes the word ``<unk>``: such a text does not say all that was said.
 4. With ``numbers=True``, numbers and signs are spelled out (:mod:`kdkit.spelling`).
@@ -25,7 +26,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from html import unescape
 
 from kdkit.manifest import Utterance
@@ -81,6 +82,20 @@ def cleaned(text: str, numbers: bool = False, vocabulary: Vocabulary = VOCABULAR
 def outside(text: str, vocabulary: Vocabulary = VOCABULARY) -> str:
     """The characters of a cleaned text that the recogniser has no symbol for, sorted; "" if it has all."""
     return "".join(vocabulary.outside(text))
+
+
+@cache
+def all_letters() -> Vocabulary:
+    """kdkit's letters and the Latin ones with accents: what ``kdkit prepare`` keeps.
+
+    Whoever reads a manifest takes off the accents that its recogniser does not have. Taken off already, they would make
+    every umlaut of a German recogniser an error.
+    """
+    latin = map(chr, range(0xC0, 0x1F00))
+    accented = [
+        c for c in latin if c == c.lower() and unicodedata.normalize("NFD", c)[0] in VOCABULARY.letters
+    ]
+    return Vocabulary((*VOCABULARY, *accented))
 
 
 @dataclass

@@ -16,7 +16,7 @@ from kdkit.ngram import UNKNOWN
 from kdkit.score import score
 from kdkit.spelling import spelled
 from kdkit.text import VOCABULARY, Vocabulary
-from kdkit.transcripts import Cleaning, clean, cleaned, outside, scorable
+from kdkit.transcripts import Cleaning, all_letters, clean, cleaned, outside, scorable
 
 ODD = st.text("a1<>[]{}&;ltg$.,:/'-é\u0301\u200d#xが한½™|_ s", max_size=25)
 
@@ -151,6 +151,24 @@ def test_cleaning_twice_is_cleaning_once(text, numbers):
     assert clean(once, numbers) == once
     if not outside(once):
         assert VOCABULARY.decode(VOCABULARY.encode(once)) == once
+
+
+@settings(deadline=None)
+@example("İstanbul ǅ ﬀ Å")
+@given(st.one_of(st.text(max_size=60), ODD))
+def test_what_prepare_keeps_is_cleaned_later_to_the_same(text):
+    kept = clean(text, vocabulary=all_letters())
+    assert clean(kept) == clean(text) and clean(kept, vocabulary=all_letters()) == kept
+
+
+def test_prepare_keeps_the_accents_that_other_recognisers_write():
+    german = Vocabulary((*VOCABULARY, *"äöüß"))
+    kept = clean("FÜR das Cafe\u0301, Straße!", vocabulary=all_letters())
+    assert kept == "für das café straße" and clean(kept) == "fur das cafe straße"
+    assert clean(kept, vocabulary=german) == "für das cafe straße"
+    assert score([kept], ["fur das cafe straße"]).wer == 0
+    assert score([kept], ["für das cafe straße"], vocabulary=german).wer == 0
+    assert not outside(clean(kept, vocabulary=german), german)
 
 
 def test_many_texts_are_counted():

@@ -20,7 +20,7 @@ from kdkit.audio import seconds_of
 from kdkit.errors import AudioError
 from kdkit.manifest import Utterance
 from kdkit.parallel import each
-from kdkit.transcripts import Cleaning
+from kdkit.transcripts import Cleaning, all_letters
 
 _GROUP = 64  # recordings that a process reads before it answers
 _OPENING = 0.0003  # seconds that opening a file takes, about
@@ -59,7 +59,7 @@ def take_in(
     (:mod:`kdkit.spelling`); ``quick`` believes headers where they promise a length, so that damage
     later in a file goes unseen.
     """
-    found, result = list(found), Intake()
+    found, result = list(found), Intake(cleaning=Cleaning(all_letters()))
     ids, files = set(), set()
     checks = _measured(found, quick)
     with tqdm(total=len(found), desc=title, unit="file", mininterval=0.5, disable=not progress) as bar:
