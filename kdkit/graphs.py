@@ -37,8 +37,8 @@ GRAPHS = 256  # at most; each keeps its inputs, and the commands for some thousa
 
 
 def rung(samples: int) -> int:
-    """The width that ``samples`` are padded to: steps of 0.2 s, as batches have, for more than 6.4 s of a sixteenth to a
-    thirty-second: 2 % more on average.
+    """The width that ``samples`` are padded to: steps of 0.2 s, as batches have, and for more than 6.4 s of a sixteenth
+    to a thirty-second, 2 % more on average.
     """
     step = GRAIN << max(0, ((samples - 1) // GRAIN).bit_length() - 5)
     return -(-samples // step) * step
@@ -118,7 +118,9 @@ class Steps:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         batch = batch.to(self.device).widened(rung(batch.waves.shape[1]))
         inputs = self.task.prepare(batch)
-        inputs["share"] = torch.full((), float(share), device=self.device)
+        if not isinstance(share, Tensor):  # one on the GPU is not waited for
+            share = torch.full((), share, device=self.device)
+        inputs["share"] = share.float()
         outcome = self._outcome(inputs)
         for used, (name, parameter) in zip(outcome.used, self.parameters.items(), strict=True):
             if not used:
