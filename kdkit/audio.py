@@ -1,18 +1,14 @@
 """Audio files in and out: one reader for all of kdkit, as mono 16 kHz float32.
 
 soundfile reads wav, flac, ogg (Vorbis, Opus), mp3, aiff, au, caf, w64 and more; :mod:`kdkit.containers` says where
-their sound begins and ends. What libsndfile does not know (m4a, webm, ...) goes through the program ffmpeg where that
-is installed. soxr resamples. torchaudio is not used for files: from 2.9 on it needs TorchCodec.
+their sound begins and ends. What libsndfile does not know (m4a, webm, ...) goes through :mod:`kdkit.ffmpeg`. soxr
+resamples. torchaudio is not used for files: from 2.9 on it needs TorchCodec.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import stat
-import struct
-import subprocess
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -23,6 +19,7 @@ import soxr
 import torch
 from torch import Tensor
 
+from kdkit import ffmpeg
 from kdkit.containers import parts_of
 from kdkit.errors import AudioError
 from kdkit.views import Part, View
@@ -275,41 +272,6 @@ def _check_length(path: str | Path, samples: int) -> None:
         )
 
 
-_CUT = ("partial file", "ended prematurely", "truncat")  # what ffmpeg says, and goes on
-
-
 def _by_ffmpeg(path: Path, refused: Exception) -> Iterator[np.ndarray]:
-    """Pieces (samples,) at 16 kHz of a file that libsndfile ``refused``."""
-    if not shutil.which("ffmpeg"):
-        raise AudioError(
-            f"{path}: not an audio file that can be read (wav, flac, ogg, mp3; more with ffmpeg installed): {refused}"
-        ) from refused
-    # file: keeps names with a colon from being protocols; the list keeps playlists from fetching anything
-    command = ["ffmpeg", "-nostdin", "-v", "error", "-protocol_whitelist", "file", "-i", f"file:{path}"]
-    command += ["-map", "0:a:0", "-c:a", "pcm_f32be", "-f", "au", "-protocol_whitelist", "pipe", "pipe:1"]
-    with tempfile.TemporaryFile() as complaints:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=complaints)
-        try:
-            header = process.stdout.read(24)
-            if len(header) == 24:
-                begin, _, _, rate, channels = struct.unpack(">5I", header[4:])
-                process.stdout.read(begin - 24)
-                yield from to_mono_16k(_floats(process.stdout, channels, rate), rate, path)
-            failed = process.wait()
-        finally:
-            process.kill()
-            process.wait()
-            process.stdout.close()
-        complaints.seek(0)
-        said = complaints.read().decode(errors="replace").strip().splitlines() or ["it holds no sound"]
-    cut = [line for line in said if any(words in line.lower() for words in _CUT)]
-    if cut:
-        raise AudioError(f"{path}: truncated: {cut[-1]}; copy it again")
-    if failed:
-        raise AudioError(f"{path}: not an audio file that can be read; ffmpeg cannot read it: {said[-1]}")
-
-
-def _floats(pipe: BinaryIO, channels: int, rate: int) -> Iterator[np.ndarray]:
-    size = 4 * channels
-    while data := pipe.read(size * max(1, min(round(rate * _SECONDS), _AT_ONCE // channels))):
-        yield np.frombuffer(data[: len(data) // size * size], ">f4").astype(np.float32).reshape(-1, channels)
+    with ffmpeg.decoded(path, refused) as (rate, pieces):
+        yield from to_mono_16k(pieces, rate, path)

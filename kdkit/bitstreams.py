@@ -6,6 +6,7 @@ encoders put into the first frame.
 
 from __future__ import annotations
 
+import zlib
 from typing import BinaryIO
 
 from kdkit.views import Damaged, Part, Short, after_id3, read_at
@@ -51,6 +52,8 @@ def ogg(file: BinaryIO, size: int, start: int) -> list[Part]:
         page += sum(head[27:page])
         if len(head) < 27 or place + page > size:
             raise Short("its last page is not whole")
+        if _checksum(read_at(file, place, page)) != head[22:26]:
+            raise Damaged(f"the page at byte {place} is not as it was written")  # a decoder leaves it out
         kind = head[5]
         if kind & 2 and not headers:
             if not ended:
@@ -65,6 +68,17 @@ def ogg(file: BinaryIO, size: int, start: int) -> list[Part]:
     if len(links) == 1:
         return [Part()]
     return [Part(begin, end) for begin, end in zip(links, [*links[1:], place])]
+
+
+_MIRRORED = bytes(int(f"{value:08b}"[::-1], 2) for value in range(256))
+
+
+def _checksum(page: bytes) -> bytes:
+    """As a page holds it: CRC-32 from the highest bit on, of the page with zeros in place of it. zlib begins with the
+    lowest bit, and inverts before and after."""
+    mirrored = (page[:22] + bytes(4) + page[26:]).translate(_MIRRORED)
+    crc = zlib.crc32(mirrored, 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return crc.to_bytes(4, "big").translate(_MIRRORED)
 
 
 _MPEG_RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}  # by version
@@ -84,47 +98,53 @@ def mpeg(file: BinaryIO, size: int, start: int) -> list[Part] | None:
     Files that were joined (a.mp3 + b.mp3) have a tag in the middle: each is a part of its own.
     """
     parts: list[Part] = []
-    while (found := _first_frame(file, start, 4096 if not parts else 0)) is not None:
+    while (found := _first_frame(file, start, 4096 if not parts else size - start)) is not None:
         place, samples, side = found
         tag = read_at(file, place, 160)
         flags = int.from_bytes(tag[side + 4 : side + 8], "big")
         if tag[side : side + 4] not in (b"Xing", b"Info") or not flags & 1:
             frames = int.from_bytes(tag[50:54], "big") if tag[36:40] == b"VBRI" else 0
-            stop = _end_of_frames(file, size, place)
+            stop = _after_frames(file, size, place)
             parts.append(Part(place, stop, endless=True, samples=frames * samples, slack=3 * samples))
             return parts
+        frames = int.from_bytes(tag[side + 8 : side + 12], "big")
         length = int.from_bytes(tag[side + 12 : side + 16], "big") if flags & 2 else 0
-        short = place + length > size
-        start = min(place + length, size) if length else size
-        if read_at(file, start, 3) == b"TAG":
-            start += 128
+        if place <= size - length <= place + 1024:  # room for a tag, but not for more sound
+            start = size
+        else:
+            start = _after_frames(file, size, place, frames + 1)
+            start = start if start > place else size  # not even one frame is whole
         # counts are a frame off here and there; a file that lacks bytes, too, was cut
-        parts.append(Part(place, start, slack=0 if short else 2 * samples))
+        parts.append(Part(place, start, slack=0 if place + length > size else 2 * samples))
     if len(parts) == 1:
         return [Part(slack=parts[0].slack)]
     return parts or None
 
 
-def _end_of_frames(file: BinaryIO, size: int, place: int) -> int:
-    """Where the last whole frame ends: a decoder stumbles over half a frame, and over what tools leave behind it."""
-    while True:
+def _after_frames(file: BinaryIO, size: int, place: int, count: int | None = None) -> int:
+    """Where the last whole frame ends, or that many of them: a decoder stumbles over half a frame, and over what tools
+    leave behind it."""
+    while count is None or count > 0:
         row = _frame(read_at(file, place, 4))
         if row is None:
-            found = _first_frame(file, place, min(size - place, 1 << 24))
+            found = _first_frame(file, place, size - place)
             if found is None:
                 return place
-            if found[0] - place > 1000:
+            if count is None and found[0] - place > 1000:
                 return size  # more than a decoder looks through: it shall say so
             place = found[0]
         elif place + row[0] > size:
             return place
         else:
             place += row[0]
+            count = count and count - 1
+    return place
 
 
 def _first_frame(file: BinaryIO, start: int, search: int) -> tuple[int, int, int] | None:
     """(its place, samples in a frame, where in it a tag would be) of the first of some frames in a row."""
     start = after_id3(file, start)
+    search = min(search, 1 << 24)
     data = read_at(file, start, search + 8192)
     place = data.find(b"\xff")
     while 0 <= place <= search:

@@ -73,8 +73,11 @@ class View(io.RawIOBase):
 
 
 def read_at(file: BinaryIO, place: int, count: int) -> bytes:
-    """Up to ``count`` bytes at ``place``."""
-    file.seek(place)
+    """Up to ``count`` bytes at ``place``; none so far behind the end that no file could be there."""
+    try:
+        file.seek(place)
+    except (OSError, OverflowError):
+        return b""
     return file.read(count)
 
 

@@ -12,7 +12,6 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
-from kdkit import audio
 from kdkit.audio import ENDINGS, SAMPLE_RATE, read_audio
 from kdkit.cli import app, main
 from kdkit.fbank import fbank_statistics
@@ -87,7 +86,7 @@ def test_every_ending_is_looked_at_by_every_command(tmp_path, monkeypatch):
     for ending in ENDINGS - {".wav"}:
         (tmp_path / "in" / "anna" / f"x{ending}").write_text("this is no sound\n" * 100)
     (tmp_path / "in" / "notes.docx").touch()
-    monkeypatch.setattr(audio.shutil, "which", lambda name: None)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
     result = run("prepare", "folder", tmp_path / "in", "--out", tmp_path / "out", "--dev", 0, "--test", 0)
     assert result.exit_code == 0, result.output
     assert "1 passed over (1 .docx)" in result.output

@@ -350,7 +350,7 @@ def test_what_libsndfile_cannot_read_goes_through_ffmpeg(recogniser, speech, tmp
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     assert recogniser(tmp_path / "x.m4a") == recogniser(path)
-    tool.write_text("#!/bin/sh\necho x.m4a: Invalid data >&2\nexit 1\n")
+    tool.write_text("#!/bin/sh\necho '[error] x.m4a: Invalid data' >&2\nexit 1\n")
     with pytest.raises(AudioError, match=r"ffmpeg cannot read it.*Invalid data"):
         recogniser(tmp_path / "x.m4a")
     monkeypatch.setenv("PATH", "")
