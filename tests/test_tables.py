@@ -70,6 +70,15 @@ def test_quotes_that_do_not_match_are_refused(tmp_path, lines, words):
     assert all(word in str(caught.value) for word in words)
 
 
+@pytest.mark.parametrize("split", ["../../train", "/train", ".hidden", "a/b", "x" * 300])
+def test_a_split_is_a_name_not_a_path(tmp_path, split):
+    with pytest.raises(ManifestError, match=r"t\.csv:2: column 'split'.*cannot be the name"):
+        read_table(table(tmp_path / "t.csv", "path,text,split", f"a.wav,one,{split}"))
+    assert list(read_table(table(tmp_path / "t.csv", "path,text,split", "a.wav,one,dev-clean.1"))) == [
+        "dev-clean.1"
+    ]
+
+
 def test_columns_of_one_name_are_refused_and_bars_separate(tmp_path):
     with pytest.raises(ManifestError, match="2 columns are called 'text'"):
         read_table(table(tmp_path / "list.csv", "path,text,text", "a.wav,one,two"))

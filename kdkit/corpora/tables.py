@@ -50,6 +50,7 @@ COLUMNS = {  # what such columns are called by those who publish tables, in the 
     "end": ("end", "end_time", "stop", "segment_end", "end_ms", "stop_ms"),
     "length": ("duration", "length", "duration_ms"),  # asked for only where there is a start and no end
 }
+_SPLIT = re.compile(r"\w[\w.+-]{0,59}")  # it becomes a file's name
 _CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)")  # [hours:]minutes:seconds
 
 
@@ -80,6 +81,11 @@ def read_table(
     splits: dict[str, list[Found]] = {}
     for line, row in rows:
         found, split = _found(row, header, place, folder, f"{path}:{line}")
+        if split and not _SPLIT.fullmatch(split):
+            raise ManifestError(
+                f"{path}:{line}: column {header[place['split']]!r}: {split!r:.60} cannot be the name of a split; letters, "
+                "digits, - and _ can"
+            )
         splits.setdefault(split or path.stem, []).append(found)
     return splits
 
