@@ -83,8 +83,8 @@ def read_table(
         found, split = _found(row, header, place, folder, f"{path}:{line}")
         if split and not _SPLIT.fullmatch(split):
             raise ManifestError(
-                f"{path}:{line}: column {header[place['split']]!r}: {split!r:.60} cannot be the name of a split; letters, "
-                "digits, - and _ can"
+                f"{path}:{line}: column {header[place['split']]!r}: {split!r:.60} cannot be the name of a split: "
+                "letters, digits, - and _ can"
             )
         splits.setdefault(split or path.stem, []).append(found)
     return splits
