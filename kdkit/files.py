@@ -66,8 +66,11 @@ def is_file(path: Path) -> bool:
 
 def stand_in(path: Path) -> str | None:
     """What lies at ``path`` in place of the file that was meant, in words; None where nothing is known of it."""
-    with open(path, "rb") as file:
-        start = file.read(512).lstrip()
+    try:
+        with open(path, "rb") as file:
+            start = file.read(512).lstrip()
+    except OSError as error:
+        return f"it cannot be read ({error.strerror})"
     if start.startswith(b"version https://git-lfs.github.com/spec/"):
         return "a Git-LFS pointer, not the file itself: run git lfs pull"
     if start[:9].lower() == b"<!doctype" or start[:5].lower() == b"<html":

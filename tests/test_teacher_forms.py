@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+import torchaudio
 import transformers
 from formats import (
     DISTILHUBERT,
@@ -27,6 +28,8 @@ from formats import (
 
 from kdkit.errors import CheckpointError
 from kdkit.teachers import load_teacher
+from kdkit.teachers.bare import _HEADS as PUBLISHED
+from kdkit.teachers.bundles import bundle_names
 from kdkit.teachers.fairseq import _evaluated
 from kdkit.teachers.huggingface import load_with_head
 
@@ -142,6 +145,14 @@ def test_a_bare_state_dict_of_a_published_shape(tmp_path):
     assert max(differences(teacher, transformers_states(model, False))) < TOLERANCE
     said = refused(saved(tmp_path / "mine.pt", transformers_model("hubert", **SMALL).state_dict()))
     assert "no published model has their width of 48: put transformers' config.json beside it" in said
+
+
+def test_what_is_assumed_of_bare_tensors_holds_for_every_model_of_torchaudio():
+    for name in bundle_names():
+        bundle = getattr(torchaudio.pipelines, name)
+        large = bundle._params["extractor_mode"] == "layer_norm"
+        assert bundle._params["encoder_num_heads"] == PUBLISHED[bundle._params["encoder_embed_dim"]], name
+        assert bundle._params["encoder_layer_norm_first"] == bundle._normalize_waveform == large, name
 
 
 def test_torchaudios_state_dict_under_a_name_of_its_own(tmp_path):
