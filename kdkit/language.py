@@ -19,7 +19,7 @@ def sentences_of(
 ) -> Iterator[list[str]]:
     """Sentences of text files (a line each) and of manifests (``.jsonl``: their transcripts), as lists of units.
 
-    ``cleaning`` counts what the kit's rule for text dropped on the way.
+    ``cleaning`` says whether numbers are spelled out, and counts what the kit's rule for text dropped on the way.
     Raises :class:`TextError` for a file that is missing or not UTF-8, :class:`ConfigError` for another unit.
     """
     if unit not in UNITS:

@@ -103,6 +103,7 @@ class Cleaning:
     """What the rule did to many texts, to be said. Counts are of texts, except ``dropped`` (of tags and signs)."""
 
     vocabulary: Vocabulary = VOCABULARY
+    numbers: bool = False  # whether they are spelled out
     texts: int = 0
     empty: int = 0
     changed: int = 0  # in more than capital letters and spaces
@@ -110,9 +111,9 @@ class Cleaning:
     outside: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
 
-    def add(self, text: str, numbers: bool = False) -> str:
+    def add(self, text: str) -> str:
         """The cleaned text, counted."""
-        found = cleaned(text, numbers, self.vocabulary)
+        found = cleaned(text, self.numbers, self.vocabulary)
         strange = outside(found.text, self.vocabulary)
         self.texts += 1
         self.empty += not found.text

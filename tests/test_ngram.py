@@ -172,6 +172,7 @@ def test_what_is_dropped_is_counted():
     cleaning = Cleaning()
     assert words_of("yes <COMMA> [noise] café", cleaning) == ["yes", "cafe"]
     assert cleaning.dropped == {"<comma>": 1, "[noise]": 1}
+    assert words_of("the 21st", Cleaning(numbers=True)) == ["the", "twenty", "first"]
 
 
 def test_letters_with_boundaries():

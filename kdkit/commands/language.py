@@ -22,6 +22,9 @@ def lm(
     order: Annotated[int, typer.Option(min=1, help="Words (or letters) of the longest n-grams.")] = 3,
     unit: Annotated[str, typer.Option(help="word, or letter: a model that spells new words too.")] = "word",
     test: Annotated[Path | None, typer.Option(help="Other text, to measure the perplexity on.")] = None,
+    spell_numbers: Annotated[
+        bool, typer.Option("--spell-numbers", help="Spell numbers and signs out, as kdkit prepare does.")
+    ] = False,
 ) -> None:
     """Estimate an n-gram language model (interpolated modified Kneser-Ney) and write it in ARPA format.
 
@@ -32,7 +35,7 @@ def lm(
     from kdkit.ngram import END, UNKNOWN, estimate
     from kdkit.transcripts import Cleaning
 
-    cleaning = Cleaning()
+    cleaning = Cleaning(numbers=spell_numbers)
     sentences = list(sentences_of(text, unit, cleaning))
     if not sentences:
         raise TextError(f"{', '.join(map(str, text))}: not one word for a language model in it")
@@ -48,7 +51,7 @@ def lm(
     grams = [sum(len(gram) == n for gram in model.log10) for n in range(1, order + 1)]
     print("n-grams: " + ", ".join(f"{count} of order {n}" for n, count in enumerate(grams, start=1)))
     if test:
-        other = list(sentences_of([test], unit))
+        other = list(sentences_of([test], unit, Cleaning(numbers=spell_numbers)))
         print(
             f"{test}: perplexity {model.perplexity(other):.1f} ({END} counted), "
             f"{100 * model.unknown(other):.1f} % unknown {unit}s"

@@ -59,13 +59,13 @@ def take_in(
     (:mod:`kdkit.spelling`); ``quick`` believes headers where they promise a length, so that damage
     later in a file goes unseen.
     """
-    found, result = list(found), Intake(cleaning=Cleaning(all_letters()))
+    found, result = list(found), Intake(cleaning=Cleaning(all_letters(), numbers))
     ids, files = set(), set()
     checks = _measured(found, quick)
     with tqdm(total=len(found), desc=title, unit="file", mininterval=0.5, disable=not progress) as bar:
         for item, (seconds, reason) in zip(found, checks, strict=True):
             bar.update()
-            text = result.cleaning.add(item.text, numbers)
+            text = result.cleaning.add(item.text)
             if not reason and item.text and not text:
                 reason = f"{item.audio}: no word is left of its transcript {item.text!r:.80}"
             if not reason and (item.id in ids or item.audio in files):
