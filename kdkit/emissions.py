@@ -75,10 +75,14 @@ def device_of(network: Network) -> torch.device:
 def hear(network: Network, pieces: Sequence[Window]) -> list[Tensor]:
     """Log-probabilities (frames, symbols), on the CPU, of the frames that are kept of each window; one batch.
 
-    A window too short for a frame has none. The network is expected in eval mode.
+    A window too short for a frame has none. The network is expected in eval mode. One that is ``alone``, because it
+    would hear a recording differently beside others (int8, whose scales are taken over all that it is given), gets
+    one window at a time.
     """
     if not pieces:
         return []
+    if len(pieces) > 1 and getattr(network, "alone", False):
+        return [row for piece in pieces for row in hear(network, [piece])]
     batch = collate([torch.from_numpy(piece.wave) for piece in pieces], grain=GRAIN)
     some = batch.to(device_of(network))
     logits, frames = network(some.waves, some.lengths.clamp_min(MIN_SAMPLES))

@@ -8,7 +8,9 @@ every call; Fbank, softmax and the statistics of the norms stay float32. With AM
 in bf16, too, weights are kept in the order in which the matrix units read them, and frames are padded to a multiple of
 32, with which torch's attention takes less time than with odd numbers. "int8": the encoder's linear layers multiply
 in int8, weights by output channel, activations by the range that they have (dynamic quantisation); convolutions and
-attention in bf16 where the machine multiplies that faster. What int8 costs in WER is for the test set to say.
+attention in bf16 where the machine multiplies that faster. What int8 costs in WER is for the test set to say. The range
+is that of all that one call is given, neighbours and padding included: in shared batches two thirds of the texts of
+test-other change. So :func:`kdkit.emissions.hear` gives such a module one recording at a time (``alone``).
 """
 
 from __future__ import annotations
@@ -56,6 +58,7 @@ def optimised(module: nn.Module, precision: str = "fp32") -> nn.Module:
         for part in list(module.modules()):
             if isinstance(part, SpeechModel):
                 _to_int8(part, with_bf16)
+        module.alone = True
     return module
 
 

@@ -179,6 +179,8 @@ class OnnxNetwork:
                 f"{path}: {size} outputs for a vocabulary of {len(self.vocabulary)} symbols; write it with kdkit export"
             )
         self.window = kept_window(meta, path)
+        # int8: scales over all that it is given (see kdkit.inference); an operator's name stands in the file as it is
+        self.alone = b"DynamicQuantizeLinear" in Path(path).read_bytes()
 
     def __call__(self, waves: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         given = {"waves": waves.cpu().float().numpy(), "lengths": lengths.cpu().long().numpy()}

@@ -40,7 +40,9 @@ _START = 10.0  # seconds that it costs to start processes
 
 @dataclass(frozen=True)
 class Word:
-    """A word, where it was said (seconds), and the mean probability of its letters (0 to 1).
+    """A word, where it was said (seconds), and its score: the mean over its letters of what the network gives them (0
+    to 1). A low one marks a word to look at first; it is not the probability that the word is right. On speech unlike
+    what the recogniser was trained on, words score 0.8 and are wrong.
 
     CTC says a letter in a frame or two, somewhere within its sound: the times are those of the first and the last
     letter, a little inside of the word.
@@ -49,7 +51,7 @@ class Word:
     word: str
     start: float
     end: float
-    probability: float
+    score: float
 
 
 @dataclass(frozen=True)

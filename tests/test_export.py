@@ -7,11 +7,14 @@ import torch
 
 from kdkit.ctc import CTCModel
 from kdkit.decode import greedy
+from kdkit.emissions import hear
 from kdkit.errors import ConfigError
 from kdkit.export import onnx as to_onnx
 from kdkit.export.huggingface import check_huggingface, export_huggingface
+from kdkit.export.samples import noise, speech
 from kdkit.models import ModelConfig, SpeechModel
-from kdkit.networks import OnnxNetwork
+from kdkit.networks import OnnxNetwork, ready_network
+from kdkit.stream import Window
 from kdkit.text import VOCABULARY
 
 SMALL = ModelConfig(
@@ -30,7 +33,10 @@ def test_onnx_gives_the_logits_of_pytorch_at_every_length(tmp_path, settings):
     model.window = 12.5
     assert to_onnx.export_onnx(model, path) == path
     differences = to_onnx.check_onnx(path, model)
-    assert set(differences) == {0, *to_onnx.LENGTHS} and max(differences.values()) < 1e-3
+    assert {f"{n} samples of noise" for n in to_onnx.LENGTHS} < differences.keys()
+    assert {"utterance 1", "utterances in one batch"} < differences.keys() and max(
+        differences.values()
+    ) < 1e-3
     session = to_onnx.open_session(path)
     assert [node.name for node in session.get_inputs()] == ["waves", "lengths"]
     known = session.get_modelmeta().custom_metadata_map
@@ -46,6 +52,23 @@ def test_int8_is_smaller_and_near(tmp_path):
     assert small.stat().st_size < 0.8 * whole.stat().st_size
     difference = max(to_onnx.check_onnx(small, model).values())
     assert 0 < difference < 0.3
+    assert not OnnxNetwork(whole).alone
+    hears_alike_in_company(OnnxNetwork(small))
+
+
+def hears_alike_in_company(network) -> None:
+    """What is heard of an utterance is the same bit for bit, whatever else is heard with it."""
+    pieces = [Window(wave.numpy(), 0, None, True) for wave in speech(4)]
+    pieces.append(Window(5 * noise([100_000])[0].numpy(), 0, None, True))  # loud and long
+    together = hear(network, pieces)
+    for piece, row in zip(pieces, together, strict=True):
+        torch.testing.assert_close(hear(network, [piece])[0], row, rtol=0, atol=0)
+
+
+def test_an_int8_recogniser_hears_a_file_alike_in_any_company():
+    if torch.cuda.is_available():
+        pytest.skip("int8 is for CPUs")
+    hears_alike_in_company(ready_network("tiny_sw_fbank_distilled_60", "int8"))
 
 
 def test_a_missing_package_is_one_line(tmp_path, monkeypatch):

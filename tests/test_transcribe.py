@@ -116,7 +116,7 @@ def test_words_of_a_long_file_lie_in_their_utterance(recogniser, speech, tmp_pat
     soundfile.write(tmp_path / "long.wav", np.concatenate(pieces), 16_000)
     found, begin = recogniser.transcribe(tmp_path / "long.wav").words, 0.0
     starts = [word.start for word in found]
-    assert starts == sorted(starts) and all(w.start < w.end and 0 <= w.probability <= 1 for w in found)
+    assert starts == sorted(starts) and all(w.start < w.end and 0 <= w.score <= 1 for w in found)
     for path, _ in speech:
         end = begin + soundfile.info(path).duration
         alone = recogniser.transcribe(path).words
@@ -200,7 +200,7 @@ def test_times_of_words_worked_by_hand():
     assert found[0].start == pytest.approx(102 * 0.02 + 0.0025) and found[0].end == pytest.approx(
         105 * 0.02 + 0.0025
     )
-    assert found[1].start == pytest.approx(110 * 0.02 + 0.0025) and found[1].probability > 0.9
+    assert found[1].start == pytest.approx(110 * 0.02 + 0.0025) and found[1].score > 0.9
     assert align(letters("ab"), "") == []
     double = align(letters("bell"), "bell")
     assert len(double) == 1 and double[0].end == pytest.approx(7 * 0.02 + 0.0025)
@@ -513,7 +513,7 @@ def test_the_command(speech, recogniser, tmp_path):
     kept = json.loads(line)
     assert kept["file"] == str(speech[0][0]) and kept["text"] == recogniser(speech[0][0])
     assert " ".join(word["word"] for word in kept["words"]) == kept["text"]
-    assert kept["words"][0].keys() == {"word", "start", "end", "probability"}
+    assert kept["words"][0].keys() == {"word", "start", "end", "score"}
 
 
 def test_the_command_refuses_what_it_cannot_do(tmp_path):

@@ -153,7 +153,8 @@ def transcribe(
 ) -> None:
     """Write down what is said.
 
-    One line a file: its name, a tab and the text; or a JSON object with words, start, end (seconds) and probability.
+    One line a file: its name, a tab and the text; or a JSON object with words, start, end (seconds) and score
+    (the network's own certainty, 0 to 1, which is no probability of being right).
     Files that cannot be read are reported and left out. Exit status: 0, 1 if files were left out, 2 for other errors.
     """
     from tqdm import tqdm

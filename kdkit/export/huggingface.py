@@ -19,6 +19,7 @@ from torch import Tensor
 from kdkit.audio import SAMPLE_RATE
 from kdkit.ctc import CTCModel
 from kdkit.errors import ConfigError
+from kdkit.export.samples import noise, speech
 from kdkit.files import write_atomically, write_text
 from kdkit.frontends import KERNELS, STRIDES
 from kdkit.models import ModelConfig
@@ -105,22 +106,24 @@ def export_huggingface(recogniser: CTCModel, folder: Path) -> Path:
     return folder
 
 
-def check_huggingface(folder: Path, recogniser: CTCModel, seconds: float = 3.0) -> float | None:
-    """Largest difference of the logits for some seconds of noise, from the waveform on, as transformers prepares it;
+def check_huggingface(folder: Path, recogniser: CTCModel) -> float | None:
+    """Largest difference of the logits for noise and for speech, from the waveform on, as transformers prepares it;
     None where transformers is not installed.
     """
     if find_spec("transformers") is None:
         return None
     from transformers import AutoFeatureExtractor, AutoModelForCTC
 
-    wave = 0.1 * torch.randn(round(16_000 * seconds), generator=torch.Generator().manual_seed(0))
     prepare = AutoFeatureExtractor.from_pretrained(folder)
     theirs = AutoModelForCTC.from_pretrained(folder).eval()
     recogniser = copy.deepcopy(recogniser).cpu().eval()
+    differences = []
     with torch.inference_mode():
-        ours, _ = recogniser(wave[None], torch.tensor([len(wave)]))
-        values = prepare(wave.numpy(), sampling_rate=SAMPLE_RATE, return_tensors="pt").input_values
-        return (theirs(values).logits - ours).abs().max().item()
+        for wave in [*noise([400, 48_000]), *speech()]:
+            ours, _ = recogniser(wave[None], torch.tensor([len(wave)]))
+            values = prepare(wave.numpy(), sampling_rate=SAMPLE_RATE, return_tensors="pt").input_values
+            differences.append((theirs(values).logits - ours).abs().max().item())
+    return max(differences)
 
 
 def _names(vocabulary: Vocabulary) -> list[str]:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from kdkit.ctc import CTCModel
 from kdkit.errors import ConfigError
+from kdkit.export.samples import noise, speech
 from kdkit.files import write_atomically
 from kdkit.frontends import RECEPTIVE_FIELD
 from kdkit.inference import optimised
@@ -75,18 +76,23 @@ def export_onnx(recogniser: CTCModel, path: Path) -> Path:
     return Path(path)
 
 
-def check_onnx(path: Path, recogniser: CTCModel, lengths: Sequence[int] = LENGTHS) -> dict[int, float]:
-    """Largest difference of the logits from PyTorch's for noise of every length, alone and padded in one batch.
+def check_onnx(path: Path, recogniser: CTCModel, lengths: Sequence[int] = LENGTHS) -> dict[str, float]:
+    """Largest difference of the logits from PyTorch's, {what was heard: difference}: noise of every length, all of it
+    padded in one batch, utterances one by one, and all of them in one batch.
 
-    {samples: difference}, and {0: difference} for the batch. Raises :class:`ConfigError` when onnxruntime is missing.
+    Raises :class:`ConfigError` when onnxruntime is missing, or frame counts differ.
     """
     session = open_session(path)
     recogniser = copy.deepcopy(recogniser).cpu().eval()
-    waves = [0.1 * torch.randn(n, generator=torch.Generator().manual_seed(n)) for n in lengths]
-    batches = {len(wave): (wave[None], torch.tensor([len(wave)])) for wave in waves}
-    batches[0] = torch.nn.utils.rnn.pad_sequence(waves, batch_first=True), torch.tensor(list(lengths))
+    batches = {f"{len(wave)} samples of noise": [wave] for wave in noise(lengths)}
+    batches["noise in one batch"] = noise(lengths)
+    spoken = speech()
+    batches |= {f"utterance {number}": [wave] for number, wave in enumerate(spoken, 1)}
+    batches["utterances in one batch"] = spoken
     found = {}
-    for name, (some, true) in batches.items():
+    for name, waves in batches.items():
+        true = torch.tensor([len(wave) for wave in waves])
+        some = torch.nn.utils.rnn.pad_sequence(waves, batch_first=True)
         logits, frames = session.run(["logits", "frames"], {"waves": some.numpy(), "lengths": true.numpy()})
         with torch.inference_mode():
             expected, counts = recogniser(some, true)

@@ -208,11 +208,12 @@ lesson.figure(
 )
 first_sound = next(start for start, phone in utterance.phones if phone)
 print(f"first word from {words[0].start:.2f} s; its sound begins at {first_sound:.2f} s")
-print(", ".join(f"{word.word} {word.probability:.2f}" for word in words))
+print(", ".join(f"{word.word} {word.score:.2f}" for word in words))
 
 # %% [markdown]
-# The number behind a word is the mean probability of its letters on that path: low where the recogniser
-# would rather have written something else.
+# The number behind a word is its *score*: the mean probability of its letters on that path, low where the
+# recogniser would rather have written something else. It is not the probability that the word is right: on
+# speech unlike its training speech a network can be sure and wrong.
 
 # %% [markdown]
 # ## CTC: a loss without an alignment
