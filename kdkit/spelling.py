@@ -17,7 +17,13 @@ from functools import lru_cache
 import inflect
 
 _ENGINE = inflect.engine()
-_COINS = {"$": ("dollar", "cent"), "€": ("euro", "cent"), "£": ("pound", "penny"), "¥": ("yen", "")}
+_COINS = {  # one and many of each, and of its hundredth
+    "$": ("dollar", "dollars", "cent", "cents"),
+    "€": ("euro", "euros", "cent", "cents"),
+    "£": ("pound", "pounds", "penny", "pence"),
+    "¥": ("yen", "yen", "", ""),
+}
+_LONGEST = 15  # digits: beyond quadrillions nobody says a number but digit by digit
 _SIGNS = {"&": "and", "%": "percent", "+": "plus", "=": "equals", "@": "at", "°": "degrees"}
 _NUMBER = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])(?:\.[0-9]+)?|[0-9]+(?:\.[0-9]+)*)"  # 1,200.5, 42, 3.5, 1.2.3
 _MONEY = re.compile(rf"([$€£¥]) ?({_NUMBER})( (?:hundred|thousand|million|billion|trillion)\b)?")
@@ -39,7 +45,9 @@ def spell(text: str) -> str:
 
 @lru_cache(maxsize=10_000)
 def cardinal(digits: str) -> str:
-    """A whole number in words, without hyphens and commas."""
+    """A whole number in words, without hyphens and commas; one of more than 15 digits digit by digit."""
+    if len(digits) > _LONGEST:
+        return " ".join(map(cardinal, digits))
     return _words(_ENGINE.number_to_words(digits, andword=""))
 
 
@@ -71,18 +79,13 @@ def _number(digits: str) -> str:
 
 
 def _money(sign: str, digits: str, scale: str) -> str:
-    unit, small = _COINS[sign]
+    one, many, *small = _COINS[sign]
     whole, _, cents = digits.replace(",", "").partition(".")
-    if not scale and small and re.fullmatch("[0-9]{2}", cents):
-        parts = [_amount(str(int(part)), name) for part, name in ((whole, unit), (cents, small)) if int(part)]
-        return f" {' and '.join(parts or [_amount('0', unit)])} "
-    if scale or cents or int(whole) != 1:
-        unit = _ENGINE.plural(unit)
-    return f" {_number(digits)}{scale} {unit} "
-
-
-def _amount(digits: str, unit: str) -> str:
-    return f"{cardinal(digits)} {_ENGINE.plural(unit, int(digits))}"
+    if scale or not small[0] or not re.fullmatch("[0-9]{2}", cents):
+        return f" {_number(digits)}{scale} {one if digits == '1' and not scale else many} "
+    amounts = [(whole.lstrip("0"), one, many), (cents.lstrip("0"), *small)]
+    parts = [f"{cardinal(n)} {one if n == '1' else many}" for n, one, many in amounts if n]
+    return f" {' and '.join(parts) or f'zero {many}'} "
 
 
 def _decade(digits: str) -> str:

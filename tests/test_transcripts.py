@@ -128,6 +128,8 @@ def test_numbers_are_spelled_out_on_request(digits, words):
         ("$1,200.01", "one thousand two hundred dollars and one cent"),
         ("$3.5 million", "three point five million dollars"),
         ("£2 or 20€", "two pounds or twenty euros"),
+        ("£1.50, $0.00, ¥1 and ¥5", "one pound and fifty pence zero dollars one yen and five yen"),
+        ("1" + 20 * ",000" + "th", " ".join(["one", *60 * ["zero"]]) + "th"),
         ("1,200 & 5%", "one thousand two hundred and five percent"),
         ("AT&T", "at and t"),
         ("10:30", "ten thirty"),
