@@ -52,8 +52,9 @@ class Lever:
     """One way to a recogniser. ``road`` of the student: "shipped", "teacher" (distilled from the teacher), "swap" (from
     the shipped waveform student, whose front-end is replaced), "scratch" (not at all).
 
-    ``front``: settings of the Fbank front-end; ``steps``, of which ``adapt`` of front-end adaptation, ``lr`` and
-    ``augment`` of distillation; ``rate`` (of the front-end), ``warp`` and ``spec_augment`` of fine-tuning.
+    ``front``: settings of the Fbank front-end; ``steps``, of which ``adapt`` of front-end adaptation to ``targets``,
+    ``lr``, ``augment`` and ``distil_rate`` (of the front-end, after adaptation) of distillation; ``rate`` (of the
+    front-end), ``warp`` and ``spec_augment`` of fine-tuning.
     """
 
     why: str
@@ -64,13 +65,16 @@ class Lever:
     adapt: int = 500
     lr: float = 1e-3
     augment: bool = False
+    targets: tuple[str, ...] = ("h0",)
+    distil_rate: float = 1.0
     rate: float = 1.0
     warp: float = 0.0
     spec_augment: bool = False
 
     def student(self, seed: int) -> str:
         """Name of the file of its student: levers that differ in fine-tuning only share one."""
-        parts = [self.road, self.system, self.front, self.steps, self.adapt, self.lr, self.augment, seed]
+        parts = [self.road, self.system, self.front, self.steps, self.adapt, self.lr, self.augment]
+        parts += [self.targets, self.distil_rate, seed]
         return f"{self.road}-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:10]}"
 
     @property
@@ -85,12 +89,15 @@ BEST = {"normalisation": "utterance", "bins": 40, "fbank_floor": 50.0}
 LEVERS: dict[str, Lever] = {
     "waveform": Lever("the twin that Fbank is measured against", system="tiny-sw-waveform"),
     "waveform, frozen front-end": Lever("the twin with its CNN as it was", system="tiny-sw-waveform", rate=0),
+    "waveform, slow front-end": Lever(
+        "the twin at the rate that helps Fbank", system="tiny-sw-waveform", rate=0.1
+    ),
     "waveform, scratch": Lever("what the teacher gives the twin", "scratch", "tiny-sw-waveform"),
     "fbank": Lever("the baseline: the shipped student, fine-tuned like the twin"),
     "fbank, scratch": Lever("what the teacher gives the baseline", "scratch"),
     "fbank, frozen front-end": Lever("Adam overwrites its small weights: they stay", rate=0),
     "fbank, slow front-end": Lever("they move a tenth as far, in proportion as the CNN's do", rate=0.1),
-    "fbank, slower encoder's pace": Lever("they move three tenths as far", rate=0.3),
+    "fbank, front-end at 0.3": Lever("they move three tenths as far", rate=0.3),
     "fbank, warped": Lever("four voices sound like many", warp=0.15),
     "fbank, slow and warped": Lever("both", rate=0.1, warp=0.15),
     "fbank, slow and masked": Lever("SpecAugment: no bin alone names a phone", rate=0.1, spec_augment=True),
@@ -103,6 +110,11 @@ LEVERS: dict[str, Lever] = {
     "swap, deep": Lever("two convolutions", "swap", front=UTTERANCE | {"fbank_deep": True}),
     "swap, wide": Lever("sees 145 ms, not 65", "swap", front=UTTERANCE | {"fbank_kernel": 13}),
     "swap, LayerNorm": Lever("as the waveform CNN has one", "swap", front=UTTERANCE | {"fbank_norm": True}),
+    "swap, to the CNN": Lever("adapted to the CNN's output", "swap", front=UTTERANCE, targets=("front-end",)),
+    "swap, to both": Lever("and to H0", "swap", front=UTTERANCE, targets=("h0", "front-end")),
+    "swap, distilled slow": Lever(
+        "a slow front-end after adaptation", "swap", front=UTTERANCE, distil_rate=0.1
+    ),
     "swap, slow": Lever("swapped, then a slow front-end", "swap", rate=0.1),
     "swap, best": Lever("bins, floor and a slow front-end", "swap", front=BEST, rate=0.1),
     "swap, best, long": Lever("four times as long", "swap", front=BEST, rate=0.1, steps=8000, adapt=1000),
@@ -148,13 +160,20 @@ def make_student(setting: Setting, lever: Lever, seed: int, path: Path) -> None:
     if lever.road == "swap":
         old = load_student("tiny-sw-waveform")[0]
         teacher = Teacher(old, None, "tiny-sw-waveform")
-        student, losses = swap_front_end(old, seed, **lever.front), swap_losses(old.config, lever.adapt)
+        student, losses = (
+            swap_front_end(old, seed, **lever.front),
+            swap_losses(old.config, lever.adapt, lever.targets),
+        )
     else:
         teacher = load_teacher()
         student = new_student(replace(preset(lever.system), **lever.front), teacher.model, seed)
         pairs = default_pairs(student.config, teacher.config)
-        losses = DistillConfig(pairs, adaptation=Adaptation(lever.adapt) if lever.adapt else None)
-    losses = replace(losses, augmenting=AUGMENTED if lever.augment else None)
+        losses = DistillConfig(
+            pairs, adaptation=Adaptation(lever.adapt, targets=lever.targets) if lever.adapt else None
+        )
+    losses = replace(
+        losses, augmenting=AUGMENTED if lever.augment else None, front_end_rate=lever.distil_rate
+    )
     fit_statistics(student, speech)
     task_of = DistillTask(student, teacher, losses)
     targets = None

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
+from kdkit.adaptation import Adaptation, adaptation_loss, same_frames
 from kdkit.augment import AugmentConfig, augment
 from kdkit.batches import to_device
 from kdkit.codebook import VARIANTS, ClusterHead
 from kdkit.errors import ConfigError
-from kdkit.frontends import frame_mask, num_frames
+from kdkit.frontends import num_frames
 from kdkit.losses import discriminative_loss, hard_label_loss, mean_over, regression_loss
 from kdkit.models import ModelConfig, Output, SpeechModel
 from kdkit.teachers import Teacher, fingerprint
@@ -31,25 +31,6 @@ COLLAPSED = 0.05  # spread of the predictions, as a share of that of the targets
 
 Schedule = float | tuple[tuple[float, float], ...]
 """A weight: a number, or (share of the steps, number) points joined by straight lines."""
-
-
-@dataclass(frozen=True)
-class Adaptation:
-    """The first ``steps`` of a run: the front-end alone is regressed to H^0, the input of the teacher's first layer.
-
-    With heads, a linear head stands on the front-end's output. Without (``DistillConfig.heads``), the front-end's
-    output goes through the student's own positional convolution and LayerNorm, which stay as they are: what an encoder
-    that is kept needs. ``distance`` "l1" or "l2". A learning rate that starts anew afterwards: ``TrainConfig.stages``.
-    """
-
-    steps: int
-    distance: str = "l1"
-
-    def __post_init__(self):
-        if self.steps < 1:
-            raise ConfigError(f"adaptation of {self.steps} steps: take 1 or more, or leave it out")
-        if self.distance not in ("l1", "l2"):
-            raise ConfigError(f"distance of the adaptation is {self.distance!r}: choose 'l1' or 'l2'")
 
 
 @dataclass(frozen=True)
@@ -70,6 +51,7 @@ class DistillConfig:
     tau_student: float | None = None  # None: the teacher's; 1 leaves the student's logits as they are
     heads: bool = True  # False: the student's hidden states are compared with the teacher's as they are
     adaptation: Adaptation | None = None  # of the front-end, in the first steps
+    front_end_rate: float = 1.0  # share of the learning rate that the front-end has after adaptation
     augmenting: AugmentConfig | None = (
         None  # what the student hears; the teacher always hears the speech as it is
     )
@@ -85,6 +67,10 @@ class DistillConfig:
                 object.__setattr__(self, name, tuple((float(a), float(b)) for a, b in value))
             if min(value_at(getattr(self, name), share) for share in _corners(getattr(self, name))) < 0:
                 raise ConfigError(f"{name} is {value}: weights are 0 or more")
+        if not self.front_end_rate >= 0:
+            raise ConfigError(
+                f"front_end_rate is {self.front_end_rate}: a share of the learning rate, 0 or more"
+            )
         for name in ("tau", "tau_student"):
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}: a temperature is more than 0")
@@ -145,14 +131,16 @@ def default_pairs(student: ModelConfig, teacher: ModelConfig) -> tuple[tuple[int
     return layer_wise(student, teacher) if student.layers == teacher.layers else prediction_heads(student)
 
 
-def swap_losses(student: ModelConfig, adaptation_steps: int) -> DistillConfig:
+def swap_losses(
+    student: ModelConfig, adaptation_steps: int, targets: tuple[str, ...] = ("h0",)
+) -> DistillConfig:
     """For a student whose front-end was swapped, with the student it was made of as the teacher: its new front-end is
     adapted, then all of it follows the old one's hidden states, layer by layer and without heads.
     """
     return DistillConfig(
         layer_wise(student, student),
         heads=False,
-        adaptation=Adaptation(adaptation_steps) if adaptation_steps else None,
+        adaptation=Adaptation(adaptation_steps, targets=targets) if adaptation_steps else None,
     )
 
 
@@ -185,7 +173,8 @@ class DistillTask(nn.Module):
             )
         self.heads = nn.ModuleList(_head(*dims, config.heads) for _ in config.pairs if config.uses_regression)
         if config.adaptation is not None:
-            self.adaptation_head = _head(*dims, config.heads)
+            targets = len(config.adaptation.targets)
+            self.adaptation_head = _head(dims[0], targets * dims[1], config.heads)
         if config.uses_discriminative:
             self.codebook = (labeller or teacher).codebook
             if self.codebook is None:
@@ -218,7 +207,13 @@ class DistillTask(nn.Module):
         needed = {t for _, t in self.config.pairs} if self.config.uses_regression else set()
         if self.config.uses_discriminative and self.labeller is self.teacher:
             needed.add(self.teacher.config.layers)
-        return needed | ({0} if self.config.adaptation else set())
+        return needed | ({0} if self.config.adaptation and "h0" in self.config.adaptation.targets else set())
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """Shares of the learning rate, for :func:`kdkit.training.train`."""
+        rate = self.config.adaptation.rate if self.adapting else self.config.front_end_rate
+        return {"student.front_end.": rate}
 
     @property
     def leaves_some_out(self) -> bool:
@@ -297,7 +292,7 @@ class DistillTask(nn.Module):
             return self.adapt(inputs)
         target = self.targets(inputs, max(self.layers, default=0))
         output = self.student(waves, lengths)
-        _same_frames(next(iter(target.values())), output.last)
+        same_frames(next(iter(target.values())), output.last)
         loss, parts = torch.zeros((), device=waves.device), {}
         if self.config.uses_regression:
             parts["regression"], parts["spread"] = self.regression(output, target)
@@ -320,17 +315,15 @@ class DistillTask(nn.Module):
         """Loss of front-end adaptation: nothing but the front-ends is computed, and of the student's only its own
         front-end (and its head) gets a gradient.
         """
-        lengths = inputs["lengths"]
-        target, features = self.targets(inputs, 0)[0], self.student.front_end(inputs["waves"], lengths)
-        _same_frames(target, features)
-        mask = frame_mask(num_frames(lengths), features.shape[1])
-        if self.config.heads:
-            prediction = self.adaptation_head(features)
-        else:
-            encoder = self.student.encoder
-            fixed = {name: parameter.detach() for name, parameter in encoder.named_parameters()}
-            prediction = functional_call(encoder, fixed, (features, mask, 0))[0]
-        loss = regression_loss(prediction, target, mask, 0.0, self.config.adaptation.distance)
+        adaptation, wanted = self.config.adaptation, {}
+        if "h0" in adaptation.targets:
+            wanted["h0"] = self.targets(inputs, 0)[0]
+        if "front-end" in adaptation.targets:  # no layer: no cache holds it
+            with torch.no_grad():
+                waves = inputs.get("clean", inputs["waves"])
+                wanted["front-end"] = self._frozen("teacher").front_end(waves, inputs["lengths"])
+        head = self.adaptation_head if self.config.heads else None
+        loss = adaptation_loss(adaptation, self.student, head, inputs, wanted)
         return loss, {"adaptation": loss.detach()}
 
     @torch.no_grad()
@@ -374,14 +367,6 @@ class DistillTask(nn.Module):
 
 def _head(student: int, teacher: int, wanted: bool) -> nn.Module:
     return nn.Linear(student, teacher) if wanted else nn.Identity()
-
-
-def _same_frames(teacher: Tensor, student: Tensor) -> None:
-    if teacher.shape[1] != student.shape[1]:
-        raise ConfigError(
-            f"the teacher makes {teacher.shape[1]} frames of this batch, the student {student.shape[1]}: their "
-            "front-ends must agree on the frame rate"
-        )
 
 
 def _deviation(states: Tensor, mask: Tensor) -> Tensor:

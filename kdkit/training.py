@@ -6,7 +6,7 @@ step, the same as one large batch. A task may also have
 
 * ``frozen``: names of its sub-modules that are not trained (teachers); they are neither saved nor moved by a step;
 * ``settings``: what a run must have in common with the run it goes on from, besides its recipe;
-* ``rates``: {beginning of parameters' names: share of the learning rate that they have};
+* ``rates``: {beginning of parameters' names: share of the learning rate that they have in the next step};
 * ``schedule(step, steps)``: called before each step with its number, from 0, and how many there are;
 * ``leaves_some_out``: true if some of its parameters get no gradient in some steps;
 * ``complaints(rows)``: sentences about a run that goes wrong, given the rows of its log.
@@ -23,7 +23,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -159,7 +159,7 @@ def train(
     _check_frozen(task)
     parameters = {name: p for name, p in task.named_parameters() if p.requires_grad}
     fused = accelerator.device.type in ("cpu", "cuda")
-    groups = _by_rate(parameters, getattr(task, "rates", {}))
+    groups = _by_rate(parameters, tuple(getattr(task, "rates", ())))
     optimiser = torch.optim.AdamW(
         groups, config.lr, config.betas, config.eps, config.weight_decay, fused=fused
     )
@@ -200,8 +200,9 @@ def train(
                 seconds += sum(batch.seconds for batch in some) * accelerator.num_processes
                 if hasattr(task, "schedule"):
                     task.schedule(step, config.steps)
+                rates = getattr(task, "rates", {})
                 for settings_of in optimiser.param_groups:
-                    settings_of["lr"] = learning_rate(step, config) * settings_of["rate"]
+                    settings_of["lr"] = learning_rate(step, config) * rates.get(settings_of["named"], 1.0)
                 whole = False  # from here to the end of the step the weights are between two states
                 with fixed_order(accelerator.device):
                     loss, parts = gradients(
@@ -298,13 +299,13 @@ def _agreed(accelerator: Accelerator, values: dict[str, float]) -> dict[str, flo
     return dict(zip(values, accelerator.reduce(measured, "mean").tolist()))
 
 
-def _by_rate(parameters: dict[str, nn.Parameter], rates: Mapping[str, float]) -> list[dict]:
-    """The optimiser's groups: parameters that have the same share of the learning rate."""
-    groups: dict[float, list[nn.Parameter]] = {}
+def _by_rate(parameters: dict[str, nn.Parameter], beginnings: tuple[str, ...]) -> list[dict]:
+    """The optimiser's groups: parameters whose names begin alike, as ``named`` says, and the others."""
+    groups: dict[str, list[nn.Parameter]] = {}
     for name, parameter in parameters.items():
-        rate = next((rate for beginning, rate in rates.items() if name.startswith(beginning)), 1.0)
-        groups.setdefault(rate, []).append(parameter)
-    return [{"params": some, "rate": rate} for rate, some in groups.items()]
+        named = next((beginning for beginning in beginnings if name.startswith(beginning)), "")
+        groups.setdefault(named, []).append(parameter)
+    return [{"params": some, "named": named} for named, some in groups.items()]
 
 
 def _check_frozen(task: nn.Module) -> None:

@@ -92,6 +92,59 @@ def test_the_loss_is_the_distance_of_a_linear_map_to_the_teachers_first_state(sp
     )
 
 
+@pytest.mark.parametrize("targets", [("front-end",), ("h0", "front-end")])
+def test_the_teachers_front_end_may_be_the_target(speech, tmp_path, targets):
+    losses = replace(LOSSES, adaptation=Adaptation(4, targets=targets))
+    some, batch = task(losses).eval(), Batches(speech, 4).batch(0)
+    assert some.layers == ({0, 1, 2} if "h0" in targets else {1, 2})
+    with torch.no_grad():
+        loss = some(batch)[0]
+        front_end = some.teacher.front_end(batch.waves, batch.lengths)
+        output = some.teacher(batch.waves, batch.lengths)
+        predicted = some.adaptation_head(some.student.front_end(batch.waves, batch.lengths))
+        wanted = [{"h0": output.hidden[0], "front-end": front_end}[name] for name in targets]
+        each = [(p - w)[output.mask].abs().mean() for p, w in zip(predicted.chunk(len(targets), -1), wanted)]
+    assert loss.item() == pytest.approx(sum(each).item(), rel=1e-5)
+    cache = TargetCache(teacher(), sorted(some.layers), speech, tmp_path, precision="fp32")
+    cached = task(losses).eval()(Batches(speech, 4, targets=cache.build(progress=False)).batch(0))[0]
+    assert cached.item() == pytest.approx(loss.item(), rel=2e-3)
+
+
+def test_a_swapped_front_end_may_follow_the_old_one_itself(speech):
+    torch.manual_seed(5)
+    old = Teacher(SpeechModel(WAVEFORM), None, "old")
+    losses = replace(swap_losses(WAVEFORM, 40), adaptation=Adaptation(40, targets=("front-end",)))
+    some, batch = DistillTask(swap_front_end(old.model), old, losses).eval(), Batches(speech, 4).batch(0)
+    wanted = old.model.front_end(batch.waves, batch.lengths)
+    features, mask = some.student.front_end(batch.waves, batch.lengths), some.teacher(*given(batch)).mask
+    expected = (features - wanted)[mask].abs().mean()
+    assert some(batch)[0].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def given(batch):
+    return batch.waves, batch.lengths
+
+
+def test_each_stage_has_its_rate_of_the_front_end(speech, tmp_path):
+    """Adam's first step is as long as the learning rate, whatever the gradient; the other stage's rate is another."""
+    recipe = replace(RECIPE, warmup=0.0, clip=1e9, weight_decay=0.0)
+
+    def moved(steps: int, **settings) -> dict[str, float]:
+        adaptation = Adaptation(4, rate=settings.pop("rate")) if "rate" in settings else None
+        some = task(DistillConfig(PAIRS, adaptation=adaptation, **settings))
+        before = state(some)
+        own = replace(recipe, steps=steps, stages=())
+        train(some, Batches(speech, 4), own, tmp_path / f"{settings}{adaptation}", resume=False)
+        return {n: (t - before[n]).abs().median().item() for n, t in state(some).items()}
+
+    whole, tenth = moved(1), moved(1, front_end_rate=0.1)
+    conv, layer = "student.front_end.conv.weight", "student.encoder.layers.0.ffn_out.weight"
+    assert tenth[conv] == pytest.approx(0.1 * whole[conv], rel=0.05)
+    assert tenth[layer] == pytest.approx(whole[layer], rel=0.05)
+    slow = moved(1, rate=0.5, front_end_rate=0.1)
+    assert slow[conv] == pytest.approx(0.5 * whole[conv], rel=0.05) and slow[layer] == 0
+
+
 def test_adaptation_lowers_its_loss(speech, tmp_path):
     some = task(replace(LOSSES, adaptation=Adaptation(60)))
     rows = train(some, Batches(speech, 4), replace(RECIPE, steps=60, stages=()), tmp_path)
@@ -151,6 +204,10 @@ def test_settings_survive_json_and_bad_ones_are_refused():
     for wrong, message in (
         (lambda: Adaptation(0), "take 1 or more"),
         (lambda: Adaptation(3, "l3"), "choose 'l1' or 'l2'"),
+        (lambda: Adaptation(3, targets=("h1",)), "'h0', 'front-end' or both"),
+        (lambda: Adaptation(3, targets=()), "'h0', 'front-end' or both"),
+        (lambda: Adaptation(3, rate=0.0), "more than 0"),
+        (lambda: DistillConfig(PAIRS, front_end_rate=-1), "0 or more"),
         (lambda: task(replace(LOSSES, heads=False)), "need the same width, not 8 and 16"),
     ):
         with pytest.raises(ConfigError, match=message):
