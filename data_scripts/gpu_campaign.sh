@@ -11,7 +11,7 @@ quick=
 [ "${1:-}" = quick ] && { quick=--quick; shift; }
 scale=1
 [ -n "$quick" ] || scale=3
-export TQDM_DISABLE=1 PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 OMP_NUM_THREADS=8
+export KDKIT_FAST=1 TQDM_DISABLE=1 PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 OMP_NUM_THREADS=8
 parts=${*:-profile curve tests kernels tiny training bench}
 
 part() { # name, seconds, command ...

@@ -247,6 +247,8 @@ def test_a_kernel_that_is_wrong_here_is_not_used(monkeypatch):
     monkeypatch.setattr(torch.random, "fork_rng", lambda **_: contextlib.nullcontext())
     monkeypatch.setitem(checks.CHECKS, "broken", wrong)
     monkeypatch.setattr(windows, "AVAILABLE", True)
+    assert not checks.trusted("broken"), "not even tried, unless it is asked for"
+    monkeypatch.setenv("KDKIT_FAST", "1")
     with pytest.warns(UserWarning, match="kernel 'broken' does not work on this GPU.*9.1e-02 apart"):
         assert not checks.trusted("broken")
 

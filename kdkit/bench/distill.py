@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from tqdm import tqdm
 
+from kdkit import fast
 from kdkit.audio import read_audio
 from kdkit.batches import Batch, Batches, collate
 from kdkit.bench.measure import forget_peak, matmul_flops, peak_gigabytes, quartiles
@@ -223,8 +224,8 @@ def _race(
 
 
 def _way(task: nn.Module, autocast: torch.autocast, device: torch.device, name: str) -> Callable:
-    """Leaves a batch's gradients in the weights and returns the loss: by graphs on a GPU, unless ``name`` says no."""
-    if device.type == "cuda" and name not in ("plain", WITHOUT_GRAPHS):
+    """Leaves a batch's gradients in the weights and returns the loss: as the trainer does, unless ``name`` says no."""
+    if device.type == "cuda" and fast.wanted() and name not in ("plain", WITHOUT_GRAPHS):
         learned = {n: p for n, p in task.named_parameters() if p.requires_grad}
         return Steps(task, learned, torch.bfloat16 if use_bf16("auto", device) else None)
 
@@ -290,7 +291,8 @@ def where_time_goes(
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
 
-        for name, one in (("a step without graphs", step), ("a step", by_graphs)):
+        kinds = {"a step without graphs": step} | ({"a step": by_graphs} if isinstance(way, Steps) else {})
+        for name, one in kinds.items():
 
             def run(one: Callable = one) -> float:
                 began = time.perf_counter()
@@ -308,7 +310,8 @@ def where_time_goes(
                 f"the GPU computes {1e3 * busy / steps:.1f} ms of the {1e3 * wall / steps:.1f} ms of {name} that waits "
                 "for nothing"
             )
-        way.close()
+        if isinstance(way, Steps):
+            way.close()
     return said
 
 

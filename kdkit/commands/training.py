@@ -100,9 +100,7 @@ def distill(
     compiled: Annotated[
         bool, typer.Option("--compile", help="torch.compile of the layers: for long runs on a GPU.")
     ] = False,
-    graphs: Annotated[
-        bool, typer.Option(help="On a GPU: steps as CUDA graphs, the same function with less waiting.")
-    ] = True,
+    graphs: Annotated[bool, typer.Option(help="On a GPU, if $KDKIT_FAST is 1: steps as CUDA graphs.")] = True,
     tensorboard: Board = False,
     seed: Seed = 0,
 ) -> None:

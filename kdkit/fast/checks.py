@@ -12,15 +12,18 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from kdkit.fast import ctc, positions, rows, windows
+from kdkit.fast import ctc, positions, rows, wanted, windows
 from kdkit.text import VOCABULARY
 
 
-@cache
 def trusted(name: str) -> bool:
-    """Has the kernel ``name`` (a key of ``CHECKS``) the answers of its plain twin here? Tried once in a process."""
-    if not windows.AVAILABLE:
-        return False
+    """Are kernels :func:`wanted`, and has ``name`` (a key of ``CHECKS``) the answers of its plain twin here?"""
+    return wanted() and windows.AVAILABLE and _right(name)
+
+
+@cache
+def _right(name: str) -> bool:
+    """Tried once in a process."""
     low = torch.bfloat16 if torch.cuda.get_device_capability() >= (8, 0) else torch.float16
     try:
         with (
