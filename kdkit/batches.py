@@ -263,7 +263,8 @@ class Batches:
             return Batch(torch.zeros(0, 0), torch.zeros(0, dtype=torch.int64), [])
         batch = collate(waves, utterances, GRAIN)
         if self._targets is not None:
-            batch.targets = self._targets.read(utterances, int(num_frames(batch.waves.shape[1])))
+            frames = num_frames(batch.lengths).tolist()
+            batch.targets = self._targets.read(utterances, frames, int(num_frames(batch.waves.shape[1])))
         return batch.pinned() if torch.cuda.is_available() else batch
 
     def _load_ahead(self, plan: list[list[int]]) -> Iterator[Batch]:

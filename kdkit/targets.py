@@ -7,13 +7,18 @@
 
 A cache is a folder of shards, each a safetensors file of float16 tensors (layers, frames, dim), one for each utterance,
 read by memory mapping. Its name is made of the teacher's weights, the layers and the corpus, so that a cache of another
-teacher is another folder.
+teacher is another folder. In its header each shard says what it was made of: the teacher's weights and settings, the
+layers, and each audio file's path, size and time of change. One that was made of something else, or is damaged, is made
+again by ``build`` and refused by ``read``.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import shutil
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +38,7 @@ from kdkit.teachers import Teacher, fingerprint
 from kdkit.training import best_device, use_bf16
 
 _SHARD = 256  # utterances in a file
+_HEADER = "kdkit-targets"  # a single key, as in kdkit.checkpoints
 
 
 @dataclass
@@ -80,7 +86,7 @@ class TargetCache:
             (root or cache_folder()) / "targets" / f"{self.identity}-{corpus.hexdigest()[:12]}-{name}"
         )
         self._place = {u.id: i // _SHARD for i, u in enumerate(self.utterances)}
-        self._open: dict[int, object] = {}
+        self._open: dict[int, tuple[object, dict[str, int]]] = {}
 
     @property
     def bytes(self) -> int:
@@ -100,7 +106,15 @@ class TargetCache:
         Raises :class:`ConfigError` when the disk has not room enough, before anything is written.
         """
         shards = range((len(self.utterances) + _SHARD - 1) // _SHARD)
-        missing = [shard for shard in shards if not self._whole(shard)]
+        missing = []
+        self._open.clear()
+        for shard in shards:
+            try:
+                self._shard(shard)
+            except CheckpointError as error:
+                missing.append(shard)
+                if self._path(shard).exists():
+                    print(f"made again: {error}")
         self.folder.mkdir(parents=True, exist_ok=True)
         needed, free = self.bytes * len(missing) / len(shards), shutil.disk_usage(self.folder).free
         if needed > 0.95 * free:
@@ -118,14 +132,23 @@ class TargetCache:
     def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {"_open": {}}  # another process opens the shards itself
 
-    def read(self, utterances: Sequence[Utterance], total: int) -> Targets:
-        """Targets of a batch of ``total`` frames, padded with zeros; called by :class:`kdkit.batches.Batches`."""
+    def read(self, utterances: Sequence[Utterance], frames: Sequence[int], total: int) -> Targets:
+        """Targets of a batch of ``total`` frames, padded with zeros; called by :class:`kdkit.batches.Batches`.
+
+        ``frames``: how many each utterance's audio has. Raises :class:`CheckpointError` for targets that are missing,
+        damaged, made of something else, or of another number of frames.
+        """
         hidden = torch.zeros(
             len(self.layers), len(utterances), total, self.teacher.config.dim, dtype=torch.float16
         )
-        for row, utterance in enumerate(utterances):
-            states = self._shard(self._place[utterance.id]).get_tensor(utterance.id)
-            hidden[:, row, : states.shape[1]] = states
+        for row, (utterance, count) in enumerate(zip(utterances, frames, strict=True)):
+            states = self._states(utterance)
+            if states.shape[1] != count:
+                raise CheckpointError(
+                    f"{utterance.id}: its targets have {states.shape[1]} frames, {utterance.audio} has {count}: the "
+                    "file was changed after they were made; build the cache (again)"
+                )
+            hidden[:, row, :count] = states
         return Targets(dict(zip(self.layers, hidden, strict=True)), self.identity)
 
     def _path(self, shard: int) -> Path:
@@ -134,26 +157,74 @@ class TargetCache:
     def _some(self, shard: int) -> list[Utterance]:
         return self.utterances[shard * _SHARD : (shard + 1) * _SHARD]
 
-    def _whole(self, shard: int) -> bool:
-        try:
-            with safe_open(self._path(shard), framework="pt"):  # a truncated file does not open
-                return True
-        except (OSError, SafetensorError):
-            return False
-
-    def _shard(self, shard: int):
-        if shard not in self._open:
+    def _origin(self, shard: int) -> str:
+        """Stands for all that a shard's targets follow from."""
+        digest = hashlib.sha256(json.dumps(self.teacher.config.to_dict(), sort_keys=True).encode())
+        digest.update(f"{self.identity} {self.layers} {self.bf16}\n".encode())
+        for utterance in self._some(shard):
             try:
-                self._open[shard] = safe_open(self._path(shard), framework="pt")
-            except (OSError, SafetensorError) as error:
+                found = os.stat(utterance.audio)
+                when = f"{found.st_size}\t{found.st_mtime_ns}"
+            except (OSError, ValueError):
+                when = "not there"
+            digest.update(f"{utterance.id}\t{utterance.audio}\t{utterance.duration}\t{when}\n".encode())
+        return digest.hexdigest()
+
+    def _shard(self, shard: int) -> tuple[object, dict[str, int]]:
+        """An open shard and the checksums of its tensors; raises :class:`CheckpointError` unless it fits."""
+        if shard not in self._open:
+            path = self._path(shard)
+            try:
+                file = safe_open(path, framework="pt")  # a truncated file does not open
+                about = json.loads((file.metadata() or {}).get(_HEADER, "{}"))
+                kinds = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no dict)
+            except (OSError, SafetensorError, ValueError) as error:
                 raise CheckpointError(
-                    f"{self._path(shard)}: no whole shard of teacher targets ({error}); build the cache (again)"
+                    f"{path}: no whole shard of teacher targets ({error}); build the cache (again)"
                 ) from error
+            ids, dim = {utterance.id for utterance in self._some(shard)}, self.teacher.config.dim
+            about = about if isinstance(about, dict) else {}
+            sums = about.get("checksums")
+            known = isinstance(sums, dict) and about.get("origin") == self._origin(shard)
+            if not known or not kinds.keys() == sums.keys() <= ids:
+                raise CheckpointError(
+                    f"{path}: targets of another teacher, other audio files or files changed since; build the cache "
+                    "(again)"
+                )
+            for name, kind in kinds.items():
+                shape = kind.get_shape()
+                if (
+                    kind.get_dtype() != "F16"
+                    or len(shape) != 3
+                    or (shape[0], shape[2]) != (len(self.layers), dim)
+                ):
+                    raise CheckpointError(
+                        f"{path}: the targets of {name} are {kind.get_dtype()} {shape}, not float16 "
+                        f"({len(self.layers)}, frames, {dim}); build the cache (again)"
+                    )
+            self._open[shard] = file, sums
         return self._open[shard]
+
+    def _states(self, utterance: Utterance) -> Tensor:
+        """(layers, frames, dim) of one utterance."""
+        shard = self._place[utterance.id]
+        file, checksums = self._shard(shard)
+        if utterance.id not in checksums:
+            raise CheckpointError(
+                f"{self._path(shard)}: no targets of {utterance.id}, whose audio could not be read; build the cache "
+                "(again)"
+            )
+        states = file.get_tensor(utterance.id)
+        if _checksum(states) != checksums[utterance.id]:
+            raise CheckpointError(
+                f"{self._path(shard)}: the targets of {utterance.id} are damaged; delete the file, and build the cache "
+                "again"
+            )
+        return states
 
     @torch.no_grad()
     def _write(self, shard: int, seconds_per_batch: float, bar) -> None:
-        device, tensors = best_device(), {}
+        origin, device, tensors = self._origin(shard), best_device(), {}  # before the files are read
         model = self.teacher.model.to(device)
         batches = Batches(self._some(shard), seconds_per_batch)
         for batch in batches.epoch():
@@ -166,4 +237,10 @@ class TargetCache:
                 tensors[utterance.id] = chosen[:, row, :frames].contiguous()
             bar.update(len(batch))
         batches.close()
-        write_atomically(self._path(shard), lambda temporary: save_file(tensors, temporary))
+        checksums = {name: _checksum(states) for name, states in tensors.items()}
+        header = {_HEADER: json.dumps({"origin": origin, "checksums": checksums})}
+        write_atomically(self._path(shard), lambda temporary: save_file(tensors, temporary, header))
+
+
+def _checksum(states: Tensor) -> int:
+    return zlib.crc32(states.view(torch.uint8).numpy())

@@ -90,7 +90,7 @@ def teacher():
 
 def test_several_processes_find_the_same(tmp_path, speech, teacher):
     cache = TargetCache(teacher, (1, 2), speech, tmp_path).build(progress=False)
-    cache.read(speech[:2], 49)  # an open file does not travel to another process
+    cache.read(speech[:2], [49, 49], 49)  # an open file does not travel to another process
 
     def study(jobs):
         return run_study(

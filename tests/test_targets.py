@@ -2,11 +2,14 @@
 
 import math
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from kdkit.batches import Batches
 from kdkit.distill import DistillConfig, DistillTask
@@ -54,7 +57,7 @@ def test_the_size_is_announced_before_anything_is_written(speech, tmp_path):
     assert str(made.folder) in made.announcement and not made.folder.exists()
     made.build(progress=False)
     written = sum(path.stat().st_size for path in made.folder.iterdir())
-    assert made.bytes < written < made.bytes + 2000  # a header for the names
+    assert made.bytes < written < made.bytes + 2000  # a header for names and checksums
 
 
 def test_cached_targets_are_the_live_ones_in_float16(speech, tmp_path):
@@ -96,7 +99,7 @@ def test_building_goes_on_where_it_was_stopped(speech, tmp_path, monkeypatch):
         made.build(progress=False)
     assert [path.name for path in made.folder.iterdir()] == ["00000.safetensors"]
     with pytest.raises(CheckpointError, match=r"00001.*build the cache"):
-        made.read(speech[2:4], 60)
+        made.read(speech[2:4], [24, 40], 60)
     again = cache(speech, tmp_path)
     monkeypatch.setattr(again, "_write", lambda shard, *rest: (done.append(shard), write(shard, *rest)))
     again.build(progress=False)
@@ -109,9 +112,74 @@ def test_a_truncated_shard_is_made_again(speech, tmp_path):
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(CheckpointError, match="no whole shard"):
-        cache(speech, tmp_path).read(speech[:1], 60)
+        cache(speech, tmp_path).read(speech[:1], [19], 60)
     cache(speech, tmp_path).build(progress=False)
     assert path.read_bytes() == whole
+
+
+def stored(made):
+    """{id: targets} as training reads them."""
+    batch = Batches(made.utterances, 9.0, targets=made).batch(0)
+    layers = torch.stack([batch.targets.hidden[layer].float() for layer in made.layers])
+    return {utterance.id: layers[:, row] for row, utterance in enumerate(batch.utterances)}
+
+
+def same(a, b):
+    return all(torch.allclose(a[name], b[name], atol=2e-3) for name in a)
+
+
+def test_sound_replaced_in_place_gets_new_targets(speech, tmp_path):
+    copies = [replace(u, audio=shutil.copy(u.audio, tmp_path / u.audio.name)) for u in speech]
+    first = stored(cache(copies, tmp_path / "cache").build(progress=False))
+    old = cache(copies, tmp_path / "cache")
+    wave, _ = soundfile.read(copies[0].audio)
+    soundfile.write(copies[0].audio, wave[::-1], 16_000)  # of the same length
+    with pytest.raises(CheckpointError, match=r"00000.*files changed since; build the cache"):
+        stored(old)
+    again = stored(old.build(progress=False))
+    fresh = stored(cache(copies, tmp_path / "other").build(progress=False))
+    assert same(again, fresh) and not same(again, first)
+    with pytest.raises(
+        CheckpointError, match=r"u1: its targets have 30 frames, .* has 31: the file was changed"
+    ):
+        old.read([copies[1]], [31], 40)  # changed while the cache is in use
+
+
+def test_the_same_weights_with_other_settings_are_another_teacher(speech, tmp_path):
+    cache(speech, tmp_path).build(progress=False)
+    other = teacher()
+    other.model.config = replace(other.model.config, residual_scale=2.0)
+    other = Teacher(other.model, None, "other", {})
+    with pytest.raises(CheckpointError, match="targets of another teacher"):
+        cache(speech, tmp_path, other).read(speech[:1], [19], 60)
+
+
+@pytest.mark.parametrize("wrong", ["layers", "width", "type", "frames", "utterances", "no header", "bits"])
+def test_a_shard_that_does_not_fit_is_refused_and_made_again(speech, tmp_path, wrong):
+    made = cache(speech, tmp_path).build(progress=False)
+    right, (path,) = stored(made), made.folder.iterdir()
+    tensors, header = load_file(path), {"kdkit-targets": safe_open(path, "pt").metadata()["kdkit-targets"]}
+    states = tensors["u0"]
+    if wrong == "utterances":
+        tensors["u9"] = tensors.pop("u0")
+    elif wrong == "no header":
+        header = {"kdkit-targets": "[]"}
+    elif wrong == "bits":
+        tensors["u0"] = states.clone().view(torch.int16).bitwise_xor(1).view(torch.float16)
+    else:
+        changed = {
+            "layers": states[:1],
+            "width": states[..., :8],
+            "type": states.float(),
+            "frames": states[:, :-1],
+        }
+        tensors["u0"] = changed[wrong].contiguous()
+    save_file(tensors, path, header)
+    with pytest.raises(CheckpointError, match=r"build the cache|build the cache again"):
+        stored(cache(speech, tmp_path))
+    if wrong in ("bits", "frames"):  # seen when they are read only
+        path.unlink()
+    assert same(stored(cache(speech, tmp_path).build(progress=False)), right)
 
 
 def test_another_teacher_has_another_cache_and_is_refused(speech, tmp_path):
