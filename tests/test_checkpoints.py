@@ -204,6 +204,11 @@ def test_what_is_no_batch(teacher):
         teacher.hidden(torch.zeros(2, 800), torch.tensor([800]))
     with pytest.raises(AudioError, match="801 samples in a batch of 800"):
         teacher.hidden(torch.zeros(1, 800), torch.tensor([801]))
+    with pytest.raises(AudioError, match="waves are int16"):
+        teacher.hidden(torch.zeros(1, 800, dtype=torch.int16), torch.tensor([800]))
+    with pytest.raises(AudioError, match=r"lengths float32: .* whole numbers"):
+        teacher.hidden(torch.zeros(1, 800), torch.tensor([800.0]))
+    assert teacher.hidden(torch.zeros(1, 800).numpy(), [800]).last.shape == (1, 2, 16)
 
 
 def test_waves_that_need_a_gradient_get_none(teacher):

@@ -79,10 +79,7 @@ def load_distiller(content: dict, where: Path) -> tuple[SpeechModel, dict]:
     settings.expect("activation_fn", "gelu")
     settings.expect("attention_type", "original")
     added = settings.get("task_emb_type")
-    if added in (
-        "add",
-        "concat",
-    ):  # the network then computes something else for every layer that it predicts
+    if added in ("add", "concat"):  # the network computes something else for every layer that it predicts
         raise CheckpointError(
             f"{where}: task_emb_type is {added!r}: an input for each predicted layer, which kdkit's models do not "
             "have; 'expand-last', that of DistilHuBERT, is known"

@@ -136,11 +136,9 @@ def _renamed(tensors: dict[str, Tensor], table: tuple, where: str | Path) -> dic
         renamed[name] = tensor
     if not any(name.startswith("front_end.cnn.norms.1.") for name in renamed):  # one norm: a group norm
         renamed = {re.sub(r"\.cnn\.norms\.0\.", ".cnn.norm.", name): t for name, t in renamed.items()}
-    folded = renamed.get("encoder.positions.conv.weight")
-    if (
-        folded is not None and folded.ndim == 3
-    ):  # weight norm was removed: its two parts follow from their product
-        weight = renamed.pop("encoder.positions.conv.weight")
+    weight = renamed.get("encoder.positions.conv.weight")
+    if weight is not None and weight.ndim == 3:  # the norm was removed: its two parts follow from the product
+        del renamed["encoder.positions.conv.weight"]
         renamed[f"{_POSITIONS}original0"] = weight.norm(dim=(0, 1), keepdim=True)
         renamed[f"{_POSITIONS}original1"] = weight
     for name in [name for name in renamed if ".attention.q." in name]:

@@ -55,8 +55,9 @@ class Teacher:
         wants that. An utterance's states are those that it has alone, however the batch is padded.
 
         Raises :class:`AudioError` for an utterance of less than 400 samples, which do not make a frame, for lengths
-        that the batch does not have, and for waves of another shape.
+        that the batch does not have, and for waves of another shape or kind.
         """
+        waves, lengths = torch.as_tensor(waves), torch.as_tensor(lengths)
         check_waves(waves, lengths)
         return self.model(waves, lengths)
 
@@ -88,6 +89,11 @@ def check_waves(waves: Tensor, lengths: Tensor) -> None:
         raise AudioError(
             f"waves have shape {tuple(waves.shape)}, lengths {tuple(lengths.shape)}: (batch, samples) and (batch,) are "
             "needed; wave[None] makes a batch of one wave"
+        )
+    if not waves.is_floating_point() or lengths.is_floating_point() or lengths.dtype == torch.bool:
+        raise AudioError(
+            f"waves are {str(waves.dtype)[6:]}, lengths {str(lengths.dtype)[6:]}: floats from -1 to 1, and whole "
+            "numbers of samples are needed"
         )
     shortest, longest = waves.shape[1], waves.shape[1]
     if lengths.device.type == "cpu" and len(lengths):
