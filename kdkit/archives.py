@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import tarfile
-import tempfile
 from pathlib import Path
 
 from tqdm import tqdm
 
 from kdkit.errors import DownloadError
+from kdkit.files import DISK, partial_name, sweep, writing
 
 
 def unpack(archive: str | Path, folder: str | Path, inside: str = "") -> Path:
@@ -25,8 +25,11 @@ def unpack(archive: str | Path, folder: str | Path, inside: str = "") -> Path:
     archive, folder = Path(archive), Path(folder)
     if folder.exists():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".partial"))
+    partial = partial_name(folder)
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        sweep(folder.parent)
+        partial.mkdir()
     try:
         with (
             tarfile.open(archive) as tar,
@@ -35,12 +38,14 @@ def unpack(archive: str | Path, folder: str | Path, inside: str = "") -> Path:
             for member in tar:
                 tar.extract(member, partial, filter=_plain_members)
                 bar.update()
-        partial.chmod(0o755)
         found = sorted(partial.glob(inside)) if inside else [partial]
         if not found:
             raise DownloadError(f"{archive}: has no folder {inside}; is this the right file?")
         os.replace(found[0], folder)
     except (tarfile.TarError, EOFError, OSError) as error:
+        with writing(folder):
+            if getattr(error, "errno", None) in DISK:
+                raise
         raise DownloadError(
             f"{archive}: cannot be unpacked ({error}); remove it and download it again"
         ) from error

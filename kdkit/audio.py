@@ -7,6 +7,7 @@ resamples. torchaudio is not used for files: from 2.9 on it needs TorchCodec.
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -22,6 +23,7 @@ from torch import Tensor
 from kdkit import ffmpeg
 from kdkit.containers import parts_of
 from kdkit.errors import AudioError
+from kdkit.files import write_atomically
 from kdkit.views import Part, View
 
 SAMPLE_RATE = 16_000  # Hz, everywhere in kdkit
@@ -121,16 +123,15 @@ def write_audio(path: str | Path, wave: Tensor | np.ndarray) -> None:
         raise AudioError(f"{path}: expected a waveform of shape (samples,), not {samples.shape}")
     if not np.isfinite(samples).all():
         raise AudioError(f"{path}: not written: the waveform holds NaN or infinite samples")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with open(partial, "wb") as file:
-            soundfile.write(file, to_int16(samples), SAMPLE_RATE, format="WAV", subtype="PCM_16")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    packed = wav_bytes(to_int16(samples))
+    write_atomically(path, lambda temporary: temporary.write_bytes(packed))
+
+
+def wav_bytes(samples: np.ndarray) -> bytes:
+    """A wav file of int16 ``samples`` (samples,) at 16 kHz, in memory: libsndfile has no words for a full disk."""
+    packed = io.BytesIO()
+    soundfile.write(packed, samples, SAMPLE_RATE, format="WAV", subtype="PCM_16")
+    return packed.getvalue()
 
 
 def to_int16(wave: np.ndarray) -> np.ndarray:

@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdkit import identity
 from kdkit.audio import SAMPLE_RATE, read_audio, to_int16
 from kdkit.errors import AudioError, ConfigError, TrainingError
 from kdkit.frontends import num_frames
@@ -163,6 +164,17 @@ class Batches:
         self._prefetch = max(_PREFETCH, 2 * workers)
         self._pool = ThreadPoolExecutor(workers, "batches", compute_on_one_core) if workers else None
         self._ahead: dict[int, Future[Batch]] = {}
+
+    @property
+    def identity(self) -> dict:
+        """What decides the batches: see :mod:`kdkit.identity`."""
+        return {
+            "speech": identity.speech(self.utterances),
+            "batch seconds": self.seconds_per_batch,
+            "order": self.seed,
+            "longest piece": self.max_seconds,
+            "targets": self._targets.made_of if self._targets else "computed",
+        }
 
     @property
     def seconds(self) -> float:

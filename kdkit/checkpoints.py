@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-import zlib
+import warnings
 from collections.abc import Callable
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 
 import torch
@@ -15,44 +18,66 @@ from torch import Tensor, nn
 
 from kdkit.checks import shown
 from kdkit.errors import CheckpointError
-from kdkit.files import is_file, stand_in, write_atomically
+from kdkit.files import is_file, sha256_of, stand_in, write_atomically
 
-FORMAT = "kdkit-1"
-_CHECKSUM = "crc"  # of tensors and description, in the description
+FORMAT = "kdkit-2"
+_EARLIER = "kdkit-1"  # without a checksum
+SUMS = "SHA256SUMS"  # of the models that ship with the kit
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)  # what weights may be kept in
 
 
 def save_checkpoint(path: Path, tensors: dict[str, Tensor], meta: dict) -> None:
-    """Writes ``tensors`` and the JSON-able ``meta`` to one file, atomically; the same ones give the same bytes."""
+    """Writes ``tensors`` and the JSON-able ``meta`` to one file, atomically, with a checksum over both; the same ones
+    give the same bytes.
+    """
     packed = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    described = json.dumps(meta | {_CHECKSUM: checksum(packed, meta)})
-    header = {FORMAT: described}  # a single key: safetensors writes several in an order drawn by chance
+    facts = {"checksum": checksum(packed, meta), "meta": meta}
+    header = {
+        FORMAT: json.dumps(facts)
+    }  # a single key: safetensors writes several in an order drawn by chance
     write_atomically(Path(path), lambda temporary: save_file(packed, temporary, header))
-
-
-def checksum(tensors: dict[str, Tensor], meta: dict | None = None) -> int:
-    """CRC-32 over a description and all tensors, in the order of their names."""
-    value = zlib.crc32(json.dumps(meta).encode()) if meta else 0
-    for name in sorted(tensors):
-        value = zlib.crc32(tensors[name].contiguous().view(-1).view(torch.uint8).numpy(), value)
-    return value
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict]:
     """Tensors and description of a file of :func:`save_checkpoint`.
 
-    Raises :class:`CheckpointError` naming the file when it is missing, truncated, or of another format.
+    Raises :class:`CheckpointError` naming the file when it is missing, truncated, of another format, or when a bit of
+    its tensors or its description is not as it was written.
     """
-    tensors, header = read_safetensors(Path(path))
-    if header.get("format") == FORMAT:  # of the models that ship: two keys
-        header = {FORMAT: header.get("meta", "")}
+    path = Path(path)
+    tensors, header = read_safetensors(path)
     if FORMAT not in header:
+        return tensors, _earlier(path, header)
+    try:
+        facts = json.loads(header[FORMAT])
+        whole = facts["checksum"] == checksum(tensors, facts["meta"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        whole = False
+    if not whole:
+        raise CheckpointError(
+            f"{path}: damaged: it does not have the checksum it was written with; make or copy it again"
+        )
+    return tensors, facts["meta"]
+
+
+def checksum(tensors: dict[str, Tensor], meta: object) -> str:
+    """SHA-256 over names, types, shapes and values of ``tensors``, and over the JSON of ``meta``."""
+    found = hashlib.sha256(json.dumps(meta, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
+
+
+def _earlier(path: Path, header: dict) -> dict:
+    """The description in a file without a checksum: a shipped model, which is known as a whole, or an older file."""
+    if not is_own(header):
         raise CheckpointError(
             f"{path}: a safetensors file, but not written by kdkit (no '{FORMAT}' in its header)"
         )
     try:
-        meta = json.loads(header[FORMAT])
-    except (ValueError, RecursionError) as error:
+        meta = json.loads(header["meta"] if "format" in header else header[_EARLIER])
+    except (ValueError, KeyError, RecursionError) as error:
         raise CheckpointError(
             f"{path}: the description in its header is not JSON ({error}); make or copy it again"
         ) from error
@@ -60,18 +85,28 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict]:
         raise CheckpointError(
             f"{path}: the description in its header is {shown(meta)}; make or copy it again"
         )
-    written = meta.pop(_CHECKSUM, None)  # older files have none
-    if written is not None and written != checksum(tensors, meta):
+    if sha256_of(path) in shipped_sums().values():
+        return meta
+    if "format" in header:  # only shipped models were written like this
         raise CheckpointError(
-            f"{path}: tensors and description do not have the checksum they were saved with: it is damaged, make or "
-            "copy it again"
+            f"{path}: not the model that ships with this version of kdkit: damaged or changed; install the kit again"
         )
-    return tensors, meta
+    warnings.warn(
+        f"{path}: written by an earlier kdkit, without a checksum: damage cannot be seen", stacklevel=4
+    )
+    return meta
+
+
+@cache
+def shipped_sums() -> dict[str, str]:
+    """{name: SHA-256} of the models that ship with the kit, as ``sha256sum`` writes them."""
+    lines = (files("kdkit") / "assets" / SUMS).read_text(encoding="utf-8").splitlines()
+    return {name: digest for digest, name in (line.split() for line in lines)}
 
 
 def is_own(header: dict[str, str]) -> bool:
     """Is it the header of a file that kdkit wrote?"""
-    return FORMAT in header or header.get("format") == FORMAT
+    return FORMAT in header or _EARLIER in header or header.get("format") == _EARLIER
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -85,7 +120,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
             return tensors, file.metadata() or {}
-    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
+    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, AttributeError) as error:
         raise CheckpointError(
             f"{path}: {stand_in(path) or f'not a whole safetensors file ({error}); it may be truncated'}, "
             "make, copy or download it again"

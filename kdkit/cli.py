@@ -12,6 +12,7 @@ from importlib import import_module
 
 from kdkit.commands import app
 from kdkit.errors import KdkitError
+from kdkit.interrupt import terminate_as_interrupt
 
 # In the order of kdkit --help.
 ROOMS = (
@@ -48,6 +49,7 @@ def main() -> None:
         ):  # what the output's encoding has not becomes an escape: \\u0151
             stream.reconfigure(errors="backslashreplace")
     warnings.formatwarning = plain_warning
+    terminate_as_interrupt()
     try:
         app()
     except KdkitError as error:

@@ -109,6 +109,8 @@ class CTCTask(nn.Module):
     An utterance whose text has no room in its frames adds nothing to the loss, and :meth:`complaints` names it.
     """
 
+    drawn = ("recogniser.head", "recogniser.mask_embedding")
+
     def __init__(
         self,
         recogniser: CTCModel,

@@ -22,7 +22,7 @@ from kdkit.errors import ConfigError
 from kdkit.frontends import num_frames
 from kdkit.losses import discriminative_loss, hard_label_loss, mean_over, regression_loss
 from kdkit.models import ModelConfig, Output, SpeechModel
-from kdkit.teachers import Teacher, fingerprint
+from kdkit.teachers import Teacher, fingerprint, origin
 
 if TYPE_CHECKING:
     from kdkit.targets import Targets
@@ -152,6 +152,7 @@ class DistillTask(nn.Module):
     """
 
     frozen = ("teacher", "labeller", "codebook")
+    drawn = ("heads", "adaptation_head", "cluster_head")
 
     def __init__(
         self, student: SpeechModel, teacher: Teacher, config: DistillConfig, labeller: Teacher | None = None
@@ -194,12 +195,8 @@ class DistillTask(nn.Module):
 
         self.identity = None  # of the teacher, once it is needed
         self.quick: dict[str, nn.Module] = {}  # faster twins of frozen networks, by name (kdkit.graphs)
-        self.settings = {
-            "student": student.config.to_dict(),
-            "teacher": teacher.source,
-            "labeller": labeller and labeller.source,
-            "losses": asdict(config),
-        }
+        self.settings = {"student": student.config.to_dict(), "losses": asdict(config)}
+        self.origin = {"teacher": origin(teacher.source), "labeller": labeller and origin(labeller.source)}
 
     @property
     def layers(self) -> set[int]:

@@ -7,7 +7,6 @@ the same file. Several processes that want one file fetch it once: the others wa
 from __future__ import annotations
 
 import errno
-import hashlib
 import http.client
 import json
 import os
@@ -24,7 +23,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from kdkit.errors import DownloadError
-from kdkit.files import write_text
+from kdkit.files import sha256_of, write_text
 
 TIMEOUT = 30.0  # seconds without a byte
 ATTEMPTS = 5  # in a row that bring nothing new
@@ -89,15 +88,6 @@ def download_json(url: str, advice: str) -> dict:
         raise DownloadError(
             f"{url}: cannot be reached ({getattr(error, 'reason', None) or error}). {advice}"
         ) from error
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def check_sha256(path: Path, sha256: str) -> None:

@@ -38,3 +38,7 @@ class ConfigError(KdkitError):
 
 class TrainingError(KdkitError):
     """Training that cannot go on, for instance because the loss is not finite."""
+
+
+class OutputError(KdkitError):
+    """A file or folder that cannot be written: a full disk, no permission, a name in the way. Says what to do."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from kdkit import identity
 from kdkit.augment import AUGMENTED, AugmentConfig
 from kdkit.batches import Batches
 from kdkit.corpora.synthetic import subset
@@ -25,7 +26,7 @@ from kdkit.score import Score, score
 from kdkit.selection import Selection
 from kdkit.students import new_student
 from kdkit.text import VOCABULARY, Vocabulary
-from kdkit.training import TrainConfig, processes, train
+from kdkit.training import TrainConfig, held, processes, train
 from kdkit.transcripts import scorable
 
 EVALUATIONS = 10  # of dev in a run, unless evaluate_every says otherwise
@@ -76,6 +77,21 @@ def fine_tune(
         raise ConfigError(
             "early stopping and averaging are decided on dev speech: give some, or leave both off"
         )
+    with held(out):
+        return _fine_tune(model, speech, recipe, Path(out), dev, config, resume, title)
+
+
+def _fine_tune(
+    model: SpeechModel | CTCModel,
+    speech: Sequence[Utterance],
+    recipe: TrainConfig,
+    out: Path,
+    dev: Sequence[Utterance],
+    config: FineTuneConfig,
+    resume: bool,
+    title: str,
+) -> tuple[CTCModel, dict]:
+    """:func:`fine_tune`, when nobody else works in ``out``."""
     torch.manual_seed(recipe.seed)  # the head
     recogniser = model if isinstance(model, CTCModel) else CTCModel(model)
     speech = trainable(list(speech), recogniser.vocabulary)
@@ -86,10 +102,12 @@ def fine_tune(
     task = CTCTask(
         recogniser, config.mask, config.augmenting, config.freeze, config.speeds, config.front_end_rate
     )
+    if recogniser is model:
+        task.drawn = ()  # its head is not a new one
     selection = None
     if dev:
         selection = Selection(
-            Path(out) / "candidates",
+            out / "candidates",
             patience=config.patience,
             last=config.average,
             not_before=round(config.freeze * recipe.steps),
@@ -101,9 +119,22 @@ def fine_tune(
         return dev_scores(task.recogniser, dev)
 
     try:
-        log = train(task, batches, recipe, Path(out), on_dev if dev else None, resume, title, selection)
+        decides = {"dev": identity.speech(dev)} if dev else None
+        log = train(
+            task,
+            batches,
+            recipe,
+            out,
+            on_dev if dev else None,
+            resume,
+            title,
+            selection,
+            decides=decides,
+        )
     finally:
         batches.close()
+    choice = selection.choose(task, log, on_dev) if selection else {"chosen": "last step"}
+    identity.left_with(out, task)  # the chosen weights
     facts = {
         "minutes": sum(u.duration for u in speech) / 60,
         "utterances": len(speech),
@@ -118,7 +149,7 @@ def fine_tune(
         "loss": next((row["loss"] for row in reversed(log) if "loss" in row), None),  # per character
         "skipped": batches.skipped,  # (id, reason) of files that could not be read
     }
-    return recogniser, facts | (selection.choose(task, log, on_dev) if selection else {"chosen": "last step"})
+    return recogniser, facts | choice
 
 
 def dev_scores(recogniser: CTCModel, dev: Sequence[Utterance]) -> dict[str, float]:
@@ -193,6 +224,7 @@ def fine_tune_budgets(
     tests: Mapping[str, Sequence[Utterance]] | None = None,
     config: FineTuneConfig = FineTuneConfig(),
     meta: dict | None = None,
+    resume: bool = True,
 ) -> list[dict]:
     """A recogniser for every label budget, each from a ``model(speech of the budget)`` of its own.
 
@@ -204,11 +236,14 @@ def fine_tune_budgets(
         folder = Path(out) / f"{minutes:g}min" if len(budgets) > 1 else Path(out)
         path = folder / "recogniser.safetensors"
         title = f"{round(minutes, 1):g} labelled min"
-        recogniser, facts = fine_tune(model(speech), speech, recipe, folder, dev, config, title=title)
+        if not resume and processes().is_main_process:
+            path.unlink(missing_ok=True)
+        recogniser, facts = fine_tune(model(speech), speech, recipe, folder, dev, config, resume, title)
         row = (meta or {}) | {"budget": minutes} | facts | {"tests": test_scores(recogniser, tests or {})}
         rows.append(row | {"recogniser": str(path)})
         if processes().is_main_process:
-            save_recogniser(path, recogniser, row)
+            lasting = {name: value for name, value in row.items() if name not in ("seconds", "skipped")}
+            save_recogniser(path, recogniser, lasting | {"skipped": [name for name, _ in row["skipped"]]})
             write_text(Path(out) / "results.json", json.dumps(rows, indent=1) + "\n")
     return rows
 

@@ -23,7 +23,7 @@ from itertools import count
 from pathlib import Path
 
 from kdkit.errors import ManifestError
-from kdkit.files import read_text
+from kdkit.files import partial_name, read_text, writing
 
 SAMPLES_PER_FRAME = 320  # frame t of the encoder covers samples 320 t to 320 t + 400 at 16 kHz
 FRAME_CENTRE = 200
@@ -80,27 +80,27 @@ def read_manifest(path: str | Path) -> list[Utterance]:
 def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
     """Write a manifest atomically: a reader sees the old file or the new one. Audio paths become relative.
 
-    Raises ManifestError when the file cannot be written.
+    Raises OutputError when the file cannot be written, ManifestError when a field is not Unicode text.
     """
     write_manifests({Path(path): utterances})
 
 
 def write_manifests(manifests: Mapping[Path, Iterable[Utterance]]) -> None:
     """:func:`write_manifest` for several that belong together: when one cannot be written, all stay as they were."""
-    partial = {path: path.with_name(f".{path.name}.{os.getpid()}.partial") for path in manifests}
+    partial = {path: partial_name(path) for path in manifests}
     try:
         for path, utterances in manifests.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            folder = path.parent.resolve()
-            with open(partial[path], "w", encoding="utf-8") as file:
-                for utterance in utterances:
-                    file.write(json.dumps(_as_json(utterance, folder), ensure_ascii=False) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+            with writing(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                folder = path.parent.resolve()
+                with open(partial[path], "w", encoding="utf-8") as file:
+                    for utterance in utterances:
+                        file.write(json.dumps(_as_json(utterance, folder), ensure_ascii=False) + "\n")
+                    file.flush()
+                    os.fsync(file.fileno())
         for path in manifests:
-            os.replace(partial[path], path)
-    except OSError as error:
-        raise ManifestError(f"{path}: cannot be written ({error.strerror or error})") from error
+            with writing(path):
+                os.replace(partial[path], path)
     except UnicodeEncodeError as error:
         raise ManifestError(
             f"{path}: not written: {error.object!a:.80} is not Unicode text, so the manifest cannot hold it; rename it"

@@ -18,6 +18,7 @@ from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from kdkit import identity
 from kdkit.batches import Batches, to_device
 from kdkit.checkpoints import load_checkpoint, save_checkpoint
 from kdkit.codebook import Codebook, check_clusters
@@ -132,16 +133,28 @@ def kmeans_codebook(
     clusters: int = 500,
     layer: int | None = None,
     seed: int = 0,
+    keep: Path | None = None,
 ) -> Codebook:
     """A codebook for a teacher that carries none: k-means centroids of one of its layers (default: the last).
 
-    An honest fallback, not HuBERT's own: say which one was used. About 200,000 frames decide the centroids.
+    An honest fallback, not HuBERT's own: say which one was used. About 200,000 frames decide the centroids. ``keep``: a
+    file in which it is kept, and from which one that was made of the same is taken: k-means has last digits that depend
+    on the machine, and a training that goes on needs the very same.
     """
     layer = model.config.layers if layer is None else layer
+    made_of = {"clusters": clusters, "layer": layer, "seed": seed, "speech": identity.speech(utterances)}
+    made_of |= identity.weights(model)
+    if keep is not None and keep.is_file():
+        tensors, meta = load_checkpoint(keep)
+        if not identity.differences(meta, made_of):
+            return Codebook.from_centroids(tensors["centroids"])
     _, centroids = cluster(
         layer_features(model, layer), utterances, clusters, f"layer {layer}", seed, label=False
     )
-    return Codebook.from_centroids(torch.from_numpy(centroids).float())
+    centroids = torch.from_numpy(centroids).float()
+    if keep is not None:
+        save_checkpoint(keep, {"centroids": centroids}, made_of)
+    return Codebook.from_centroids(centroids)
 
 
 def nearest(frames: Tensor, centres: Tensor) -> Tensor:
@@ -156,6 +169,8 @@ class FilterbankTask(nn.Module):
     Fbank frames (100 Hz) that lie in each of its 50 Hz frames gives 160 targets a frame and needs no Transformer: in
     minutes it starts pre-training where it would otherwise be after an hour. The head is thrown away.
     """
+
+    drawn = ("head",)
 
     def __init__(self, model: SpeechModel, mean: Tensor, std: Tensor):
         super().__init__()
@@ -208,6 +223,7 @@ class PretrainTask(nn.Module):
     the clean speech.
     """
 
+    drawn = ("mask_embedding",)
     grain = 3200  # samples; crops are whole multiples, because a CPU sets up its convolutions anew for every new shape
 
     def __init__(

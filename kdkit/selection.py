@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,9 @@ from torch import Tensor, nn
 from kdkit.checkpoints import load_checkpoint, save_checkpoint
 from kdkit.errors import ConfigError, TrainingError
 from kdkit.snapshots import load_trained_state, trained_state
+
+if TYPE_CHECKING:
+    from kdkit.training import TrainConfig
 
 
 class Selection:
@@ -33,6 +37,16 @@ class Selection:
         self.folder, self.measure = Path(folder), measure
         self.patience, self.last, self.not_before = patience, last, not_before
 
+    def identity(self, config: TrainConfig) -> dict:
+        """What the choice depends on besides the weights: see :mod:`kdkit.identity`."""
+        own = {
+            "measure": self.measure,
+            "patience": self.patience,
+            "average": self.last,
+            "not before": self.not_before,
+        }
+        return own | {"evaluate_every": config.evaluate_every}
+
     def history(self, rows: list[dict]) -> list[tuple[int, float]]:
         """[(step, measure), ...] of all evaluations in the rows of a log."""
         return [(row["step"], row[self.measure]) for row in rows if self.measure in row]
@@ -49,7 +63,7 @@ class Selection:
         return f"{self.measure} has not got better than {value:.4g} (step {step}) in {waited} evaluations"
 
     def keep(self, step: int, task: nn.Module, rows: list[dict]) -> None:
-        """Saves the weights of an evaluation that is in the rows already; removes those that cannot be wanted."""
+        """Saves the weights of the last evaluation in the rows; removes those that cannot be wanted."""
         save_checkpoint(self._path(step), trained_state(task), {"step": step})
         history = self.history(rows)
         wanted = {step for step, _ in history[-self.last :]} | {_best(history)[0]}
@@ -68,7 +82,8 @@ class Selection:
         kept = [(step, value) for step, value in self.history(rows) if self._path(step).exists()]
         if not kept:
             raise TrainingError(
-                f"{self.folder}: holds no weights to choose from; take another folder, or remove this one"
+                f"{self.folder}: holds no weights to choose from; choose another folder, or start anew (--fresh, "
+                "resume=False)"
             )
         step, value = _best(kept)
         choice = {"chosen": f"step {step}", "weights": [step], self.measure: value, "best": value}

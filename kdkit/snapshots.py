@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import shutil
 import warnings
@@ -11,15 +10,17 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from kdkit.checkpoints import checksum, load_checkpoint, save_checkpoint
-from kdkit.errors import CheckpointError, TrainingError
+from kdkit.checkpoints import load_checkpoint, save_checkpoint
+from kdkit.errors import CheckpointError, OutputError, TrainingError
+from kdkit.files import sweep, writing
+from kdkit.identity import differences
 
 
 class Snapshots:
     """Weights and optimiser state of ``task``, one file ``step-00000200.safetensors`` a checkpoint.
 
-    ``settings`` are those a run must share with the one that it goes on from. A file carries a checksum over its
-    tensors: one that is damaged is reported and passed over for the one before.
+    ``identity`` is what a run must share with the one that it goes on from (:mod:`kdkit.identity`). A file carries a
+    checksum over everything in it: one that is damaged is reported and passed over for the one before.
     """
 
     def __init__(
@@ -28,83 +29,77 @@ class Snapshots:
         task: nn.Module,
         parameters: dict[str, Tensor],
         optimiser: torch.optim.Optimizer,
-        settings: dict,
+        identity: dict,
         keep: int = 2,
     ):
         self.folder, self.task, self.parameters, self.optimiser = folder, task, parameters, optimiser
-        self.settings, self.keep = json.loads(json.dumps(settings)), keep
-        self.folder.mkdir(parents=True, exist_ok=True)
-        needed = (
-            (keep + 1) * sum(t.nbytes for t in trained_state(task).values()) * 3
-        )  # two moments in the optimiser
-        free = shutil.disk_usage(folder).free
+        self.identity, self.keep = json.loads(json.dumps(identity)), keep
+        with writing(folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            sweep(self.folder)
+
+    def check_room(self) -> None:
+        """Raises :class:`TrainingError` when the disk has no room for the checkpoints of a run."""
+        # two moments in the optimiser
+        needed = (self.keep + 1) * sum(t.nbytes for t in trained_state(self.task).values()) * 3
+        free = shutil.disk_usage(self.folder).free
         if free < needed:
             raise TrainingError(
-                f"{folder}: {keep} checkpoints need up to {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are free; "
-                "make room, keep fewer, or take another folder"
+                f"{self.folder}: {self.keep} checkpoints need up to {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are "
+                "free; make room, keep fewer, or take another folder"
             )
 
-    def save(self, step: int) -> None:
+    def save(self, step: int, evaluations: list[dict]) -> None:
         """Writes the state after ``step`` steps, then removes all but the newest ``keep`` checkpoints."""
         tensors = {f"task.{name}": tensor for name, tensor in trained_state(self.task).items()}
         for name, parameter in self.parameters.items():
             for key, value in self.optimiser.state.get(parameter, {}).items():
                 tensors[f"optimiser.{key}.{name}"] = torch.as_tensor(value)
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        meta = {"step": step, "settings": self.settings, "checksum": checksum(tensors)}
+        meta = {"step": step, "identity": self.identity, "evaluations": evaluations}
         path = self.folder / f"step-{step:08d}.safetensors"
         try:
-            save_checkpoint(path, tensors, meta)
-        except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            with writing(path):
+                save_checkpoint(path, tensors, meta)
+        except OutputError as error:
             raise TrainingError(
-                f"{path}: could not be written ({error}); {'make room and ' if full else ''}"
-                "run the same command again: it goes on from the checkpoint before"
+                f"{error}; then run the same command again: it goes on from the checkpoint before"
             ) from error
         for old in self._files()[: -self.keep]:
             old.unlink(missing_ok=True)
 
-    def restore(self) -> int:
-        """Loads the newest good checkpoint; returns the number of steps done, 0 when there is none.
+    def restore(self) -> tuple[int, list[dict]]:
+        """Loads the newest good checkpoint; returns the number of steps done, 0 when there is none, and the
+        evaluations so far.
 
-        Raises :class:`CheckpointError` when it belongs to another recipe or another model.
+        Raises :class:`CheckpointError` when it belongs to a run that was made of something else.
         """
         for path in reversed(self._files()):
             try:
                 tensors, meta = load_checkpoint(path)
-                if checksum(tensors) != meta["checksum"]:
-                    raise CheckpointError(
-                        f"{path}: its tensors do not have the checksum they were saved with"
-                    )
+                step, identity, evaluations = (meta[name] for name in ("step", "identity", "evaluations"))
             except (CheckpointError, KeyError) as error:
-                warnings.warn(f"damaged checkpoint passed over: {error}", stacklevel=3)
+                reason = error if isinstance(error, CheckpointError) else f"{path}: holds no {error}"
+                warnings.warn(f"damaged checkpoint passed over: {reason}", stacklevel=3)
                 continue
-            self._load(path, tensors, meta["settings"])
-            return meta["step"]
-        return 0
+            if told := differences(identity, self.identity):
+                raise CheckpointError(
+                    f"{self.folder.parent}: holds an earlier run that was made of something else ({told}); "
+                    "choose another folder, or start anew there (--fresh, resume=False)"
+                )
+            self._load(path, tensors)
+            return step, evaluations
+        return 0, []
 
-    def clear(self) -> int:
-        """Removes what an earlier run left; returns 0, the step to begin with."""
+    def clear(self) -> tuple[int, list[dict]]:
+        """Removes what an earlier run left; returns the step to begin with, 0, and no evaluations."""
         for path in self._files():
             path.unlink(missing_ok=True)
-        return 0
+        return 0, []
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("step-*.safetensors"))
 
-    def _load(self, path: Path, tensors: dict[str, Tensor], settings: dict) -> None:
-        changed = sorted(
-            name
-            for name in self.settings.keys() | settings.keys()
-            if settings.get(name) != self.settings.get(name)
-        )
-        if changed:
-            told = "; ".join(
-                f"{name}: {settings.get(name)!r} then, {self.settings.get(name)!r} now" for name in changed
-            )
-            raise CheckpointError(
-                f"{path}: an earlier run with other settings ({told}); use another folder or remove it"
-            )
+    def _load(self, path: Path, tensors: dict[str, Tensor]) -> None:
         saved = {name.removeprefix("task."): t for name, t in tensors.items() if name.startswith("task.")}
         load_trained_state(self.task, saved, path)
         state: dict[str, dict[str, Tensor]] = {}

@@ -89,6 +89,11 @@ class TargetCache:
         self._open: dict[int, tuple[object, dict[str, int]]] = {}
 
     @property
+    def made_of(self) -> dict:
+        """What decides the targets, besides the speech: see :mod:`kdkit.identity`."""
+        return {"teacher": self.identity, "kept as": "float16 of bf16" if self.bf16 else "float16"}
+
+    @property
     def bytes(self) -> int:
         """Size of the whole cache."""
         frames = sum(int(num_frames(round(u.duration * 16_000))) for u in self.utterances)

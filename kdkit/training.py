@@ -5,7 +5,8 @@ A task is a module whose ``forward(batch)`` returns ``(loss, {part: value})``, t
 step, the same as one large batch. A task may also have
 
 * ``frozen``: names of its sub-modules that are not trained (teachers); they are neither saved nor moved by a step;
-* ``settings``: what a run must have in common with the run it goes on from, besides its recipe;
+* ``settings``: what a run must have in common with the run it goes on from, besides its recipe and weights;
+* ``drawn``: names of its parts that begin as random numbers, and so do not tell one run from another;
 * ``rates``: {beginning of parameters' names: share of the learning rate that they have in the next step};
 * ``schedule(step, steps)``: called before each step with its number, from 0, and how many there are;
 * ``leaves_some_out``: true if some of its parameters get no gradient in some steps;
@@ -21,7 +22,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -31,13 +31,17 @@ import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
+from kdkit import identity
+from kdkit.diagnosis import check_frozen, not_finite, out_of_memory
 from kdkit.encoder import Layer
 from kdkit.errors import ConfigError, TrainingError
+from kdkit.files import alone
 from kdkit.gradients import fixed_order, gradients, graphs_for
-from kdkit.runlog import RunLog
+from kdkit.interrupt import patient_interrupt
+from kdkit.runlog import RunLog, shown
 from kdkit.selection import Selection
 from kdkit.snapshots import Snapshots
 
@@ -69,7 +73,8 @@ class TrainConfig:
     graphs: bool = True  # on a GPU, if $KDKIT_FAST is 1: steps as CUDA graphs (kdkit.graphs)
     log_every: int = 10
     evaluate_every: int = 0  # 0: only at the end
-    save_every: int = 200
+    save_minutes: float = 5.0  # between checkpoints
+    save_every: int = 0  # steps; 0: as save_minutes says
     keep: int = 2  # checkpoints
     tensorboard: bool = False  # also write OUT/tensorboard
 
@@ -81,9 +86,13 @@ class TrainConfig:
         object.__setattr__(self, "stages", tuple(self.stages))  # JSON gives lists
         if list(self.stages) != sorted({s for s in self.stages if 0 < s < self.steps}):
             raise ConfigError(f"stages are {self.stages}: rising numbers of steps between 0 and {self.steps}")
-        for name in ("steps", "accumulate", "log_every", "save_every", "keep"):
+        for name in ("steps", "accumulate", "log_every", "keep"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}: it must be 1 or more")
+        if self.save_every < 0 or not self.save_minutes > 0:
+            raise ConfigError(
+                f"save_every is {self.save_every} steps, save_minutes {self.save_minutes}: give one of them, above 0"
+            )
 
     def result(self) -> dict:
         """The settings that decide the weights at the end; the others may change when a run goes on."""
@@ -93,10 +102,10 @@ class TrainConfig:
             "graphs",
             "log_every",
             "evaluate_every",
+            "save_minutes",
             "save_every",
-            "keep",
-            "tensorboard",
         )
+        aside += ("keep", "tensorboard")
         return {name: value for name, value in asdict(self).items() if name not in aside}
 
 
@@ -140,35 +149,68 @@ def train(
     title: str = "training",
     selection: Selection | None = None,
     watch: Callable[[list[dict]], bool] | None = None,
+    decides: dict | None = None,
 ) -> list[dict]:
     """Trains ``task`` and returns the log: one dict per logged step (step, loss, parts, lr; evaluation results).
 
-    Writes ``out/checkpoints`` (weights and optimiser; atomic, the last ``keep``) every ``save_every`` steps and
-    ``out/metrics.jsonl``. With ``resume`` a run found in ``out`` goes on from its newest good checkpoint, and ends
-    with the weights that it would have had without the interruption; a finished one is loaded and returned at once.
-    Ctrl-C saves before it leaves. ``selection`` (:mod:`kdkit.selection`) keeps the weights of every evaluation that may
-    be wanted at the end, and may end the run early. ``watch`` is shown the log so far after every logged step; when it
-    returns True the run stops as after Ctrl-C.
+    Writes ``out/checkpoints`` (weights and optimiser; atomic, the last ``keep``) every ``save_minutes`` (or
+    ``save_every`` steps) and ``out/metrics.jsonl``. With ``resume`` a run found in ``out`` goes on from its newest good
+    checkpoint, and ends with the weights that it would have had without the interruption; a finished one is loaded and
+    returned at once. Ctrl-C and SIGTERM save before they end it. ``selection`` (:mod:`kdkit.selection`) keeps the
+    weights of every evaluation that may be wanted at the end, and may end the run early. ``watch`` is shown the log so
+    far after every logged step; when it returns True the run stops as after Ctrl-C. ``decides``: what else decides the
+    result, such as the speech that ``evaluate`` uses (:mod:`kdkit.identity`).
 
-    Raises :class:`TrainingError` at a non-finite loss or when memory runs out, naming step and utterances, and
-    :class:`CheckpointError` when ``out`` holds a run with another recipe.
+    Raises :class:`TrainingError` at a non-finite loss or when memory runs out, naming step and utterances,
+    :class:`CheckpointError` when ``out`` holds a run that was made of something else, :class:`OutputError` when
+    ``out`` cannot be written, and :class:`ConfigError` when another training runs there.
     """
     accelerator = _accelerator(config, getattr(task, "leaves_some_out", False))
+    with alone(Path(out)) if accelerator.is_main_process else contextlib.nullcontext():
+        rows = _train(
+            accelerator, task, batches, config, Path(out), evaluate, resume, title, selection, watch, decides
+        )
+    accelerator.wait_for_everyone()
+    task.eval()
+    return rows
+
+
+def _train(
+    accelerator: Accelerator,
+    task: nn.Module,
+    batches,
+    config: TrainConfig,
+    out: Path,
+    evaluate: Callable[[nn.Module], dict[str, float]] | None,
+    resume: bool,
+    title: str,
+    selection: Selection | None,
+    watch: Callable[[list[dict]], bool] | None,
+    decides: dict | None,
+) -> list[dict]:
+    """:func:`train`, when nobody else works in ``out``."""
     group = accelerator.num_processes * config.accumulate  # batches of one step, in all processes
     task.to(accelerator.device).train()
-    _check_frozen(task)
+    check_frozen(task)
     parameters = {name: p for name, p in task.named_parameters() if p.requires_grad}
     fused = accelerator.device.type in ("cpu", "cuda")
     groups = _by_rate(parameters, tuple(getattr(task, "rates", ())))
     optimiser = torch.optim.AdamW(
         groups, config.lr, config.betas, config.eps, config.weight_decay, fused=fused
     )
-    settings = config.result() | {"batches a step": group} | {"task": getattr(task, "settings", {})}
-    snapshots = Snapshots(Path(out) / "checkpoints", task, parameters, optimiser, settings, config.keep)
-    first = snapshots.restore() if resume else snapshots.clear()
+    start = identity.began_with(out, task, resume)
+    made_of = config.result() | {"batches a step": group, "task": getattr(task, "settings", {}), **start}
+    made_of |= (
+        getattr(batches, "identity", {}) | (decides or {}) | (selection.identity(config) if selection else {})
+    )
+    snapshots = Snapshots(out / "checkpoints", task, parameters, optimiser, made_of, config.keep)
+    first, evaluations = snapshots.restore() if resume else snapshots.clear()
     if selection and not resume and accelerator.is_main_process:
         selection.clear()
-    log = RunLog(Path(out), first, accelerator.is_main_process, config.tensorboard)
+    log = RunLog(out, first, accelerator.is_main_process, config.tensorboard, evaluations)
+    finished = first == config.steps or bool(selection and selection.enough(log.rows))
+    if not finished:
+        snapshots.check_room()
     if config.compile:
         for part in task.modules():
             if isinstance(part, Layer):
@@ -185,13 +227,30 @@ def train(
         dynamic_ncols=True,
         disable=not accelerator.is_main_process,
     )
-    seconds, started, done, whole = 0.0, time.perf_counter(), first, True
+
+    def measure() -> None:
+        task.eval()
+        row = {"step": done} | _agreed(accelerator, evaluate(task))
+        task.train()
+        if selection and accelerator.is_main_process:
+            selection.keep(done, task, [*log.rows, row])
+        log.add_evaluation(row)
+
+    def due() -> bool:
+        regular = config.evaluate_every and done and done % config.evaluate_every == 0
+        return bool(evaluate and (regular or done == config.steps) and not log.evaluated(done))
+
+    seconds, began, done, whole = 0.0, time.perf_counter(), first, True
+    saved_at = began
     try:
-        with _patient_interrupt() as asked_to_stop:
+        with patient_interrupt() as asked_to_stop:
+            if due():  # stopped in the middle of it
+                measure()
             for step in range(first, config.steps):
                 if selection and (reason := selection.enough(log.rows)):
                     if accelerator.is_main_process:
-                        snapshots.save(step)
+                        if step > first:
+                            snapshots.save(step, log.evaluations)
                         bar.write(f"ended after step {step}: {reason}")
                     break
                 place = step * config.accumulate * accelerator.num_processes + accelerator.process_index
@@ -212,44 +271,42 @@ def train(
                 optimiser.step()
                 optimiser.zero_grad(set_to_none=True)
                 done = step + 1
-                logged, saved = (
-                    done % n == 0 or done == config.steps for n in (config.log_every, config.save_every)
-                )
+                logged = done % config.log_every == 0 or done == config.steps
+                waited = time.perf_counter() - saved_at >= 60 * config.save_minutes
+                saved = (
+                    done % config.save_every == 0 if config.save_every else waited
+                ) or done == config.steps
                 # a look at the loss waits for the GPU, so it is taken there only when there is something to write
                 if (logged or saved or loss.device.type == "cpu") and not torch.isfinite(loss):
-                    raise TrainingError(_not_finite(loss, step, some))
+                    raise TrainingError(not_finite(loss, step, some))
                 whole = True
                 bar.update()
                 if logged:
                     values = accelerator.reduce(torch.stack([loss, *parts.values()]), "sum").tolist()
                     row = {"step": done, "loss": values[0], "lr": learning_rate(step, config)}
                     row |= {"grad_norm": norm.item()} | dict(zip(parts, values[1:]))
-                    log.add(row | {"times_real_time": seconds / (time.perf_counter() - started)})
-                    bar.set_postfix(_shown(log.rows[-1], parts))
-                due = config.evaluate_every and done % config.evaluate_every == 0
-                if evaluate and (due or done == config.steps):
-                    task.eval()
-                    log.add({"step": done} | _agreed(accelerator, evaluate(task)))
-                    task.train()
-                    if selection and accelerator.is_main_process:
-                        selection.keep(done, task, log.rows)
+                    log.add(row | {"times_real_time": seconds / (time.perf_counter() - began)})
+                    bar.set_postfix(shown(log.rows[-1], parts))
+                if due():
+                    measure()
                 if logged:
                     for complaint in getattr(task, "complaints", lambda rows: ())(log.rows):
                         log.warn(f"{title}: {complaint}")  # a study runs many trainings
                 if saved and accelerator.is_main_process:
-                    snapshots.save(done)
+                    snapshots.save(done, log.evaluations)
+                    saved_at = time.perf_counter()
                 if asked_to_stop or (logged and watch and watch(log.rows)):
                     raise KeyboardInterrupt
     except KeyboardInterrupt:
         if accelerator.is_main_process and whole:
-            snapshots.save(done)
+            snapshots.save(done, log.evaluations)
             bar.write(
                 f"stopped after step {done}, saved in {snapshots.folder}: run the same command again to go on"
             )
         raise
     except RuntimeError as error:  # torch.OutOfMemoryError is one
         if "memory" in str(error).lower():
-            raise TrainingError(_out_of_memory(done, some, config)) from error
+            raise TrainingError(out_of_memory(done, some, config.accumulate)) from error
         raise
     finally:
         bar.close()
@@ -258,9 +315,13 @@ def train(
             graphs.close()
         for name in _WRAPPERS:
             task.__dict__.pop(name, None)
-    accelerator.wait_for_everyone()
-    task.eval()
+        identity.left_with(out, task)
     return log.rows
+
+
+def held(out: Path) -> contextlib.AbstractContextManager:
+    """``out`` for this program alone (:func:`kdkit.files.alone`), whose main process holds it."""
+    return alone(Path(out)) if processes().is_main_process else contextlib.nullcontext()
 
 
 def processes() -> PartialState:
@@ -306,53 +367,3 @@ def _by_rate(parameters: dict[str, nn.Parameter], beginnings: tuple[str, ...]) -
         named = next((beginning for beginning in beginnings if name.startswith(beginning)), "")
         groups.setdefault(named, []).append(parameter)
     return [{"params": some, "named": named} for named, some in groups.items()]
-
-
-def _check_frozen(task: nn.Module) -> None:
-    for name in getattr(task, "frozen", ()):
-        module = getattr(task, name, None)
-        if module is not None and (module.training or any(p.requires_grad for p in module.parameters())):
-            raise TrainingError(
-                f"{name} would be trained: it is in training mode or needs a gradient; "
-                f"call .requires_grad_(False).eval() on it and keep it so in train()"
-            )
-
-
-def _shown(row: dict, parts: dict) -> dict[str, str]:
-    """What the progress bar says of a row of the log."""
-    names = ("loss", *parts) if len(parts) > 1 else ("loss",)
-    return {name: f"{row[name]:.3f}" for name in names} | {"x real time": f"{row['times_real_time']:.0f}"}
-
-
-@contextlib.contextmanager
-def _patient_interrupt():
-    """Ctrl-C waits for the end of the step; a second one does not. Gives a list that is filled when it was pressed."""
-    asked: list[bool] = []
-
-    def note(signum, frame):
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(True)
-
-    try:
-        before = signal.signal(signal.SIGINT, note)
-    except ValueError:  # not the main thread: nobody can press Ctrl-C here
-        yield asked
-        return
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _not_finite(loss: Tensor, step: int, some: list) -> str:
-    names = ", ".join(utterance.id for batch in some for utterance in batch.utterances[:4])
-    return f"loss is {loss.item()} at step {step} (batch of {names} ...): lower lr, or look at these files"
-
-
-def _out_of_memory(step: int, some: list, config: TrainConfig) -> str:
-    rows, samples = some[0].waves.shape
-    return (
-        f"out of memory at step {step}, in a batch of {rows} utterances of {samples / 16_000:.1f} s: take batches of "
-        f"fewer seconds, and more of them for one step (accumulate is {config.accumulate}); what was saved is good"
-    )

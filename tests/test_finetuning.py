@@ -21,7 +21,7 @@ from kdkit.batches import Batches, collate
 from kdkit.checkpoints import load_checkpoint
 from kdkit.cli import app
 from kdkit.ctc import CTCModel, CTCTask, explain_blanks, load_recogniser
-from kdkit.errors import ConfigError, TrainingError
+from kdkit.errors import CheckpointError, ConfigError, TrainingError
 from kdkit.finetuning import (
     FineTuneConfig,
     augmented_fbank,
@@ -198,7 +198,10 @@ def test_the_best_weights_come_back_and_the_run_ends_early(tones, tmp_path):
     texts = recogniser.transcribe(tones["dev"])
     wrong = sum(texts[u.id] != u.text for u in tones["dev"])
     assert wrong / len(tones["dev"]) == pytest.approx(best[1])
-    again, same_facts = fine_tune(model(), tones["train"], recipe, tmp_path, tones["dev"], config)
+    with pytest.raises(CheckpointError, match="other weights of recogniser"):
+        fine_tune(model(), tones["train"], recipe, tmp_path, tones["dev"], config)  # another start
+    start = from_scratch(model(), tones["train"])
+    again, same_facts = fine_tune(start, tones["train"], recipe, tmp_path, tones["dev"], config)
     assert same(weights(again), weights(recogniser)) and same_facts["steps"] == facts["steps"]
 
 
@@ -475,7 +478,7 @@ def test_the_command_compares_budgets(tones, tmp_path):
 def test_the_command_augments_as_it_is_told(tones, tmp_path, monkeypatch, options, expected):
     asked = []
 
-    def instead(model, budgets, recipe, out, dev, tests, config, meta):
+    def instead(model, budgets, recipe, out, dev, tests, config, meta, resume):
         asked.append(config.augmenting)
         raise ConfigError("enough")
 

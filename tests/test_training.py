@@ -184,7 +184,7 @@ def test_another_recipe_or_model_is_refused(tmp_path):
         train(Task(), Batches(), replace(RECIPE, lr=0.5), tmp_path)
     other = Task()
     other.net[0] = nn.Linear(6, 8, bias=False)
-    with pytest.raises(CheckpointError, match="another model"):
+    with pytest.raises(CheckpointError, match="other weights of net"):
         train(other, Batches(), RECIPE, tmp_path)
     task = Task()
     task.settings = {"losses": "others"}

@@ -62,7 +62,29 @@ bench = Commands(help="Measure speed, as ratios from one run.", no_args_is_help=
 app.add_typer(bench, name="bench")
 
 
-Out = Annotated[Path, typer.Option(help="Folder for what is made.")]
+def _folder_to_write(path: Path | None) -> Path | None:
+    from kdkit.files import check_output
+
+    return None if path is None else check_output(path, folder=True)
+
+
+def _file_to_write(path: Path | None) -> Path | None:
+    from kdkit.files import check_output
+
+    return None if path is None else check_output(path)
+
+
+def folder_option(help: str, *names: str, **settings) -> object:
+    """An option for a folder that results go to: tried before the work begins."""
+    return typer.Option(*names, help=help, callback=_folder_to_write, **settings)
+
+
+def file_option(help: str, *names: str, **settings) -> object:
+    """An option for a file that results go to: tried before the work begins."""
+    return typer.Option(*names, help=help, callback=_file_to_write, **settings)
+
+
+Out = Annotated[Path, folder_option("Folder for what is made.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everything that is drawn.")]
 Steps = Annotated[int, typer.Option(min=1, max=10**8, help="Optimiser steps.")]
 Rate = Annotated[float, typer.Option("--lr", min=0, help="Highest learning rate.")]
@@ -86,7 +108,25 @@ Warp = Annotated[
     float,
     typer.Option(min=0, help="Fbank of other vocal tracts, frequencies changed by up to this share: 0.1."),
 ]
+Fresh = Annotated[
+    bool, typer.Option("--fresh", help="Start anew: what an earlier run left in --out is removed.")
+]
+SaveEvery = Annotated[
+    str, typer.Option(metavar="STEPS|MINUTESmin", help="Between checkpoints: steps, or a time such as 5min.")
+]
 Minutes = Annotated[float | None, typer.Option(min=0, help="Use the first so many minutes.")]
+
+
+def save_interval(text: str) -> dict[str, float]:
+    """``--save-every`` as settings of :class:`kdkit.training.TrainConfig`; :class:`ConfigError` for anything else."""
+    from kdkit.errors import ConfigError
+
+    try:
+        if text.endswith("min"):
+            return {"save_minutes": float(text.removesuffix("min"))}
+        return {"save_every": int(text)}
+    except ValueError:
+        raise ConfigError(f"--save-every {text}: give steps (200) or minutes (5min)") from None
 
 
 def speech_of(data: Path | None, split: str, minutes: float | None, default: float) -> list:

@@ -15,14 +15,18 @@ from kdkit.commands import (
     Data,
     Deep,
     Floor,
+    Fresh,
     Minutes,
     Normalisation,
     Out,
     Precision,
     Rate,
+    SaveEvery,
     Seed,
     Steps,
     app,
+    file_option,
+    save_interval,
     say_skipped,
     speech_of,
 )
@@ -34,7 +38,7 @@ def statistics(
     data: Data = None,
     minutes: Minutes = None,
     bins: Bins = 80,
-    out: Annotated[Path, typer.Option(help="File to write, JSON.")] = Path("statistics.json"),
+    out: Annotated[Path, file_option("File to write, JSON.")] = Path("statistics.json"),
 ) -> None:
     """Mean and deviation of every Fbank bin over a corpus.
 
@@ -56,6 +60,7 @@ def statistics(
     "kdkit swap runs/recogniser/recogniser.safetensors --data unlabelled.jsonl --out runs/fast"
 )
 def swap(
+    context: typer.Context,
     model: Annotated[
         str,
         typer.Argument(help="A waveform student, shipped or a checkpoint, or a waveform recogniser."),
@@ -74,6 +79,8 @@ def swap(
     accumulate: Accumulate = 1,
     precision: Precision = "auto",
     tensorboard: Board = False,
+    save_every: SaveEvery = "5min",
+    fresh: Fresh = False,
     seed: Seed = 0,
 ) -> None:
     """Give a waveform student that is good already a Fbank front-end.
@@ -86,9 +93,10 @@ def swap(
     from kdkit.distill import DistillTask, swap_losses
     from kdkit.fbank import fit_statistics
     from kdkit.networks import load_start
+    from kdkit.runlog import lasting
     from kdkit.students import swap_front_end
-    from kdkit.teachers import Teacher, save_model
-    from kdkit.training import TrainConfig, processes, train
+    from kdkit.teachers import Teacher, origin, save_model
+    from kdkit.training import TrainConfig, held, processes, train
 
     start = load_start(model)
     recogniser = start if isinstance(start, CTCModel) else None
@@ -98,6 +106,8 @@ def swap(
     if adapt >= steps:
         raise ConfigError(f"--adapt {adapt} leaves none of {steps} steps for learning together")
     speech = speech_of(data, "unlabelled", minutes, 60)
+    path = out / ("recogniser.safetensors" if recogniser else "student.safetensors")
+    context.with_resource(held(out))
     new = swap_front_end(
         old, seed, bins=bins, normalisation=normalisation, fbank_floor=floor, fbank_deep=deep
     )
@@ -113,18 +123,21 @@ def swap(
         accumulate=accumulate,
         precision=precision,
         tensorboard=tensorboard,
+        **save_interval(save_every),
     )
-    log = train(task, batches, recipe, out, title=f"swapping the front-end of {Path(model).stem}")
+    if fresh and processes().is_main_process:
+        path.unlink(missing_ok=True)
+    title = f"swapping the front-end of {Path(model).stem}"
+    log = train(task, batches, recipe, out, resume=not fresh, title=title)
     if not processes().is_main_process:
         return
-    meta = {**task.settings, "from": model, "steps": steps, "last": log[-1]}
+    meta = {**task.settings, **task.origin, "from": origin(model), "steps": steps, "last": lasting(log[-1])}
     if recogniser:
-        path, fast = out / "recogniser.safetensors", CTCModel(new, recogniser.vocabulary)
+        fast = CTCModel(new, recogniser.vocabulary)
         fast.head, fast.mask_embedding = recogniser.head, recogniser.mask_embedding
         fast.window = recogniser.window
         save_recogniser(path, fast, meta)
     else:
-        path = out / "student.safetensors"
         save_model(path, new, meta)
     say_skipped(batches)
     print(f"{'recogniser' if recogniser else 'student'}: {path}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -68,9 +67,6 @@ def make(
 
     wanted = select(find_notebooks(notebooks), only or (), start)
     settings = parse_settings(wanted, set_ or ())
-    signal.signal(
-        signal.SIGTERM, signal.default_int_handler
-    )  # as Ctrl-C: a scheduler that stops a job sends it
     out = out or Path("runs", profile)
     status = run_report(profile, out, seed, settings, notebooks, only or (), start, resume, timeout)
     print(f"report: {out.absolute() / 'index.html'}")

@@ -16,15 +16,18 @@ from kdkit.commands import (
     Data,
     Deep,
     Floor,
+    Fresh,
     Minutes,
     Normalisation,
     Out,
     Precision,
     Rate,
+    SaveEvery,
     Seed,
     Steps,
     Warp,
     app,
+    save_interval,
     say_skipped,
     speech_of,
 )
@@ -39,6 +42,7 @@ from kdkit.errors import ConfigError
     "--out runs/base"
 )
 def distill(
+    context: typer.Context,
     student: Annotated[str, typer.Argument(help="Structure of the student: a preset of 'kdkit models'.")],
     out: Out,
     teacher: Annotated[
@@ -102,21 +106,25 @@ def distill(
     ] = False,
     graphs: Annotated[bool, typer.Option(help="On a GPU, if $KDKIT_FAST is 1: steps as CUDA graphs.")] = True,
     tensorboard: Board = False,
+    save_every: SaveEvery = "5min",
+    fresh: Fresh = False,
     seed: Seed = 0,
 ) -> None:
     """Train a student on a teacher's hidden states and cluster ids.
 
-    Stopped with Ctrl-C or killed, the same command goes on where it was. Several processes: accelerate launch.
+    Stopped with Ctrl-C or SIGTERM, or killed, the same command goes on where it was. Several processes: accelerate
+    launch.
     """
     from kdkit.batches import Batches
     from kdkit.distill import Adaptation, DistillConfig, DistillTask, default_pairs
     from kdkit.fbank import fit_statistics, load_statistics
     from kdkit.models import preset
     from kdkit.pretrain import kmeans_codebook
+    from kdkit.runlog import lasting
     from kdkit.students import new_student
     from kdkit.targets import TargetCache
     from kdkit.teachers import load_teacher, save_model
-    from kdkit.training import TrainConfig, processes, train
+    from kdkit.training import TrainConfig, held, processes, train
 
     source, second = load_teacher(teacher), labeller and load_teacher(labeller)
     structure = replace(
@@ -132,12 +140,27 @@ def distill(
         raise ConfigError(f"--adapt and --statistics are for Fbank students; {student} has a waveform CNN")
     network = new_student(structure, source.model if inherit else None, seed)
     speech = speech_of(data, "unlabelled", minutes, 60)
+    recipe = TrainConfig(
+        steps=steps,
+        lr=lr,
+        stages=(adapt,) if adapt and restart else (),
+        seed=seed,
+        accumulate=accumulate,
+        precision=precision,
+        compile=compiled,
+        graphs=graphs,
+        tensorboard=tensorboard,
+        **save_interval(save_every),
+    )
+    context.with_resource(held(out))
     names = second or source
     if discriminative and names.codebook is None:
         why = str(names.meta.get("codebook", "")).partition("none: ")[2]
         why = f" ({why})" if why else ""
         print(f"{names.source} has no codebook{why}: {clusters} k-means centroids of its last layer serve")
-        names.codebook = kmeans_codebook(names.model, speech, clusters, seed=seed)
+        names.codebook = kmeans_codebook(
+            names.model, speech, clusters, seed=seed, keep=out / "codebook.safetensors"
+        )
     losses = DistillConfig(
         layer_pairs(pairs) if pairs else default_pairs(network.config, source.config),
         regression_weight=regression,
@@ -160,21 +183,13 @@ def distill(
         with processes().main_process_first():  # the others find it made
             targets.build()
     batches = Batches(speech, batch_seconds, seed, targets=targets)
-    recipe = TrainConfig(
-        steps=steps,
-        lr=lr,
-        stages=(adapt,) if adapt and restart else (),
-        seed=seed,
-        accumulate=accumulate,
-        precision=precision,
-        compile=compiled,
-        graphs=graphs,
-        tensorboard=tensorboard,
-    )
-    log = train(task, batches, recipe, out, title=f"distilling {student}")
     path = out / "student.safetensors"
+    if fresh and processes().is_main_process:
+        path.unlink(missing_ok=True)
+    log = train(task, batches, recipe, out, resume=not fresh, title=f"distilling {student}")
     if processes().is_main_process:
-        save_model(path, network, {"preset": student, **task.settings, "steps": steps, "last": log[-1]})
+        meta = {"preset": student, **task.settings, **task.origin, "steps": steps, "last": lasting(log[-1])}
+        save_model(path, network, meta)
         say_skipped(batches)
         print(f"student: {path}")
 
@@ -185,6 +200,7 @@ def distill(
     "kdkit finetune tiny-sw-fbank --data data/train.jsonl --dev data/dev.jsonl --test data/test.jsonl --out runs/mine"
 )
 def finetune(
+    context: typer.Context,
     model: Annotated[
         str,
         typer.Argument(
@@ -262,6 +278,8 @@ def finetune(
     accumulate: Accumulate = 1,
     precision: Precision = "auto",
     tensorboard: Board = False,
+    save_every: SaveEvery = "5min",
+    fresh: Fresh = False,
     allow_speaker_overlap: Annotated[
         bool, typer.Option("--allow-speaker-overlap", help="Accept test voices that are heard in training.")
     ] = False,
@@ -272,7 +290,7 @@ def finetune(
     A recogniser (kdkit's, a CTC model of transformers, an ASR bundle of torchaudio) keeps its head and its vocabulary;
     other models get a new head, for a to z and the apostrophe. The weights with the lowest word error rate on dev are
     kept. Several --minutes give a table, and OUT/results.json.
-    Stopped with Ctrl-C or killed, the same command goes on where it was.
+    Stopped with Ctrl-C or SIGTERM, or killed, the same command goes on where it was.
     """
     from kdkit.augment import AUGMENTED, UNCHANGED
     from kdkit.corpora.summary import check_speakers
@@ -288,7 +306,8 @@ def finetune(
     )
     from kdkit.manifest import distinct_names, is_manifest
     from kdkit.networks import load_start
-    from kdkit.training import TrainConfig, processes
+    from kdkit.teachers import origin
+    from kdkit.training import TrainConfig, held, processes
 
     def start(speech):
         network = load_start(model, new_head or scratch)
@@ -319,6 +338,7 @@ def finetune(
         precision=precision,
         evaluate_every=evaluate_every,
         tensorboard=tensorboard,
+        **save_interval(save_every),
     )
     augmentation = AUGMENTED if augmenting else None
     if gain:
@@ -333,8 +353,9 @@ def finetune(
         patience=patience,
         average=average,
     )
-    meta = {"from": model, "start": "scratch" if scratch else "given"}
-    rows = fine_tune_budgets(start, budgets, recipe, out, watched, tests, config, meta)
+    meta = {"from": origin(model), "start": "scratch" if scratch else "given"}
+    context.with_resource(held(out))
+    rows = fine_tune_budgets(start, budgets, recipe, out, watched, tests, config, meta, resume=not fresh)
     if processes().is_main_process:
         for note in notes if data else []:
             print(f"note: {note}")

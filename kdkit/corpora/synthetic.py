@@ -20,19 +20,18 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import soxr
 from tqdm import tqdm
 
+from kdkit.audio import wav_bytes
 from kdkit.corpora import espeak, grammar, phones, voices
 from kdkit.corpora.rooms import add_noise, reverberate
 from kdkit.errors import ConfigError, KdkitError
-from kdkit.files import cache_folder
+from kdkit.files import cache_folder, check_output, partial_name, sweep, writing
 from kdkit.manifest import Utterance, read_manifest, write_manifest
 from kdkit.parallel import ISOLATED
 
@@ -152,8 +151,10 @@ def _build_split(folder: Path, split: str, minutes: float, seed: int, progress: 
         utterances = read_manifest(manifest)
         if _minutes(utterances) >= minutes:
             return subset(utterances, minutes)
-    folder.mkdir(parents=True, exist_ok=True)
-    _sweep(folder)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        check_output(folder, folder=True)
+        sweep(folder)
     blocks: list[list[Utterance]] = []
     with tqdm(
         total=round(minutes, 1), desc=f"speech: {split}", unit="min", disable=not progress, leave=True,
@@ -173,16 +174,6 @@ def _build_split(folder: Path, split: str, minutes: float, seed: int, progress: 
     utterances = [utterance for block in blocks for utterance in block]
     write_manifest(manifest, utterances)
     return subset(utterances, minutes)
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what killed builds left. A block takes a second or two: nobody works on one for ten minutes."""
-    for partial in folder.glob(".*.partial"):
-        try:
-            if partial.is_dir() and time.time() - partial.stat().st_mtime > 600:
-                shutil.rmtree(partial, ignore_errors=True)
-        except FileNotFoundError:  # another build swept it, or finished it
-            continue
 
 
 def _minutes(utterances: Iterable[Utterance]) -> float:
@@ -226,7 +217,8 @@ def _make_blocks(folder: Path, split: str, blocks: list[int], seed: int) -> Iter
                     yield int(line)
             if any(process.wait() for process in processes):
                 errors.seek(0)
-                raise KdkitError(f"building {split!r} in {folder} failed:\n{errors.read()[-2000:]}")
+                said = errors.read().strip().splitlines() or ["a process was killed"]
+                raise KdkitError(f"building {split!r} in {folder} failed: {said[-1]}")
         finally:
             for process in processes:
                 if process.poll() is None:
@@ -246,18 +238,20 @@ def make_block(folder: Path, split: str, block: int, seed: int) -> None:
     place = _block_folder(folder, block)
     if place.exists():
         return
-    partial = Path(tempfile.mkdtemp(prefix=f".{block:05d}-", suffix=".partial", dir=folder))
+    partial = partial_name(place)
     try:
+        with writing(place):
+            partial.mkdir()
         utterances = []
         with espeak.lock:
             espeak.restart()  # so that a block sounds the same whatever was spoken before
             for i in range(BLOCK):
                 wave, fields = speak(split, block * BLOCK + i, seed)
                 audio = partial / f"{i:02d}.wav"
-                soundfile.write(audio, np.rint(wave * 32767).astype(np.int16), _RATE, subtype="PCM_16")
+                with writing(audio):
+                    audio.write_bytes(wav_bytes(np.rint(wave * 32767).astype(np.int16)))
                 utterances.append(Utterance(audio=audio, **fields))
         write_manifest(partial / "manifest.jsonl", utterances)
-        partial.chmod(0o755)
         try:
             os.rename(partial, place)
         except OSError:
@@ -270,7 +264,10 @@ def make_block(folder: Path, split: str, block: int, seed: int) -> None:
 def _worker() -> None:
     folder, split, seed = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     for block in json.load(sys.stdin):
-        make_block(folder, split, block, seed)
+        try:
+            make_block(folder, split, block, seed)
+        except KdkitError as error:
+            sys.exit(str(error))
         os.write(sys.stdout.fileno(), b"%d\n" % block)  # one write: the workers share the pipe
 
 

@@ -20,6 +20,7 @@ from nbclient.exceptions import CellTimeoutError
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError, strip_color
 
+from kdkit.errors import OutputError
 from kdkit.exercises.solutions import fill_solutions
 from kdkit.files import write_text
 from kdkit.parallel import ISOLATED
@@ -107,7 +108,7 @@ def _save_again(notebook, executed: Path) -> None:
         nbformat.read(executed, as_version=4)
     except Exception:  # empty, cut off, not there: nbformat, json and the file system each raise their own
         if notebook is not None:
-            with suppress(OSError):  # still no room
+            with suppress(OutputError):  # still no room
                 write_text(executed, nbformat.writes(notebook) + "\n")
 
 

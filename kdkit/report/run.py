@@ -21,10 +21,8 @@ from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from kdkit.errors import ConfigError, KdkitError
-from kdkit.files import write_atomically
+from kdkit.errors import ConfigError, OutputError
+from kdkit.files import LOCK, alone, write_atomically, writing
 from kdkit.profiles import get_profile
 from kdkit.report.execute import STOPPED, own_kernel, run_notebook
 from kdkit.report.index_page import write_index
@@ -34,7 +32,7 @@ from kdkit.report.provenance import changes, fingerprints, provenance
 from kdkit.report.record import FORMAT, is_run, new_entry, read_records, read_run, write_run
 
 OWNED = ("notebooks", "metrics", "figures", "audio", "pages", "training")  # folders that a new run replaces
-LOCK = ".lock"
+RESERVED = ".reserve"
 RESERVE = 16 * 2**20  # bytes kept free in the run folder, so that a full disk can still be reported there
 
 
@@ -116,7 +114,7 @@ def run_report(
         **made_of,
         "notebooks": entries,
     }
-    with _alone(out):
+    with alone(out, "report"):
         return _run_all(run, out, to_run, chosen, marks, timeout, kept)
 
 
@@ -172,14 +170,15 @@ def _save(out: Path, run: dict, make_room: Callable[[], object]) -> bool:
     run["seconds"] = sum(entry["seconds"] for entry in run["notebooks"])
     for attempt in range(2):
         try:
-            records = read_records(out, [entry["name"] for entry in run["notebooks"]])
-            write_run(out, run, records)
-            write_index(out, run, records)
-            return True
-        except OSError as error:
+            with writing(out):
+                records = read_records(out, [entry["name"] for entry in run["notebooks"]])
+                write_run(out, run, records)
+                write_index(out, run, records)
+                return True
+        except OutputError as error:
             make_room()
             if attempt:
-                print(f"{out}: the report's page cannot be written ({error})", file=sys.stderr)
+                print(f"the report's page cannot be written: {error}", file=sys.stderr)
     return False
 
 
@@ -195,42 +194,24 @@ def _render(executed: Path, trail: list[tuple[str, str]]) -> None:
 @contextmanager
 def _reserve(out: Path) -> Iterator[Callable[[], object]]:
     """Holds some room on the disk, so that a full one can still be reported there; gives the function that frees it."""
-    path = out / ".reserve"
+    path = out / RESERVED
     try:
-        write_atomically(path, lambda temporary: temporary.write_bytes(bytes(RESERVE)))
-    except OSError as error:
-        raise KdkitError(
-            f"{out}: no room for a report ({error}); free some, or choose another folder"
-        ) from error
+        with writing(path):
+            write_atomically(path, lambda temporary: temporary.write_bytes(bytes(RESERVE)))
+    except OutputError as error:
+        raise OutputError(f"{out}: no room for a report: {error}") from error
     try:
         yield lambda: path.unlink(missing_ok=True)
     finally:
         path.unlink(missing_ok=True)
 
 
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Within, no other report is made in the same folder."""
-    out.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(out / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ConfigError(
-            f"{out}: another report is being made there; wait, or choose another folder"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
-        (out / LOCK).unlink(missing_ok=True)
-
-
 def _check_folder(out: Path) -> None:
     """Refuses a folder that holds something but no report: it is not ours."""
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file: choose a folder for the report")
-    if out.is_dir() and any(out.iterdir()) and not is_run(out) and not (out / LOCK).is_file():
+    starting = (LOCK, RESERVED)  # of a report that is being made, or was killed before its first page
+    if out.is_dir() and not is_run(out) and any(path.name not in starting for path in out.iterdir()):
         raise ConfigError(f"{out} is not empty and holds no earlier report: choose another folder")
 
 

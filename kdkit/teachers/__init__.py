@@ -11,6 +11,6 @@ state has also gone through the encoder's final LayerNorm, like ``last_hidden_st
 """
 
 from kdkit.teachers.sources import load_teacher
-from kdkit.teachers.teacher import ASSETS, Teacher, fingerprint, load_model, save_model
+from kdkit.teachers.teacher import ASSETS, Teacher, fingerprint, load_model, origin, save_model
 
-__all__ = ["ASSETS", "Teacher", "fingerprint", "load_model", "load_teacher", "save_model"]
+__all__ = ["ASSETS", "Teacher", "fingerprint", "load_model", "load_teacher", "origin", "save_model"]

@@ -117,6 +117,11 @@ def fingerprint(model: SpeechModel) -> str:
     return digest.hexdigest()[:12]
 
 
+def origin(source: str) -> str:
+    """How a file names the model that it came from: without folders, which differ from machine to machine."""
+    return Path(source).name if Path(source).exists() else source
+
+
 def save_model(
     path: Path, model: SpeechModel, meta: dict, codebook: Codebook | None = None, pack=None
 ) -> None:
