@@ -18,6 +18,7 @@ from kdkit import downloads
 from kdkit.downloads import download
 from kdkit.errors import CheckpointError, DownloadError
 from kdkit.files import cache_folder
+from kdkit.networks import load_network
 from kdkit.teachers import load_teacher, sources
 
 DATA = bytes(range(256)) * 20_000  # 5 MB
@@ -273,6 +274,21 @@ def test_a_model_of_a_hub(server, tmp_path, monkeypatch):
     shutil.rmtree(kept)
     with pytest.raises(DownloadError, match="has SHA-256"):
         load_teacher("some/hubert")
+
+
+def test_a_recogniser_of_a_hub_comes_with_its_vocabulary(server, tmp_path, monkeypatch):
+    from test_foreign_recognisers import ENGLISH, ctc_model, write_model
+
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    folder = write_model(tmp_path / "made", ctc_model("hubert", len(ENGLISH)), ENGLISH)
+    siblings = [{"rfilename": path.name} for path in folder.iterdir()]
+    server.files["/api/models/some/asr/revision/main"] = json.dumps({"siblings": siblings}).encode()
+    serve(server, "/some/asr/resolve/main", folder)
+    recogniser = load_network("some/asr")
+    assert recogniser.vocabulary.index("E") == 5 and recogniser.model.config.normalise_input
+    kept = seen(cache_folder() / "teachers" / "huggingface" / "some--asr")
+    assert {"vocab.json", "tokenizer_config.json", "processor_config.json"} <= set(kept)
+    assert "words.json" not in kept, "only what is known"
 
 
 def test_a_model_of_a_hub_in_several_files(server, tmp_path, monkeypatch, capsys):

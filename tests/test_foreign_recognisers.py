@@ -2,16 +2,25 @@
 
 import json
 import os
+from dataclasses import replace
 
 import pytest
 import torch
 import torchaudio
 from formats import LARGE, SMALL, SMALL_TORCHAUDIO, shake, torchaudio_model
+from typer.testing import CliRunner
 
+from kdkit import Recogniser
+from kdkit.audio import read_audio
+from kdkit.cli import app
+from kdkit.corpora.synthetic import build_synthetic
 from kdkit.decode import collapse
 from kdkit.errors import CheckpointError, NoRecogniserError
-from kdkit.networks import load_network
+from kdkit.manifest import read_manifest, write_manifest
+from kdkit.models import SpeechModel
+from kdkit.networks import load_network, load_start
 from kdkit.teachers.bundles import bundle_url
+from kdkit.text import VOCABULARY
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 transformers = pytest.importorskip("transformers")
@@ -168,3 +177,154 @@ def test_a_bundle_of_a_teacher_is_no_recogniser(tmp_path, monkeypatch):
     torch.save({"aux.weight": torch.zeros(1)}, tmp_path / "hubert_fairseq_base_ls960.pth")
     with pytest.raises(NoRecogniserError, match=r"HUBERT_BASE has no CTC head.*HUBERT_ASR_LARGE"):
         load_network(tmp_path / "hubert_fairseq_base_ls960.pth")
+
+
+# ----------------------------------------------------------------------------------------------- what is done with them
+
+TRAINED = "teacher_pretrained_60"  # the shipped recogniser with a waveform CNN that knows most words
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory):
+    return build_synthetic(tmp_path_factory.mktemp("corpus"), {"dev": 0.4, "train": 0.2}, progress=False)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """The folder that ``kdkit export`` writes of ``TRAINED``."""
+    folder = tmp_path_factory.mktemp("exported") / "hf"
+    told = run("export", TRAINED, "--to", "huggingface", "--out", folder)
+    assert float(told.split("largest difference from PyTorch: ")[1].split()[0]) < 1e-3
+    return folder
+
+
+def run(*arguments) -> str:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def manifest(tmp_path, utterances):
+    write_manifest(tmp_path / "some.jsonl", utterances)
+    return tmp_path / "some.jsonl"
+
+
+def test_what_export_wrote_is_the_same_recogniser(tmp_path, exported, speech):
+    ours, again = (Recogniser.load(source) for source in (TRAINED, exported))
+    assert again.network.window == ours.network.window
+    assert again.network.vocabulary.symbols[1:] == VOCABULARY.symbols[1:]
+    processor = transformers.AutoProcessor.from_pretrained(exported)
+    network = transformers.AutoModelForCTC.from_pretrained(exported).eval()
+    pipe = transformers.pipeline(
+        "automatic-speech-recognition",
+        model=network,
+        tokenizer=processor.tokenizer,
+        feature_extractor=processor.feature_extractor,
+    )
+    right = 0
+    for utterance in speech["dev"]:
+        wave = read_audio(utterance.audio)
+        text = ours(utterance.audio)
+        assert again(utterance.audio) == again(wave.numpy(), 16_000) == text
+        assert " ".join(pipe({"raw": wave.numpy(), "sampling_rate": 16_000})["text"].split()) == text
+        right += text == utterance.text
+    assert right > 1, "it is speech that they agree on"
+    data = manifest(tmp_path, speech["dev"])
+    rates = [run("evaluate", source, "--data", data, "--examples", 0) for source in (TRAINED, exported)]
+    assert rates[0].split(";")[0] == rates[1].split(";")[0] and "greedy: WER" in rates[0]
+    files = [u.audio for u in speech["dev"][:3]]
+    lines = [run("transcribe", source, *files) for source in (TRAINED, exported)]
+    assert lines[0] == lines[1] and lines[0].count("\t") == 3
+
+
+def test_fine_tuning_keeps_the_head(tmp_path, exported, speech):
+    arguments = (
+        "--data",
+        manifest(tmp_path, speech["train"]),
+        "--steps",
+        1,
+        "--lr",
+        1e-9,
+        "--batch-seconds",
+        8,
+    )
+    told = run("finetune", exported, *arguments, "--out", tmp_path / "kept")
+    assert f"CTC head: that of {exported}, 29 symbols: ' a-z and space" in told
+    before, after = load_network(exported), load_network(tmp_path / "kept" / "recogniser.safetensors")
+    assert after.vocabulary == before.vocabulary
+    torch.testing.assert_close(after.head.weight, before.head.weight, atol=1e-6, rtol=0)
+    [row] = json.loads((tmp_path / "kept" / "results.json").read_text())
+    assert row["head"] == "kept" and row["from"] == str(exported)
+    told = run("finetune", exported, *arguments, "--new-head", "--out", tmp_path / "new")
+    assert "CTC head: new, 29 symbols" in told
+    new = load_network(tmp_path / "new" / "recogniser.safetensors")
+    assert new.vocabulary == VOCABULARY and not torch.allclose(new.head.weight, before.head.weight, atol=1e-2)
+    torch.testing.assert_close(
+        new.model.encoder.layers[3].ffn_in.weight, before.model.encoder.layers[3].ffn_in.weight
+    )
+
+
+def test_a_folder_with_capitals_all_the_way(tmp_path, speech):
+    """WavLM from transformers: fine-tuned with its head, exported to transformers and ONNX, evaluated, timed."""
+    folder = write_model(tmp_path / "wavlm", ctc_model("wavlm", len(ENGLISH)), ENGLISH)
+    data = manifest(tmp_path, speech["train"])
+    tuned = tmp_path / "tuned" / "recogniser.safetensors"
+    told = run("finetune", folder, "--data", data, "--steps", 2, "--dev", data, "--out", tuned.parent)
+    assert "CTC head: that of" in told and "32 symbols: ' A-Z and space" in told
+    recogniser = load_network(tuned)
+    assert recogniser.vocabulary == load_network(folder).vocabulary
+    assert recogniser.vocabulary.silent == (1, 2, 3) and recogniser.vocabulary[5] == "E"
+    pytest.importorskip("onnxruntime")
+    run("export", tuned, "--out", tmp_path / "r.onnx")
+    run("export", tuned, "--to", "huggingface", "--out", tmp_path / "again")
+    assert load_network(tmp_path / "again").vocabulary == recogniser.vocabulary
+    told = [
+        run("evaluate", source, "--data", data, "--examples", 2)
+        for source in (tuned, tmp_path / "r.onnx", tmp_path / "again")
+    ]
+    assert told[0].split("greedy")[0] == told[1].split("greedy")[0] == told[2].split("greedy")[0]
+    assert "greedy: WER" in told[0]
+    arguments = "bench inference --size tiny --shape 1x0.4 --rounds 1 --precision plain --model"
+    told = run(*arguments.split(" "), folder)
+    assert f"{folder}"[:26] in told
+
+
+def test_bundles_of_torchaudio_are_fine_tuned_and_written_down(tmp_path, monkeypatch, speech):
+    bundle_in_cache(tmp_path, monkeypatch, "WAV2VEC2_ASR_BASE_960H")
+    audio = speech["dev"][0].audio
+    line = run("transcribe", "WAV2VEC2_ASR_BASE_960H", audio)
+    text = Recogniser(load_network("WAV2VEC2_ASR_BASE_960H"))(audio)
+    assert line == f"{audio}\t{text}\n" and text == text.lower() != ""
+    data = manifest(tmp_path, speech["train"])
+    told = run("finetune", "WAV2VEC2_ASR_BASE_960H", "--data", data, "--steps", 1, "--out", tmp_path / "out")
+    assert "CTC head: that of WAV2VEC2_ASR_BASE_960H, 29 symbols: ' A-Z and space" in told
+
+
+def test_students_and_teachers_get_a_new_head(tmp_path, speech):
+    data = manifest(tmp_path, speech["train"])
+    told = run("finetune", "tiny-sw-fbank", "--data", data, "--steps", 1, "--out", tmp_path / "out")
+    assert "CTC head: new, 29 symbols: ' a-z and space" in told
+    network = ctc_model("hubert", 7).hubert
+    network.save_pretrained(tmp_path / "hubert")
+    assert isinstance(load_start(tmp_path / "hubert"), SpeechModel)
+    start = load_start(TRAINED)
+    assert start.head.weight.requires_grad and start.model.encoder.layers[0].ffn_in.weight.requires_grad
+
+
+def test_a_front_end_is_swapped_under_the_same_head(tmp_path, speech):
+    folder = write_model(tmp_path / "hubert", ctc_model("hubert", len(ENGLISH)), ENGLISH)
+    data = manifest(tmp_path, speech["train"])
+    arguments = ("--data", data, "--adapt", 1, "--steps", 2, "--batch-seconds", 8)
+    run("swap", folder, *arguments, "--out", tmp_path / "fast")
+    before, after = load_network(folder), load_network(tmp_path / "fast" / "recogniser.safetensors")
+    assert after.vocabulary == before.vocabulary and after.window == before.window
+    assert after.model.config.front_end == "fbank"
+    torch.testing.assert_close(after.head.weight, before.head.weight)
+
+
+def test_phone_times_by_a_folder(tmp_path, exported, speech):
+    data = manifest(tmp_path, [replace(u, phones=()) for u in speech["train"][:2]])
+    for source, name in ((exported, "one"), (TRAINED, "other")):
+        run("align", data, "--recogniser", source, "--out", tmp_path / f"{name}.jsonl")
+    one, other = (read_manifest(tmp_path / f"{name}.jsonl") for name in ("one", "other"))
+    assert [u.phones for u in one] == [u.phones for u in other] and all(u.phones for u in one)

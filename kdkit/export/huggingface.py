@@ -23,6 +23,7 @@ from kdkit.export.samples import noise, speech
 from kdkit.files import write_atomically, write_text
 from kdkit.frontends import KERNELS, STRIDES
 from kdkit.models import ModelConfig
+from kdkit.teachers.huggingface import KEPT_WINDOW
 from kdkit.text import Vocabulary
 
 # (kdkit's name, transformers' name)
@@ -76,7 +77,8 @@ def export_huggingface(recogniser: CTCModel, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     tensors = _tensors(recogniser)
     vocabulary = recogniser.vocabulary
-    write_text(folder / "config.json", json.dumps(_config(config, vocabulary), indent=2) + "\n")
+    described = _config(config, vocabulary) | {KEPT_WINDOW: recogniser.window}
+    write_text(folder / "config.json", json.dumps(described, indent=2) + "\n")
     names = _names(vocabulary)
     numbers = {symbol: number for number, symbol in enumerate(names)}
     write_text(folder / "vocab.json", json.dumps(numbers, indent=2, ensure_ascii=False) + "\n")

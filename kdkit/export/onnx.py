@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kdkit.ctc import CTCModel
 from kdkit.errors import ConfigError
@@ -58,7 +59,11 @@ def export_onnx(recogniser: CTCModel, path: Path) -> Path:
     network = _Network(optimised(recogniser).cpu()).eval()
     example = torch.randn(2, 16_000) * 0.1, torch.tensor([16_000, 9000])
     batch, samples = torch.export.Dim("batch", min=1), torch.export.Dim("samples", min=2 * RECEPTIVE_FIELD)
-    with _quiet():
+    # the exporter cannot take the fused attention apart where it gets WavLM's positions
+    attention = (
+        sdpa_kernel(SDPBackend.MATH) if recogniser.model.config.relative_buckets else contextlib.nullcontext()
+    )
+    with _quiet(), attention:
         program = torch.onnx.export(
             network,
             example,

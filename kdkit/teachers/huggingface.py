@@ -33,6 +33,7 @@ BESIDE = (  # what a folder may hold besides config.json and weights: of the sou
     "special_tokens_map.json",
     "added_tokens.json",
 )
+KEPT_WINDOW = "kdkit_window"  # in config.json, of kdkit's export: seconds that the recogniser hears at once
 _KNOWN = ("hubert", "wav2vec2", "wavlm")
 _FIXED = {  # what kdkit's encoder and CNN do; a model that wants something else is another architecture
     "hidden_act": "gelu",

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from kdkit.checkpoints import load_into
 from kdkit.ctc import CTCModel
+from kdkit.emissions import kept_window
 from kdkit.errors import CheckpointError, NoRecogniserError
 from kdkit.models import SpeechModel
 from kdkit.teachers.bundles import bundle_names, bundle_of_file, load_bundle
-from kdkit.teachers.huggingface import load_with_head
+from kdkit.teachers.huggingface import KEPT_WINDOW, load_with_head, read_json
 from kdkit.teachers.vocabularies import read_vocabulary
 from kdkit.text import Vocabulary
 
@@ -45,7 +46,10 @@ def recogniser_of_folder(folder: Path) -> CTCModel:
     inner = (name for name in tensors if name.endswith(".masked_spec_embed"))
     masked = next((tensors[name] for name in inner), None)
     vocabulary = read_vocabulary(folder, len(weight))
-    return with_head(model, weight, tensors.get("lm_head.bias"), vocabulary, folder, masked)
+    recogniser = with_head(model, weight, tensors.get("lm_head.bias"), vocabulary, folder, masked)
+    config = read_json(folder / "config.json")
+    recogniser.window = kept_window({"window": config.get(KEPT_WINDOW, WINDOW)}, folder / "config.json")
+    return recogniser
 
 
 def recogniser_of_bundle(path: Path, content: dict) -> CTCModel:
