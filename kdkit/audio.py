@@ -11,8 +11,8 @@ import io
 import os
 import stat
 from collections.abc import Iterable, Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import soundfile
@@ -37,6 +37,7 @@ ENDINGS = frozenset(f".{ending}" for ending in f"{_LIBSNDFILE} {_FFMPEG} {_HEADE
 _SECONDS = 10.0  # read at once
 _AT_ONCE = 1 << 22  # samples of all channels, at most
 _RATES = (1_000, 500_000)  # Hz; others are no speech, but damage
+_ENDLESS = 1 << 62  # samples: a decoder's word for a length that it does not know
 _LOUDEST = 16.0  # of samples in [-1, 1]: 24 dB above full scale
 _CANCELLED = 1e-3  # -30 dB: so little is left only of channels that are each other's negative
 _SILENT = 1e-8  # -80 dB
@@ -87,7 +88,7 @@ def blocks_of_file(path: str | Path) -> Iterator[np.ndarray]:
                     ) from error
                 pieces = _by_ffmpeg(path, error)
             else:
-                pieces = to_mono_16k(_decoded(path, sound, part), sound.samplerate, path)
+                pieces = to_mono_16k(_decoded(path, file, sound, part), sound.samplerate, path)
             for piece in pieces:
                 found += len(piece)
                 yield piece
@@ -149,7 +150,7 @@ class _Sound(soundfile.SoundFile):
         return False
 
 
-def _opened(path: Path) -> BinaryIO:
+def _opened(path: Path) -> BufferedReader:
     try:
         about = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -170,45 +171,66 @@ def _opened(path: Path) -> BinaryIO:
         raise AudioError(f"{path}: cannot be opened: {error.strerror or error}") from None
 
 
-def _sound(path: Path, file: BinaryIO, part: Part, known: bool) -> _Sound:
+def _sound(path: Path, file: BufferedReader, part: Part, known: bool) -> _Sound:
     headerless = path.suffix.lower() in (".raw", ".pcm")
     if headerless and not known:
         raise AudioError(
             f"{path}: samples without a header, so nobody knows their rate and type; convert it first, for instance: "
             f"ffmpeg -f s16le -ar 16000 -i {path.name} {path.stem}.wav"
         )
+    if part.beyond is not None and os.name != "nt":
+        file.raw.seek(0)  # the decoder shares this place, so it can be seen how far it got
+        return _Sound(os.dup(file.fileno()))
+    if part.beyond is not None:
+        return _Sound(View(file, part.beyond))
     if headerless or not known or not part.is_whole_file:
         return _Sound(View(file, part))  # without a name, by which decoders guess where they know nothing
     return _Sound(str(path) if os.name == "nt" else os.fsencode(path))
 
 
-def _decoded(path: Path, sound: _Sound, part: Part) -> Iterator[np.ndarray]:
+def _decoded(path: Path, file: BufferedReader, sound: _Sound, part: Part) -> Iterator[np.ndarray]:
     """Pieces (samples, channels) to the end of what is there, which then is compared with what was promised."""
-    promised = part.samples if part.samples is not None else sound.frames
+    promised, found = part.samples if part.samples is not None else sound.frames, 0
+    for piece in _pieces(path, sound, promised):
+        found += len(piece)
+        yield piece
+    if found + part.slack < promised < _ENDLESS:
+        raise AudioError(
+            f"{path}: truncated: its header promises {promised} samples, {found} could be read; copy it again"
+        )
+    if part.beyond is not None and (found > promised or file.raw.tell() < path.stat().st_size):
+        try:
+            with _opened(path) as again:
+                found = sum(map(len, _pieces(path, _Sound(View(again, part.beyond)), 0)))
+        except AudioError as error:
+            raise AudioError(
+                f"{path}: damaged: what follows the {promised} samples that its header promises cannot be read; is it "
+                "several files in one?"
+            ) from error
+        if found > promised:
+            raise AudioError(
+                f"{path}: damaged: its header promises {promised} samples, there are {found}; make it anew"
+            )
+
+
+def _pieces(path: Path, sound: _Sound, promised: int) -> Iterator[np.ndarray]:
     size = max(1, min(round(sound.samplerate * _SECONDS), _AT_ONCE // sound.channels))
     found = 0
     with sound:
         try:
             while True:
-                wanted = min(size, max(promised - found, 1024)) if promised else size
-                piece = sound.read(wanted, dtype="float32", always_2d=True)
+                piece = sound.read(
+                    min(size, max(promised - found, 1024)) if promised else size, "float32", always_2d=True
+                )
                 if not len(piece):
-                    break
+                    return
                 found += len(piece)
                 yield piece
         except (soundfile.SoundFileError, RuntimeError) as error:
-            of = f" of {promised}" if 0 < promised < 1 << 62 else ""
+            of = f" of {promised}" if 0 < promised < _ENDLESS else ""
             raise AudioError(
                 f"{path}: truncated or damaged: it cannot be read on after {found}{of} samples ({error}); copy it again"
             ) from error
-    if found + part.slack < promised < 1 << 62:
-        raise AudioError(
-            f"{path}: truncated: its header promises {promised} samples, {found} could be read; copy it again"
-        )
-    if part.more and found > promised:
-        raise AudioError(
-            f"{path}: damaged: its header promises {promised} samples, there are {found}; make it anew"
-        )
 
 
 def _promised(path: Path) -> int | None:
@@ -221,7 +243,7 @@ def _promised(path: Path) -> int | None:
             try:
                 with _sound(path, file, part, known=True) as sound:
                     samples = sound.frames if part.samples is None else part.samples
-                    if not _RATES[0] <= sound.samplerate <= _RATES[1] or samples >= 1 << 62:
+                    if not _RATES[0] <= sound.samplerate <= _RATES[1] or samples >= _ENDLESS:
                         return None
                     total += round(samples * SAMPLE_RATE / sound.samplerate)
             except soundfile.SoundFileError:

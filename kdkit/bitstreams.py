@@ -15,7 +15,6 @@ _FLAC_RATES = (0, 88200, 176400, 192000, 8000, 16000, 22050, 24000, 32000, 44100
 
 
 def flac(file: BinaryIO, size: int, start: int) -> list[Part]:
-    """The decoder reads to the end, whatever the header says, so that the two can be compared."""
     info = read_at(file, start + 8, 18)
     if len(info) < 18:
         raise Short("it ends within its header")
@@ -34,7 +33,9 @@ def flac(file: BinaryIO, size: int, start: int) -> list[Part]:
     if 0 < code < len(_FLAC_RATES) and _FLAC_RATES[code] != rate:
         raise Damaged(f"its header says {rate} Hz, its sound {_FLAC_RATES[code]} Hz")
     unknown = ((start + 21, bytes((info[13] & 0xF0, 0, 0, 0, 0))),)  # the decoder would stop at the length
-    return [Part(start, None, unknown if samples else (), samples=samples, more=samples > 0)]
+    if not samples:
+        return [Part(start, samples=0)]
+    return [Part(start, samples=samples, beyond=Part(start, patches=unknown))]
 
 
 def ogg(file: BinaryIO, size: int, start: int) -> list[Part]:

@@ -43,12 +43,18 @@ def parts_of(path: Path, file: BinaryIO) -> list[Part] | None:
         return mpeg(file, size, start)
     except Short as short:
         raise AudioError(f"{path}: truncated: {short}; copy it again") from None
+    except _Lost:
+        return [Part()]
     except Damaged as damage:
         raise AudioError(f"{path}: damaged: {damage}; copy it again, or make it anew") from None
 
 
-def _compare(size: int, begin: int, length: int) -> None:
-    if begin + length > size:
+class _Lost(Exception):
+    """No chunk where one should begin: decoders look around, and find their way or do not."""
+
+
+def _compare(size: int, begin: int, length: int, miscounted: int = 0) -> None:
+    if begin + length > size + miscounted:
         raise Short(f"its header promises {length} bytes of sound, {max(0, size - begin)} are there")
 
 
@@ -77,6 +83,8 @@ def _chunks(
             raise Short("it ends within its header")
         name, length = struct.unpack(form, head)
         name = name[:4]
+        if unit == 2 and not all(32 <= letter < 127 for letter in name):
+            raise _Lost
         if long == 24:  # Wave64 counts the head, too
             length -= long
         found[name] = (place + long, length)
@@ -103,7 +111,7 @@ def _riff(file: BinaryIO, size: int, start: int) -> list[Part] | None:
     if length == 0 and start + 8 + whole > place and whole < 0x7F000000:
         return [Part()]  # a sound of no samples, and other chunks
     if not _unknown(length, place, size):
-        _compare(size, place, length)
+        _compare(size, place, length, miscounted=44)  # some count their header in
         return [Part()]
     return [Part(patches=((place - 4, struct.pack(f"{order}I", min(size - place, 0xFFFFFFFF))),))]
 

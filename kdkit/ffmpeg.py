@@ -29,9 +29,10 @@ def decoded(path: Path, refused: Exception) -> Iterator[tuple[int, Iterator[np.n
     Raises :class:`AudioError` where there is no ffmpeg, for what it cannot read, and at the end of the pieces for a
     file that ends before its container says.
     """
+    reason = str(getattr(refused, "error_string", refused)).rstrip(".")
     if not shutil.which("ffmpeg"):
         raise AudioError(
-            f"{path}: not an audio file that can be read (wav, flac, ogg, mp3; more with ffmpeg installed): {refused}"
+            f"{path}: not an audio file that can be read (wav, flac, ogg, mp3; more with ffmpeg installed): {reason}"
         ) from refused
     # file: keeps names with a colon from being protocols; the list keeps playlists from fetching anything
     command = ["ffmpeg", "-nostdin", "-hide_banner", "-nostats", "-v", "level+info"]
@@ -44,8 +45,10 @@ def decoded(path: Path, refused: Exception) -> Iterator[tuple[int, Iterator[np.n
             if len(header) < 24:
                 process.wait()
                 problems = _problems(log)[1]
-                said = problems[-1] if problems else "it holds no sound"
-                raise AudioError(f"{path}: not an audio file that can be read; ffmpeg cannot read it: {said}")
+                said = problems[-1].replace(f"file:{path}: ", "") if problems else "it holds no sound"
+                raise AudioError(
+                    f"{path}: not an audio file that can be read ({reason}); ffmpeg cannot read it: {said}"
+                )
             begin, _, _, rate, channels = struct.unpack(">5I", header[4:])
             process.stdout.read(begin - 24)
             yield rate, _pieces(path, process, log, rate, channels)

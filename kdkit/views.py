@@ -26,7 +26,7 @@ class Part:
     endless: bool = False  # a decoder that computes the length from the file's size shall think it huge
     samples: int | None = None  # that the header promises; None: as many as the decoder says; 0: nothing
     slack: int = 0  # samples that may be missing
-    more: bool = False  # is it wrong if there are more than promised?
+    beyond: Part | None = None  # in which a decoder does not stop at what is promised
 
     @property
     def is_whole_file(self) -> bool:

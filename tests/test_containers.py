@@ -70,6 +70,21 @@ def test_what_stands_after_the_sound_may_be_missing(tmp_path):
     assert seconds_of(path) == SAMPLES / SAMPLE_RATE
 
 
+def test_a_wav_whose_size_counts_its_header_is_whole(tmp_path):
+    path = write(tmp_path / "a.wav")
+    for size in (8, 36, 44):
+        change(path, (40, struct.pack("<I", 2 * SAMPLES + size)))
+        assert seconds_of(path) == SAMPLES / SAMPLE_RATE
+    refused(change(path, (40, struct.pack("<I", 2 * SAMPLES + 46))), "truncated")
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.mp3"])
+def test_a_tag_of_players_before_the_header(tmp_path, name):
+    path = write(tmp_path / name)
+    path.write_bytes(b"ID3\4\0\0" + bytes((0, 0, 8, 0)) + bytes(1024) + path.read_bytes())
+    assert seconds_of(path) == seconds_of(path, quick=True) == SAMPLES / SAMPLE_RATE
+
+
 # ------------------------------------------------------------------------------------- lengths that nobody could know
 
 
@@ -198,6 +213,14 @@ def test_an_ogg_file_with_damage_inside(tmp_path):
     )  # its checksum says so
     path.write_bytes(data + b"TAG" + bytes(125))  # what stands behind the end is nothing
     assert seconds_of(path) == SAMPLES / SAMPLE_RATE
+
+
+def test_joined_flac_files_are_refused(tmp_path):
+    one = write(tmp_path / "a.flac").read_bytes()
+    (tmp_path / "joined.flac").write_bytes(one + one)
+    refused(tmp_path / "joined.flac", "several files in one")
+    (tmp_path / "joined.flac").write_bytes(one + b"TAG" + bytes(125))
+    assert seconds_of(tmp_path / "joined.flac") == SAMPLES / SAMPLE_RATE
 
 
 def test_joined_mp3_files_are_read_to_the_end(tmp_path):
