@@ -20,15 +20,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psutil
 from filelock import FileLock, Timeout
 
 from kdkit.errors import ConfigError, KdkitError, OutputError
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 LOCK = ".lock"
 PARTIAL = ".partial"  # in the names of files that are being written
@@ -177,7 +173,7 @@ class GrowingFile:
             self._file.truncate(before)
             raise OutputError(f"{error}; what was done is in {self.part}") from error
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> GrowingFile:
         return self
 
     def __exit__(self, kind, error, trace) -> None:
