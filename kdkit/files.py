@@ -173,7 +173,7 @@ class GrowingFile:
             self._file.truncate(before)
             raise OutputError(f"{error}; what was done is in {self.part}") from error
 
-    def __enter__(self) -> GrowingFile:
+    def __enter__(self) -> GrowingFile:  # noqa: PYI034 (typing.Self needs Python 3.11)
         return self
 
     def __exit__(self, kind, error, trace) -> None:
