@@ -8,7 +8,8 @@ from pathlib import Path
 from kdkit.errors import ConfigError, TextError
 from kdkit.manifest import read_manifest
 from kdkit.ngram import BOUNDARY
-from kdkit.transcripts import UNKNOWN, Cleaning, clean, outside
+from kdkit.text import VOCABULARY, Vocabulary
+from kdkit.transcripts import UNKNOWN, Cleaning, outside
 
 UNITS = ("word", "letter")
 LONGEST_WORD = 1000  # letters; a decoder's trie is built by recursion
@@ -19,7 +20,8 @@ def sentences_of(
 ) -> Iterator[list[str]]:
     """Sentences of text files (a line each) and of manifests (``.jsonl``: their transcripts), as lists of units.
 
-    ``cleaning`` says whether numbers are spelled out, and counts what the kit's rule for text dropped on the way.
+    ``cleaning`` says what letters there are and whether numbers are spelled out, and counts what the kit's rule for
+    text dropped on the way.
     Raises :class:`TextError` for a file that is missing or not UTF-8, :class:`ConfigError` for another unit.
     """
     if unit not in UNITS:
@@ -31,12 +33,13 @@ def sentences_of(
                 yield words if unit == "word" else letters_of(words)
 
 
-def lexicon(path: str | Path) -> tuple[str, ...]:
-    """The different words of a text file or manifest that the vocabulary can write, sorted.
+def lexicon(path: str | Path, vocabulary: Vocabulary = VOCABULARY) -> tuple[str, ...]:
+    """The different words of a text file or manifest that ``vocabulary`` can write, sorted.
 
     Raises :class:`TextError`, naming the file, when there is none, or one of over 1,000 letters.
     """
-    words = sorted({word for sentence in sentences_of([path]) for word in sentence} - {UNKNOWN})
+    sentences = sentences_of([path], cleaning=Cleaning(vocabulary))
+    words = sorted({word for sentence in sentences for word in sentence} - {UNKNOWN})
     if not words:
         raise TextError(f"{path}: not one word for a lexicon in it; give a list of words, or any text")
     longest = max(words, key=len)
@@ -50,10 +53,11 @@ def lexicon(path: str | Path) -> tuple[str, ...]:
 def words_of(line: str, cleaning: Cleaning | None = None) -> list[str]:
     """The words of a line by the kit's rule for text (:mod:`kdkit.transcripts`).
 
-    A word with a digit, a sign or a letter outside a to z cannot be written with the vocabulary: it becomes ``<unk>``.
+    ``cleaning`` knows the vocabulary, kdkit's letters by default. A word that cannot be written with it, as it has a
+    digit, a sign or another letter, becomes ``<unk>``.
     """
-    text = clean(line) if cleaning is None else cleaning.add(line)
-    return [UNKNOWN if outside(word) else word for word in text.split()]
+    cleaning = cleaning or Cleaning()
+    return [UNKNOWN if outside(word, cleaning.vocabulary) else word for word in cleaning.add(line).split()]
 
 
 def letters_of(words: Sequence[str]) -> list[str]:

@@ -7,18 +7,21 @@ from dataclasses import replace
 import pytest
 import torch
 import torchaudio
-from formats import LARGE, SMALL, SMALL_TORCHAUDIO, shake, torchaudio_model
+from formats import LARGE, SMALL, SMALL_TORCHAUDIO, shake, torchaudio_model, transformers_model, write_fairseq
 from typer.testing import CliRunner
 
 from kdkit import Recogniser
 from kdkit.audio import read_audio
+from kdkit.beam import available
 from kdkit.cli import app
 from kdkit.corpora.synthetic import build_synthetic
+from kdkit.ctc import trainable
 from kdkit.decode import collapse
 from kdkit.errors import CheckpointError, NoRecogniserError
 from kdkit.manifest import read_manifest, write_manifest
 from kdkit.models import SpeechModel
 from kdkit.networks import load_network, load_start
+from kdkit.ngram import read_arpa
 from kdkit.teachers.bundles import bundle_url
 from kdkit.text import VOCABULARY
 
@@ -328,3 +331,39 @@ def test_phone_times_by_a_folder(tmp_path, exported, speech):
         run("align", data, "--recogniser", source, "--out", tmp_path / f"{name}.jsonl")
     one, other = (read_manifest(tmp_path / f"{name}.jsonl") for name in ("one", "other"))
     assert [u.phones for u in one] == [u.phones for u in other] and all(u.phones for u in one)
+
+
+GERMAN = {"[PAD]": 0, "|": 1} | {letter: 2 + i for i, letter in enumerate("abcdefghijklmnopqrstuvwxyzäöüß")}
+
+
+def test_letters_of_another_language_are_kept_on_every_way(tmp_path, speech):
+    folder = write_model(tmp_path / "de", ctc_model("hubert", 32), GERMAN, pad_token="[PAD]", unk_token=None)
+    assert load_network(folder).vocabulary.known() == "a-z ß ä ö ü and space"
+    text = tmp_path / "text.txt"
+    text.write_text("Schön, für die Straße!\nCafé für Æsop\n", encoding="utf-8")
+    run("lm", text, "--order", 2, "--out", tmp_path / "de.arpa", "--recogniser", folder)
+    assert read_arpa(tmp_path / "de.arpa").words == ("cafe", "die", "für", "schön", "straße")
+    run("lm", text, "--order", 2, "--out", tmp_path / "en.arpa")
+    assert read_arpa(tmp_path / "en.arpa").words == ("cafe", "die", "fur", "schon")
+    [utterance] = trainable(
+        [replace(speech["dev"][0], text="Schön, für Café!")], load_network(folder).vocabulary
+    )
+    assert utterance.text == "schön für cafe"
+    if available():
+        audio = speech["dev"][0].audio
+        line = run("transcribe", folder, audio, "--lexicon", text)
+        assert set(line.split("\t")[1].split()) <= {"cafe", "die", "für", "schön", "straße"}
+        line = run("transcribe", folder, audio, "--lm", tmp_path / "de.arpa", "--lm-weight", 0.5)
+        assert set(line.split("\t")[1].split()) <= {"cafe", "die", "für", "schön", "straße"}
+
+
+def test_models_with_adapters_are_refused_by_name(tmp_path):
+    folder = write_model(tmp_path, ctc_model("wav2vec2", 32, large=True, adapter_attn_dim=16), ENGLISH)
+    with pytest.raises(CheckpointError, match="adapter_attn_dim is 16"):
+        load_network(folder)
+
+
+def test_a_checkpoint_of_fairseq_points_to_what_has_letters(tmp_path):
+    write_fairseq(tmp_path / "tuned.pt", transformers_model("hubert", **SMALL))
+    with pytest.raises(NoRecogniserError, match=r"does not say what letters.*HUBERT_ASR_LARGE"):
+        load_network(tmp_path / "tuned.pt")

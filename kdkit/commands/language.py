@@ -22,6 +22,10 @@ def lm(
     order: Annotated[int, typer.Option(min=1, help="Words (or letters) of the longest n-grams.")] = 3,
     unit: Annotated[str, typer.Option(help="word, or letter: a model that spells new words too.")] = "word",
     test: Annotated[Path | None, typer.Option(help="Other text, to measure the perplexity on.")] = None,
+    recogniser: Annotated[
+        str | None,
+        typer.Option(help="Recogniser (file, folder or name) whose letters are kept; default: a to z, '."),
+    ] = None,
     spell_numbers: Annotated[
         bool, typer.Option("--spell-numbers", help="Spell numbers and signs out, as kdkit prepare does.")
     ] = False,
@@ -29,13 +33,19 @@ def lm(
     """Estimate an n-gram language model (interpolated modified Kneser-Ney) and write it in ARPA format.
 
     Never from the text of the speech that is tested on. Text is cleaned as transcripts are: lower case, no accents,
-    punctuation or tags. Words with other characters than a to z and the apostrophe count as unknown.
+    punctuation or tags. Words with other characters than the recogniser's letters count as unknown.
     """
     from kdkit.language import sentences_of
     from kdkit.ngram import END, UNKNOWN, estimate
+    from kdkit.text import VOCABULARY
     from kdkit.transcripts import Cleaning
 
-    cleaning = Cleaning(numbers=spell_numbers)
+    if recogniser is not None:
+        from kdkit.emissions import vocabulary_of
+        from kdkit.networks import load_network
+
+    vocabulary = VOCABULARY if recogniser is None else vocabulary_of(load_network(recogniser))
+    cleaning = Cleaning(vocabulary, spell_numbers)
     sentences = list(sentences_of(text, unit, cleaning))
     if not sentences:
         raise TextError(f"{', '.join(map(str, text))}: not one word for a language model in it")
@@ -51,7 +61,7 @@ def lm(
     grams = [sum(len(gram) == n for gram in model.log10) for n in range(1, order + 1)]
     print("n-grams: " + ", ".join(f"{count} of order {n}" for n, count in enumerate(grams, start=1)))
     if test:
-        other = list(sentences_of([test], unit, Cleaning(numbers=spell_numbers)))
+        other = list(sentences_of([test], unit, Cleaning(vocabulary, spell_numbers)))
         print(
             f"{test}: perplexity {model.perplexity(other):.1f} ({END} counted), "
             f"{100 * model.unknown(other):.1f} % unknown {unit}s"

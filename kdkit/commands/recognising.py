@@ -87,7 +87,7 @@ def evaluate(
     from kdkit.transcripts import scorable
 
     network = ready_network(recogniser, precision)
-    search = _search(lm, lexicon, lm_weight, word_score, beam)
+    search = _search(lm, lexicon, lm_weight, word_score, beam, vocabulary_of(network))
     name = str(data or split)
     utterances, notes = scorable(speech_of(data, split, minutes, 10), name, vocabulary_of(network))
     if not utterances:
@@ -160,7 +160,10 @@ def transcribe(
     from tqdm import tqdm
 
     from kdkit.decode import greedy
+    from kdkit.emissions import vocabulary_of
     from kdkit.files import write_text
+    from kdkit.networks import load_network
+    from kdkit.text import VOCABULARY
     from kdkit.transcribe import Settings, transcribe_all
 
     if format not in ("text", "json"):
@@ -168,7 +171,9 @@ def transcribe(
     files, closed = _audio_files(audio)
     # elsewhere an escape of the output's encoding would be none of JSON's
     ascii_only = out is None and "utf" not in (sys.stdout.encoding or "utf-8").lower()
-    decoder = _search(lm, lexicon, lm_weight, word_score, beam) or greedy
+    # a lexicon is read with the letters of the recogniser, which is otherwise loaded by the processes that transcribe
+    vocabulary = VOCABULARY if lexicon is None else vocabulary_of(load_network(recogniser))
+    decoder = _search(lm, lexicon, lm_weight, word_score, beam, vocabulary) or greedy
     settings = Settings(recogniser, decoder, window, precision)
     lines, bad = [], len(closed)
     for reason in closed:
@@ -213,8 +218,10 @@ def _audio_files(places: list[Path]) -> tuple[list[Path], list[str]]:
     return list(found), closed
 
 
-def _search(lm: Path | None, lexicon: Path | None, lm_weight: float | None, word_score: float, beam: int):
-    """The beam search that the options ask for; None for greedy decoding."""
+def _search(
+    lm: Path | None, lexicon: Path | None, lm_weight: float | None, word_score: float, beam: int, vocabulary
+):
+    """The beam search that the options ask for; None for greedy decoding. ``vocabulary``: what reads the lexicon."""
     from kdkit.beam import BeamSearch, with_language_model
     from kdkit.language import lexicon as words_of_file
 
@@ -222,7 +229,7 @@ def _search(lm: Path | None, lexicon: Path | None, lm_weight: float | None, word
         raise ConfigError("--lm-weight goes with a language model: give --lm too")
     if lm is None and lexicon is None:
         return None
-    words = None if lexicon is None else words_of_file(lexicon)
+    words = None if lexicon is None else words_of_file(lexicon, vocabulary)
     weights = {"word_score": word_score, "beam": beam}
     if lm is None:
         return BeamSearch(words, **weights)

@@ -41,6 +41,7 @@ _FIXED = {  # what kdkit's encoder and CNN do; a model that wants something else
     "layer_norm_eps": 1e-5,
     "conv_pos_batch_norm": False,
     "add_adapter": False,  # of speech translation
+    "adapter_attn_dim": None,  # of MMS: weights for each language within the layers
 }
 
 
