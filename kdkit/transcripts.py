@@ -39,6 +39,7 @@ _CLEAN = re.compile(f"(?:{_WORD}(?: {_WORD})*)?")  # most text: nothing to do
 _APOSTROPHES = str.maketrans(dict.fromkeys("‘’‛ʼ＇`´", "'"))
 _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#x[0-9a-f]{1,6}|[a-z][a-z0-9]{1,31});", re.IGNORECASE)
 _TAG = re.compile(r"</?[^\W\d_][^<>]{0,60}>|\[[^\[\]]{1,60}\]|\{[^{}]{1,60}\}")
+_NESTED = 8  # deeper than that, brackets are no tags
 _MISSING = r"unk|unknown|unintelligible|inaudible|indistinct|incomprehensible|xxx?|\?+"
 _MISSING_TAG = re.compile(rf"[<\[({{]\s*(?:{_MISSING})\s*[>\])}}]", re.IGNORECASE)
 _MISSING_MARK = "\0"  # stands for UNKNOWN while the text is cleaned
@@ -208,9 +209,14 @@ def _role(c: str) -> str:
 def _without_tags(text: str, dropped: list[str]) -> str:
     """The text without tags, which are added to ``dropped``; ``_MISSING_MARK`` where words are missing."""
     text = _MISSING_TAG.sub(f" {_MISSING_MARK} ", text)
-    while match := _TAG.search(text):
-        dropped.append(match[0].lower())
-        text = f"{text[: match.start()]} {text[match.end() :]}"
+    for _ in range(_NESTED):  # tags within tags
+        tags = _TAG.findall(text)
+        dropped += map(str.lower, tags)
+        text = _TAG.sub(" ", text)
+        if not tags:
+            break
+    else:
+        text = text.translate(dict.fromkeys(map(ord, "<>[]{}"), " "))
     if not text.isascii():
         dropped += [c for c in text if unicodedata.category(c) == "So" and c not in _SAID]
     return text  # signs go with the punctuation

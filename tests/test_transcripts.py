@@ -173,6 +173,13 @@ def test_prepare_keeps_the_accents_that_other_recognisers_write():
     assert not outside(clean(kept, vocabulary=german), german)
 
 
+@pytest.mark.parametrize(
+    "text", ["<a" * 20_000 + ">" * 20_000, "&" + "amp;" * 20_000, "[a]" * 20_000, "'" * 50_000]
+)
+def test_no_text_takes_long(text):
+    assert clean(clean(text)) == clean(text)
+
+
 def test_many_texts_are_counted():
     cleaning = Cleaning()
     for text in ("plain", "AT&T [noise]", "[noise]", "no. 7 & 7"):
