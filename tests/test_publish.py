@@ -46,6 +46,21 @@ def test_all_splits_are_written_or_none(tmp_path):
         publish({"train": [new]}, [], tmp_path / "file")
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("prepare", "folder", "nothing"),
+        ("prepare", "table", "nothing.csv"),
+        ("lm", "nothing.txt"),
+        ("align", "no.jsonl"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_found_first(tmp_path, command):
+    (tmp_path / "file").touch()
+    result = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "file" / "out")])
+    assert isinstance(result.exception, OutputError) and "part of its path is a file" in str(result.exception)
+
+
 def test_splits_of_another_division_are_not_left_beside_new_ones(tmp_path):
     anna, ben, carl, dora = (utterance(tmp_path, name, name) for name in ("anna", "ben", "carl", "dora"))
     publish({"train": [anna, ben], "dev": [carl], "test": [dora]}, [], tmp_path)

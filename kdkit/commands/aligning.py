@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from kdkit.commands import app
+from kdkit.commands import app, file_option
 
 
 @app.command(epilog="Example: kdkit align data/libri/dev-clean.jsonl --out data/libri/dev-clean-phones.jsonl")
 def align(
     data: Annotated[Path, typer.Argument(help="Manifest (JSON lines) with transcripts.")],
-    out: Annotated[Path, typer.Option(help="Manifest to write, with phone times.")],
+    out: Annotated[Path, file_option("Manifest to write, with phone times.")],
     recogniser: Annotated[
         str | None,
         typer.Option(help="A recogniser (file, folder or name) to align with; default: torchaudio's MMS_FA."),

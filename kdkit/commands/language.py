@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from kdkit.commands import app
+from kdkit.commands import app, file_option
 from kdkit.errors import TextError
 
 
@@ -18,7 +18,7 @@ def lm(
     text: Annotated[
         list[Path], typer.Argument(help="Text files, one sentence a line, or manifests (.jsonl).")
     ],
-    out: Annotated[Path, typer.Option(help="The ARPA file to write.")],
+    out: Annotated[Path, file_option("The ARPA file to write.")],
     order: Annotated[int, typer.Option(min=1, help="Words (or letters) of the longest n-grams.")] = 3,
     unit: Annotated[str, typer.Option(help="word, or letter: a model that spells new words too.")] = "word",
     test: Annotated[Path | None, typer.Option(help="Other text, to measure the perplexity on.")] = None,

@@ -7,17 +7,16 @@ from typing import Annotated
 
 import typer
 
-from kdkit.commands import Seed, app
+from kdkit.commands import Commands, Seed, app, folder_option
 from kdkit.errors import ConfigError
 
-prepare = typer.Typer(
+prepare = Commands(
     help="Make manifests of real speech: every file is opened, every bad one named, speakers kept apart.",
     no_args_is_help=True,
-    rich_markup_mode=None,
 )
 app.add_typer(prepare, name="prepare")
 
-Out = Annotated[Path, typer.Option(help="Folder for the manifests, one for each split.")]
+Out = Annotated[Path, folder_option("Folder for the manifests, one for each split.")]
 Root = Annotated[
     Path | None,
     typer.Option(
