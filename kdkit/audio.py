@@ -196,7 +196,7 @@ def _decoded(path: Path, file: BufferedReader, sound: _Sound, part: Part) -> Ite
         yield piece
     if found + part.slack < promised < _ENDLESS:
         raise AudioError(
-            f"{path}: truncated: its header promises {promised} samples, {found} could be read; copy it again"
+            f"{path}: truncated or damaged: it should have {promised} samples, {found} could be read; copy it again"
         )
     if part.beyond is not None and (found > promised or file.raw.tell() < path.stat().st_size):
         try:

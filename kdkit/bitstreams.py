@@ -105,7 +105,8 @@ def mpeg(file: BinaryIO, size: int, start: int) -> list[Part] | None:
         flags = int.from_bytes(tag[side + 4 : side + 8], "big")
         if tag[side : side + 4] not in (b"Xing", b"Info") or not flags & 1:
             frames = int.from_bytes(tag[50:54], "big") if tag[36:40] == b"VBRI" else 0
-            stop = _after_frames(file, size, place)
+            stop, count = _after_frames(file, size, place)
+            frames = max(frames, count)
             parts.append(Part(place, stop, endless=True, samples=frames * samples, slack=3 * samples))
             return parts
         frames = int.from_bytes(tag[side + 8 : side + 12], "big")
@@ -113,7 +114,7 @@ def mpeg(file: BinaryIO, size: int, start: int) -> list[Part] | None:
         if place <= size - length <= place + 1024:  # room for a tag, but not for more sound
             start = size
         else:
-            start = _after_frames(file, size, place, frames + 1)
+            start, _ = _after_frames(file, size, place, frames + 1)
             start = start if start > place else size  # not even one frame is whole
         # counts are a frame off here and there; a file that lacks bytes, too, was cut
         parts.append(Part(place, start, slack=0 if place + length > size else 2 * samples))
@@ -122,24 +123,25 @@ def mpeg(file: BinaryIO, size: int, start: int) -> list[Part] | None:
     return parts or None
 
 
-def _after_frames(file: BinaryIO, size: int, place: int, count: int | None = None) -> int:
-    """Where the last whole frame ends, or that many of them: a decoder stumbles over half a frame, and over what tools
-    leave behind it."""
-    while count is None or count > 0:
+def _after_frames(file: BinaryIO, size: int, place: int, most: int | None = None) -> tuple[int, int]:
+    """(where the last whole frame ends, how many there are), or the same of at most so many. A decoder stumbles over
+    half a frame, and over what tools leave behind the last."""
+    count = 0
+    while count != most:
         row = _frame(read_at(file, place, 4))
         if row is None:
             found = _first_frame(file, place, size - place)
             if found is None:
-                return place
-            if count is None and found[0] - place > 1000:
-                return size  # more than a decoder looks through: it shall say so
+                break
+            if most is None and found[0] - place > 1000:
+                return size, count  # more than a decoder looks through: it shall say so
             place = found[0]
         elif place + row[0] > size:
-            return place
+            break
         else:
             place += row[0]
-            count = count and count - 1
-    return place
+            count += 1
+    return place, count
 
 
 def _first_frame(file: BinaryIO, start: int, search: int) -> tuple[int, int, int] | None:

@@ -255,6 +255,8 @@ def test_mp3_without_a_count_ends_where_its_frames_end(tmp_path, capfd):
     path.write_bytes(plain[: len(plain) // 2])  # nothing says that there was more: all that is there
     assert 0.4 * whole < seconds_of(path) < 0.6 * whole
     assert capfd.readouterr().err == ""
+    path.write_bytes(plain[: len(plain) // 2] + bytes(3000) + plain[len(plain) // 2 :])
+    refused(path, "damaged")
 
 
 def test_the_counts_of_fraunhofer_and_of_an_mp3_that_was_cut(tmp_path):
