@@ -20,6 +20,7 @@ from kdkit.losses import regression_loss
 from kdkit.models import SpeechModel
 
 TARGETS = ("h0", "front-end")
+BY_NAME = {"h0": ("h0",), "front-end": ("front-end",), "both": TARGETS}  # what commands call them
 
 
 @dataclass(frozen=True)

@@ -172,10 +172,13 @@ def test_from_speech_to_a_word_error_rate(tmp_path, monkeypatch):
 
     kdkit("finetune", teacher, "--out", tmp_path / "slow", *short)
     slow = tmp_path / "slow" / "recogniser.safetensors"
-    kdkit("swap", slow, "--out", tmp_path / "swapped", "--adapt", 1, *short)
+    levers = ("--bins", 40, "--normalisation", "utterance", "--floor", 50, "--deep", "--adapt-to", "both")
+    kdkit("swap", slow, "--out", tmp_path / "swapped", "--adapt", 1, *levers, *short)
     tensors, meta = load_checkpoint(tmp_path / "swapped" / "recogniser.safetensors")
-    assert meta["model"]["front_end"] == "fbank"
+    assert meta["model"]["front_end"] == "fbank" and meta["model"]["bins"] == 40
     assert torch.equal(tensors["head.weight"], load_checkpoint(slow)[0]["head.weight"])
+    with pytest.raises(ConfigError, match="--adapt-to is 'h1': choose 'h0' or 'front-end' or 'both'"):
+        kdkit("swap", slow, "--out", tmp_path / "twice", "--adapt-to", "h1")
     with pytest.raises(ConfigError, match="fbank front-end already"):
         kdkit("swap", recogniser, "--out", tmp_path / "twice")
 

@@ -103,6 +103,9 @@ Floor = Annotated[
     float,
     typer.Option(min=0, help="Fbank energies end so many dB below the utterance's loudest; 0: nowhere."),
 ]
+AdaptTo = Annotated[
+    str, typer.Option(help="What adaptation learns: the teacher's h0, its front-end's output, or both.")
+]
 Deep = Annotated[bool, typer.Option("--deep", help="Two convolutions in the Fbank front-end, not one.")]
 Warp = Annotated[
     float,

@@ -9,6 +9,7 @@ import typer
 
 from kdkit.commands import (
     Accumulate,
+    AdaptTo,
     BatchSeconds,
     Bins,
     Board,
@@ -69,6 +70,7 @@ def swap(
     data: Data = None,
     minutes: Minutes = None,
     adapt: Annotated[int, typer.Option(min=0, help="Steps in which the new front-end alone learns.")] = 300,
+    adapt_to: AdaptTo = "h0",
     bins: Bins = 80,
     normalisation: Normalisation = "corpus",
     floor: Floor = 0,
@@ -88,7 +90,9 @@ def swap(
     Its encoder (and a recogniser's CTC head) is kept; the new front-end is adapted to what the encoder is used to, then
     both learn together to follow the old student. Needs speech, but no labels.
     """
+    from kdkit.adaptation import BY_NAME
     from kdkit.batches import Batches
+    from kdkit.checks import choice
     from kdkit.ctc import CTCModel, save_recogniser
     from kdkit.distill import DistillTask, swap_losses
     from kdkit.fbank import fit_statistics
@@ -98,6 +102,7 @@ def swap(
     from kdkit.teachers import Teacher, origin, save_model
     from kdkit.training import TrainConfig, held, processes, train
 
+    follows = BY_NAME[choice(adapt_to, "--adapt-to", tuple(BY_NAME))]
     start = load_start(model)
     recogniser = start if isinstance(start, CTCModel) else None
     old = start if recogniser is None else recogniser.model
@@ -113,7 +118,7 @@ def swap(
     )
     fit_statistics(new, speech)
     teacher = Teacher(old.requires_grad_(False).eval(), None, model, {})
-    task = DistillTask(new, teacher, swap_losses(old.config, adapt))
+    task = DistillTask(new, teacher, swap_losses(old.config, adapt, follows))
     batches = Batches(speech, batch_seconds, seed)
     recipe = TrainConfig(
         steps=steps,

@@ -10,6 +10,7 @@ import typer
 
 from kdkit.commands import (
     Accumulate,
+    AdaptTo,
     BatchSeconds,
     Bins,
     Board,
@@ -76,6 +77,7 @@ def distill(
         int,
         typer.Option(min=0, help="Front-end adaptation: steps in which the front-end alone learns H^0."),
     ] = 0,
+    adapt_to: AdaptTo = "h0",
     restart: Annotated[bool, typer.Option(help="Start the learning rate anew after adaptation.")] = True,
     statistics: Annotated[
         Path | None,
@@ -115,8 +117,10 @@ def distill(
     Stopped with Ctrl-C or SIGTERM, or killed, the same command goes on where it was. Several processes: accelerate
     launch.
     """
+    from kdkit.adaptation import BY_NAME, Adaptation
     from kdkit.batches import Batches
-    from kdkit.distill import Adaptation, DistillConfig, DistillTask, default_pairs
+    from kdkit.checks import choice
+    from kdkit.distill import DistillConfig, DistillTask, default_pairs
     from kdkit.fbank import fit_statistics, load_statistics
     from kdkit.models import preset
     from kdkit.pretrain import kmeans_codebook
@@ -138,6 +142,7 @@ def distill(
     )
     if (adapt or statistics) and structure.front_end != "fbank":
         raise ConfigError(f"--adapt and --statistics are for Fbank students; {student} has a waveform CNN")
+    follows = BY_NAME[choice(adapt_to, "--adapt-to", tuple(BY_NAME))]
     network = new_student(structure, source.model if inherit else None, seed)
     speech = speech_of(data, "unlabelled", minutes, 60)
     recipe = TrainConfig(
@@ -168,7 +173,7 @@ def distill(
         variant=variant,
         tau=tau,
         tau_student=tau_student,
-        adaptation=Adaptation(adapt) if adapt else None,
+        adaptation=Adaptation(adapt, targets=follows) if adapt else None,
     )
     task = DistillTask(network, source, losses, second)
     if statistics:
