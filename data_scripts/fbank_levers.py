@@ -84,14 +84,14 @@ class Lever:
 
 
 UTTERANCE = {"normalisation": "utterance"}
-BEST = {"normalisation": "utterance", "bins": 40, "fbank_floor": 50.0}
+FEW = UTTERANCE | {"bins": 40}
+DEEP = FEW | {"fbank_deep": True}
+BEST = DEEP | {"fbank_floor": 50.0}
 
 LEVERS: dict[str, Lever] = {
     "waveform": Lever("the twin that Fbank is measured against", system="tiny-sw-waveform"),
     "waveform, frozen front-end": Lever("the twin with its CNN as it was", system="tiny-sw-waveform", rate=0),
-    "waveform, slow front-end": Lever(
-        "the twin at the rate that helps Fbank", system="tiny-sw-waveform", rate=0.1
-    ),
+    "waveform, slow front-end": Lever("the twin at a tenth of the rate", system="tiny-sw-waveform", rate=0.1),
     "waveform, scratch": Lever("what the teacher gives the twin", "scratch", "tiny-sw-waveform"),
     "fbank": Lever("the baseline: the shipped student, fine-tuned like the twin"),
     "fbank, scratch": Lever("what the teacher gives the baseline", "scratch"),
@@ -104,23 +104,25 @@ LEVERS: dict[str, Lever] = {
     "swap": Lever("from the waveform student, not from the teacher", "swap"),
     "swap, utterance": Lever("level and colour of every utterance taken out", "swap", front=UTTERANCE),
     "swap, mean": Lever("the mean of every utterance taken out", "swap", front={"normalisation": "mean"}),
-    "swap, floor": Lever("and the depth of silences", "swap", front=UTTERANCE | {"fbank_floor": 50.0}),
-    "swap, 40 bins": Lever("no harmonics of the voice", "swap", front=UTTERANCE | {"bins": 40}),
-    "swap, 24 bins": Lever("still fewer", "swap", front=UTTERANCE | {"bins": 24}),
-    "swap, deep": Lever("two convolutions", "swap", front=UTTERANCE | {"fbank_deep": True}),
-    "swap, wide": Lever("sees 145 ms, not 65", "swap", front=UTTERANCE | {"fbank_kernel": 13}),
     "swap, LayerNorm": Lever("as the waveform CNN has one", "swap", front=UTTERANCE | {"fbank_norm": True}),
-    "swap, to the CNN": Lever("adapted to the CNN's output", "swap", front=UTTERANCE, targets=("front-end",)),
-    "swap, to both": Lever("and to H0", "swap", front=UTTERANCE, targets=("h0", "front-end")),
-    "swap, distilled slow": Lever(
-        "a slow front-end after adaptation", "swap", front=UTTERANCE, distil_rate=0.1
+    "swap, 24 bins": Lever("no harmonics of the voice", "swap", front=UTTERANCE | {"bins": 24}),
+    "swap, 40 bins": Lever("hardly any harmonics of the voice", "swap", front=FEW),
+    "swap, 40 bins, floor": Lever("silences are equally deep", "swap", front=FEW | {"fbank_floor": 50.0}),
+    "swap, 40 bins, deep": Lever("two convolutions", "swap", front=DEEP),
+    "swap, 40 bins, wide": Lever(
+        "one convolution that sees 145 ms, not 65", "swap", front=FEW | {"fbank_kernel": 13}
     ),
-    "swap, slow": Lever("swapped, then a slow front-end", "swap", rate=0.1),
-    "swap, best": Lever("bins, floor and a slow front-end", "swap", front=BEST, rate=0.1),
-    "swap, best, long": Lever("four times as long", "swap", front=BEST, rate=0.1, steps=8000, adapt=1000),
-    "teacher, best": Lever(
-        "the same from the teacher", "teacher", front=BEST, rate=0.1, lr=2e-3, augment=True
+    "swap, 40 bins, to the CNN": Lever("adapted to its output", "swap", front=FEW, targets=("front-end",)),
+    "swap, 40 bins, to both": Lever("and to H0", "swap", front=FEW, targets=("h0", "front-end")),
+    "swap, 40 bins, distilled slow": Lever(
+        "a slow front-end after adaptation", "swap", front=FEW, distil_rate=0.1
     ),
+    "swap, 40 bins, slow": Lever("a slow front-end in fine-tuning", "swap", front=FEW, rate=0.1),
+    "swap, 40 bins, long": Lever("four times as long", "swap", front=FEW, steps=8000, adapt=1000),
+    "swap, best": Lever("bins, floor, depth", "swap", front=BEST),
+    "swap, best, slow": Lever("and a slow front-end", "swap", front=BEST, rate=0.1),
+    "swap, best, long": Lever("four times as long", "swap", front=BEST, steps=8000, adapt=1000),
+    "teacher, best": Lever("the same from the teacher", "teacher", front=BEST, lr=2e-3, augment=True),
 }
 
 
