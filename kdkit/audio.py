@@ -82,7 +82,7 @@ def blocks_of_file(path: str | Path) -> Iterator[np.ndarray]:
             try:
                 sound = _sound(path, file, part, known=parts is not None)
             except (soundfile.SoundFileError, RuntimeError) as error:
-                if part.start:
+                if len(parts or ()) > 1:
                     raise AudioError(
                         f"{path}: damaged at byte {part.start}: {error}; copy it again"
                     ) from error

@@ -9,7 +9,7 @@ class KdkitError(Exception):
 
 
 class AudioError(KdkitError):
-    """An audio file that is missing, empty, truncated, not audio, not finite or too short."""
+    """An audio file that is missing, empty, truncated, damaged, not audio or too short, or whose samples are no sound."""
 
 
 class ManifestError(KdkitError):
