@@ -9,7 +9,7 @@ class KdkitError(Exception):
 
 
 class AudioError(KdkitError):
-    """An audio file that is missing, empty, truncated, damaged, not audio too short, or with samples that are no sound."""
+    """Audio that is missing, empty, truncated, damaged, not audio, too short, or holds samples that are no sound."""
 
 
 class ManifestError(KdkitError):
