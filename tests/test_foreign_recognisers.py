@@ -257,7 +257,7 @@ def test_fine_tuning_keeps_the_head(tmp_path, exported, speech):
     assert after.vocabulary == before.vocabulary
     torch.testing.assert_close(after.head.weight, before.head.weight, atol=1e-6, rtol=0)
     [row] = json.loads((tmp_path / "kept" / "results.json").read_text())
-    assert row["head"] == "kept" and row["from"] == str(exported)
+    assert row["head"] == "kept" and row["from"] == exported.name
     told = run("finetune", exported, *arguments, "--new-head", "--out", tmp_path / "new")
     assert "CTC head: new, 29 symbols" in told
     new = load_network(tmp_path / "new" / "recogniser.safetensors")
