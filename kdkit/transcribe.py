@@ -95,7 +95,8 @@ class Recogniser:
         cls, path: str | Path, decoder: Decoder = greedy, precision: str = "fp32", **settings
     ) -> Recogniser:
         """From what :func:`kdkit.networks.load_network` takes: a file (``.safetensors``, ``.onnx``, ``.pt``), a folder
-        or hub id of transformers, or a name of a shipped recogniser or torchaudio's; on the GPU if there is one. ``decoder``: greedy, or a :class:`kdkit.beam.BeamSearch`; ``precision``: "fp32", "bf16", "int8"
+        or hub id of transformers, or a name of a shipped recogniser or torchaudio's; on the GPU if there is one.
+        ``decoder``: greedy, or a :class:`kdkit.beam.BeamSearch`; ``precision``: "fp32", "bf16", "int8"
         (:func:`kdkit.networks.ready_network`)."""
         return cls(ready_network(path, precision), decoder, **settings)
 
