@@ -13,7 +13,7 @@ from sklearn.metrics import mutual_info_score
 from sklearn.preprocessing import StandardScaler
 
 from kdkit import probing
-from kdkit.activations import ModelLayers, collect, fbank_deltas
+from kdkit.activations import Frames, ModelLayers, collect, fbank_deltas
 from kdkit.errors import ManifestError
 from kdkit.frontends import num_frames
 from kdkit.manifest import Utterance, frame_phones
@@ -189,6 +189,35 @@ def test_phone_probe_end_to_end(utterances):
     assert values["best_layer"] == probe.best
     assert set(values["accuracy"]) >= {"H0", "H2", "front-end"}
     assert f"best: H{probe.best}" in str(probe)
+
+
+def test_dev_frames_choose_the_layer_and_test_frames_judge_it():
+    """Two layers that each know half: H0 is right on what test has much of, H1 on what dev has much of."""
+    rng = np.random.default_rng(0)
+
+    def frames(many: str, few: str) -> Frames:
+        phones = np.array([*many * 90, *few * 10])
+        sure = np.array([[5.0, 0.0] if phone in "ab" else [0.0, 5.0] for phone in phones])
+        which = np.array([[4.0 * (phone in "ac")] for phone in phones])
+        noise = rng.normal(size=(len(phones), 1))
+        tell_ab, tell_cd = (
+            np.where(np.isin(phones, list(pair))[:, None], which, noise) for pair in ("ab", "cd")
+        )
+        layers = [np.hstack([sure, part]).astype(np.float32) for part in (noise, noise, tell_ab, tell_cd)]
+        owners = np.arange(len(phones)) % 10
+        return Frames(
+            layers, phones, owners, np.full(len(phones), "x"), ["Fbank + deltas", "front-end", "H0", "H1"]
+        )
+
+    train, test, dev = frames("abcd", "abcd"), frames("ab", "cd"), frames("cd", "ab")
+    on_test, on_dev = probing.probe_layers(train, test), probing.probe_layers(train, test, dev=dev)
+    assert on_test.best == 0 and on_dev.best == on_dev.chosen == 1
+    assert on_dev.layers == on_test.layers  # judged on test frames in both cases
+    assert on_dev.gain == pytest.approx(on_test.layers[1].accuracy - on_test.fbank.accuracy)
+    assert on_dev.gain_interval[0] <= on_dev.gain <= on_dev.gain_interval[1]
+    assert np.trace(on_dev.confusion) / len(test) == pytest.approx(on_dev.layers[1].accuracy)
+    assert on_dev.to_dict()["best_layer_chosen_on"] == "dev" and "best on dev frames: H1" in str(on_dev)
+    assert on_test.to_dict()["best_layer_chosen_on"] == "test"
 
 
 def test_the_last_layer_alone_is_the_last_of_all(utterances):

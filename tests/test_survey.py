@@ -16,7 +16,7 @@ from kdkit.audio import read_audio
 from kdkit.codebook import Codebook
 from kdkit.commands.models import probe as probe_command
 from kdkit.errors import ConfigError, ManifestError
-from kdkit.manifest import write_manifest
+from kdkit.manifest import Utterance, write_manifest
 from kdkit.models import ModelConfig, SpeechModel
 from kdkit.probing import figures, listening
 from kdkit.probing.clusters import Usage, pnmi_interval
@@ -164,7 +164,7 @@ def test_changes_of_layers_have_intervals(utterances):
 
 def test_a_survey_of_a_teacher_and_against_another(utterances, capsys):
     teacher = toy_teacher()
-    found = probing.survey(teacher, utterances, utterances, 1600, 5, toy_teacher(0), attended=3)
+    found = probing.survey(teacher, utterances, utterances, utterances, 1600, 5, toy_teacher(0), attended=3)
     assert found.names == ("Fbank + deltas", "front-end", "H0", "H1", "H2")
     assert len(found.change) == len(found.reach) == 2 and len(found.speakers) == len(found.clusters) == 5
     assert found.codebook.pnmi > 0 and [u.tau for u in found.usage] == sorted(u.tau for u in found.usage)
@@ -176,14 +176,27 @@ def test_a_survey_of_a_teacher_and_against_another(utterances, capsys):
     assert max(map(len, said.splitlines())) <= 100, "no wider than a terminal"
     measured = {key for key in rows[-1] if key not in ("layer", "most like")}
     assert all(" to " in rows[-1][key] for key in measured), "an interval for every measure"
-    again = probing.survey(teacher, utterances, utterances, 1600, 5, toy_teacher(0), attended=3)
+    again = probing.survey(teacher, utterances, utterances, utterances, 1600, 5, toy_teacher(0), attended=3)
     assert again.to_dict() == found.to_dict(), "repeatable for a seed"
     json.dumps(found.to_dict(), allow_nan=False)
     assert figures.survey_figure(found)._repr_png_().startswith(b"\x89PNG")
-    alone = probing.survey(toy_teacher(0), utterances, utterances[:2], 400, 5, attended=3)
+    alone = probing.survey(toy_teacher(0), utterances, utterances, utterances[:2], 400, 5, attended=3)
     assert alone.speakers == () and "needs two speakers" in capsys.readouterr().out
     assert alone.codebook is None and "other" not in alone.to_dict() and "most like" not in alone.rows()[0]
     assert figures.survey_figure(alone)._repr_png_().startswith(b"\x89PNG")
+
+
+def test_speech_is_held_out_by_speaker():
+    def spoken(*speakers):
+        return [Utterance(f"{i}", Path("x.wav"), 1.0, "a", speaker) for i, speaker in enumerate(speakers)]
+
+    train, dev = probing.held_out(spoken(*"aabbccddeeffgg"))
+    assert {u.speaker for u in dev} == {"b", "g"} and {u.speaker for u in train} == set("acdef")
+    train, dev = probing.held_out(spoken(*"aaaaaaa"))
+    assert [u.id for u in dev] == ["1", "6"] and len(train) == 5
+    assert [len(part) for part in probing.held_out(spoken(*"ab"))] == [1, 1]
+    with pytest.raises(ManifestError, match="1 utterances do not divide"):
+        probing.held_out(spoken("a"))
 
 
 def test_the_command_saves_numbers_and_a_figure_of_ones_own_speech(utterances, tmp_path, capsys):

@@ -95,12 +95,13 @@ def probe(
     """Ask every layer of a teacher or a student what it knows.
 
     Phones, speakers, clusters, likeness to Fbank and to another model, attention; on voices that neither the probes nor
-    (with the synthetic speech) the model ever heard.
+    (with the synthetic speech) the model ever heard. The layer where phones are best is chosen on other voices than
+    those that judge it: the dev split, or every fifth speaker of --data.
     """
     import json
 
     from kdkit.files import write_atomically, write_text
-    from kdkit.probing import survey
+    from kdkit.probing import held_out, survey
     from kdkit.probing.figures import survey_figure
     from kdkit.teachers import load_teacher
     from kdkit.training import best_device
@@ -111,9 +112,10 @@ def probe(
     for network in filter(None, (teacher, other)):
         network.to(best_device())
     train = speech_of(data, "train", minutes, minutes)
+    train, dev = held_out(train) if data else (train, speech_of(None, "dev", test_minutes, test_minutes))
     test = speech_of(test_data, "test-clean", test_minutes, test_minutes)
     print(teacher)
-    found = survey(teacher, train, test, frames, clusters, other, seed)
+    found = survey(teacher, train, dev, test, frames, clusters, other, seed)
     print(found)
     if out:
         text = json.dumps(

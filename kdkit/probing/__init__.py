@@ -32,7 +32,7 @@ from kdkit.probing.clusters import (
 from kdkit.probing.jackknife import unbiased_share
 from kdkit.probing.phones import LayerScore, PhoneProbe, last_layer, linear_probe, phone_probe, probe_layers
 from kdkit.probing.speakers import probe_speakers
-from kdkit.probing.survey import Survey, survey
+from kdkit.probing.survey import Survey, held_out, survey
 
 __all__ = [
     "ClusterScore",
@@ -50,6 +50,7 @@ __all__ = [
     "codebook_usage",
     "even_distance",
     "head_reach",
+    "held_out",
     "last_layer",
     "layer_change",
     "layer_changes",

@@ -78,7 +78,11 @@ class LayerScore:
 
 @dataclass(frozen=True)
 class PhoneProbe:
-    """Result of :func:`phone_probe`; ``confusion`` (true, predicted) counts frames of the best layer."""
+    """Result of :func:`phone_probe`; ``confusion`` (true, predicted) counts frames of the best layer.
+
+    ``chosen``: the number of the layer that was best on frames of a dev set. Without, the best layer is chosen on the
+    frames that judge it, which flatters it: by little where layers differ by more than their intervals.
+    """
 
     layers: tuple[LayerScore, ...]  # H^0 .. H^L
     front_end: LayerScore
@@ -91,11 +95,16 @@ class PhoneProbe:
     test_utterances: int
     last_hits: tuple[int, ...] = ()  # frames of each test utterance that the last layer's probe gets right
     totals: tuple[int, ...] = ()  # frames of each test utterance
+    chosen: int | None = None
 
     @property
     def best(self) -> int:
-        """Number of the best layer, 0 .. L."""
-        return int(np.argmax([layer.accuracy for layer in self.layers]))
+        """Number of the best layer, 0 .. L: on dev frames where there were some, else on the test frames."""
+        return (
+            self.chosen
+            if self.chosen is not None
+            else int(np.argmax([layer.accuracy for layer in self.layers]))
+        )
 
     @property
     def gain(self) -> float:
@@ -109,6 +118,7 @@ class PhoneProbe:
             "accuracy": {score.name: score.accuracy for score in scores},
             "interval": {score.name: [score.low, score.high] for score in scores},
             "best_layer": self.best,
+            "best_layer_chosen_on": "test" if self.chosen is None else "dev",
             "gain_over_fbank": self.gain,
             "gain_interval": list(self.gain_interval),
             "train_frames": self.train_frames,
@@ -119,7 +129,9 @@ class PhoneProbe:
     def __str__(self) -> str:
         rows = [f"{s.name:15} {100 * s.accuracy:5.1f} %  ({100 * s.low:.1f} to {100 * s.high:.1f})"
                 for s in (self.fbank, self.front_end, *self.layers)]  # fmt: skip
-        return "\n".join([*rows, f"best: H{self.best}, {100 * self.gain:+.1f} points over Fbank + deltas"])
+        on_dev = " on dev frames" if self.chosen is not None else ""
+        rows.append(f"best{on_dev}: H{self.best}, {100 * self.gain:+.1f} points over Fbank + deltas")
+        return "\n".join(rows)
 
 
 def phone_probe(
@@ -154,22 +166,28 @@ def last_layer(frames: Frames) -> Frames:
     return replace(frames, names=names, features=features)
 
 
-def probe_layers(train: Frames, test: Frames, seed: int = 0) -> PhoneProbe:
-    """:func:`phone_probe` on frames that were collected with ``ModelLayers(model)``."""
+def probe_layers(train: Frames, test: Frames, seed: int = 0, dev: Frames | None = None) -> PhoneProbe:
+    """:func:`phone_probe` on frames that were collected with ``ModelLayers(model)``; ``dev`` frames choose the best
+    layer."""
     phones, train_y = np.unique(train.phones, return_inverse=True)
     number = {phone: i for i, phone in enumerate(phones)}
-    test_y = np.array([number.get(phone, -1) for phone in test.phones])
+    judges = [test] if dev is None else [test, dev]
+    y = np.array([number.get(phone, -1) for frames in judges for phone in frames.phones])
+    test_y, dev_y = y[: len(test)], y[len(test) :]
     _, owner = np.unique(test.utterances, return_inverse=True)
     totals = np.bincount(owner)
-    scores, predictions, correct = [], [], []
-    layers = zip(train.names, train.features, test.features, strict=True)
-    for name, x, test_x in tqdm(layers, total=len(train.names), desc="probes", leave=False):
-        accuracy, predicted = linear_probe(x, train_y, test_x, test_y, len(phones))
+    scores, predictions, correct, on_dev = [], [], [], []
+    for i, name in enumerate(tqdm(train.names, desc="probes", leave=False)):
+        x = np.concatenate([frames.features[i] for frames in judges])
+        _, said = linear_probe(train.features[i], train_y, x, y, len(phones))
+        predicted = said[: len(test)]
+        accuracy = float((predicted == test_y).mean())
+        on_dev.append(accuracy if dev is None else float((said[len(test) :] == dev_y).mean()))
         hits = np.bincount(owner, weights=predicted == test_y)
         scores.append(LayerScore(name, accuracy, *ratio_interval(hits, totals, seed=seed)))
         predictions.append(predicted)
         correct.append(hits)
-    best = 2 + int(np.argmax([score.accuracy for score in scores[2:]]))
+    best = 2 + int(np.argmax(on_dev[2:]))
     return PhoneProbe(
         layers=tuple(scores[2:]),
         front_end=scores[1],
@@ -182,4 +200,5 @@ def probe_layers(train: Frames, test: Frames, seed: int = 0) -> PhoneProbe:
         test_utterances=len(totals),
         last_hits=tuple(correct[-1].astype(int).tolist()),
         totals=tuple(totals.tolist()),
+        chosen=None if dev is None else best - 2,
     )

@@ -105,8 +105,8 @@ class Survey:
         )
         best, low_high = self.phones.best, [100 * value for value in self.phones.gain_interval]
         text.append(
-            f"Phones are best in H{best}: {100 * self.phones.gain:+.1f} points ({low_high[0]:+.1f} to "
-            f"{low_high[1]:+.1f}) over Fbank + deltas"
+            f"Phones are best in H{best} (chosen on dev frames): {100 * self.phones.gain:+.1f} points "
+            f"({low_high[0]:+.1f} to {low_high[1]:+.1f}) over Fbank + deltas"
         )
         if self.codebook is not None:
             c = self.codebook
@@ -152,6 +152,7 @@ def _text(form: str, scale: float, value: float, low: float, high: float) -> str
 def survey(
     model: Teacher,
     train_utterances: Sequence[Utterance],
+    dev_utterances: Sequence[Utterance],
     test_utterances: Sequence[Utterance],
     frames: int = 20_000,
     clusters: int = 100,
@@ -161,15 +162,16 @@ def survey(
 ) -> Survey:
     """Every measure of :mod:`kdkit.probing` on every layer of ``model``, judged on ``test_utterances``.
 
-    ``frames`` train the probes, half as many judge them. ``other``: a model (its teacher, its student) whose layers are
-    compared with these by CKA. Attention is averaged over ``attended`` test utterances. Intervals are over utterances.
+    ``frames`` train the probes, half as many judge them, and half as many of ``dev_utterances`` choose the layer where
+    phones are best. ``other``: a model (its teacher, its student) whose layers are compared with these by CKA.
+    Attention is averaged over ``attended`` test utterances. Intervals are over utterances.
     """
     extract = ModelLayers(model)
     train = collect(extract, train_utterances, frames, seed)
     test = collect(extract, test_utterances, frames // 2, seed)
     found = Survey(
         names=tuple(test.names),
-        phones=probe_layers(train, test, seed),
+        phones=probe_layers(train, test, seed, collect(extract, dev_utterances, frames // 2, seed)),
         speakers=_speakers(test, seed),
         clusters=tuple(layer_pnmi(train, test, clusters, seed)),
         cka=cka_intervals(test, test),
@@ -188,6 +190,23 @@ def survey(
         theirs = collect(ModelLayers(other), test_utterances, frames // 2, seed)
         found = replace(found, other_names=tuple(theirs.names), other_cka=cka_intervals(test, theirs))
     return found
+
+
+def held_out(utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[Utterance]]:
+    """Training and dev speech of one list: every fifth speaker (at least one) is dev; with one speaker, every fifth
+    utterance. Raises :class:`ManifestError` for fewer than two utterances."""
+    speakers = sorted({utterance.speaker for utterance in utterances})
+    if len(utterances) < 2:
+        raise ManifestError(f"{len(utterances)} utterances do not divide into training and dev speech")
+    if len(speakers) > 1:
+        dev = {speaker for i, speaker in enumerate(speakers) if i % 5 == 1}
+        flags = [utterance.speaker in dev for utterance in utterances]
+    else:
+        flags = [i % 5 == 1 for i in range(len(utterances))]
+    kept, out = (
+        [u for u, flag in zip(utterances, flags, strict=True) if flag is wanted] for wanted in (False, True)
+    )
+    return kept, out
 
 
 def _without_nan(value):
