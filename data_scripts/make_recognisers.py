@@ -24,11 +24,11 @@ from kdkit.checkpoints import half, load_checkpoint
 from kdkit.corpora.synthetic import build_synthetic, subset
 from kdkit.ctc import CTCModel, load_recogniser, save_recogniser
 from kdkit.distill import DistillTask, swap_losses
+from kdkit.evaluation import evaluate
 from kdkit.fbank import fit_statistics
 from kdkit.files import write_text
 from kdkit.finetuning import FineTuneConfig, fine_tune
 from kdkit.models import parameter_count
-from kdkit.score import score
 from kdkit.students import load_student, new_student, swap_front_end
 from kdkit.teachers import Teacher, load_model, load_teacher
 from kdkit.training import TrainConfig, train
@@ -131,9 +131,7 @@ def swap(system: str, minutes: float, args: argparse.Namespace) -> None:
 def evaluate_and_save(path: Path, recogniser: CTCModel, common: dict, corpus: dict) -> None:
     rows = []
     for split in ("test-clean", "test-other"):
-        texts = recogniser.transcribe(corpus[split])
-        heard = [u for u in corpus[split] if u.id in texts]
-        result = score([u.text for u in heard], [texts[u.id] for u in heard])
+        result = evaluate(recogniser, corpus[split]).score
         rows.append(common | {"split": split} | result.to_dict())
         print(f"{path.stem} on {split}: {result}", flush=True)
     save_recogniser(path, recogniser, common | {"metrics": rows}, pack=half)

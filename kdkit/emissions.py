@@ -102,6 +102,7 @@ class Emissions:
     log_probs: tuple[Tensor, ...] = field(repr=False)
     seconds: float  # what reading and computing them took, wall clock
     vocabulary: Vocabulary = VOCABULARY
+    skipped: tuple[tuple[str, str], ...] = ()  # (id, reason) of those that could not be read
 
     @property
     def references(self) -> list[str]:
@@ -133,7 +134,8 @@ def emissions(
         network.eval()
     sizes = window_of(network, window)
     began, found = time.perf_counter(), {}
-    for batch in Batches(utterances, seconds_per_batch).epoch():
+    batches = Batches(utterances, seconds_per_batch)
+    for batch in batches.epoch():
         pieces = [
             (utterance.id, piece)
             for utterance, wave, n in zip(batch.utterances, batch.waves, batch.lengths.tolist(), strict=True)
@@ -147,7 +149,8 @@ def emissions(
                 found.setdefault(name, []).append(row)
     heard = tuple(utterance for utterance in utterances if utterance.id in found)
     seconds = time.perf_counter() - began
-    return Emissions(heard, tuple(torch.cat(found[u.id]) for u in heard), seconds, vocabulary_of(network))
+    log_probs = tuple(torch.cat(found[u.id]) for u in heard)
+    return Emissions(heard, log_probs, seconds, vocabulary_of(network), tuple(batches.skipped))
 
 
 def decode_all(

@@ -17,6 +17,8 @@ from kdkit.score import Score, score
 class Evaluation:
     """A score and what it cost. ``network`` and ``decoding`` are seconds of wall clock, ``speech`` seconds of audio.
 
+    ``utterances`` are those that were scored. Files that cannot be read are left out, here and wherever the kit scores
+    a recogniser; ``skipped`` has (id, reason) of each.
     ``network`` includes reading files and the front-end; ``decoding`` includes starting processes the first time.
     """
 
@@ -25,6 +27,7 @@ class Evaluation:
     network: float
     decoding: float
     speech: float
+    skipped: tuple[tuple[str, str], ...] = ()
 
     @property
     def rtf(self) -> float:
@@ -62,4 +65,4 @@ def evaluate(
     texts = decode_all(decoder, found.log_probs, jobs, found.vocabulary)
     decoding = time.perf_counter() - began
     result = score(found.references, texts, seed, found.vocabulary)
-    return Evaluation(result, found.utterances, found.seconds, decoding, found.speech)
+    return Evaluation(result, found.utterances, found.seconds, decoding, found.speech, found.skipped)

@@ -18,11 +18,11 @@ from kdkit.corpora.synthetic import subset
 from kdkit.ctc import CTCModel, CTCTask, MaskConfig, save_recogniser, trainable
 from kdkit.emissions import window_for
 from kdkit.errors import ConfigError, TextError
+from kdkit.evaluation import evaluate
 from kdkit.fbank import fit_statistics
 from kdkit.files import write_text
 from kdkit.manifest import Utterance
 from kdkit.models import SpeechModel, parameter_count
-from kdkit.score import Score, score
 from kdkit.selection import Selection
 from kdkit.students import new_student
 from kdkit.text import VOCABULARY, Vocabulary
@@ -154,10 +154,8 @@ def _fine_tune(
 
 def dev_scores(recogniser: CTCModel, dev: Sequence[Utterance]) -> dict[str, float]:
     """Error rates (shares) of greedy decoding on dev speech, and the share of transcripts that are empty."""
-    texts = recogniser.transcribe(list(dev))
-    heard = [u for u in dev if u.id in texts]
-    result = scored(recogniser, heard, texts)
-    empty = sum(not texts[u.id] for u in heard) / len(heard)
+    result = evaluate(recogniser, list(dev)).score
+    empty = sum(not text for text in result.hypotheses) / result.utterances
     return {"dev_wer": result.wer, "dev_cer": result.cer, "dev_empty": empty}
 
 
@@ -249,19 +247,16 @@ def fine_tune_budgets(
 
 
 def test_scores(recogniser: CTCModel, tests: Mapping[str, Sequence[Utterance]]) -> dict[str, dict]:
-    """:meth:`kdkit.score.Score.to_dict` for each test set, greedy decoding; utterances without text are left out."""
+    """:meth:`kdkit.score.Score.to_dict` for each test set, greedy decoding; utterances without text are left out, and
+    those that cannot be read, whose ids are in "skipped"."""
     results = {}
     for name, utterances in tests.items():
         utterances = with_text(utterances, name, recogniser.vocabulary)
-        texts = recogniser.transcribe(utterances)
-        heard = [u for u in utterances if u.id in texts]
-        results[name] = scored(recogniser, heard, texts).to_dict()
+        found = evaluate(recogniser, utterances)
+        results[name] = found.score.to_dict() | (
+            {"skipped": [name for name, _ in found.skipped]} if found.skipped else {}
+        )
     return results
-
-
-def scored(recogniser: CTCModel, heard: Sequence[Utterance], texts: Mapping[str, str]) -> Score:
-    references, hypotheses = [u.text for u in heard], [texts[u.id] for u in heard]
-    return score(references, hypotheses, vocabulary=recogniser.vocabulary)
 
 
 def with_text(

@@ -19,12 +19,13 @@ from pathlib import Path
 import numpy as np
 
 from kdkit.errors import ConfigError
+from kdkit.evaluation import evaluate
 from kdkit.files import write_text
 from kdkit.finetuning import FineTuneConfig, fine_tune
 from kdkit.manifest import Utterance
 from kdkit.models import SpeechModel
 from kdkit.parallel import each_training
-from kdkit.score import ratio_interval, score, verdict
+from kdkit.score import ratio_interval, verdict
 from kdkit.training import TrainConfig
 
 Way = Callable[[Sequence[Utterance], int], SpeechModel]  # (labelled speech, seed) -> a model to fine-tune
@@ -85,8 +86,7 @@ def run_low_resource(
         title, speech = f"{way}, {minutes:g} min, seed {seed}", budgets[minutes]
         student = ways[way](speech, seed).requires_grad_(True)
         recogniser, facts = fine_tune(student, speech, own, folder, dev, config, resume, title)
-        texts = recogniser.transcribe(list(test))
-        result = score([u.text for u in test], [texts.get(u.id, "") for u in test])
+        result = evaluate(recogniser, list(test)).score
         errors, words = tuple(result.word_errors), tuple(result.word_counts)
         made = (facts["steps"], facts["parameters"], facts["seconds"])
         found = FineTuned(way, minutes, seed, *made, errors, words)
@@ -187,7 +187,11 @@ def _gain(findings: Sequence[FineTuned], terms: list[tuple[int, str, float]]) ->
     if not seeds:
         named = ", ".join(f"{way} on {minutes:g} min" for _, way, minutes in terms)
         raise ConfigError(f"no seed in common: {named}")
-    words = runs[0][1][seeds[0]].words
+    words = tuple(runs[0][1][seeds[0]].words)
+    if any(tuple(found[seed].words) != words for _, found in runs for seed in seeds):
+        raise ConfigError(
+            "these fine-tunings were scored on different utterances: were some test files not there, or not readable?"
+        )
     each = {seed: -sum(sign * np.array(found[seed].errors) for sign, found in runs) for seed in seeds}
     mean, total = np.mean(list(each.values()), axis=0), sum(words)
     by_seed = {seed: float(saved.sum() / total) for seed, saved in each.items()}

@@ -22,15 +22,19 @@ from kdkit.checkpoints import load_checkpoint
 from kdkit.cli import app
 from kdkit.ctc import CTCModel, CTCTask, explain_blanks, load_recogniser
 from kdkit.errors import CheckpointError, ConfigError, TrainingError
+from kdkit.evaluation import evaluate
 from kdkit.finetuning import (
     FineTuneConfig,
     augmented_fbank,
     budget_table,
     budgets_of,
+    dev_scores,
     fine_tune,
     fine_tune_budgets,
     from_scratch,
 )
+from kdkit.finetuning import test_scores as scores_of_tests
+from kdkit.lowresource import run_low_resource
 from kdkit.manifest import Utterance, read_manifest, write_manifest
 from kdkit.models import ModelConfig, SpeechModel
 from kdkit.selection import Selection
@@ -321,6 +325,29 @@ def test_budgets_make_a_table_and_a_file(tones, tmp_path):
     for wrong in ([0.0], [5.0]):
         with pytest.raises(ConfigError, match=r"labelled minutes are wanted, but there are 0\.3"):
             budgets_of(tones["train"], wrong)
+
+
+@pytest.mark.filterwarnings("ignore:skipped an utterance")
+def test_a_file_that_cannot_be_read_is_left_out_of_every_score(tones, tmp_path):
+    """Not there, no deletions, no KeyError: wherever a recogniser is scored, it is as if the utterance were not listed."""
+    bad = replace(tones["test"][3], id="bad", audio=tmp_path / "bad.wav", text="a b a b a b")
+    bad.audio.write_bytes(b"RIFF")
+    damaged, recogniser = [*tones["test"][:3], bad, *tones["test"][3:]], CTCModel(model())
+    right = evaluate(recogniser, tones["test"])
+    found = evaluate(recogniser, damaged)
+    assert found.score == right.score and found.utterances == tuple(tones["test"])
+    ((name, reason),) = found.skipped
+    assert name == "bad" and "bad.wav" in reason and not right.skipped
+    assert dev_scores(recogniser, damaged) == dev_scores(recogniser, tones["test"])
+    kept = scores_of_tests(recogniser, {"damaged": damaged, "whole": tones["test"]})
+    assert kept["damaged"] == kept["whole"] | {"skipped": ["bad"]}
+    recipe, speech = replace(RECIPE, steps=2), {0.1: tones["train"][:4]}
+    ways, config = {"a": lambda labelled, seed: model()}, replace(CONFIG, average=1)
+    rows = [
+        run_low_resource(ways, speech, test, recipe, (0,), tmp_path / f"runs{len(test)}", config)
+        for test in (damaged, tones["test"])
+    ]
+    assert rows[0][0].words == rows[1][0].words and rows[0][0].errors == rows[1][0].errors
 
 
 def test_from_scratch_has_other_weights_and_its_own_statistics(tones):

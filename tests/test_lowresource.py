@@ -1,5 +1,7 @@
 """WER over minutes of labels: what each start saves, whether it saves more when labels are few, and the runs."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -83,6 +85,9 @@ def test_what_is_missing_is_named():
         gain(found, "a", "b", 1)
     with pytest.raises(ConfigError, match="nothing of 'a' on 9 labelled minutes; there is a on 1 min"):
         gain(found, "a", "b", 9)
+    other = replace(found[0], way="c", words=(*found[0].words[:-1], 99))
+    with pytest.raises(ConfigError, match="scored on different utterances"):
+        gain([*found, other], "c", "a", 1)
     assert budgets_in(found) == [1, 9] == budgets_in(found, "b") and budgets_in(found, "a", "b") == [1]
 
 

@@ -7,6 +7,7 @@ prints what it found. torch is imported inside commands, so that ``kdkit --help`
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -144,7 +145,8 @@ def speech_of(data: Path | None, split: str, minutes: float | None, default: flo
     return utterances if minutes is None else subset(utterances, minutes)
 
 
-def say_skipped(batches) -> None:
-    if batches.skipped:
-        name, reason = batches.skipped[0]
-        print(f"{len(batches.skipped)} utterances were left out, the first: {name}: {reason}")
+def say_skipped(skipped: Sequence[tuple[str, ...]], of: str = "") -> None:
+    """Prints how many utterances were left out, and the first: (id, reason) or (id,)."""
+    if skipped:
+        some = " ".join(filter(None, (f"{len(skipped)} utterances", of)))
+        print(f"{some} were left out, the first: {': '.join(skipped[0])}")

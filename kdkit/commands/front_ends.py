@@ -144,5 +144,5 @@ def swap(
         save_recogniser(path, fast, meta)
     else:
         save_model(path, new, meta)
-    say_skipped(batches)
+    say_skipped(batches.skipped)
     print(f"{'recogniser' if recogniser else 'student'}: {path}")

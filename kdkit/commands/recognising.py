@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from kdkit.commands import Data, Minutes, app, speech_of
+from kdkit.commands import Data, Minutes, app, say_skipped, speech_of
 from kdkit.errors import ConfigError, TextError
 
 Model = Annotated[
@@ -120,8 +120,7 @@ def evaluate(
     pairs = ", ".join(f"{said} as {written} ({times})" for said, written, times in confusions(result)[:5])
     if pairs:
         print(f"most often confused: {pairs}")
-    if len(found.utterances) < len(utterances):
-        print(f"{len(utterances) - len(found.utterances)} of {len(utterances)} files could not be read")
+    say_skipped(found.skipped)
     for note in notes:
         print(f"note: {note}")
     trouble = describe_collapse(result.hypotheses)

@@ -195,7 +195,7 @@ def distill(
     if processes().is_main_process:
         meta = {"preset": student, **task.settings, **task.origin, "steps": steps, "last": lasting(log[-1])}
         save_model(path, network, meta)
-        say_skipped(batches)
+        say_skipped(batches.skipped)
         print(f"student: {path}")
 
 
@@ -366,10 +366,9 @@ def finetune(
             print(f"note: {note}")
         print(budget_table(rows))
         for row in rows:
-            if row["skipped"]:
-                print(
-                    f"{len(row['skipped'])} utterances were left out, the first: {': '.join(row['skipped'][0])}"
-                )
+            say_skipped(row["skipped"], "of the training speech")
+            for name, result in row["tests"].items():
+                say_skipped([(skipped,) for skipped in result.get("skipped", ())], f"of {name}")
             print(f"recogniser: {row['recogniser']}")
 
 

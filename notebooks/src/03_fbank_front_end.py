@@ -62,12 +62,12 @@ from kdkit.bench.inference import bench_inference, ratio
 from kdkit.corpora.synthetic import subset
 from kdkit.ctc import CTCModel
 from kdkit.distill import Adaptation, DistillConfig, DistillTask, layer_wise, swap_losses
+from kdkit.evaluation import evaluate
 from kdkit.fbank import Fbank, fbank_statistics, mel_filterbank
 from kdkit.frontends import KERNELS, STRIDES, num_frames
 from kdkit.lessons import Lesson, outcome, percent, shipped_scores, shipped_study, study_rows
 from kdkit.models import SpeechModel, parameter_count, preset
 from kdkit.probing import last_layer, probe_layers
-from kdkit.score import score as score_texts
 from kdkit.students import new_student, swap_front_end
 from kdkit.teachers import Teacher
 from kdkit.training import TrainConfig, train
@@ -795,9 +795,7 @@ new.head, new.mask_embedding = old.head, old.mask_embedding
 rows = []
 for split, test in tests.items():
     for name, recogniser in (("waveform, before", old), ("Fbank, after the swap", new)):
-        texts = recogniser.to(lesson.device).transcribe(test)
-        heard = [u for u in test if u.id in texts]
-        result = score_texts([u.text for u in heard], [texts[u.id] for u in heard])
+        result = evaluate(recogniser.to(lesson.device), test).score
         lesson.metric(f"swap/{name}/{split}", result.wer, result.wer_interval, "share")
         rows.append({"recogniser": name, "test set": split, "WER": percent(result.wer, result.wer_interval)})
 caption = f"{old_name} and its swapped form after {size.swap_steps} steps of this run, without labels."
