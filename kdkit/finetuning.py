@@ -253,9 +253,9 @@ def test_scores(recogniser: CTCModel, tests: Mapping[str, Sequence[Utterance]]) 
     for name, utterances in tests.items():
         utterances = with_text(utterances, name, recogniser.vocabulary)
         found = evaluate(recogniser, utterances)
-        results[name] = found.score.to_dict() | (
-            {"skipped": [name for name, _ in found.skipped]} if found.skipped else {}
-        )
+        results[name] = found.score.to_dict()
+        if found.skipped:
+            results[name]["skipped"] = [skipped for skipped, _ in found.skipped]
     return results
 
 

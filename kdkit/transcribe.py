@@ -32,7 +32,7 @@ from kdkit.parallel import cores, each
 from kdkit.stream import Window, blocks_of_array, windows
 from kdkit.text import VOCABULARY, Vocabulary
 from kdkit.training import best_device
-from kdkit.wordspans import word_spans
+from kdkit.wordspans import timed_words
 
 _BATCH = 60.0  # seconds of windows that go through the network together
 _START = 10.0  # seconds that it costs to start processes
@@ -187,19 +187,13 @@ class _Listener:
 def align(log_probs: Tensor, text: str, start: int = 0, vocabulary: Vocabulary = VOCABULARY) -> list[Word]:
     """When each word of ``text`` was said, by the best CTC path through (T, V) that spells it.
 
-    ``start``: frames that went before. Frame t is centred at (320 t + 200) / 16000 seconds and counts for 20 ms. Raises
-    :class:`TextError` for a text that has no room in the frames.
+    ``start``: frames that went before. Raises :class:`TextError` for a text that has no room in the frames.
     """
     words = text.split()
-    seconds = HOP / SAMPLE_RATE
+    times = timed_words(log_probs, words, vocabulary, start)
     return [
-        Word(
-            word,
-            round((start + spans[0].start) * seconds + 0.0025, 4),
-            round((start + spans[-1].end) * seconds + 0.0025, 4),
-            round(sum(span.score for span in spans) / len(spans), 3),
-        )
-        for word, spans in zip(words, word_spans(log_probs, words, vocabulary), strict=True)
+        Word(word, round(begin, 4), round(end, 4), round(score, 3))
+        for word, (begin, end, score) in zip(words, times, strict=True)
     ]
 
 

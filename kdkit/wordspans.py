@@ -10,8 +10,32 @@ import torchaudio.functional as AF
 from torch import Tensor
 from torchaudio.functional import TokenSpan
 
+from kdkit.audio import SAMPLE_RATE
 from kdkit.errors import TextError
+from kdkit.frontends import HOP, RECEPTIVE_FIELD
 from kdkit.text import Vocabulary, frames_needed
+
+
+def frame_time(frame: int) -> float:
+    """Where a frame begins, in seconds. It hears samples 320 t to 320 t + 400 and stands for the 20 ms around their
+    middle, from 320 t + 40 on; before that the frame before it is nearer.
+    """
+    return (HOP * frame + (RECEPTIVE_FIELD - HOP) / 2) / SAMPLE_RATE
+
+
+def timed_words(
+    log_probs: Tensor, words: Sequence[str], vocabulary: Vocabulary, start: int = 0
+) -> list[tuple[float, float, float]]:
+    """(start, end, score) of each word, in seconds, by :func:`word_spans`: from its first letter to its last, and the
+    mean probability of its letters. ``start``: frames that went before (T, V)."""
+    return [
+        (
+            frame_time(start + spans[0].start),
+            frame_time(start + spans[-1].end),
+            sum(span.score for span in spans) / len(spans),
+        )
+        for spans in word_spans(log_probs, words, vocabulary)
+    ]
 
 
 def word_spans(log_probs: Tensor, words: Sequence[str], vocabulary: Vocabulary) -> list[list[TokenSpan]]:

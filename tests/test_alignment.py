@@ -20,9 +20,11 @@ from kdkit.corpora.alignment import (
 from kdkit.corpora.synthetic import build_synthetic
 from kdkit.ctc import load_recogniser
 from kdkit.errors import KdkitError
+from kdkit.frontends import num_frames
 from kdkit.manifest import read_manifest, write_manifest
 from kdkit.teachers import ASSETS
 from kdkit.text import Vocabulary
+from kdkit.transcribe import align as align_text
 
 RECOGNISER = ASSETS / "recogniser_teacher_pretrained_60.safetensors"
 
@@ -79,12 +81,29 @@ def test_word_times_by_hand():
     aligner = Aligner("hand", None, vocabulary)
     (start, end), second = word_times(log_probs.log_softmax(-1), ["ab", "c"], aligner)
     margin = alignment._MARGIN
-    assert (start, end) == pytest.approx((0.08 - margin, 0.14 + margin))
-    assert second == pytest.approx((0.28 - margin, 0.30 + margin))
+    assert (start, end) == pytest.approx((0.0825 - margin, 0.1425 + margin))
+    assert second == pytest.approx((0.2825 - margin, 0.3025 + margin))
+    as_transcribed = align_text(log_probs.log_softmax(-1), "ab", vocabulary=vocabulary)
+    assert as_transcribed[0].start == pytest.approx(start + margin)
     close = torch.full((20, 4), -10.0)
     close[range(20), [1, 0, 3, *[0] * 17]] = 0.0
     first, second = word_times(close.log_softmax(-1), ["a", "c"], aligner)
-    assert first[0] == 0 and first[1] == second[0] == pytest.approx(0.03), "what lies between is shared"
+    assert first[0] == 0 and first[1] == second[0] == pytest.approx(0.0325), "what lies between is shared"
+
+
+@pytest.mark.parametrize("sample", [200, 4000, 21_987])
+def test_a_letter_is_where_its_sound_is(sample):
+    """A sound at one sample; the frame that hears it in its middle says "a"."""
+    vocabulary = Vocabulary(("-", "a"), boundary=None)
+    middles = torch.arange(num_frames(32_000)) * 320 + 199.5  # a frame hears samples 320 t to 320 t + 399
+    log_probs = torch.tensor([[0.0, -9.0]]).repeat(len(middles), 1)
+    log_probs[(middles - sample).abs().argmin()] = torch.tensor([-9.0, 0.0])
+    (word,) = align_text(log_probs, "a", vocabulary=vocabulary)
+    ((start, end),) = word_times(log_probs, ["a"], Aligner("hand", None, vocabulary))
+    for middle in ((word.start + word.end) / 2, (start + end) / 2 if sample > 1000 else 0.0125):
+        assert abs(middle - sample / 16_000) <= 0.0101
+    assert word.end - word.start == pytest.approx(0.02) and word.start >= 0.0025
+    assert sample < 1000 or (start + end) / 2 == pytest.approx((word.start + word.end) / 2)
 
 
 def test_what_cannot_be_aligned_stays_as_it_is(speech, capsys):

@@ -329,7 +329,7 @@ def test_budgets_make_a_table_and_a_file(tones, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:skipped an utterance")
 def test_a_file_that_cannot_be_read_is_left_out_of_every_score(tones, tmp_path):
-    """Not there, no deletions, no KeyError: wherever a recogniser is scored, it is as if the utterance were not listed."""
+    """No deletions, no KeyError: wherever a recogniser is scored, it is as if the utterance were not listed."""
     bad = replace(tones["test"][3], id="bad", audio=tmp_path / "bad.wav", text="a b a b a b")
     bad.audio.write_bytes(b"RIFF")
     damaged, recogniser = [*tones["test"][:3], bad, *tones["test"][3:]], CTCModel(model())

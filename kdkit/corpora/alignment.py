@@ -30,7 +30,7 @@ from kdkit.frontends import num_frames
 from kdkit.manifest import Utterance, frame_phones
 from kdkit.text import Vocabulary
 from kdkit.transcripts import clean
-from kdkit.wordspans import word_spans
+from kdkit.wordspans import frame_time, timed_words
 
 HOP = 0.02  # seconds between frames
 _MARGIN = 0.04  # seconds that a word is longer than its letters' peaks, on either side where there is room
@@ -80,9 +80,8 @@ def word_times(log_probs: Tensor, words: Sequence[str], aligner: Aligner) -> lis
     unknown = aligner.vocabulary.outside(" ".join(words))
     if unknown or not words:
         raise KdkitError(f"letters that {aligner.name} does not know: {unknown}" if unknown else "no words")
-    spans = word_spans(log_probs, words, aligner.vocabulary)
-    peaks = [(HOP * of_word[0].start, HOP * of_word[-1].end) for of_word in spans]
-    times, end = [], HOP * len(log_probs)
+    peaks = [(start, end) for start, end, _ in timed_words(log_probs, words, aligner.vocabulary)]
+    times, end = [], frame_time(len(log_probs))
     for i, (start, stop) in enumerate(peaks):
         before = start - peaks[i - 1][1] if i else 2 * start
         after = peaks[i + 1][0] - stop if i + 1 < len(peaks) else 2 * (end - stop)
