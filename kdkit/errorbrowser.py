@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import soundfile
 from kdkit.audio import SAMPLE_RATE, read_audio
 from kdkit.breakdown import DELETION, EQUAL, INSERTION, SUBSTITUTION, align, by_speaker, by_word, confusions
 from kdkit.errors import AudioError, TextError
-from kdkit.files import write_text
+from kdkit.files import GrowingFile
 from kdkit.manifest import Utterance
 from kdkit.score import Score
 from kdkit.transcripts import clean
@@ -64,6 +64,18 @@ def error_browser(
     kB a second) unless ``sound`` is off. Filters are plain form elements. Raises :class:`TextError` when the two do not
     belong together.
     """
+    return "".join(_pieces(result, utterances, title, limit, order, sound))
+
+
+def _pieces(
+    result: Score,
+    utterances: Sequence[Utterance],
+    title: str,
+    limit: int | None = None,
+    order: str = "worst",
+    sound: bool = True,
+) -> Iterator[str]:
+    """:func:`error_browser`, an utterance at a time."""
     if [clean(u.text, vocabulary=result.vocabulary) for u in utterances] != list(result.references):
         raise TextError(
             f"the score has {result.utterances} references, the {len(utterances)} utterances given have other texts: "
@@ -76,20 +88,27 @@ def error_browser(
         shown.sort(key=lambda i: -result.word_errors[i] / max(1, result.word_counts[i]))
     shown = shown[:limit]
     name = "errors-" + hashlib.sha256(f"{title}{result.hypotheses}".encode()).hexdigest()[:8]
-    articles = [_article(result, i, utterances[i], sound) for i in shown]
     about = f"{result}. {result.substitutions} substitutions, {result.deletions} deletions, "
     about += f"{result.insertions} insertions in {result.words} words of {result.utterances} utterances"
     about += f"; {len(shown)} of them below, {'the worst first' if order == 'worst' else 'as given'}."
-    return (
+    yield (
         f'<div class="errors" id="{name}"><style>{CSS}{_filter_css(name)}</style>\n'
         f"<p><b>{escape(title)}.</b> {escape(about)} Bold: said. Italic: written.</p>\n"
-        f"{_tables(result, utterances)}\n<form>{_filters(name)}</form>\n{''.join(articles)}</div>\n"
+        f"{_tables(result, utterances)}\n<form>{_filters(name)}</form>\n"
     )
+    for i in shown:
+        yield _article(result, i, utterances[i], sound)
+    yield "</div>\n"
 
 
 def write_error_browser(path: str | Path, *args, title: str, **options) -> None:
-    """Writes :func:`error_browser` as a page of its own, atomically."""
-    write_text(Path(path), page(title, error_browser(*args, title=title, **options)))
+    """Writes :func:`error_browser` as a page of its own, an utterance at a time (:class:`kdkit.files.GrowingFile`)."""
+    pieces = _pieces(*args, title=title, **options)
+    first = page(title, next(pieces))  # raises what is wrong before anything is written
+    with GrowingFile(Path(path)) as file:
+        file.add(first)
+        for piece in pieces:
+            file.add(piece)
 
 
 def page(title: str, fragment: str) -> str:

@@ -13,6 +13,7 @@ import os
 import platform
 import re
 import shutil
+import sys
 import threading
 import time
 import warnings
@@ -60,7 +61,12 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         _sweep_once(path.parent)
         temporary = partial_name(path)
         try:
+            temporary.touch()
+            mode = (
+                temporary.stat().st_mode
+            )  # as the umask has it; some libraries write files for their owner only
             write(temporary)
+            temporary.chmod(mode)
             with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
@@ -185,6 +191,8 @@ class GrowingFile:
                 os.replace(self.part, self.path)
             elif not self.part.stat().st_size:
                 self.part.unlink()
+            elif not isinstance(error, OutputError):
+                print(f"what was done is in {self.part}", file=sys.stderr)
 
 
 @contextmanager

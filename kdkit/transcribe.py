@@ -13,7 +13,7 @@ does not grow with the file. ``kdkit evaluate`` goes the same way, so it scores 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from kdkit.audio import SAMPLE_RATE, blocks_of_file
 from kdkit.decode import Decoder, decode_stretches, greedy, stretch
 from kdkit.emissions import Network, hear, vocabulary_of, window_of
-from kdkit.errors import AudioError, ConfigError
+from kdkit.errors import AudioError, ConfigError, KdkitError
 from kdkit.frontends import HOP
 from kdkit.networks import ready_network
 from kdkit.parallel import cores, each
@@ -134,24 +134,26 @@ class Recogniser:
         waiting: list[tuple[_Listener, Window | None]] = []  # None: the source ended with an error
         for name, blocks in sources:
             listener = _Listener(name, self.decoder, vocabulary_of(self.network))
-            try:
-                for window in windows(blocks, self.window, self.margin):
-                    waiting.append((listener, window))
-                    if sum(len(w.wave) for _, w in waiting if w) >= _BATCH * SAMPLE_RATE:
-                        yield from self._hear(waiting)
-                        waiting = []
-            except AudioError as error:
-                listener.error = str(error)
-                waiting.append((listener, None))
+            for window in listener.windows(windows(blocks, self.window, self.margin)):
+                waiting.append((listener, window))
+                if sum(len(w.wave) for _, w in waiting if w) >= _BATCH * SAMPLE_RATE:
+                    yield from self._hear(waiting)
+                    waiting = []
         yield from self._hear(waiting)
 
     def _hear(self, batch: list[tuple[_Listener, Window | None]]) -> Iterator[Transcript]:
-        rows = iter(hear(self.network, [window for _, window in batch if window]))
+        heard = [(listener, window) for listener, window in batch if window]
+        try:
+            rows = hear(self.network, [window for _, window in heard])
+        except RuntimeError:  # memory, for instance: which of them is it?
+            rows = [listener.guarded(hear, self.network, [window]) for listener, window in heard]
+            rows = [row and row[0] for row in rows]
+        emissions = iter(rows)
         for listener, window in batch:
             if window is not None:
-                listener.hear(next(rows), window)
+                listener.guarded(listener.hear, next(emissions), window)
             if window is None or window.last:
-                yield listener.finish()
+                yield listener.guarded(listener.finish) or Transcript(listener.name, error=listener.error)
 
 
 class _Listener:
@@ -163,16 +165,49 @@ class _Listener:
         self.start = 0  # frames decoded already
         self.samples, self.words = 0, []
 
+    def guarded(self, function: Callable, *arguments: object) -> object:
+        """What the function returns; None when it fails, or something did before. Whatever is wrong with this file, the
+        others go on.
+        """
+        if self.error:
+            return None
+        try:
+            return function(*arguments)
+        except ConfigError:  # of the settings, and so of all files
+            raise
+        except Exception as error:
+            self._fail(error)
+            return None
+
+    def windows(self, found: Iterator[Window]) -> Iterator[Window | None]:
+        """The windows of the file; a last None when it cannot be read to its end."""
+        try:
+            yield from found
+        except ConfigError:
+            raise
+        except Exception as error:
+            self._fail(error)
+            yield None
+
+    def _fail(self, error: Exception) -> None:
+        said = str(error).strip().split("\n")[0]
+        if not isinstance(error, KdkitError):
+            said = f"{self.name}: cannot be transcribed ({type(error).__name__}: {said})"
+        self.error = said if self.name in said else f"{self.name}: {said}"
+
     def hear(self, log_probs: Tensor, window: Window) -> None:
         """``log_probs``: the kept frames of the next window."""
+        if log_probs.isnan().any():
+            raise AudioError(
+                f"{self.name or 'the audio'}: the network makes no numbers of it: its samples are damaged, or far too "
+                "large"
+            )
         self.samples = (self.start + len(self.waiting) - window.first) * HOP + len(window.wave)
         self.waiting = torch.cat([self.waiting, log_probs])
         while (cut := stretch(self.waiting, self.vocabulary)) is not None:
             self._decode(cut)
 
     def finish(self) -> Transcript:
-        if self.error:
-            return Transcript(self.name, error=self.error)
         self._decode(len(self.waiting))
         text = " ".join(word.word for word in self.words)
         return Transcript(self.name, text, round(self.samples / SAMPLE_RATE, 3), tuple(self.words))

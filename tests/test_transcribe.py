@@ -541,3 +541,84 @@ def test_the_command_with_a_language_model(speech, tmp_path):
     said = [text for _, text in speech]
     wer = [score(said, [line.split("\t")[1] for line in s.splitlines()]).wer for s in (plain, search)]
     assert wer[1] < wer[0] / 3
+
+
+# one bad file, a kill, a full disk
+
+
+def test_whatever_is_wrong_with_a_file_the_others_are_transcribed(speech, tmp_path, monkeypatch, capsys):
+    good = [path for path, _ in speech[:4]]
+    expected = [t.text for t in kdkit.Recogniser.load(SHIPPED).transcribe_files(good)]
+    loud, evil, empty = (tmp_path / name for name in ("loud.wav", "evil.wav", "empty.wav"))
+    soundfile.write(loud, 1e15 * np.random.default_rng(0).standard_normal(32_000), 16_000, subtype="FLOAT")
+    soundfile.write(evil, np.zeros(16_000), 16_000)
+    empty.write_bytes(b"")
+    read = kdkit.transcribe.blocks_of_file
+
+    def failing(path):
+        if str(path) == str(evil):
+            yield np.zeros(3200, np.float32)
+            raise MemoryError("Unable to allocate 16.0 GiB")  # of any kind
+        yield from read(path)
+
+    monkeypatch.setattr("kdkit.transcribe.blocks_of_file", failing)
+    found = kdkit.Recogniser.load(SHIPPED).transcribe_files([good[0], loud, good[1], evil, empty, *good[2:]])
+    assert [t.text for t in found if not t.error] == expected
+    assert [t.file for t in found if t.error] == [str(loud), str(evil), str(empty)]
+    assert all(t.file in t.error and "\n" not in t.error for t in found if t.error)
+    assert "MemoryError: Unable to allocate" in found[3].error
+
+
+def test_a_file_that_the_network_or_the_decoder_cannot_bear_is_left_out(speech, recogniser):
+    good = [path for path, _ in speech[:3]]
+    expected = [t.text for t in recogniser.transcribe_files(good)]
+    network, lengths = recogniser.network, sorted(len(read_audio(path)) for path in good)
+
+    class Bad(torch.nn.Module):
+        def __init__(self, kind):
+            super().__init__()
+            self.kind, self.inner, self.vocabulary = kind, network, network.vocabulary
+
+        def forward(self, waves, given):
+            logits, frames = self.inner(waves, given)
+            worst = given == lengths[-1]
+            if self.kind == "raises" and worst.any():
+                raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate")
+            return torch.where(
+                worst[:, None, None], torch.nan, logits
+            ) if self.kind == "nan" else logits, frames
+
+    def decoder(log_probs, frames, vocabulary):
+        raise ValueError("cannot decode this")
+
+    for kind, said in (("raises", "can't allocate"), ("nan", "makes no numbers of it")):
+        found = kdkit.Recogniser(Bad(kind), window=20.0).transcribe_files(good)
+        bad = [i for i, transcript in enumerate(found) if transcript.error]
+        assert len(bad) == 1 and said in found[bad[0]].error
+        assert [t.text for t in found if not t.error] == [t for i, t in enumerate(expected) if i != bad[0]]
+    assert all(
+        "cannot decode this" in t.error for t in kdkit.Recogniser(network, decoder).transcribe_files(good)
+    )
+
+
+def test_texts_are_written_as_they_come(speech, tmp_path, monkeypatch):
+    """Killed after some files: their texts are there."""
+    from kdkit.transcribe import Transcript
+
+    out = tmp_path / "texts.txt"
+
+    def dying(settings, files, jobs):
+        yield Transcript("one.wav", "the first")
+        yield Transcript("two.wav", "the second")
+        assert (tmp_path / "texts.txt.part").read_text() == "one.wav\tthe first\ntwo.wav\tthe second\n"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kdkit.transcribe.transcribe_all", dying)
+    arguments = ["transcribe", SHIPPED, *(str(path) for path, _ in speech[:3]), "--out", str(out)]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 130 and "what was done is in" in result.output and not out.exists()
+    monkeypatch.undo()
+    assert CliRunner().invoke(app, arguments, catch_exceptions=False).exit_code == 0
+    assert len(out.read_text().splitlines()) == 3 and [path.name for path in tmp_path.iterdir()] == [
+        "texts.txt"
+    ]

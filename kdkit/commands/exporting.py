@@ -35,6 +35,7 @@ def export(
 
     What is written is checked against PyTorch: the largest difference of the logits is printed.
     """
+    from kdkit.files import check_output
     from kdkit.networks import load_ctc
 
     if to not in ("onnx", "huggingface"):
@@ -50,7 +51,8 @@ def export(
     if to == "huggingface":
         from kdkit.export.huggingface import check_huggingface, export_huggingface
 
-        folder = export_huggingface(network, out or stem.with_name(f"{stem.name}-huggingface"))
+        folder = check_output(out or stem.with_name(f"{stem.name}-huggingface"), folder=True)
+        export_huggingface(network, folder)
         difference = check_huggingface(folder, network)
         told = "not checked: transformers is not installed"
         print(told if difference is None else f"largest difference from PyTorch: {difference:.1e}")
@@ -61,7 +63,7 @@ def export(
     from kdkit.networks import OnnxNetwork
     from kdkit.score import compare
 
-    path = export_onnx(network, out or stem.with_suffix(".onnx"))
+    path = export_onnx(network, check_output(out or stem.with_suffix(".onnx")))
     differences = check_onnx(path, network)
     print(f"largest difference of the logits from PyTorch: {max(differences.values()):.1e}")
     print("  " + ", ".join(f"{heard} {value:.1e}" for heard, value in differences.items()))

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from kdkit.commands import Data, Seed, app, speech_of
+from kdkit.commands import Data, Seed, app, folder_option, speech_of
 from kdkit.errors import ConfigError
 
 
@@ -89,7 +89,7 @@ def probe(
     ] = 3,
     frames: Annotated[int, typer.Option(min=100, help="Frames to train on; half as many judge.")] = 20_000,
     clusters: Annotated[int, typer.Option(min=2, help="k-means centroids in each layer.")] = 100,
-    out: Annotated[Path | None, typer.Option(help="Folder for probe.json and probe.png.")] = None,
+    out: Annotated[Path | None, folder_option("Folder for probe.json and probe.png.")] = None,
     seed: Seed = 0,
 ) -> None:
     """Ask every layer of a teacher or a student what it knows.

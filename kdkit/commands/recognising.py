@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from kdkit.commands import Data, Minutes, app, say_skipped, speech_of
+from kdkit.commands import Data, Minutes, app, file_option, say_skipped, speech_of
 from kdkit.errors import ConfigError, TextError
 
 Model = Annotated[
@@ -64,9 +65,7 @@ def evaluate(
         Path | None,
         typer.Option(help="Manifest to choose the LM's weights on; default: synthetic dev speech."),
     ] = None,
-    errors: Annotated[
-        Path | None, typer.Option(help="Write a page to read and hear the errors on (HTML).")
-    ] = None,
+    errors: Annotated[Path | None, file_option("Write a page to read and hear the errors on (HTML).")] = None,
     examples: Annotated[int, typer.Option(min=0, help="Transcripts to show.")] = 5,
     window: WindowLength = None,
     precision: Prepared = "fp32",
@@ -140,7 +139,9 @@ def transcribe(
         list[Path], typer.Argument(help="Audio files of any format and length, or folders of them.")
     ],
     format: Annotated[str, typer.Option(help="text, or json: with the times of all words.")] = "text",
-    out: Annotated[Path | None, typer.Option(help="File to write; default: the standard output.")] = None,
+    out: Annotated[
+        Path | None, file_option("File to write, line by line; default: the standard output.")
+    ] = None,
     lm: Lm = None,
     lexicon: Lexicon = None,
     lm_weight: LmWeight = None,
@@ -154,13 +155,14 @@ def transcribe(
 
     One line a file: its name, a tab and the text; or a JSON object with words, start, end (seconds) and score
     (the network's own certainty, 0 to 1, which is no probability of being right).
-    Files that cannot be read are reported and left out. Exit status: 0, 1 if files were left out, 2 for other errors.
+    Files that cannot be read are reported and left out. Stopped or killed, what was done is in OUT.part. Exit status:
+    0, 1 if files were left out, 2 for other errors.
     """
     from tqdm import tqdm
 
     from kdkit.decode import greedy
     from kdkit.emissions import vocabulary_of
-    from kdkit.files import write_text
+    from kdkit.files import GrowingFile
     from kdkit.networks import load_network
     from kdkit.text import VOCABULARY
     from kdkit.transcribe import Settings, transcribe_all
@@ -174,10 +176,11 @@ def transcribe(
     vocabulary = VOCABULARY if lexicon is None else vocabulary_of(load_network(recogniser))
     decoder = _search(lm, lexicon, lm_weight, word_score, beam, vocabulary) or greedy
     settings = Settings(recogniser, decoder, window, precision)
-    lines, bad = [], len(closed)
+    bad = len(closed)
     for reason in closed:
         print(f"left out: {reason}", file=sys.stderr)
-    with tqdm(total=len(files), desc="transcribing", unit="file") as bar:
+    written = nullcontext() if out is None else GrowingFile(out)
+    with written, tqdm(total=len(files), desc="transcribing", unit="file") as bar:
         for transcript in transcribe_all(settings, files, jobs):
             bar.update()
             if transcript.error:
@@ -187,11 +190,11 @@ def transcribe(
             line = f"{transcript.file}\t{transcript.text}"
             if format == "json":
                 line = json.dumps(transcript.to_dict(), ensure_ascii=ascii_only)
-            lines.append(line)
             if out is None:
                 tqdm.write(line, file=sys.stdout)
+            else:
+                written.add(line + "\n")
     if out is not None:
-        write_text(out, "".join(f"{line}\n" for line in lines))
         print(f"transcripts: {out}")
     if bad:
         print(f"{bad} of {len(files) + len(closed)} files could not be read", file=sys.stderr)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from kdkit.commands import Commands, Seed, app
+from kdkit.commands import Commands, Seed, app, file_option, folder_option
 from kdkit.errors import ConfigError
 from kdkit.profiles import PROFILES, get_profile
 
@@ -26,7 +26,7 @@ def make(
     context: typer.Context,
     profile: Annotated[str, typer.Option(help=f"How big a run: {', '.join(PROFILES)}.")] = "quick",
     out: Annotated[
-        Path | None, typer.Option(help="Run folder; default runs/PROFILE. An earlier report is replaced.")
+        Path | None, folder_option("Run folder; default runs/PROFILE. An earlier report is replaced.")
     ] = None,
     seed: Seed = 0,
     set_: Annotated[
@@ -79,7 +79,7 @@ Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders that
 @report.command(epilog="Example: kdkit report compare runs/monday runs/tuesday --html compared.html")
 def compare(
     runs: Runs,
-    html: Annotated[Path | None, typer.Option(help="Also write a page with every number.")] = None,
+    html: Annotated[Path | None, file_option("Also write a page with every number.")] = None,
     everything: Annotated[
         bool, typer.Option("--all", help="Show equal numbers, times and speeds, too.")
     ] = False,

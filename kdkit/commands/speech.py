@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from kdkit.commands import Seed, app
+from kdkit.commands import Seed, app, folder_option
 from kdkit.errors import ConfigError
 
 
@@ -18,7 +18,7 @@ def corpus(
         list[str] | None, typer.Option(metavar="SPLIT=MINUTES", help="Split and its length; repeat for more.")
     ] = None,
     root: Annotated[
-        Path | None, typer.Option(help="Where corpora are kept; default: the cache, $KDKIT_CACHE.")
+        Path | None, folder_option("Where corpora are kept; default: the cache, $KDKIT_CACHE.")
     ] = None,
     seed: Seed = 0,
 ) -> None:
