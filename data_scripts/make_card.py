@@ -11,9 +11,9 @@ import json
 from pathlib import Path
 
 from kdkit.activations import ModelLayers, collect
-from kdkit.checkpoints import load_checkpoint
+from kdkit.checkpoints import SUMS, load_checkpoint
 from kdkit.corpora.synthetic import build_synthetic
-from kdkit.files import write_text
+from kdkit.files import sha256_of, write_text
 from kdkit.lessons import study_rows
 from kdkit.lowresource import budgets_in, gain, load_findings, mean_wer
 from kdkit.models import parameter_count
@@ -296,6 +296,8 @@ def main() -> None:
     write_headline(args.readme, args.assets / "metrics.json")
     write_between(args.readme, "minutes", minutes_table(args.assets / "low_resource.json"))
     write_between(args.readme, "digits", digits_table(args.assets))
+    models = sorted(args.assets.glob("*.safetensors"))
+    write_text(args.assets / SUMS, "".join(f"{sha256_of(path)}  {path.name}\n" for path in models))
     print(f"card: {args.assets / 'README.md'}")
 
 

@@ -8,6 +8,7 @@ tensor stand for them, and are compared as numbers.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -97,6 +98,18 @@ def digest(tensors: dict[str, Tensor]) -> str:
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         found.update(tensor.detach().cpu().contiguous().view(-1).view(byte).numpy())
     return _MARK + found.hexdigest()[:16]
+
+
+def kept(path: Path, asked: dict) -> dict | None:
+    """What was kept in a JSON file with ``asked`` beside it; None where there is nothing, it is damaged, or something
+    else was asked for.
+    """
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        same = not differences(found.pop("asked"), json.loads(json.dumps(asked)))
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        return None
+    return found if same else None
 
 
 def differences(then: object, now: object) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kdkit import identity
 from kdkit.errors import ConfigError
 from kdkit.evaluation import evaluate
 from kdkit.files import write_text
@@ -77,12 +78,11 @@ def run_low_resource(
         seed, minutes, way = task
         folder = Path(out) / way.replace(" ", "-").replace("/", "-") / f"{minutes:g}min-seed{seed}"
         path, own = folder / "finding.json", replace(recipe, seed=seed)
-        asked = own.result() | {"config": asdict(config), "test": len(test)}
-        asked = json.loads(json.dumps(asked | ({"dev": len(dev)} if dev else {})))
-        if resume and path.exists():
-            kept = json.loads(path.read_text(encoding="utf-8"))
-            if kept.pop("asked") == asked:
-                return FineTuned(**kept)
+        asked = own.result() | {"config": asdict(config)}
+        for name, some in (("train", budgets[minutes]), ("dev", dev), ("test", test)):
+            asked[name] = identity.speech(some, times=False)
+        if resume and (found := identity.kept(path, asked)):
+            return FineTuned(**found)
         title, speech = f"{way}, {minutes:g} min, seed {seed}", budgets[minutes]
         student = ways[way](speech, seed).requires_grad_(True)
         recogniser, facts = fine_tune(student, speech, own, folder, dev, config, resume, title)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kdkit import identity
 from kdkit.distill import DistillConfig, DistillTask
 from kdkit.errors import ConfigError
 from kdkit.files import write_text
@@ -117,22 +118,24 @@ def run_study(
     if len(set(names)) < len(names):
         raise ConfigError(f"trials need names of their own, not {names}")
 
+    teacher_weights = identity.weights(teacher.model)
+
     def run(task: tuple[int, Trial]) -> Finding:
         seed, trial = task
         folder = Path(out) / trial.name.replace(" ", "-").replace("/", "-") / f"seed-{seed}"
         own = trial.recipe(recipe, seed)
+        batches = batches_of(seed)
         asked = {"steps": own.steps, "student": trial.student.to_dict(), "losses": asdict(trial.losses)}
-        asked = json.loads(json.dumps(asked))
+        asked |= {"recipe": own.result(), "teacher": teacher_weights}
+        asked |= {"speech": identity.speech(getattr(batches, "utterances", ()), times=False)}
         path = folder / "finding.json"
-        if resume and path.exists():
-            kept = json.loads(path.read_text(encoding="utf-8"))
-            if kept.pop("asked") == asked:
-                return Finding(**kept)
+        if resume and (found := identity.kept(path, asked)):
+            return Finding(**found)
         student = new_student(trial.student, teacher.model, seed)
         prepare(student)
         distilling, began = DistillTask(student, teacher, trial.losses), time.perf_counter()
         title = f"{trial.name}, seed {seed}"
-        log = train(distilling, batches_of(seed), own, folder, resume=resume, title=title)
+        log = train(distilling, batches, own, folder, resume=resume, title=title)
         spent, tail = time.perf_counter() - began, log[-max(1, len(log) // 10) :]
         parts = {p: float(np.mean([row[p] for row in tail])) for p in log[-1] if p in ("loss", *_PARTS)}
         probe = judge(student)

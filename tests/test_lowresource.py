@@ -134,6 +134,14 @@ def test_runs_are_kept_and_taken_up(tmp_path):
     (tmp_path / "runs" / "a" / "0.01min-seed0" / "finding.json").unlink()  # as if it had been stopped before
     run_low_resource({"a": fresh}, *arguments)
     assert asked[4:] == [(2, 0)]
+    (tmp_path / "runs" / "a" / "0.01min-seed0" / "finding.json").write_text('{"asked": [')  # damaged
+    run_low_resource({"a": fresh}, *arguments)
+    assert asked[5:] == [(2, 0)]
+    other = [replace(u, text="ba") for u in speech]
+    run_low_resource({"a": fresh}, {0.01: speech[:2], 0.03: other}, *arguments[1:])
+    assert asked[6:] == [(4, 0), (4, 1)]  # only what other speech was asked for
+    run_low_resource({"a": fresh}, {0.01: speech[:2]}, speech[1:3], *arguments[2:])
+    assert asked[8:] == [(2, 0), (2, 1)]  # another test set
     elsewhere = (*arguments[:4], tmp_path / "shared", config)
     shared = run_low_resource({"a": fresh}, *elsewhere, jobs=2)  # in two processes
     assert [(f.minutes, f.seed, f.errors) for f in shared] == [(f.minutes, f.seed, f.errors) for f in found]

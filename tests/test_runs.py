@@ -356,6 +356,38 @@ def test_a_damaged_log_does_not_stop_a_run_or_change_its_choice(tmp_path, damage
         ]
 
 
+# damaged checkpoints
+
+
+@pytest.mark.parametrize("damage", ["bit of the weights", "bit of the facts", "zeros", "NaN", "another run"])
+def test_a_damaged_checkpoint_is_passed_over_and_another_run_s_is_refused(tmp_path, damage):
+    whole = chosen(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        chosen(tmp_path / "part", batches=Batches(stop=10), recipe=replace(DEV, save_every=4))
+    path = newest(tmp_path / "part")
+    content = bytearray(path.read_bytes())
+    if damage == "bit of the weights":
+        content[-9] ^= 4
+    elif damage == "bit of the facts":
+        content[content.index(b'step\\": 10') + 8] ^= 1
+    elif damage == "zeros":
+        content[-500:] = bytes(500)
+    elif damage == "NaN":
+        content[-400:] = b"\xff" * 400
+    else:
+        train(Task(), Batches(), replace(RECIPE, seed=5), tmp_path / "other")
+        content = newest(tmp_path / "other").read_bytes()
+    path.write_bytes(content)
+    if damage == "another run":
+        with pytest.raises(CheckpointError, match="seed: 5 then, 0 now"):
+            chosen(tmp_path / "part")
+        return
+    batches = Batches()
+    with pytest.warns(UserWarning, match=f"damaged checkpoint passed over: .*{path.name}"):
+        assert same(chosen(tmp_path / "part", batches=batches), whole)
+    assert batches.asked == list(range(8, 12))
+
+
 # full disks
 
 
