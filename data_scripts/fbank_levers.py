@@ -102,6 +102,8 @@ LEVERS: dict[str, Lever] = {
     "fbank, slow and warped": Lever("both", rate=0.1, warp=0.15),
     "fbank, slow and masked": Lever("SpecAugment: no bin alone names a phone", rate=0.1, spec_augment=True),
     "swap": Lever("from the waveform student, not from the teacher", "swap"),
+    "swap, deep": Lever("two convolutions", "swap", front={"fbank_deep": True}),
+    "swap, deep, slow": Lever("and a slow front-end", "swap", front={"fbank_deep": True}, rate=0.1),
     "swap, utterance": Lever("level and colour of every utterance taken out", "swap", front=UTTERANCE),
     "swap, mean": Lever("the mean of every utterance taken out", "swap", front={"normalisation": "mean"}),
     "swap, LayerNorm": Lever("as the waveform CNN has one", "swap", front=UTTERANCE | {"fbank_norm": True}),
