@@ -183,7 +183,7 @@ def test_ctrl_c_keeps_what_was_done(tmp_path, which):
 def test_a_run_that_was_killed_goes_on_and_one_that_lives_is_left_alone(tmp_path):
     write_notebook(tmp_path / "notebooks", "01_first", 'results.metric("before", 1)', WAIT, GOOD)
     process = start(tmp_path)
-    with pytest.raises(ConfigError, match="another report is being made there"):
+    with pytest.raises(ConfigError, match="another report is running there"):
         run(tmp_path)
     assert read_run(tmp_path / "out")["status"] == "running"
     page = (tmp_path / "out/index.html").read_text(encoding="utf-8")
