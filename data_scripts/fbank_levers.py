@@ -83,6 +83,8 @@ class Lever:
         return self.road in ("teacher", "swap")
 
 
+CONVS = {"fbank_deep": True}
+SHORT = {"steps": 601, "adapt": 600, "lr": 2e-3}
 UTTERANCE = {"normalisation": "utterance"}
 FEW = UTTERANCE | {"bins": 40}
 DEEP = FEW | {"fbank_deep": True}
@@ -102,8 +104,10 @@ LEVERS: dict[str, Lever] = {
     "fbank, slow and warped": Lever("both", rate=0.1, warp=0.15),
     "fbank, slow and masked": Lever("SpecAugment: no bin alone names a phone", rate=0.1, spec_augment=True),
     "swap": Lever("from the waveform student, not from the teacher", "swap"),
-    "swap, deep": Lever("two convolutions", "swap", front={"fbank_deep": True}),
-    "swap, deep, slow": Lever("and a slow front-end", "swap", front={"fbank_deep": True}, rate=0.1),
+    "swap, deep": Lever("two convolutions", "swap", front=CONVS),
+    "swap, deep, slow": Lever("and a slow front-end", "swap", front=CONVS, rate=0.1),
+    "adapted only": Lever("600 steps of adaptation, nothing else", "swap", front=CONVS, **SHORT),
+    "adapted only, slow": Lever("and a slow front-end", "swap", front=CONVS, rate=0.1, **SHORT),
     "swap, utterance": Lever("level and colour of every utterance taken out", "swap", front=UTTERANCE),
     "swap, mean": Lever("the mean of every utterance taken out", "swap", front={"normalisation": "mean"}),
     "swap, LayerNorm": Lever("as the waveform CNN has one", "swap", front=UTTERANCE | {"fbank_norm": True}),

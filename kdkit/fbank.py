@@ -179,8 +179,8 @@ class FbankFrontEnd(nn.Module):
             words a clean recording falls by 100 dB and a noisy one by 10: without a floor that is what the deviation of
             "utterance" measures.
         kernel: frames of 10 ms that the strided convolution sees; odd.
-        deep: a convolution over ``kernel`` frames with GELU comes before the strided one, as in recognisers: a single
-            layer cannot form products and thresholds of energies that the waveform CNN forms in seven.
+        deep: a convolution over ``kernel`` frames with GELU comes before the strided one, as in recognisers: one layer
+            cannot form the products and thresholds of energies that the waveform CNN forms in seven.
         norm: LayerNorm between GLU and projection, as the waveform front-end has one between CNN and projection.
 
     (batch, samples) -> (batch, frames, dim); padding does not change the real frames: padded Fbank frames are
