@@ -12,11 +12,13 @@ OUT ?= runs/$(PROFILE)
 VENV ?= .venv
 PYTHON ?=
 WORKERS ?= 2
+MINUTES ?= 10
+SEED ?= 1
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help report lab test lint format notebooks install clean
+.PHONY: help report lab test attack lint format notebooks install clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +37,9 @@ lab: $(STAMP)  ## JupyterLab on the first notebook
 # A file of tests stays on one worker; tests/conftest.py puts the notebooks first. One thread a worker.
 test: $(STAMP) lint  ## lint, unit tests and all notebooks in profile smoke
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+attack: $(STAMP)  ## ten minutes of damaged files, odd options, kills and full disks (SEED=1 MINUTES=10)
+	$(BIN)/python tests/attack --minutes $(MINUTES) --seed $(SEED) --jobs $(WORKERS)
 
 lint: $(STAMP)  ## ruff, and do the notebooks agree with their sources?
 	$(BIN)/ruff check .
