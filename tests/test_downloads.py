@@ -51,6 +51,7 @@ class Server:
                     if begin >= len(data):
                         self.send_error(416)
                         return
+                end = begin + server.cut.pop(0) if server.cut else len(data)
                 self.send_response(206 if begin else 200)
                 if server.says_length:
                     self.send_header("Content-Length", str(len(data) - begin))
@@ -60,7 +61,6 @@ class Server:
                     )
                 self.send_header("ETag", server.etag)
                 self.end_headers()
-                end = begin + server.cut.pop(0) if server.cut else len(data)
                 with contextlib.suppress(ConnectionError):  # the client may have given up
                     self.wfile.write(data[begin:end])  # short of Content-Length: the connection is closed
 
