@@ -108,6 +108,11 @@ LEVERS: dict[str, Lever] = {
     "swap, deep, slow": Lever("and a slow front-end", "swap", front=CONVS, rate=0.1),
     "adapted only": Lever("600 steps of adaptation, nothing else", "swap", front=CONVS, **SHORT),
     "adapted only, slow": Lever("and a slow front-end", "swap", front=CONVS, rate=0.1, **SHORT),
+    "adapted longer, slow": Lever(
+        "seven times as much adaptation", "swap", front=CONVS, rate=0.1, steps=4001, adapt=4000, lr=2e-3
+    ),
+    "swap, deep, at 0.3": Lever("three tenths", "swap", front=CONVS, rate=0.3),
+    "swap, utterance, deep, slow": Lever("80 bins", "swap", front=UTTERANCE | CONVS, rate=0.1),
     "swap, utterance": Lever("level and colour of every utterance taken out", "swap", front=UTTERANCE),
     "swap, mean": Lever("the mean of every utterance taken out", "swap", front={"normalisation": "mean"}),
     "swap, LayerNorm": Lever("as the waveform CNN has one", "swap", front=UTTERANCE | {"fbank_norm": True}),
@@ -128,6 +133,7 @@ LEVERS: dict[str, Lever] = {
     "swap, best": Lever("bins, floor, depth", "swap", front=BEST),
     "swap, best, slow": Lever("and a slow front-end", "swap", front=BEST, rate=0.1),
     "swap, best, long": Lever("four times as long", "swap", front=BEST, steps=8000, adapt=1000),
+    "swap, best, long, slow": Lever("both", "swap", front=BEST, steps=8000, adapt=1000, rate=0.1),
     "teacher, best": Lever("the same from the teacher", "teacher", front=BEST, lr=2e-3, augment=True),
 }
 
