@@ -26,23 +26,23 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 
-from kdkit.augment import AUGMENTED
-from kdkit.batches import Batches
-from kdkit.corpora.synthetic import build_synthetic, subset
+from kdkit.common.errors import ConfigError
+from kdkit.common.files import write_text
+from kdkit.common.parallel import each_training
 from kdkit.distill import Adaptation, DistillConfig, DistillTask, default_pairs, swap_losses
-from kdkit.errors import ConfigError
 from kdkit.fbank import fit_statistics
-from kdkit.files import write_text
-from kdkit.finetuning import FineTuneConfig, augmented_fbank, from_scratch
-from kdkit.lowresource import gain, kept_findings, mean_wer, run_low_resource, save_findings
-from kdkit.manifest import Utterance
-from kdkit.models import SpeechModel, preset
-from kdkit.parallel import each_training
+from kdkit.lessons.low_resource import gain, kept_findings, mean_wer, run_low_resource, save_findings
+from kdkit.model.speech_model import SpeechModel, preset
 from kdkit.probing import phone_probe
+from kdkit.recognition.finetune import FineTuneConfig, augmented_fbank, from_scratch
+from kdkit.speech.augment import AUGMENTED
+from kdkit.speech.batches import Batches
+from kdkit.speech.corpora.synthetic.build import build_synthetic, subset
+from kdkit.speech.manifest import Utterance
 from kdkit.students import load_student, new_student, swap_front_end
-from kdkit.targets import TargetCache
 from kdkit.teachers import Teacher, load_teacher, save_model
-from kdkit.training import TrainConfig, train
+from kdkit.teachers.targets import TargetCache
+from kdkit.training.loop import TrainConfig, train
 
 MINUTES, VOICES, OF_MINUTES = 10, 4, 300  # labelled speech: so much, of so many voices, chosen from so much
 

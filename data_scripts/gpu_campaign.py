@@ -23,21 +23,21 @@ from gpu_kernels import BF16, DRY, GPU, kernels, line, milliseconds, tried
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from kdkit.audio import read_audio
-from kdkit.batches import Batches
 from kdkit.bench.distill import new_pair
 from kdkit.bench.measure import forget_peak, matmul_flops, peak_gigabytes, quartiles
-from kdkit.codebook import Codebook
-from kdkit.corpora.synthetic import build_synthetic
-from kdkit.ctc import CTCModel, CTCTask
 from kdkit.distill import DistillConfig, DistillTask, default_pairs
-from kdkit.gradients import fixed_order
-from kdkit.graphs import Steps
-from kdkit.manifest import Utterance
-from kdkit.models import SpeechModel, preset
-from kdkit.pretrain import FilterbankTask, Labels, PretrainTask
-from kdkit.structures import count_macs
-from kdkit.training import TrainConfig, train
+from kdkit.model.codebook import Codebook
+from kdkit.model.costs import count_macs
+from kdkit.model.speech_model import SpeechModel, preset
+from kdkit.recognition.ctc import CTCModel, CTCTask
+from kdkit.speech.audio import read_audio
+from kdkit.speech.batches import Batches
+from kdkit.speech.corpora.synthetic.build import build_synthetic
+from kdkit.speech.manifest import Utterance
+from kdkit.teachers.pretrain import FilterbankTask, Labels, PretrainTask
+from kdkit.training.gradients import fixed_order
+from kdkit.training.graphs import Steps
+from kdkit.training.loop import TrainConfig, train
 
 
 def corpus(folder: Path, minutes: float, times: int, short: bool = False) -> list[Utterance]:

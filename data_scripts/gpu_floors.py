@@ -24,14 +24,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from kdkit import encoder, losses
+from kdkit import losses
 from kdkit.bench.distill import SIZES
-from kdkit.codebook import Codebook
 from kdkit.distill import DistillConfig, DistillTask, default_pairs
-from kdkit.fast import cnn, positions, rows
-from kdkit.graphs import Steps
-from kdkit.models import SpeechModel, preset
+from kdkit.model import encoder
+from kdkit.model.codebook import Codebook
+from kdkit.model.fast import cnn, positions, rows
+from kdkit.model.speech_model import SpeechModel, preset
 from kdkit.teachers import Teacher
+from kdkit.training.graphs import Steps
 
 
 @dataclass
@@ -167,7 +168,7 @@ def parts(task: DistillTask, steps: Steps, batch: int, samples: int) -> dict[str
         return x
 
     def regression() -> Tensor:
-        from kdkit.models import Output
+        from kdkit.model.speech_model import Output
 
         return task.regression(Output(hidden, torch.empty(batch, dtype=torch.long)), target)[0]
 

@@ -10,14 +10,14 @@ import argparse
 import json
 from pathlib import Path
 
-from kdkit.activations import ModelLayers, collect
-from kdkit.checkpoints import SUMS, load_checkpoint
-from kdkit.corpora.synthetic import build_synthetic
-from kdkit.files import sha256_of, write_text
-from kdkit.lessons import study_rows
-from kdkit.lowresource import budgets_in, gain, load_findings, mean_wer
-from kdkit.models import parameter_count
+from kdkit.common.files import sha256_of, write_text
+from kdkit.lessons.lesson import study_rows
+from kdkit.lessons.low_resource import budgets_in, gain, load_findings, mean_wer
+from kdkit.model.checkpoints import SUMS, load_checkpoint
+from kdkit.model.speech_model import parameter_count
 from kdkit.probing import layer_pnmi, probe_layers
+from kdkit.probing.activations import ModelLayers, collect
+from kdkit.speech.corpora.synthetic.build import build_synthetic
 from kdkit.teachers import load_model
 
 INTRODUCTION = """# Models shipped with kdkit
@@ -128,7 +128,7 @@ def recogniser_section(path: Path) -> str:
         for row in scores
     ]
     old_heads = "".join(
-        f"\n\\* Began with a head whose bias was {head}. Heads expect blanks since (`kdkit.ctc.CTCModel` says why): "
+        f"\n\\* Began with a head whose bias was {head}. Heads expect blanks since (`CTCModel` says why): "
         "the same command gives other numbers now.\n"
         for head in sorted({row["head"] for row in scores if "head" in row})
     )

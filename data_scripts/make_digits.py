@@ -18,16 +18,16 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from kdkit.augment import AUGMENTED
-from kdkit.corpora.fsdd import fsdd, join_digits, split_digits
-from kdkit.corpora.publish import intake, publish
-from kdkit.files import cache_folder
-from kdkit.finetuning import FineTuneConfig, budgets_of, from_scratch
-from kdkit.lowresource import kept_findings, overview, run_low_resource, save_findings
-from kdkit.manifest import Utterance, read_manifest
-from kdkit.models import preset
+from kdkit.common.files import cache_folder
+from kdkit.lessons.low_resource import kept_findings, overview, run_low_resource, save_findings
+from kdkit.model.speech_model import preset
+from kdkit.recognition.finetune import FineTuneConfig, budgets_of, from_scratch
+from kdkit.speech.augment import AUGMENTED
+from kdkit.speech.corpora.fsdd import fsdd, join_digits, split_digits
+from kdkit.speech.corpora.publish import intake, publish
+from kdkit.speech.manifest import Utterance, read_manifest
 from kdkit.students import load_student, new_student
-from kdkit.training import TrainConfig
+from kdkit.training.loop import TrainConfig
 
 SPEAKERS = ("theo", "jackson", "nicolas", "yweweler")
 STUDENT = "tiny-sw-fbank"

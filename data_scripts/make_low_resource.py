@@ -13,13 +13,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from kdkit.corpora.synthetic import build_synthetic
-from kdkit.finetuning import FineTuneConfig, budgets_of, from_scratch
-from kdkit.lowresource import Way, kept_findings, overview, run_low_resource, save_findings
-from kdkit.models import preset
+from kdkit.lessons.low_resource import Way, kept_findings, overview, run_low_resource, save_findings
+from kdkit.model.speech_model import preset
+from kdkit.recognition.finetune import FineTuneConfig, budgets_of, from_scratch
+from kdkit.speech.corpora.synthetic.build import build_synthetic
 from kdkit.students import load_student, new_student
 from kdkit.teachers import load_teacher
-from kdkit.training import TrainConfig
+from kdkit.training.loop import TrainConfig
 
 
 def ways(system: str, students: Path | None) -> dict[str, Way]:

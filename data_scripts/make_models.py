@@ -28,8 +28,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from kdkit.files import write_atomically
-from kdkit.parallel import cores
+from kdkit.common.files import write_atomically
+from kdkit.common.parallel import cores
 
 HERE = Path(__file__).parent
 

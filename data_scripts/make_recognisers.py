@@ -18,20 +18,20 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from kdkit.augment import AUGMENTED
-from kdkit.batches import Batches
-from kdkit.checkpoints import half, load_checkpoint
-from kdkit.corpora.synthetic import build_synthetic, subset
-from kdkit.ctc import CTCModel, load_recogniser, save_recogniser
+from kdkit.common.files import write_text
 from kdkit.distill import DistillTask, swap_losses
-from kdkit.evaluation import evaluate
 from kdkit.fbank import fit_statistics
-from kdkit.files import write_text
-from kdkit.finetuning import FineTuneConfig, fine_tune
-from kdkit.models import parameter_count
+from kdkit.model.checkpoints import half, load_checkpoint
+from kdkit.model.speech_model import parameter_count
+from kdkit.recognition.ctc import CTCModel, load_recogniser, save_recogniser
+from kdkit.recognition.evaluation import evaluate
+from kdkit.recognition.finetune import FineTuneConfig, fine_tune
+from kdkit.speech.augment import AUGMENTED
+from kdkit.speech.batches import Batches
+from kdkit.speech.corpora.synthetic.build import build_synthetic, subset
 from kdkit.students import load_student, new_student, swap_front_end
 from kdkit.teachers import Teacher, load_model, load_teacher
-from kdkit.training import TrainConfig, train
+from kdkit.training.loop import TrainConfig, train
 
 STARTS = ("first", "both", "scratch", "swapped")
 SYSTEMS = ("teacher", "tiny-sw-fbank", "tiny-dt-fbank", "tiny-sw-waveform", "tiny-dt-waveform")

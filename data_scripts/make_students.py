@@ -14,17 +14,17 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from kdkit.augment import AUGMENTED
-from kdkit.batches import Batches
-from kdkit.checkpoints import half
-from kdkit.corpora.synthetic import build_synthetic
 from kdkit.distill import DistillConfig, DistillTask, default_pairs
 from kdkit.fbank import fit_statistics
-from kdkit.models import parameter_count
+from kdkit.model.checkpoints import half
+from kdkit.model.speech_model import parameter_count
+from kdkit.speech.augment import AUGMENTED
+from kdkit.speech.batches import Batches
+from kdkit.speech.corpora.synthetic.build import build_synthetic
 from kdkit.students import new_student
-from kdkit.targets import TargetCache
 from kdkit.teachers import load_teacher, save_model
-from kdkit.training import TrainConfig, train
+from kdkit.teachers.targets import TargetCache
+from kdkit.training.loop import TrainConfig, train
 
 STUDENTS = ("tiny-sw-fbank", "tiny-dt-fbank", "tiny-sw-waveform", "tiny-dt-waveform")
 BOTH = "-both"  # after a structure: the discriminative loss beside the regression loss

@@ -18,18 +18,18 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from kdkit.batches import Batches
-from kdkit.corpora.synthetic import build_synthetic
+from kdkit.common.files import write_text
 from kdkit.distill import Adaptation, DistillConfig, default_pairs, prediction_heads
 from kdkit.fbank import fbank_statistics
-from kdkit.files import write_text
-from kdkit.models import ModelConfig, SpeechModel, preset
+from kdkit.lessons.studies import Trial, contrast, loss_variants, run_study
+from kdkit.model.costs import count_parameters, propose
+from kdkit.model.speech_model import ModelConfig, SpeechModel, preset
 from kdkit.probing import phone_probe
-from kdkit.structures import count_parameters, propose
-from kdkit.studies import Trial, contrast, loss_variants, run_study
-from kdkit.targets import TargetCache
+from kdkit.speech.batches import Batches
+from kdkit.speech.corpora.synthetic.build import build_synthetic
 from kdkit.teachers import load_teacher
-from kdkit.training import TrainConfig
+from kdkit.teachers.targets import TargetCache
+from kdkit.training.loop import TrainConfig
 
 
 def losses(teacher: ModelConfig, steps: int) -> list[Trial]:

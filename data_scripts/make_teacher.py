@@ -19,17 +19,17 @@ from pathlib import Path
 
 import torch
 
-from kdkit.audio import read_audio
-from kdkit.batches import Batches
-from kdkit.checkpoints import half
-from kdkit.codebook import Codebook
-from kdkit.corpora.synthetic import build_synthetic
 from kdkit.fbank import fbank_statistics
-from kdkit.manifest import Utterance
-from kdkit.models import SpeechModel, preset
-from kdkit.pretrain import MFCC, FilterbankTask, Labels, PretrainTask, cluster, layer_features
+from kdkit.model.checkpoints import half
+from kdkit.model.codebook import Codebook
+from kdkit.model.speech_model import SpeechModel, preset
+from kdkit.speech.audio import read_audio
+from kdkit.speech.batches import Batches
+from kdkit.speech.corpora.synthetic.build import build_synthetic
+from kdkit.speech.manifest import Utterance
 from kdkit.teachers import load_model, save_model
-from kdkit.training import TrainConfig, train
+from kdkit.teachers.pretrain import MFCC, FilterbankTask, Labels, PretrainTask, cluster, layer_features
+from kdkit.training.loop import TrainConfig, train
 
 
 def mfcc_labels(utterances: list[Utterance], clusters: int, path: Path) -> Labels:

@@ -5,7 +5,7 @@ What is named here is imported when it is first used, so that ``import kdkit`` a
 
 from importlib import import_module
 
-_PLACES = {"Recogniser": "kdkit.transcribe", "load_teacher": "kdkit.teachers"}
+_PLACES = {"Recogniser": "kdkit.recognition.transcribe", "load_teacher": "kdkit.teachers"}
 __all__ = ["Recogniser", "load_teacher"]
 
 

@@ -10,6 +10,6 @@ _kdkit = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 if not getattr(sys.flags, "safe_path", False) and _folder == os.path.realpath(os.getcwd()) != _kdkit:
     del sys.path[0]
 
-from kdkit.cli import main  # noqa: E402
+from kdkit.commands.main import main  # noqa: E402
 
 main()

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from kdkit.errors import ConfigError
-from kdkit.frontends import frame_mask, num_frames
+from kdkit.common.errors import ConfigError
 from kdkit.losses import regression_loss
-from kdkit.models import SpeechModel
+from kdkit.model.speech_model import SpeechModel
+from kdkit.model.waveform import frame_mask, num_frames
 
 TARGETS = ("h0", "front-end")
 BY_NAME = {"h0": ("h0",), "front-end": ("front-end",), "both": TARGETS}  # what commands call them

@@ -15,17 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from kdkit.adaptation import Adaptation, adaptation_loss, same_frames
-from kdkit.augment import AugmentConfig, augment
-from kdkit.batches import to_device
-from kdkit.codebook import VARIANTS, ClusterHead
-from kdkit.errors import ConfigError
-from kdkit.frontends import num_frames
+from kdkit.common.errors import ConfigError
 from kdkit.losses import discriminative_loss, hard_label_loss, mean_over, regression_loss
-from kdkit.models import ModelConfig, Output, SpeechModel
+from kdkit.model.codebook import VARIANTS, ClusterHead
+from kdkit.model.speech_model import ModelConfig, Output, SpeechModel
+from kdkit.model.waveform import num_frames
+from kdkit.speech.augment import AugmentConfig, augment
+from kdkit.speech.batches import to_device
 from kdkit.teachers import Teacher, fingerprint, origin
 
 if TYPE_CHECKING:
-    from kdkit.targets import Targets
+    from kdkit.teachers.targets import Targets
 
 COLLAPSED = 0.05  # spread of the predictions, as a share of that of the targets
 
@@ -46,7 +46,7 @@ class DistillConfig:
     cosine_weight: float = 1.0
     distance: str = "l1"  # "l1" | "l2"
     discriminative_weight: Schedule = 0.0
-    variant: str = "codebook"  # "codebook" | "linear" | "hard": see kdkit.codebook.ClusterHead
+    variant: str = "codebook"  # "codebook" | "linear" | "hard": see kdkit.model.codebook.ClusterHead
     tau: float | None = None  # of the teacher; None: the codebook's own
     tau_student: float | None = None  # None: the teacher's; 1 leaves the student's logits as they are
     heads: bool = True  # False: the student's hidden states are compared with the teacher's as they are
@@ -145,7 +145,7 @@ def swap_losses(
 
 
 class DistillTask(nn.Module):
-    """One step of distillation for :func:`kdkit.training.train`: teacher, student, heads, losses.
+    """One step of distillation for :func:`kdkit.training.loop.train`: teacher, student, heads, losses.
 
     ``labeller`` is a second teacher, whose cluster ids the discriminative loss follows; without one it is ``teacher``,
     computed once. Raises :class:`ConfigError` before the first step for layers that do not exist or a missing codebook.
@@ -194,13 +194,15 @@ class DistillTask(nn.Module):
             )
 
         self.identity = None  # of the teacher, once it is needed
-        self.quick: dict[str, nn.Module] = {}  # faster twins of frozen networks, by name (kdkit.graphs)
+        self.quick: dict[
+            str, nn.Module
+        ] = {}  # faster twins of frozen networks, by name (kdkit.training.graphs)
         self.settings = {"student": student.config.to_dict(), "losses": asdict(config)}
         self.origin = {"teacher": origin(teacher.source), "labeller": labeller and origin(labeller.source)}
 
     @property
     def layers(self) -> set[int]:
-        """Teacher layers that the losses need: what a :class:`kdkit.targets.TargetCache` must hold."""
+        """Teacher layers that the losses need: what a :class:`kdkit.teachers.targets.TargetCache` must hold."""
         needed = {t for _, t in self.config.pairs} if self.config.uses_regression else set()
         if self.config.uses_discriminative and self.labeller is self.teacher:
             needed.add(self.teacher.config.layers)
@@ -208,7 +210,7 @@ class DistillTask(nn.Module):
 
     @property
     def rates(self) -> dict[str, float]:
-        """Shares of the learning rate, for :func:`kdkit.training.train`."""
+        """Shares of the learning rate, for :func:`kdkit.training.loop.train`."""
         rate = self.config.adaptation.rate if self.adapting else self.config.front_end_rate
         return {"student.front_end.": rate}
 

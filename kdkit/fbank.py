@@ -17,13 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from kdkit.audio import read_audio
-from kdkit.errors import AudioError, ConfigError
-from kdkit.fftconv import fourier_matrix
-from kdkit.files import write_text
-from kdkit.frontends import frame_mask, num_frames
-from kdkit.manifest import Utterance
-from kdkit.schemas import NOT_NEGATIVE, NUMBER, fields, list_of, read_json
+from kdkit.common.errors import AudioError, ConfigError
+from kdkit.common.files import write_text
+from kdkit.common.schemas import NOT_NEGATIVE, NUMBER, fields, list_of, read_json
+from kdkit.model.fast.fftconv import fourier_matrix
+from kdkit.model.waveform import frame_mask, num_frames
+from kdkit.speech.audio import read_audio
+from kdkit.speech.manifest import Utterance
 
 BINS, WINDOW, SHIFT, FFT = 80, 400, 160, 512  # mel bins; the others in samples: 25 ms, 10 ms, 32 ms
 LOWEST, NYQUIST = 20.0, 8000.0  # Hz: from where to where the filters go

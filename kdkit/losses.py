@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdkit.fast.checks import trusted
-from kdkit.fast.rows import regression_rows
+from kdkit.model.fast.checks import trusted
+from kdkit.model.fast.rows import regression_rows
 
 
 def regression_loss(

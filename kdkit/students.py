@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from kdkit.files import is_file
-from kdkit.models import ModelConfig, SpeechModel, preset
+from kdkit.common.files import is_file
+from kdkit.model.speech_model import ModelConfig, SpeechModel, preset
 from kdkit.teachers import ASSETS, load_model
 
 

@@ -7,8 +7,8 @@
                                       installs kdkit from
 
 Edit the sources; a notebook that was edited or run in place is brought back by ``sync``. An exercise, a cell tagged
-``exercise`` that holds its solution, becomes two: a stub, and the solution folded away (kdkit.exercises.solutions).
-A cell tagged ``setup`` becomes setup_cell.py.
+``exercise`` that holds its solution, becomes two: a stub, and the solution folded away
+(kdkit.lessons.exercises.solutions). A cell tagged ``setup`` becomes setup_cell.py.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import nbformat
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))  # this kit, installed or not
 
-from kdkit.exercises.solutions import folded, split  # noqa: E402
+from kdkit.lessons.exercises.solutions import folded, split  # noqa: E402
 
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},

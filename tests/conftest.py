@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from kdkit.manifest import Utterance
+from kdkit.speech.manifest import Utterance
 
 TONES = {"a": 300, "b": 700, "c": 1500, "d": 3100, "": 0}
 

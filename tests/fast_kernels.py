@@ -5,7 +5,7 @@ tests/test_fast.py runs this file with TRITON_INTERPRET=1.
 import torch
 import triton
 
-from kdkit.fast.checks import CHECKS
+from kdkit.model.fast.checks import CHECKS
 
 
 class Whole(type):

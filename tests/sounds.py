@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from kdkit.audio import SAMPLE_RATE, seconds_of
-from kdkit.errors import AudioError
+from kdkit.common.errors import AudioError
+from kdkit.speech.audio import SAMPLE_RATE, seconds_of
 
 CASES = Path(__file__).parent / "cases"
 SAMPLES = 50_000  # not a multiple of any codec's frame

@@ -12,16 +12,16 @@ import pytest
 import soundfile
 import torch
 
-from kdkit.batches import Batches
-from kdkit.checkpoints import load_checkpoint
+from kdkit.common.errors import ConfigError
 from kdkit.distill import Adaptation, DistillConfig, DistillTask, swap_losses
-from kdkit.errors import ConfigError
-from kdkit.manifest import Utterance, write_manifest
-from kdkit.models import ModelConfig, SpeechModel
+from kdkit.model.checkpoints import load_checkpoint
+from kdkit.model.speech_model import ModelConfig, SpeechModel
+from kdkit.speech.batches import Batches
+from kdkit.speech.manifest import Utterance, write_manifest
 from kdkit.students import new_student, swap_front_end
-from kdkit.targets import TargetCache
 from kdkit.teachers import Teacher, save_model
-from kdkit.training import TrainConfig, learning_rate, train
+from kdkit.teachers.targets import TargetCache
+from kdkit.training.loop import TrainConfig, learning_rate, train
 
 WAVEFORM = ModelConfig(
     layers=2, dim=16, ffn=32, heads=2, conv_channels=(4,) * 7, pos_kernel=8, pos_groups=4, dropout=0.0

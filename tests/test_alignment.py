@@ -8,8 +8,11 @@ import torchaudio
 from formats import SMALL_TORCHAUDIO
 
 from kdkit.commands.aligning import align as align_command
-from kdkit.corpora import alignment
-from kdkit.corpora.alignment import (
+from kdkit.common.errors import KdkitError
+from kdkit.model.waveform import num_frames
+from kdkit.recognition import phone_alignment as alignment
+from kdkit.recognition.ctc import load_recogniser
+from kdkit.recognition.phone_alignment import (
     Aligner,
     add_phones,
     agreement,
@@ -17,14 +20,11 @@ from kdkit.corpora.alignment import (
     recogniser_aligner,
     word_times,
 )
-from kdkit.corpora.synthetic import build_synthetic
-from kdkit.ctc import load_recogniser
-from kdkit.errors import KdkitError
-from kdkit.frontends import num_frames
-from kdkit.manifest import read_manifest, write_manifest
+from kdkit.recognition.transcribe import align as align_text
+from kdkit.speech.corpora.synthetic.build import build_synthetic
+from kdkit.speech.manifest import read_manifest, write_manifest
+from kdkit.speech.text import Vocabulary
 from kdkit.teachers import ASSETS
-from kdkit.text import Vocabulary
-from kdkit.transcribe import align as align_text
 
 RECOGNISER = ASSETS / "recogniser_teacher_pretrained_60.safetensors"
 

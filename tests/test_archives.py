@@ -5,8 +5,8 @@ import tarfile
 
 import pytest
 
-from kdkit.archives import unpack
-from kdkit.errors import DownloadError
+from kdkit.common.archives import unpack
+from kdkit.common.errors import DownloadError
 
 
 def make_tar(path, name="a/b.txt"):

@@ -5,8 +5,8 @@ import pytest
 import soundfile
 import torch
 
-from kdkit.audio import MIN_SAMPLES, SAMPLE_RATE, read_audio, write_audio
-from kdkit.errors import AudioError, KdkitError
+from kdkit.common.errors import AudioError, KdkitError
+from kdkit.speech.audio import MIN_SAMPLES, SAMPLE_RATE, read_audio, write_audio
 
 
 def tone(hertz, rate=SAMPLE_RATE, seconds=1.0):

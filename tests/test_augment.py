@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from kdkit.augment import UNCHANGED, AugmentConfig, augment, coloured_noise, equaliser, perturb_speed
-from kdkit.batches import collate
-from kdkit.ctc import CTCModel, CTCTask
-from kdkit.errors import ConfigError
-from kdkit.manifest import Utterance
-from kdkit.models import ModelConfig, SpeechModel
+from kdkit.common.errors import ConfigError
+from kdkit.model.speech_model import ModelConfig, SpeechModel
+from kdkit.recognition.ctc import CTCModel, CTCTask
+from kdkit.speech.augment import UNCHANGED, AugmentConfig, augment, coloured_noise, equaliser, perturb_speed
+from kdkit.speech.batches import collate
+from kdkit.speech.manifest import Utterance
 
 
 def padded(*sizes):

@@ -10,10 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdkit.audio import SAMPLE_RATE, write_audio
-from kdkit.batches import Batches, collate
-from kdkit.errors import AudioError, ConfigError, TrainingError
-from kdkit.manifest import Utterance
+from kdkit.common.errors import AudioError, ConfigError, TrainingError
+from kdkit.speech.audio import SAMPLE_RATE, write_audio
+from kdkit.speech.batches import Batches, collate
+from kdkit.speech.manifest import Utterance
 
 durations = st.lists(st.floats(0.1, 12.0), min_size=1, max_size=60)
 

@@ -10,18 +10,18 @@ from itertools import product
 import pytest
 import torch
 
-from kdkit.beam import BeamSearch, reweighted, with_language_model
-from kdkit.corpora.grammar import sentence
-from kdkit.decode import collapse, greedy
-from kdkit.emissions import Emissions, decode_all, emissions
-from kdkit.errors import ConfigError, KdkitError, TextError
-from kdkit.language import letters_of
-from kdkit.manifest import Utterance
-from kdkit.ngram import estimate
-from kdkit.parallel import each
-from kdkit.score import score
-from kdkit.text import VOCABULARY
-from kdkit.tune import tune
+from kdkit.common.errors import ConfigError, KdkitError, TextError
+from kdkit.common.parallel import each
+from kdkit.recognition.beam import BeamSearch, reweighted, with_language_model
+from kdkit.recognition.decode import collapse, greedy
+from kdkit.recognition.emissions import Emissions, decode_all, emissions
+from kdkit.recognition.language import letters_of
+from kdkit.recognition.ngram import estimate
+from kdkit.recognition.score import score
+from kdkit.recognition.tune import tune
+from kdkit.speech.corpora.synthetic.grammar import sentence
+from kdkit.speech.manifest import Utterance
+from kdkit.speech.text import VOCABULARY
 
 SENTENCES = [sentence(random.Random(i)).split() for i in range(500)]
 
@@ -212,9 +212,9 @@ def test_without_flashlight_greedy_works_and_beam_search_says_what_to_install():
 import sys
 sys.modules["flashlight"] = None  # as if it were not installed
 import torch
-from kdkit.beam import BeamSearch, available
-from kdkit.decode import greedy
-from kdkit.errors import ConfigError
+from kdkit.recognition.beam import BeamSearch, available
+from kdkit.recognition.decode import greedy
+from kdkit.common.errors import ConfigError
 logits, frames = torch.zeros(1, 3, 29), torch.tensor([3])
 print(greedy(logits, frames), available())
 try:
@@ -231,9 +231,9 @@ except ConfigError as error:
 
 
 def test_emissions_are_those_of_each_utterance_alone(tmp_path):
-    from kdkit.audio import read_audio, write_audio
-    from kdkit.ctc import CTCModel
-    from kdkit.models import ModelConfig, SpeechModel
+    from kdkit.model.speech_model import ModelConfig, SpeechModel
+    from kdkit.recognition.ctc import CTCModel
+    from kdkit.speech.audio import read_audio, write_audio
 
     torch.manual_seed(0)
     config = ModelConfig(front_end="fbank", layers=1, dim=32, ffn=32, heads=2, pos_kernel=8, pos_groups=4)

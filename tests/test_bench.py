@@ -7,16 +7,16 @@ import pytest
 import soundfile
 import torch
 
-from kdkit.batches import collate
 from kdkit.bench import distill as bench
 from kdkit.bench.inference import PEER, TINY, Speed, bench_inference, ratio, table
-from kdkit.codebook import Codebook, cosine_logits
 from kdkit.commands.speed import input_shape
+from kdkit.common.errors import ConfigError
 from kdkit.distill import DistillConfig, DistillTask
-from kdkit.errors import ConfigError
-from kdkit.manifest import Utterance
-from kdkit.models import ModelConfig, SpeechModel, preset
-from kdkit.structures import count_parameters
+from kdkit.model.codebook import Codebook, cosine_logits
+from kdkit.model.costs import count_parameters
+from kdkit.model.speech_model import ModelConfig, SpeechModel, preset
+from kdkit.speech.batches import collate
+from kdkit.speech.manifest import Utterance
 from kdkit.teachers import Teacher
 
 CONFIG = ModelConfig(

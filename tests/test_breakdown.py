@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdkit.breakdown import (
+from kdkit.common.errors import TextError
+from kdkit.recognition.breakdown import (
     DELETION,
     EQUAL,
     INSERTION,
@@ -16,8 +17,7 @@ from kdkit.breakdown import (
     confusions,
     speaker_interval,
 )
-from kdkit.errors import TextError
-from kdkit.score import by_group, compare, score
+from kdkit.recognition.score import by_group, compare, score
 
 SENTENCE = st.lists(st.sampled_from(["the", "cat", "sat", "on", "a", "mat"]), max_size=6).map(" ".join)
 PAIRS = st.lists(st.tuples(SENTENCE.filter(bool), SENTENCE), min_size=1, max_size=5)

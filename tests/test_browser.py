@@ -336,8 +336,8 @@ def wrong(shown: Shown) -> float:
 
 SLOW = '''
 import time, torch
-from kdkit.training import TrainConfig
-from kdkit.widgets import TrainingDashboard
+from kdkit.training.loop import TrainConfig
+from kdkit.lessons.widgets import TrainingDashboard
 
 class Slow(torch.nn.Module):
     """A line through two points, a step in a tenth of a second."""

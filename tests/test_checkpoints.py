@@ -7,10 +7,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from kdkit.checkpoints import load_checkpoint, save_checkpoint
-from kdkit.ctc import CTCModel, load_recogniser, save_recogniser
-from kdkit.errors import AudioError, CheckpointError, ConfigError
-from kdkit.models import ModelConfig, SpeechModel
+from kdkit.common.errors import AudioError, CheckpointError, ConfigError
+from kdkit.model.checkpoints import load_checkpoint, save_checkpoint
+from kdkit.model.speech_model import ModelConfig, SpeechModel
+from kdkit.recognition.ctc import CTCModel, load_recogniser, save_recogniser
 from kdkit.teachers import Teacher, load_model, load_teacher, save_model
 
 SMALL = ModelConfig(layers=2, dim=16, ffn=16, heads=2, conv_channels=(8,) * 7, pos_kernel=4, pos_groups=2)

@@ -12,12 +12,12 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from kdkit.checkpoints import load_checkpoint
-from kdkit.cli import app, main, plain_warning
+from kdkit.commands.main import app, main, plain_warning
 from kdkit.commands.speech import split_minutes
 from kdkit.commands.training import layer_pairs
-from kdkit.errors import ConfigError
-from kdkit.models import PRESETS, ModelConfig, SpeechModel
+from kdkit.common.errors import ConfigError
+from kdkit.model.checkpoints import load_checkpoint
+from kdkit.model.speech_model import PRESETS, ModelConfig, SpeechModel
 from kdkit.teachers import save_model
 
 COMMANDS = [
@@ -43,7 +43,7 @@ def test_bench_has_an_example_too():
 
 
 def test_help_lists_every_command_and_loads_no_torch():
-    code = "import sys; from kdkit.cli import app; commands = app.registered_commands; "
+    code = "import sys; from kdkit.commands.main import app; commands = app.registered_commands; "
     code += "print('torch' in sys.modules, [command.callback.__name__ for command in commands])"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     groups = ["report"]  # a command that has commands of its own
@@ -198,7 +198,7 @@ def test_from_speech_to_a_word_error_rate(tmp_path, monkeypatch):
 
 def test_evaluate_with_a_language_model_chooses_its_weights_on_dev(tmp_path, monkeypatch):
     pytest.importorskip("flashlight.lib.text.decoder.kenlm")
-    from kdkit.corpora.synthetic import build_synthetic
+    from kdkit.speech.corpora.synthetic.build import build_synthetic
 
     monkeypatch.setenv("KDKIT_CACHE", str(tmp_path / "cache"))
     build_synthetic(minutes={"dev": 0.1, "test-clean": 0.3, "train": 3})

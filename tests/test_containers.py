@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sounds import CASES, KINDS, SAMPLES, change, find, refused, sound, write
 
-from kdkit.audio import SAMPLE_RATE, read_audio, seconds_of
+from kdkit.speech.audio import SAMPLE_RATE, read_audio, seconds_of
 
 # ---------------------------------------------------------------------------------------------- files that went wrong
 

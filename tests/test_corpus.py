@@ -18,12 +18,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdkit.audio import read_audio
-from kdkit.corpora import espeak, grammar, phones, synthetic, voices
-from kdkit.corpora.rooms import add_noise, reverberate
-from kdkit.corpora.synthetic import build_synthetic, make_block, speak, subset
-from kdkit.errors import ConfigError, KdkitError
-from kdkit.manifest import frame_phones, read_manifest
+from kdkit.common.errors import ConfigError, KdkitError
+from kdkit.speech.audio import read_audio
+from kdkit.speech.corpora.synthetic import build as synthetic
+from kdkit.speech.corpora.synthetic import espeak, grammar, phones, voices
+from kdkit.speech.corpora.synthetic.acoustics import add_noise, reverberate
+from kdkit.speech.corpora.synthetic.build import build_synthetic, make_block, speak, subset
+from kdkit.speech.manifest import frame_phones, read_manifest
 
 ALPHABET = set("abcdefghijklmnopqrstuvwxyz' ")
 
@@ -317,7 +318,8 @@ def test_workers_report_what_went_wrong(tmp_path, monkeypatch):
 @pytest.mark.skipif(os.name == "nt", reason="needs process groups")
 def test_a_killed_build_leaves_only_whole_blocks_and_goes_on(tmp_path):
     code = (
-        "from kdkit.corpora.synthetic import build_synthetic as b; b({!r}, {{'train': 60}}, progress=False)"
+        "from kdkit.speech.corpora.synthetic.build import build_synthetic as build; "
+        "build({!r}, {{'train': 60}}, progress=False)"
     )
     build = subprocess.Popen([sys.executable, "-c", code.format(str(tmp_path))], start_new_session=True)
     folder = tmp_path / f"{synthetic.VERSION}-seed0" / "train"

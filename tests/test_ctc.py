@@ -7,12 +7,20 @@ import torch
 import torch.nn.functional as F
 import torchaudio
 
-from kdkit.batches import collate
-from kdkit.ctc import CTCModel, CTCTask, MaskConfig, draw_masks, load_recogniser, save_recogniser, trainable
-from kdkit.errors import TextError, TrainingError
-from kdkit.manifest import Utterance
-from kdkit.models import ModelConfig, SpeechModel
-from kdkit.text import VOCABULARY
+from kdkit.common.errors import TextError, TrainingError
+from kdkit.model.speech_model import ModelConfig, SpeechModel
+from kdkit.recognition.ctc import (
+    CTCModel,
+    CTCTask,
+    MaskConfig,
+    draw_masks,
+    load_recogniser,
+    save_recogniser,
+    trainable,
+)
+from kdkit.speech.batches import collate
+from kdkit.speech.manifest import Utterance
+from kdkit.speech.text import VOCABULARY
 
 TINY = ModelConfig(
     front_end="fbank", layers=2, dim=32, ffn=64, heads=2, pos_kernel=16, pos_groups=4, dropout=0.0
@@ -113,7 +121,7 @@ def test_it_learns_two_words_and_comes_back_from_a_file(tmp_path):
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    from kdkit.decode import greedy
+    from kdkit.recognition.decode import greedy
 
     with torch.no_grad():
         assert greedy(*recogniser.eval()(batch.waves, batch.lengths)) == ["lo", "hi"]

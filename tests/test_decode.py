@@ -7,9 +7,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdkit.decode import LONGEST, PAUSE, blank_fraction, collapse, decode_stretches, greedy, stretch, text_of
-from kdkit.errors import ConfigError
-from kdkit.text import VOCABULARY
+from kdkit.common.errors import ConfigError
+from kdkit.recognition.decode import (
+    LONGEST,
+    PAUSE,
+    blank_fraction,
+    collapse,
+    decode_stretches,
+    greedy,
+    stretch,
+    text_of,
+)
+from kdkit.speech.text import VOCABULARY
 
 WORDS = st.lists(st.text("abcxyz'", min_size=1, max_size=6), min_size=1, max_size=4)
 

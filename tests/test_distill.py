@@ -7,17 +7,17 @@ import pytest
 import soundfile
 import torch
 
-from kdkit.batches import collate
-from kdkit.checkpoints import half
-from kdkit.codebook import ClusterHead, Codebook
+from kdkit.common.errors import CheckpointError, ConfigError
 from kdkit.distill import DistillConfig, DistillTask, default_pairs, layer_wise, prediction_heads, value_at
-from kdkit.errors import CheckpointError, ConfigError
 from kdkit.losses import discriminative_loss, hard_label_loss, regression_loss
-from kdkit.manifest import Utterance
-from kdkit.models import ModelConfig, SpeechModel, preset
-from kdkit.pretrain import kmeans_codebook
+from kdkit.model.checkpoints import half
+from kdkit.model.codebook import ClusterHead, Codebook
+from kdkit.model.speech_model import ModelConfig, SpeechModel, preset
+from kdkit.speech.batches import collate
+from kdkit.speech.manifest import Utterance
 from kdkit.students import new_student
 from kdkit.teachers import Teacher, load_model, load_teacher, save_model
+from kdkit.teachers.pretrain import kmeans_codebook
 
 TEACHER = ModelConfig(
     layers=3, dim=32, ffn=64, heads=2, conv_channels=(4,) * 7, pos_kernel=8, pos_groups=4, dropout=0.1

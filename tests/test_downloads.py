@@ -14,12 +14,13 @@ import torch
 import torchaudio
 from formats import SMALL, SMALL_TORCHAUDIO, transformers_model, write_fairseq, write_folder
 
-from kdkit import downloads
-from kdkit.downloads import download
-from kdkit.errors import CheckpointError, DownloadError
-from kdkit.files import cache_folder
-from kdkit.networks import load_network
-from kdkit.teachers import load_teacher, sources
+from kdkit.common import downloads
+from kdkit.common.downloads import download
+from kdkit.common.errors import CheckpointError, DownloadError
+from kdkit.common.files import cache_folder
+from kdkit.recognition.loading import load_network
+from kdkit.teachers import load as sources
+from kdkit.teachers import load_teacher
 
 DATA = bytes(range(256)) * 20_000  # 5 MB
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from kdkit.audio import write_audio
-from kdkit.errorbrowser import error_browser, write_error_browser
-from kdkit.errors import TextError
-from kdkit.manifest import Utterance
-from kdkit.results import Results
-from kdkit.score import score
+from kdkit.common.errors import TextError
+from kdkit.lessons.results import Results
+from kdkit.recognition.error_browser import error_browser, write_error_browser
+from kdkit.recognition.score import score
+from kdkit.speech.audio import write_audio
+from kdkit.speech.manifest import Utterance
 
 REFERENCES = ["the cat sat", "a dog", "one two three four"]
 HYPOTHESES = ["the cat sat", "a <frog", "one too four five"]

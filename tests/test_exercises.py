@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from kdkit import exercises
-from kdkit.errors import ConfigError
-from kdkit.exercises.questions import FILES, questions
-from kdkit.exercises.quizzes import Quiz, marked
-from kdkit.exercises.solutions import FILLED, digest, fill_solutions, folded, split
+from kdkit.common.errors import ConfigError
+from kdkit.lessons import exercises
+from kdkit.lessons.exercises.questions import FILES, questions
+from kdkit.lessons.exercises.quizzes import Quiz, marked
+from kdkit.lessons.exercises.solutions import FILLED, digest, fill_solutions, folded, split
 from kdkit.report import run_report
-from kdkit.text import VOCABULARY
+from kdkit.speech.text import VOCABULARY
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NAMES = sorted(path.stem for path in FOLDER.glob("[0-9][0-9]_*.ipynb"))

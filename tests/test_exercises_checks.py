@@ -8,10 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kdkit import exercises, losses, probing
-from kdkit.exercises import checking
+from kdkit import losses, probing
+from kdkit.lessons import exercises
+from kdkit.lessons.exercises import checking
 from kdkit.probing.phones import LayerScore, PhoneProbe
-from kdkit.text import VOCABULARY
+from kdkit.speech.text import VOCABULARY
 
 # --- right answers, written as a learner may write them ----------------------------------------------------------
 

@@ -5,17 +5,17 @@ import json
 import pytest
 import torch
 
-from kdkit.ctc import CTCModel
-from kdkit.decode import greedy
-from kdkit.emissions import hear
-from kdkit.errors import ConfigError
-from kdkit.export import onnx as to_onnx
-from kdkit.export.huggingface import check_huggingface, export_huggingface
-from kdkit.export.samples import noise, speech
-from kdkit.models import ModelConfig, SpeechModel
-from kdkit.networks import OnnxNetwork, ready_network
-from kdkit.stream import Window
-from kdkit.text import VOCABULARY
+from kdkit.common.errors import ConfigError
+from kdkit.model.speech_model import ModelConfig, SpeechModel
+from kdkit.recognition.ctc import CTCModel
+from kdkit.recognition.decode import greedy
+from kdkit.recognition.emissions import hear
+from kdkit.recognition.export import onnx as to_onnx
+from kdkit.recognition.export.huggingface import check_huggingface, export_huggingface
+from kdkit.recognition.export.samples import noise, speech
+from kdkit.recognition.loading import OnnxNetwork, ready_network
+from kdkit.speech.stream import Window
+from kdkit.speech.text import VOCABULARY
 
 SMALL = ModelConfig(
     layers=2, dim=32, ffn=48, heads=4, conv_channels=(8,) * 7, pos_kernel=16, pos_groups=4, dropout=0.0

@@ -16,22 +16,24 @@ from torch.nn.utils.stateless import _reparametrize_module
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from kdkit import ctc, encoder, losses
-from kdkit.batches import GRAIN, Batch
-from kdkit.codebook import Codebook
-from kdkit.ctc import CTCModel, CTCTask
+from kdkit import losses
 from kdkit.distill import DistillConfig, DistillTask
-from kdkit.encoder import PositionalConv, segments
-from kdkit.fast import checks, windows
-from kdkit.fast.cnn import FrozenCNN
-from kdkit.fast.frozen import hastened
-from kdkit.fast.positions import FrozenPositions, GroupedConv
-from kdkit.fast.windows import windows_plain
-from kdkit.frontends import WaveformCNN, num_frames
-from kdkit.graphs import Steps, rung
-from kdkit.models import SpeechModel, preset
-from kdkit.pretrain import FilterbankTask, Labels, PretrainTask
+from kdkit.model import encoder
+from kdkit.model.codebook import Codebook
+from kdkit.model.encoder import PositionalConv, segments
+from kdkit.model.fast import checks, windows
+from kdkit.model.fast.cnn import FrozenCNN
+from kdkit.model.fast.frozen import hastened
+from kdkit.model.fast.positions import FrozenPositions, GroupedConv
+from kdkit.model.fast.windows import windows_plain
+from kdkit.model.speech_model import SpeechModel, preset
+from kdkit.model.waveform import WaveformCNN, num_frames
+from kdkit.recognition import ctc
+from kdkit.recognition.ctc import CTCModel, CTCTask
+from kdkit.speech.batches import GRAIN, Batch
 from kdkit.teachers import Teacher
+from kdkit.teachers.pretrain import FilterbankTask, Labels, PretrainTask
+from kdkit.training.graphs import Steps, rung
 
 CHANNELS = (32, 32, 16, 16, 16, 16, 48)
 

@@ -11,8 +11,7 @@ import torchaudio
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kdkit.corpora import synthetic
-from kdkit.errors import ConfigError
+from kdkit.common.errors import ConfigError
 from kdkit.fbank import (
     Fbank,
     FbankFrontEnd,
@@ -23,8 +22,9 @@ from kdkit.fbank import (
     load_statistics,
     save_statistics,
 )
-from kdkit.frontends import KERNELS, STRIDES, WaveformCNN, num_frames
-from kdkit.manifest import Utterance
+from kdkit.model.waveform import KERNELS, STRIDES, WaveformCNN, num_frames
+from kdkit.speech.corpora.synthetic import build as synthetic
+from kdkit.speech.manifest import Utterance
 
 
 def sound(kind: str, samples: int, amplitude: float, offset: float) -> torch.Tensor:

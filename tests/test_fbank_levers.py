@@ -7,7 +7,7 @@ import pytest
 import soundfile
 import torch
 
-from kdkit.errors import ConfigError
+from kdkit.common.errors import ConfigError
 from kdkit.fbank import (
     MOST_BINS,
     Fbank,
@@ -19,9 +19,9 @@ from kdkit.fbank import (
     mel_filterbank,
     save_statistics,
 )
-from kdkit.frontends import num_frames
-from kdkit.manifest import Utterance
-from kdkit.models import ModelConfig, SpeechModel
+from kdkit.model.speech_model import ModelConfig, SpeechModel
+from kdkit.model.waveform import num_frames
+from kdkit.speech.manifest import Utterance
 from kdkit.students import swap_front_end
 from kdkit.teachers import load_model, save_model
 

@@ -14,12 +14,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from kdkit import files
-from kdkit.checkpoints import load_checkpoint, save_checkpoint, shipped_sums
-from kdkit.cli import app
-from kdkit.ctc import load_recogniser
-from kdkit.errors import CheckpointError, ConfigError, OutputError
-from kdkit.files import (
+from kdkit.commands.main import app
+from kdkit.common import files
+from kdkit.common.errors import CheckpointError, ConfigError, OutputError
+from kdkit.common.files import (
     GrowingFile,
     alone,
     check_output,
@@ -29,8 +27,10 @@ from kdkit.files import (
     write_atomically,
     write_text,
 )
-from kdkit.runlog import read_rows
+from kdkit.model.checkpoints import load_checkpoint, save_checkpoint, shipped_sums
+from kdkit.recognition.ctc import load_recogniser
 from kdkit.teachers import ASSETS, load_model
+from kdkit.training.run_log import read_rows
 
 NOBODY = 2**22 + 1  # no system numbers processes that high
 
@@ -73,7 +73,7 @@ def test_a_write_that_is_killed_leaves_what_was_there(tmp_path):
     path = tmp_path / "a.txt"
     write_text(path, "old")
     program = (
-        "import os, signal; from pathlib import Path; from kdkit.files import write_atomically\n"
+        "import os, signal; from pathlib import Path; from kdkit.common.files import write_atomically\n"
         "def write(path): path.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)\n"
         f"write_atomically(Path({str(path)!r}), write)"
     )
@@ -193,7 +193,7 @@ def test_a_growing_file_keeps_whole_pieces(tmp_path, limited):
 
 
 def test_a_lock_ends_with_its_process(tmp_path):
-    program = "import time; from kdkit.files import alone\n"
+    program = "import time; from kdkit.common.files import alone\n"
     program += f"with alone({str(tmp_path)!r}): print(flush=True); time.sleep(60)"
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
     process.stdout.readline()

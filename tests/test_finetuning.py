@@ -15,15 +15,14 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
-from kdkit.audio import write_audio
-from kdkit.augment import AUGMENTED, AugmentConfig
-from kdkit.batches import Batches, collate
-from kdkit.checkpoints import load_checkpoint
-from kdkit.cli import app
-from kdkit.ctc import CTCModel, CTCTask, explain_blanks, load_recogniser
-from kdkit.errors import CheckpointError, ConfigError, TrainingError
-from kdkit.evaluation import evaluate
-from kdkit.finetuning import (
+from kdkit.commands.main import app
+from kdkit.common.errors import CheckpointError, ConfigError, TrainingError
+from kdkit.lessons.low_resource import run_low_resource
+from kdkit.model.checkpoints import load_checkpoint
+from kdkit.model.speech_model import ModelConfig, SpeechModel
+from kdkit.recognition.ctc import CTCModel, CTCTask, explain_blanks, load_recogniser
+from kdkit.recognition.evaluation import evaluate
+from kdkit.recognition.finetune import (
     FineTuneConfig,
     augmented_fbank,
     budget_table,
@@ -33,12 +32,13 @@ from kdkit.finetuning import (
     fine_tune_budgets,
     from_scratch,
 )
-from kdkit.finetuning import test_scores as scores_of_tests
-from kdkit.lowresource import run_low_resource
-from kdkit.manifest import Utterance, read_manifest, write_manifest
-from kdkit.models import ModelConfig, SpeechModel
-from kdkit.selection import Selection
-from kdkit.training import TrainConfig
+from kdkit.recognition.finetune import test_scores as scores_of_tests
+from kdkit.speech.audio import write_audio
+from kdkit.speech.augment import AUGMENTED, AugmentConfig
+from kdkit.speech.batches import Batches, collate
+from kdkit.speech.manifest import Utterance, read_manifest, write_manifest
+from kdkit.training.loop import TrainConfig
+from kdkit.training.selection import Selection
 
 TINY = ModelConfig(
     front_end="fbank", layers=1, dim=32, ffn=64, heads=2, pos_kernel=16, pos_groups=4, dropout=0.1
@@ -226,7 +226,7 @@ import torch
 
 sys.path.insert(0, {tests!r})
 import test_finetuning as t
-from kdkit.manifest import read_manifest
+from kdkit.speech.manifest import read_manifest
 
 torch.set_num_threads({threads})
 batch = t.Batches.batch
@@ -468,7 +468,7 @@ def test_infeasible_alignments_are_told_while_training_runs(tones, tmp_path):
 
 def test_the_command_compares_budgets(tones, tmp_path):
 
-    from kdkit.cli import app
+    from kdkit.commands.main import app
     from kdkit.teachers import save_model
 
     save_model(tmp_path / "model.safetensors", model(), {})
@@ -509,7 +509,7 @@ def test_the_command_augments_as_it_is_told(tones, tmp_path, monkeypatch, option
         asked.append(config.augmenting)
         raise ConfigError("enough")
 
-    monkeypatch.setattr("kdkit.finetuning.fine_tune_budgets", instead)
+    monkeypatch.setattr("kdkit.recognition.finetune.fine_tune_budgets", instead)
     write_manifest(tmp_path / "train.jsonl", tones["train"])
     command = [
         "finetune",

@@ -12,12 +12,12 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
-from kdkit.audio import ENDINGS, SAMPLE_RATE, read_audio
-from kdkit.cli import app, main
+from kdkit.commands.main import app, main
+from kdkit.common.files import write_text
 from kdkit.fbank import fbank_statistics
-from kdkit.files import write_text
-from kdkit.folders import by_ending, contents
-from kdkit.manifest import Utterance, read_manifest
+from kdkit.speech.audio import ENDINGS, SAMPLE_RATE, read_audio
+from kdkit.speech.folders import by_ending, contents
+from kdkit.speech.manifest import Utterance, read_manifest
 
 CASES = Path(__file__).parent / "cases"
 SHIPPED = "tiny_sw_fbank_distilled_60"

@@ -11,19 +11,19 @@ from formats import LARGE, SMALL, SMALL_TORCHAUDIO, shake, torchaudio_model, tra
 from typer.testing import CliRunner
 
 from kdkit import Recogniser
-from kdkit.audio import read_audio
-from kdkit.beam import available
-from kdkit.cli import app
-from kdkit.corpora.synthetic import build_synthetic
-from kdkit.ctc import trainable
-from kdkit.decode import collapse
-from kdkit.errors import CheckpointError, NoRecogniserError
-from kdkit.manifest import read_manifest, write_manifest
-from kdkit.models import SpeechModel
-from kdkit.networks import load_network, load_start
-from kdkit.ngram import read_arpa
+from kdkit.commands.main import app
+from kdkit.common.errors import CheckpointError, NoRecogniserError
+from kdkit.model.speech_model import SpeechModel
+from kdkit.recognition.beam import available
+from kdkit.recognition.ctc import trainable
+from kdkit.recognition.decode import collapse
+from kdkit.recognition.loading import load_network, load_start
+from kdkit.recognition.ngram import read_arpa
+from kdkit.speech.audio import read_audio
+from kdkit.speech.corpora.synthetic.build import build_synthetic
+from kdkit.speech.manifest import read_manifest, write_manifest
+from kdkit.speech.text import VOCABULARY
 from kdkit.teachers.bundles import bundle_url
-from kdkit.text import VOCABULARY
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 transformers = pytest.importorskip("transformers")

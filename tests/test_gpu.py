@@ -8,19 +8,19 @@ import pytest
 import soundfile
 import torch
 
-from kdkit.batches import Batches
-from kdkit.codebook import Codebook
-from kdkit.ctc import CTCModel, CTCTask
 from kdkit.distill import Adaptation, DistillConfig, DistillTask, default_pairs
-from kdkit.fast.checks import CHECKS, trusted
-from kdkit.gradients import fixed_order
-from kdkit.graphs import Steps
-from kdkit.inference import optimised
-from kdkit.manifest import Utterance
-from kdkit.models import SpeechModel, preset
-from kdkit.pretrain import FilterbankTask, PretrainTask, cluster, layer_features
+from kdkit.model.codebook import Codebook
+from kdkit.model.fast.checks import CHECKS, trusted
+from kdkit.model.inference import optimised
+from kdkit.model.speech_model import SpeechModel, preset
+from kdkit.recognition.ctc import CTCModel, CTCTask
+from kdkit.speech.batches import Batches
+from kdkit.speech.manifest import Utterance
 from kdkit.teachers import Teacher
-from kdkit.training import TrainConfig, train
+from kdkit.teachers.pretrain import FilterbankTask, PretrainTask, cluster, layer_features
+from kdkit.training.gradients import fixed_order
+from kdkit.training.graphs import Steps
+from kdkit.training.loop import TrainConfig, train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 RECIPE = TrainConfig(steps=12, lr=5e-4, log_every=1, save_every=4)

@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from kdkit import encoder, inference
-from kdkit.ctc import CTCModel
-from kdkit.encoder import PositionalConv, attend
-from kdkit.errors import ConfigError
-from kdkit.fftconv import fft_conv1d, kernel_spectrum, product_conv1d, product_matrices
-from kdkit.frontends import frame_mask
-from kdkit.inference import PackedLinear, optimised
-from kdkit.models import ModelConfig, SpeechModel
+from kdkit.common.errors import ConfigError
+from kdkit.model import encoder, inference
+from kdkit.model.encoder import PositionalConv, attend
+from kdkit.model.fast.fftconv import fft_conv1d, kernel_spectrum, product_conv1d, product_matrices
+from kdkit.model.inference import PackedLinear, optimised
+from kdkit.model.speech_model import ModelConfig, SpeechModel
+from kdkit.model.waveform import frame_mask
+from kdkit.recognition.ctc import CTCModel
 
 SMALL = ModelConfig(
     layers=3, dim=32, ffn=64, heads=4, conv_channels=(8,) * 7, pos_kernel=16, pos_groups=4, dropout=0.1

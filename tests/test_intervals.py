@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from kdkit import probing
-from kdkit.activations import Frames
-from kdkit.codebook import Codebook
-from kdkit.models import ModelConfig, SpeechModel
+from kdkit.common.statistics import jackknife_error, unbiased_share
+from kdkit.model.codebook import Codebook
+from kdkit.model.speech_model import ModelConfig, SpeechModel
+from kdkit.probing.activations import Frames
 from kdkit.probing.clusters import cluster_score
-from kdkit.probing.jackknife import jackknife_error, unbiased_share
 
 MIX_X, MIX_Y = np.random.default_rng(5).normal(size=(2, 4, 6))
 MIX_Y = 0.5 * MIX_X + 0.5 * MIX_Y

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import soundfile
 
-from kdkit.corpora import alignment
-from kdkit.errors import ConfigError
-from kdkit.lessons import Lesson
-from kdkit.manifest import write_manifest
-from kdkit.results import read_results
+from kdkit.common.errors import ConfigError
+from kdkit.lessons.lesson import Lesson
+from kdkit.lessons.results import read_results
+from kdkit.recognition import phone_alignment as alignment
+from kdkit.speech.manifest import write_manifest
 
 
 @pytest.fixture

@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from kdkit.audio import write_audio
-from kdkit.errors import ConfigError
-from kdkit.finetuning import FineTuneConfig
-from kdkit.lowresource import (
+from kdkit.common.errors import ConfigError
+from kdkit.lessons.low_resource import (
     FineTuned,
     budgets_in,
     gain,
@@ -21,10 +19,12 @@ from kdkit.lowresource import (
     run_low_resource,
     save_findings,
 )
-from kdkit.manifest import Utterance
-from kdkit.models import ModelConfig, SpeechModel
-from kdkit.score import compare, score
-from kdkit.training import TrainConfig
+from kdkit.model.speech_model import ModelConfig, SpeechModel
+from kdkit.recognition.finetune import FineTuneConfig
+from kdkit.recognition.score import compare, score
+from kdkit.speech.audio import write_audio
+from kdkit.speech.manifest import Utterance
+from kdkit.training.loop import TrainConfig
 
 
 def losing(way, minutes, *words, seed=0):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kdkit.ctc import load_recogniser
+from kdkit.recognition.ctc import load_recogniser
 from kdkit.report.provenance import checkpoint_hashes
 from kdkit.teachers import ASSETS, load_model, load_teacher
 

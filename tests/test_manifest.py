@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kdkit.errors import ManifestError
-from kdkit.manifest import Utterance, frame_phones, read_manifest, write_manifest
+from kdkit.common.errors import ManifestError
+from kdkit.speech.manifest import Utterance, frame_phones, read_manifest, write_manifest
 
 GOOD = {
     "id": "a",

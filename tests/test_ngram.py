@@ -8,12 +8,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdkit.corpora.grammar import sentence
-from kdkit.errors import ConfigError, TextError
-from kdkit.language import letters_of, lexicon, sentences_of, words_of
-from kdkit.manifest import Utterance, write_manifest
-from kdkit.ngram import END, FALLBACK, START, UNKNOWN, adjusted_counts, discounts_of, estimate, read_arpa
-from kdkit.transcripts import Cleaning
+from kdkit.common.errors import ConfigError, TextError
+from kdkit.recognition.language import letters_of, lexicon, sentences_of, words_of
+from kdkit.recognition.ngram import (
+    END,
+    FALLBACK,
+    START,
+    UNKNOWN,
+    adjusted_counts,
+    discounts_of,
+    estimate,
+    read_arpa,
+)
+from kdkit.speech.corpora.synthetic.grammar import sentence
+from kdkit.speech.manifest import Utterance, write_manifest
+from kdkit.speech.transcripts import Cleaning
 
 SENTENCES = [sentence(random.Random(i)).split() for i in range(400)]
 TEXTS = st.lists(st.lists(st.sampled_from("abcd"), max_size=6), min_size=1, max_size=8).filter(any)

@@ -4,20 +4,20 @@ import pytest
 import torch
 
 from kdkit import Recogniser
-from kdkit.batches import Batches
-from kdkit.beam import BeamSearch, available, with_language_model
-from kdkit.corpora.alignment import add_phones, recogniser_aligner
-from kdkit.corpora.synthetic import build_synthetic
-from kdkit.ctc import CTCModel, CTCTask, load_recogniser, save_recogniser, trainable
-from kdkit.decode import blank_fraction, greedy, text_of
-from kdkit.emissions import Emissions, decode_all, emissions
-from kdkit.errors import CheckpointError, ConfigError, TextError, TrainingError
-from kdkit.evaluation import evaluate
-from kdkit.language import letters_of
-from kdkit.networks import load_ctc, load_network
-from kdkit.ngram import estimate
-from kdkit.text import VOCABULARY, Vocabulary
-from kdkit.tune import tune
+from kdkit.common.errors import CheckpointError, ConfigError, TextError, TrainingError
+from kdkit.recognition.beam import BeamSearch, available, with_language_model
+from kdkit.recognition.ctc import CTCModel, CTCTask, load_recogniser, save_recogniser, trainable
+from kdkit.recognition.decode import blank_fraction, greedy, text_of
+from kdkit.recognition.emissions import Emissions, decode_all, emissions
+from kdkit.recognition.evaluation import evaluate
+from kdkit.recognition.language import letters_of
+from kdkit.recognition.loading import load_ctc, load_network
+from kdkit.recognition.ngram import estimate
+from kdkit.recognition.phone_alignment import add_phones, recogniser_aligner
+from kdkit.recognition.tune import tune
+from kdkit.speech.batches import Batches
+from kdkit.speech.corpora.synthetic.build import build_synthetic
+from kdkit.speech.text import VOCABULARY, Vocabulary
 
 SHIPPED = "tiny_sw_fbank_distilled_60"
 # capitals, backwards, with special symbols between; the blank last but one

@@ -86,7 +86,9 @@ def test_named_dependencies_are_declared_and_torch_is_not_capped():
 def test_everything_imported_is_declared():
     provided = {"sklearn": "scikit-learn", "yaml": "pyyaml", "IPython": "ipykernel", "pygments": "nbconvert"}
     provided |= {"mistune": "nbconvert", "traitlets": "nbconvert", "markupsafe": "jinja2"}
-    provided |= {"triton": "torch"}  # which brings it where it has GPUs; kdkit.fast does without it elsewhere
+    provided |= {
+        "triton": "torch"
+    }  # which brings it where it has GPUs; kdkit.model.fast does without it elsewhere
     extras = [
         line
         for extra, lines in project()["optional-dependencies"].items()
@@ -141,9 +143,9 @@ def test_the_wheel_holds_every_asset_and_the_command(built):
         path for path in (ROOT / "kdkit").rglob("*") if path.is_file() and "__pycache__" not in path.parts
     )
     assert held == {path.relative_to(ROOT).as_posix() for path in files}
-    assert "kdkit/templates/notebook/index.html.j2" in held
+    assert "kdkit/report/templates/notebook/index.html.j2" in held
     entry = next(name for name in wheel.namelist() if name.endswith("entry_points.txt"))
-    assert "kdkit = kdkit.cli:main" in wheel.read(entry).decode()
+    assert "kdkit = kdkit.commands.main:main" in wheel.read(entry).decode()
     assert any(name.endswith("licenses/LICENSE") for name in wheel.namelist())
     notebooks = [name.rpartition("/")[2] for name in wheel.namelist() if "share/kdkit/notebooks/" in name]
     assert sorted(notebooks) == sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))

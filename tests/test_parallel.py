@@ -13,10 +13,10 @@ import torch
 from joblib.externals.loky import get_reusable_executor, process_executor
 
 import kdkit
-from kdkit.batches import Batches
-from kdkit.errors import TrainingError
-from kdkit.manifest import Utterance
-from kdkit.parallel import compute_on_one_core, each_training
+from kdkit.common.errors import TrainingError
+from kdkit.common.parallel import compute_on_one_core, each_training
+from kdkit.speech.batches import Batches
+from kdkit.speech.manifest import Utterance
 
 
 @pytest.fixture
@@ -48,8 +48,8 @@ def test_batches_are_read_on_one_core(two_threads, tmp_path):
     assert set(seen.values()) == {1} and torch.get_num_threads() == 2
 
 
-EACH = "from kdkit.parallel import each; print(list(each(abs, [-1, -2, -3, -4], 2)))"
-SPEAK = "from kdkit.corpora.synthetic import build_synthetic; print(build_synthetic(minutes={'dev': 0.1}))"
+EACH = "from kdkit.common.parallel import each; print(list(each(abs, [-1, -2, -3, -4], 2)))"
+SPEAK = "from kdkit.speech.corpora.synthetic.build import build_synthetic; print(build_synthetic(minutes={'dev': 0.1}))"
 
 
 KERNEL = """

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from kdkit import plots
+from kdkit.lessons import plots
 from kdkit.probing import ClusterScore, LayerScore, PhoneProbe
-from kdkit.text import VOCABULARY
+from kdkit.speech.text import VOCABULARY
 
 RNG = np.random.default_rng(0)
 PHONES = ((0.0, ""), (0.1, "h"), (0.2, "aɪ"), (0.4, ""))

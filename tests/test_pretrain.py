@@ -8,13 +8,13 @@ import torchaudio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdkit.batches import collate
-from kdkit.codebook import Codebook
-from kdkit.errors import TrainingError
-from kdkit.frontends import num_frames
-from kdkit.manifest import Utterance
-from kdkit.models import ModelConfig, SpeechModel
-from kdkit.pretrain import MFCC, Labels, PretrainTask, cluster, nearest, span_mask
+from kdkit.common.errors import TrainingError
+from kdkit.model.codebook import Codebook
+from kdkit.model.speech_model import ModelConfig, SpeechModel
+from kdkit.model.waveform import num_frames
+from kdkit.speech.batches import collate
+from kdkit.speech.manifest import Utterance
+from kdkit.teachers.pretrain import MFCC, Labels, PretrainTask, cluster, nearest, span_mask
 
 TINY = ModelConfig(
     layers=2,

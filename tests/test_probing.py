@@ -13,11 +13,11 @@ from sklearn.metrics import mutual_info_score
 from sklearn.preprocessing import StandardScaler
 
 from kdkit import probing
-from kdkit.activations import Frames, ModelLayers, collect, fbank_deltas
-from kdkit.errors import ManifestError
-from kdkit.frontends import num_frames
-from kdkit.manifest import Utterance, frame_phones
-from kdkit.models import ModelConfig, SpeechModel
+from kdkit.common.errors import ManifestError
+from kdkit.model.speech_model import ModelConfig, SpeechModel
+from kdkit.model.waveform import num_frames
+from kdkit.probing.activations import Frames, ModelLayers, collect, fbank_deltas
+from kdkit.speech.manifest import Utterance, frame_phones
 
 SMALL = ModelConfig(layers=2, dim=32, ffn=32, heads=2, conv_channels=(8,) * 7, pos_kernel=16, pos_groups=4)
 

@@ -7,13 +7,13 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
-from kdkit.cli import app
-from kdkit.corpora import intake
-from kdkit.corpora.intake import Found, take_in
-from kdkit.corpora.publish import check_manifests, publish
-from kdkit.corpora.summary import split_by_speaker
-from kdkit.errors import ConfigError, ManifestError, OutputError
-from kdkit.manifest import Utterance, distinct_names, read_manifest, write_manifest, write_manifests
+from kdkit.commands.main import app
+from kdkit.common.errors import ConfigError, ManifestError, OutputError
+from kdkit.speech.corpora import intake
+from kdkit.speech.corpora.intake import Found, take_in
+from kdkit.speech.corpora.publish import check_manifests, publish
+from kdkit.speech.corpora.summary import split_by_speaker
+from kdkit.speech.manifest import Utterance, distinct_names, read_manifest, write_manifest, write_manifests
 
 
 def utterance(folder, name, speaker):
@@ -159,7 +159,7 @@ def test_finetune_has_a_column_for_each_test_set(tmp_path, monkeypatch):
         seen.update({name: [u.id for u in some] for name, some in tests.items()})
         raise ConfigError("far enough")
 
-    monkeypatch.setattr("kdkit.finetuning.fine_tune_budgets", no_training)
+    monkeypatch.setattr("kdkit.recognition.finetune.fine_tune_budgets", no_training)
     arguments = [
         "finetune",
         "tiny-sw-fbank",

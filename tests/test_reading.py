@@ -11,9 +11,9 @@ import pytest
 import soundfile
 from sounds import SAMPLES, refused, sound, write
 
-from kdkit.audio import SAMPLE_RATE, blocks_of_file, read_audio, seconds_of
-from kdkit.errors import AudioError, ConfigError
-from kdkit.stream import blocks_of_array
+from kdkit.common.errors import AudioError, ConfigError
+from kdkit.speech.audio import SAMPLE_RATE, blocks_of_file, read_audio, seconds_of
+from kdkit.speech.stream import blocks_of_array
 
 needs_ffmpeg = pytest.mark.skipif(not shutil.which("ffmpeg"), reason="ffmpeg is what makes and reads these")
 

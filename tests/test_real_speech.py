@@ -14,18 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from kdkit.audio import read_audio
-from kdkit.cli import app
-from kdkit.corpora import fsdd, librispeech
-from kdkit.corpora.intake import Found, shuffled, take_in
-from kdkit.corpora.own import read_folder
-from kdkit.corpora.summary import check_speakers, split_by_speaker, summarise
-from kdkit.corpora.synthetic import build_synthetic, subset
-from kdkit.corpora.tables import read_table
-from kdkit.errors import ConfigError, DownloadError, ManifestError
-from kdkit.files import cache_folder
-from kdkit.lowresource import load_findings
-from kdkit.manifest import Utterance, read_manifest
+from kdkit.commands.main import app
+from kdkit.common.errors import ConfigError, DownloadError, ManifestError
+from kdkit.common.files import cache_folder
+from kdkit.lessons.low_resource import load_findings
+from kdkit.speech.audio import read_audio
+from kdkit.speech.corpora import fsdd, librispeech
+from kdkit.speech.corpora.folders import read_folder
+from kdkit.speech.corpora.intake import Found, shuffled, take_in
+from kdkit.speech.corpora.summary import check_speakers, split_by_speaker, summarise
+from kdkit.speech.corpora.synthetic.build import build_synthetic, subset
+from kdkit.speech.corpora.tables import read_table
+from kdkit.speech.manifest import Utterance, read_manifest
 from kdkit.teachers import ASSETS
 
 FSDD = Path(
@@ -234,8 +234,8 @@ def test_offline_says_where_the_archive_belongs(tmp_path, monkeypatch):
     def no_network(request, timeout):
         raise OSError("Network is unreachable")
 
-    monkeypatch.setattr("kdkit.downloads.urllib.request.urlopen", no_network)
-    monkeypatch.setattr("kdkit.downloads.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("kdkit.common.downloads.urllib.request.urlopen", no_network)
+    monkeypatch.setattr("kdkit.common.downloads.time.sleep", lambda seconds: None)
     for fetch, name in (
         (lambda: librispeech.librispeech(tmp_path, "dev-clean"), "dev-clean.tar.gz"),
         (lambda: librispeech.limited_supervision(tmp_path), "librispeech_finetuning.tgz"),

@@ -15,14 +15,14 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from tiny_lessons import network_references
 
-from kdkit.errors import ConfigError
-from kdkit.progress import Progress
+from kdkit.common.errors import ConfigError
+from kdkit.lessons.results import Results, read_results
 from kdkit.report import words
 from kdkit.report.claims import Claim, answers
 from kdkit.report.index_page import _place
 from kdkit.report.notebook_page import last_states, mathml, plain_warnings, write_notebook_html
+from kdkit.report.progress import Progress
 from kdkit.report.story import headline, story
-from kdkit.results import Results, read_results
 
 matplotlib.use("Agg")
 
@@ -347,7 +347,7 @@ def test_notebook_page_needs_no_network(tmp_path):
 
 
 def test_progress_in_a_log_is_plain_and_shows_the_last_output(monkeypatch):
-    monkeypatch.setattr("kdkit.progress.LOG_EVERY", 0.05)
+    monkeypatch.setattr("kdkit.report.progress.LOG_EVERY", 0.05)
     log = StringIO()
     progress = Progress("[1/4] 01_x", 3, stream=log)
     progress.cell([new_markdown_cell("# Title\n## Part two"), new_code_cell("train()")], 1)

@@ -8,13 +8,13 @@ import pytest
 from tiny_lessons import network_references
 from typer.testing import CliRunner
 
-from kdkit.cli import app
-from kdkit.errors import ConfigError
+from kdkit.commands.main import app
+from kdkit.common.errors import ConfigError
+from kdkit.lessons.results import Results
 from kdkit.report.check import Tolerances, check, read_tolerances
 from kdkit.report.compare import as_html, as_text, conditions, load_runs, rows_of
 from kdkit.report.record import FORMAT, find_runs, main_system, new_entry, read_records, read_run, write_run
 from kdkit.report.summary import as_markdown
-from kdkit.results import Results
 
 MACHINE = {
     "cpu": "Some CPU",

@@ -6,8 +6,8 @@ import pytest
 from tiny_lessons import PARAMETERS, ran, run, three, write_notebook
 from typer.testing import CliRunner
 
-from kdkit.cli import app
-from kdkit.errors import ConfigError
+from kdkit.commands.main import app
+from kdkit.common.errors import ConfigError
 from kdkit.report import choose_parameters, declared_parameters, find_notebooks, run_report
 from kdkit.report.plan import parse_settings
 from kdkit.report.record import read_run

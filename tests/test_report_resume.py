@@ -14,12 +14,12 @@ import pytest
 import torch
 from tiny_lessons import GOOD, ran, run, three, write_notebook
 
-from kdkit.errors import ConfigError
-from kdkit.manifest import read_manifest, write_manifest
-from kdkit.profiles import PROFILES
+from kdkit.common.errors import ConfigError
+from kdkit.lessons.profiles import PROFILES
+from kdkit.lessons.results import Results, read_results
 from kdkit.report import find_notebooks
 from kdkit.report.provenance import PARTS, changes, code_version, fingerprints, provenance
-from kdkit.results import Results, read_results
+from kdkit.speech.manifest import read_manifest, write_manifest
 from kdkit.teachers import ASSETS
 
 

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from tiny_lessons import GOOD, network_references, run, write_notebook
 
-from kdkit.errors import ConfigError, KdkitError
+from kdkit.common.errors import ConfigError, KdkitError
 from kdkit.report import run_report
 from kdkit.report.record import read_run
 
@@ -198,7 +198,7 @@ def test_a_run_that_was_killed_goes_on_and_one_that_lives_is_left_alone(tmp_path
 
 STUDY = """
 import os, pathlib, time
-from kdkit.parallel import each_training
+from kdkit.common.parallel import each_training
 
 def training(number):
     folder = pathlib.Path(out) / "training" / str(number)

@@ -19,15 +19,15 @@ import torch
 from test_training import RECIPE, Batches, Task, newest, rows, weights
 from typer.testing import CliRunner
 
-from kdkit import identity
-from kdkit.audio import write_audio
-from kdkit.cli import app
-from kdkit.errors import CheckpointError, ConfigError, TrainingError
+from kdkit.commands.main import app
+from kdkit.common.errors import CheckpointError, ConfigError, TrainingError
+from kdkit.common.files import alone
 from kdkit.fbank import Statistics, save_statistics
-from kdkit.files import alone
-from kdkit.manifest import Utterance, read_manifest, write_manifest
-from kdkit.selection import Selection
-from kdkit.training import train
+from kdkit.speech import identity
+from kdkit.speech.audio import write_audio
+from kdkit.speech.manifest import Utterance, read_manifest, write_manifest
+from kdkit.training.loop import train
+from kdkit.training.selection import Selection
 
 DEV = replace(RECIPE, evaluate_every=4, save_every=0)
 
@@ -281,9 +281,12 @@ def test_killed_between_evaluation_and_checkpoint_changes_nothing(tmp_path, monk
         raise Dead
 
     whole = chosen(tmp_path / "whole")
-    names = {"candidate": "kdkit.selection.Selection.keep", "row": "kdkit.runlog.RunLog.add_evaluation"}
+    names = {
+        "candidate": "kdkit.training.selection.Selection.keep",
+        "row": "kdkit.training.run_log.RunLog.add_evaluation",
+    }
     with monkeypatch.context() as patch:
-        patch.setattr(names.get(place, "kdkit.snapshots.Snapshots.save"), die)
+        patch.setattr(names.get(place, "kdkit.training.snapshots.Snapshots.save"), die)
         with pytest.raises(Dead):
             chosen(tmp_path / "part", recipe=replace(DEV, save_every=4))
     assert same(chosen(tmp_path / "part"), whole)
@@ -315,7 +318,7 @@ def test_sigterm_saves_as_ctrl_c_does(manifest, tmp_path):
 
 def test_checkpoints_come_by_the_clock(tmp_path, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("kdkit.training.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("kdkit.training.loop.time.perf_counter", lambda: now[0])
     saved = []
 
     class Slow(Batches):
@@ -323,7 +326,9 @@ def test_checkpoints_come_by_the_clock(tmp_path, monkeypatch):
             now[0] += 130  # seconds
             return super().batch(step)
 
-    monkeypatch.setattr("kdkit.snapshots.Snapshots.save", lambda self, step, rows: saved.append(step))
+    monkeypatch.setattr(
+        "kdkit.training.snapshots.Snapshots.save", lambda self, step, rows: saved.append(step)
+    )
     train(Task(), Slow(), replace(RECIPE, save_every=0), tmp_path)
     assert saved == [3, 6, 9, 12]
     for wrong in ({"save_every": -1}, {"save_minutes": 0}):

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdkit.errors import TextError
-from kdkit.score import compare, describe_collapse, ratio_interval, score, verdict
-from kdkit.text import Vocabulary
+from kdkit.common.errors import TextError
+from kdkit.recognition.score import compare, describe_collapse, ratio_interval, score, verdict
+from kdkit.speech.text import Vocabulary
 
 SENTENCE = st.lists(st.sampled_from(["the", "cat", "sat", "on", "a", "mat"]), max_size=6).map(" ".join)
 

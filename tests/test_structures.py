@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from kdkit.errors import ConfigError
-from kdkit.models import ModelConfig, SpeechModel, parameter_count, preset
-from kdkit.structures import cost_table, count_macs, count_parameters, measure_latency, propose
+from kdkit.common.errors import ConfigError
+from kdkit.model.costs import cost_table, count_macs, count_parameters, measure_latency, propose
+from kdkit.model.speech_model import ModelConfig, SpeechModel, parameter_count, preset
 
 SMALL = ModelConfig(
     layers=1, dim=16, ffn=32, heads=2, conv_channels=(4,) * 7, pos_kernel=8, pos_groups=4, front_end="fbank"

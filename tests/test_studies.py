@@ -8,17 +8,17 @@ import pytest
 import soundfile
 import torch
 
-from kdkit.batches import Batches
-from kdkit.codebook import Codebook
+from kdkit.common.errors import ConfigError
 from kdkit.distill import Adaptation, DistillConfig
-from kdkit.errors import ConfigError
-from kdkit.manifest import Utterance
-from kdkit.models import ModelConfig, SpeechModel, preset
+from kdkit.lessons.studies import Finding, Trial, contrast, run_study, summary
+from kdkit.model.codebook import Codebook
+from kdkit.model.speech_model import ModelConfig, SpeechModel, preset
 from kdkit.probing import phone_probe
-from kdkit.studies import Finding, Trial, contrast, run_study, summary
-from kdkit.targets import TargetCache
+from kdkit.speech.batches import Batches
+from kdkit.speech.manifest import Utterance
 from kdkit.teachers import Teacher
-from kdkit.training import TrainConfig
+from kdkit.teachers.targets import TargetCache
+from kdkit.training.loop import TrainConfig
 
 CONFIG = ModelConfig(
     layers=2, dim=16, ffn=32, heads=2, conv_channels=(4,) * 7, pos_kernel=8, pos_groups=4, dropout=0.0

@@ -11,15 +11,16 @@ from formats import SMALL as WAVLM_SIZES
 from formats import transformers_model
 
 from kdkit import probing
-from kdkit.activations import Frames, ModelLayers, collect
-from kdkit.audio import read_audio
-from kdkit.codebook import Codebook
 from kdkit.commands.models import probe as probe_command
-from kdkit.errors import ConfigError, ManifestError
-from kdkit.manifest import Utterance, write_manifest
-from kdkit.models import ModelConfig, SpeechModel
-from kdkit.probing import figures, listening
+from kdkit.common.errors import ConfigError, ManifestError
+from kdkit.lessons.plots import probe as figures
+from kdkit.model.codebook import Codebook
+from kdkit.model.speech_model import ModelConfig, SpeechModel
+from kdkit.probing import listening
+from kdkit.probing.activations import Frames, ModelLayers, collect
 from kdkit.probing.clusters import Usage, pnmi_interval
+from kdkit.speech.audio import read_audio
+from kdkit.speech.manifest import Utterance, write_manifest
 from kdkit.teachers import Teacher, load_teacher, save_model
 
 SMALL = ModelConfig(layers=2, dim=32, ffn=32, heads=2, conv_channels=(8,) * 7, pos_kernel=16, pos_groups=4)

@@ -7,12 +7,12 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
-from kdkit.audio import read_audio
-from kdkit.cli import app
-from kdkit.corpora.own import read_folder, speaker_note
-from kdkit.corpora.tables import read_table
-from kdkit.errors import ConfigError, ManifestError
-from kdkit.manifest import read_manifest
+from kdkit.commands.main import app
+from kdkit.common.errors import ConfigError, ManifestError
+from kdkit.speech.audio import read_audio
+from kdkit.speech.corpora.folders import read_folder, speaker_note
+from kdkit.speech.corpora.tables import read_table
+from kdkit.speech.manifest import read_manifest
 
 
 def ramp(path, seconds=4.0):

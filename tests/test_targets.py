@@ -11,14 +11,14 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from kdkit.batches import Batches
+from kdkit.common.errors import CheckpointError, ConfigError
 from kdkit.distill import DistillConfig, DistillTask
-from kdkit.errors import CheckpointError, ConfigError
-from kdkit.manifest import Utterance
-from kdkit.models import ModelConfig, SpeechModel
-from kdkit.targets import TargetCache
+from kdkit.model.speech_model import ModelConfig, SpeechModel
+from kdkit.speech.batches import Batches
+from kdkit.speech.manifest import Utterance
 from kdkit.teachers import Teacher
-from kdkit.training import TrainConfig, train
+from kdkit.teachers.targets import TargetCache
+from kdkit.training.loop import TrainConfig, train
 
 CONFIG = ModelConfig(
     layers=2, dim=16, ffn=32, heads=2, conv_channels=(4,) * 7, pos_kernel=8, pos_groups=4, dropout=0.0
@@ -84,7 +84,7 @@ def test_training_is_the_same_live_and_cached(speech, tmp_path):
 
 
 def test_building_goes_on_where_it_was_stopped(speech, tmp_path, monkeypatch):
-    monkeypatch.setattr("kdkit.targets._SHARD", 2)
+    monkeypatch.setattr("kdkit.teachers.targets._SHARD", 2)
     made = cache(speech, tmp_path)
     write, done = made._write, []
 

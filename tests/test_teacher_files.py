@@ -12,9 +12,9 @@ import torch
 from formats import SMALL, fairseq_tensors, transformers_model, write_fairseq, write_folder
 from safetensors.torch import load_file, save_file
 
-from kdkit.errors import CheckpointError, DownloadError
+from kdkit.common.errors import CheckpointError, DownloadError
 from kdkit.teachers import load_teacher
-from kdkit.teachers.unpickling import Inert, read_pickle
+from kdkit.teachers.safe_pickle import Inert, read_pickle
 
 # --- what must not run --------------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ from formats import (
     write_dphubert,
 )
 
-from kdkit.errors import CheckpointError
+from kdkit.common.errors import CheckpointError
 from kdkit.teachers import load_teacher
 from kdkit.teachers.bare import _HEADS as PUBLISHED
 from kdkit.teachers.bundles import bundle_names

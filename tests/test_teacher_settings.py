@@ -22,10 +22,10 @@ from formats import (
 )
 from safetensors.torch import load_file, save_file
 
-from kdkit.errors import CheckpointError
+from kdkit.common.errors import CheckpointError
 from kdkit.teachers import load_teacher
+from kdkit.teachers.safe_pickle import Inert, opened
 from kdkit.teachers.settings import Settings
-from kdkit.teachers.unpickling import Inert, opened
 
 LARGEST = 600  # characters of a message
 

@@ -19,7 +19,7 @@ from formats import (
     write_fairseq,
 )
 
-from kdkit.errors import CheckpointError
+from kdkit.common.errors import CheckpointError
 from kdkit.teachers import load_teacher
 
 TOLERANCE = 1e-4

@@ -27,11 +27,11 @@ from formats import (
 from transformers import HubertForCTC
 
 import kdkit
-from kdkit.codebook import Codebook
-from kdkit.ctc import load_recogniser
-from kdkit.export.huggingface import export_huggingface
-from kdkit.frontends import normalise_waves
-from kdkit.models import ModelConfig, SpeechModel, parameter_count
+from kdkit.model.codebook import Codebook
+from kdkit.model.speech_model import ModelConfig, SpeechModel, parameter_count
+from kdkit.model.waveform import normalise_waves
+from kdkit.recognition.ctc import load_recogniser
+from kdkit.recognition.export.huggingface import export_huggingface
 from kdkit.students import new_student
 from kdkit.teachers import ASSETS, Teacher, load_teacher, save_model
 

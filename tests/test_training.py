@@ -18,11 +18,11 @@ import pytest
 import torch
 from torch import nn
 
-from kdkit import snapshots
-from kdkit.checkpoints import load_checkpoint, save_checkpoint
-from kdkit.encoder import Encoder
-from kdkit.errors import CheckpointError, ConfigError, TrainingError
-from kdkit.training import TrainConfig, learning_rate, train
+from kdkit.common.errors import CheckpointError, ConfigError, TrainingError
+from kdkit.model.checkpoints import load_checkpoint, save_checkpoint
+from kdkit.model.encoder import Encoder
+from kdkit.training import snapshots
+from kdkit.training.loop import TrainConfig, learning_rate, train
 
 NO_GPU = {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"}  # several processes cannot share one
 RECIPE = TrainConfig(steps=12, lr=0.01, save_every=4, log_every=1, precision="fp32")
@@ -419,8 +419,8 @@ import torch
 
 sys.path.insert(0, {tests!r})
 import test_training as t
-from kdkit.selection import Selection
-from kdkit.training import processes, train
+from kdkit.training.selection import Selection
+from kdkit.training.loop import processes, train
 
 assert processes().num_processes == int(t.os.environ.get("WORLD_SIZE", 1))
 
@@ -516,7 +516,7 @@ sys.path.insert(0, {tests!r})
 
 def run(out, accumulate):
     import test_training as t
-    from kdkit.training import processes, train
+    from kdkit.training.loop import processes, train
 
     torch.set_num_threads(1)
     task = t.Task()

@@ -17,23 +17,23 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import kdkit
-from kdkit.audio import blocks_of_file, read_audio, write_audio
-from kdkit.beam import BeamSearch
-from kdkit.cli import app
-from kdkit.corpora import synthetic
-from kdkit.ctc import CTCModel, save_recogniser
-from kdkit.emissions import emissions, window_for
-from kdkit.errors import AudioError, CheckpointError, ConfigError
-from kdkit.evaluation import evaluate
-from kdkit.frontends import HOP, num_frames
-from kdkit.manifest import Utterance
-from kdkit.models import ModelConfig, SpeechModel
-from kdkit.networks import load_network
-from kdkit.score import score
-from kdkit.stream import windows
-from kdkit.text import VOCABULARY
-from kdkit.transcribe import Recogniser, Settings, align, transcribe_all
-from kdkit.widgets import CTCViewer
+from kdkit.commands.main import app
+from kdkit.common.errors import AudioError, CheckpointError, ConfigError
+from kdkit.lessons.widgets import CTCViewer
+from kdkit.model.speech_model import ModelConfig, SpeechModel
+from kdkit.model.waveform import HOP, num_frames
+from kdkit.recognition.beam import BeamSearch
+from kdkit.recognition.ctc import CTCModel, save_recogniser
+from kdkit.recognition.emissions import emissions, window_for
+from kdkit.recognition.evaluation import evaluate
+from kdkit.recognition.loading import load_network
+from kdkit.recognition.score import score
+from kdkit.recognition.transcribe import Recogniser, Settings, align, transcribe_all
+from kdkit.speech.audio import blocks_of_file, read_audio, write_audio
+from kdkit.speech.corpora.synthetic import build as synthetic
+from kdkit.speech.manifest import Utterance
+from kdkit.speech.stream import windows
+from kdkit.speech.text import VOCABULARY
 
 SHIPPED = "tiny_sw_fbank_distilled_60"
 
@@ -318,10 +318,11 @@ def test_several_processes_give_the_same_in_the_same_order(speech):
 def test_processes_are_started_only_where_the_work_is_worth_it(speech, monkeypatch, start, processes):
     """What starting them costs against what is left after the first files."""
     seen = []
-    monkeypatch.setattr("kdkit.transcribe.cores", lambda: 2)
-    monkeypatch.setattr("kdkit.transcribe._START", start)
+    monkeypatch.setattr("kdkit.recognition.transcribe.cores", lambda: 2)
+    monkeypatch.setattr("kdkit.recognition.transcribe._START", start)
     monkeypatch.setattr(
-        "kdkit.transcribe.each", lambda function, tasks, jobs: seen.append(jobs) or map(function, tasks)
+        "kdkit.recognition.transcribe.each",
+        lambda function, tasks, jobs: seen.append(jobs) or map(function, tasks),
     )
     paths = [path for path, _ in speech] * 3
     found = list(transcribe_all(Settings(SHIPPED), paths))
@@ -528,7 +529,7 @@ def test_the_command_refuses_what_it_cannot_do(tmp_path):
 
 def test_the_command_with_a_language_model(speech, tmp_path):
     pytest.importorskip("flashlight.lib.text.decoder.kenlm")
-    from kdkit.corpora.grammar import sentence
+    from kdkit.speech.corpora.synthetic.grammar import sentence
 
     text = tmp_path / "text.txt"
     text.write_text("".join(f"{sentence(random.Random(i))}\n" for i in range(4000)))
@@ -553,7 +554,7 @@ def test_whatever_is_wrong_with_a_file_the_others_are_transcribed(speech, tmp_pa
     soundfile.write(loud, 1e15 * np.random.default_rng(0).standard_normal(32_000), 16_000, subtype="FLOAT")
     soundfile.write(evil, np.zeros(16_000), 16_000)
     empty.write_bytes(b"")
-    read = kdkit.transcribe.blocks_of_file
+    read = kdkit.recognition.transcribe.blocks_of_file
 
     def failing(path):
         if str(path) == str(evil):
@@ -561,7 +562,7 @@ def test_whatever_is_wrong_with_a_file_the_others_are_transcribed(speech, tmp_pa
             raise MemoryError("Unable to allocate 16.0 GiB")  # of any kind
         yield from read(path)
 
-    monkeypatch.setattr("kdkit.transcribe.blocks_of_file", failing)
+    monkeypatch.setattr("kdkit.recognition.transcribe.blocks_of_file", failing)
     found = kdkit.Recogniser.load(SHIPPED).transcribe_files([good[0], loud, good[1], evil, empty, *good[2:]])
     assert [t.text for t in found if not t.error] == expected
     assert [t.file for t in found if t.error] == [str(loud), str(evil), str(empty)]
@@ -603,7 +604,7 @@ def test_a_file_that_the_network_or_the_decoder_cannot_bear_is_left_out(speech, 
 
 def test_texts_are_written_as_they_come(speech, tmp_path, monkeypatch):
     """Killed after some files: their texts are there."""
-    from kdkit.transcribe import Transcript
+    from kdkit.recognition.transcribe import Transcript
 
     out = tmp_path / "texts.txt"
 
@@ -613,7 +614,7 @@ def test_texts_are_written_as_they_come(speech, tmp_path, monkeypatch):
         assert (tmp_path / "texts.txt.part").read_text() == "one.wav\tthe first\ntwo.wav\tthe second\n"
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("kdkit.transcribe.transcribe_all", dying)
+    monkeypatch.setattr("kdkit.recognition.transcribe.transcribe_all", dying)
     arguments = ["transcribe", SHIPPED, *(str(path) for path, _ in speech[:3]), "--out", str(out)]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 130 and "what was done is in" in result.output and not out.exists()

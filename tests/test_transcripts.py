@@ -7,16 +7,16 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kdkit.ctc import trainable
-from kdkit.errors import TextError, TrainingError
-from kdkit.finetuning import with_text
-from kdkit.language import words_of
-from kdkit.manifest import Utterance
-from kdkit.ngram import UNKNOWN
-from kdkit.score import score
-from kdkit.spelling import spelled
-from kdkit.text import VOCABULARY, Vocabulary
-from kdkit.transcripts import Cleaning, all_letters, clean, cleaned, outside, scorable
+from kdkit.common.errors import TextError, TrainingError
+from kdkit.recognition.ctc import trainable
+from kdkit.recognition.finetune import with_text
+from kdkit.recognition.language import words_of
+from kdkit.recognition.ngram import UNKNOWN
+from kdkit.recognition.score import score
+from kdkit.speech.manifest import Utterance
+from kdkit.speech.spelling import spelled
+from kdkit.speech.text import VOCABULARY, Vocabulary
+from kdkit.speech.transcripts import Cleaning, all_letters, clean, cleaned, outside, scorable
 
 ODD = st.text("a1<>[]{}&;ltg$.,:/'-é\u0301\u200d#xが한½™|_ s", max_size=25)
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdkit.errors import CheckpointError, ConfigError, TextError
-from kdkit.teachers.vocabularies import read_vocabulary
-from kdkit.text import VOCABULARY, Vocabulary
+from kdkit.common.errors import CheckpointError, ConfigError, TextError
+from kdkit.recognition.vocabularies import read_vocabulary
+from kdkit.speech.text import VOCABULARY, Vocabulary
 
 UPPER = Vocabulary(("A", "B", "|", "<unk>", "'", "<pad>", "Ä"), blank=5, boundary=2, silent=(3,))
 

@@ -13,20 +13,9 @@ from matplotlib.image import imread
 from torch import nn
 
 from kdkit import probing
-from kdkit.activations import ModelLayers, collect
-from kdkit.batches import Batches
-from kdkit.beam import available, with_language_model
-from kdkit.codebook import Codebook
-from kdkit.ctc import CTCModel
-from kdkit.errors import ConfigError
-from kdkit.losses import discriminative_loss, regression_loss
-from kdkit.models import PRESETS, ModelConfig, SpeechModel, preset
-from kdkit.ngram import estimate
-from kdkit.plots import Picture
-from kdkit.structures import count_macs, count_parameters
-from kdkit.teachers import Teacher
-from kdkit.training import TrainConfig
-from kdkit.widgets import (
+from kdkit.common.errors import ConfigError
+from kdkit.lessons.plots import Picture
+from kdkit.lessons.widgets import (
     CTCViewer,
     FrontEndLab,
     LayerExplorer,
@@ -35,9 +24,20 @@ from kdkit.widgets import (
     StudentDesigner,
     TrainingDashboard,
 )
-from kdkit.widgets.dashboard import StoppedTraining
-from kdkit.widgets.designer import macs, parameters, parts
-from kdkit.widgets.panel import slider, to_png
+from kdkit.lessons.widgets.dashboard import StoppedTraining
+from kdkit.lessons.widgets.designer import macs, parameters, parts
+from kdkit.lessons.widgets.panel import slider, to_png
+from kdkit.losses import discriminative_loss, regression_loss
+from kdkit.model.codebook import Codebook
+from kdkit.model.costs import count_macs, count_parameters
+from kdkit.model.speech_model import PRESETS, ModelConfig, SpeechModel, preset
+from kdkit.probing.activations import ModelLayers, collect
+from kdkit.recognition.beam import available, with_language_model
+from kdkit.recognition.ctc import CTCModel
+from kdkit.recognition.ngram import estimate
+from kdkit.speech.batches import Batches
+from kdkit.teachers import Teacher
+from kdkit.training.loop import TrainConfig
 
 SMALL = ModelConfig(layers=2, dim=16, ffn=16, heads=2, conv_channels=(8,) * 7, pos_kernel=4, pos_groups=2)
 
@@ -149,7 +149,7 @@ def test_layer_explorer(teacher, student, utterances):
 
 
 def wave_of(utterance):
-    from kdkit.audio import read_audio
+    from kdkit.speech.audio import read_audio
 
     wave = read_audio(utterance.audio)
     return wave[None], torch.tensor([len(wave)])
@@ -317,7 +317,7 @@ def test_dashboard_trains_like_train(tmp_path):
     recipe = TrainConfig(steps=12, log_every=2)
     board, task = TrainingDashboard(), Line()
     log = asyncio.run(board.train("line", task, Same(), recipe, tmp_path / "a"))
-    from kdkit.training import train
+    from kdkit.training.loop import train
 
     alone = Line()
     rows = train(alone, Same(), recipe, tmp_path / "b")
@@ -358,7 +358,7 @@ def test_dashboard_stops_and_goes_on_to_the_same_weights(tmp_path):
     resume.click()
     board.wait()
     assert board.logs["line"][-1]["step"] == 60 and board.stopped == set() and resume.disabled
-    from kdkit.training import train
+    from kdkit.training.loop import train
 
     alone = Line()
     train(alone, Same(), recipe, tmp_path / "b")

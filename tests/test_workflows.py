@@ -11,8 +11,8 @@ import pytest
 import typer
 import yaml
 
-from kdkit.cli import app
-from kdkit.profiles import PROFILES
+from kdkit.commands.main import app
+from kdkit.lessons.profiles import PROFILES
 from kdkit.report.check import read_tolerances
 
 ROOT = Path(__file__).parent.parent

@@ -12,7 +12,7 @@ from kdkit.report import run_report
 
 PARAMETERS = 'profile = "quick"  # which\nseed = 0\nout = "runs/lab"\nfactor: float = 1.5'
 OPEN = """
-from kdkit.results import Results
+from kdkit.lessons.results import Results
 results = Results(out, {name!r}, title={title!r}, profile=profile, seed=seed)
 """
 

@@ -22,19 +22,19 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from tqdm import tqdm
 
-from kdkit import fast
-from kdkit.audio import read_audio
-from kdkit.batches import Batch, Batches, collate
 from kdkit.bench.measure import forget_peak, matmul_flops, peak_gigabytes, quartiles
-from kdkit.codebook import Codebook
 from kdkit.distill import DistillConfig, DistillTask, default_pairs
-from kdkit.graphs import Steps
-from kdkit.manifest import Utterance
-from kdkit.models import ModelConfig, Output, SpeechModel, preset
-from kdkit.structures import count_macs
-from kdkit.targets import TargetCache
+from kdkit.model import fast
+from kdkit.model.codebook import Codebook
+from kdkit.model.costs import count_macs
+from kdkit.model.speech_model import ModelConfig, Output, SpeechModel, preset
+from kdkit.speech.audio import read_audio
+from kdkit.speech.batches import Batch, Batches, collate
+from kdkit.speech.manifest import Utterance
 from kdkit.teachers import Teacher
-from kdkit.training import best_device, use_bf16
+from kdkit.teachers.targets import TargetCache
+from kdkit.training.graphs import Steps
+from kdkit.training.loop import best_device, use_bf16
 
 WITHOUT_GRAPHS = "kdkit, live, no graphs"
 PARTS = ("speech", "teacher", "student and losses", "backward", "optimiser")  # of a step, in their order

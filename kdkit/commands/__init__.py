@@ -64,13 +64,13 @@ app.add_typer(bench, name="bench")
 
 
 def _folder_to_write(path: Path | None) -> Path | None:
-    from kdkit.files import check_output
+    from kdkit.common.files import check_output
 
     return None if path is None else check_output(path, folder=True)
 
 
 def _file_to_write(path: Path | None) -> Path | None:
-    from kdkit.files import check_output
+    from kdkit.common.files import check_output
 
     return None if path is None else check_output(path)
 
@@ -122,8 +122,10 @@ Minutes = Annotated[float | None, typer.Option(min=0, help="Use the first so man
 
 
 def save_interval(text: str) -> dict[str, float]:
-    """``--save-every`` as settings of :class:`kdkit.training.TrainConfig`; :class:`ConfigError` for anything else."""
-    from kdkit.errors import ConfigError
+    """``--save-every`` as settings of :class:`kdkit.training.loop.TrainConfig`; :class:`ConfigError` for anything
+    else.
+    """
+    from kdkit.common.errors import ConfigError
 
     try:
         if text.endswith("min"):
@@ -135,8 +137,8 @@ def save_interval(text: str) -> dict[str, float]:
 
 def speech_of(data: Path | None, split: str, minutes: float | None, default: float) -> list:
     """The utterances of a manifest, or synthetic ones; the first ``minutes`` of them."""
-    from kdkit.corpora.synthetic import build_synthetic, subset
-    from kdkit.manifest import read_manifest
+    from kdkit.speech.corpora.synthetic.build import build_synthetic, subset
+    from kdkit.speech.manifest import read_manifest
 
     if data is None:
         wanted = default if minutes is None else minutes

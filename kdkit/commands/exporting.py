@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from kdkit.commands import Data, Minutes, app, speech_of
-from kdkit.errors import ConfigError
+from kdkit.common.errors import ConfigError
 
 
 @app.command(
@@ -35,8 +35,8 @@ def export(
 
     What is written is checked against PyTorch: the largest difference of the logits is printed.
     """
-    from kdkit.files import check_output
-    from kdkit.networks import load_ctc
+    from kdkit.common.files import check_output
+    from kdkit.recognition.loading import load_ctc
 
     if to not in ("onnx", "huggingface"):
         raise ConfigError(f"--to {to}: choose onnx or huggingface")
@@ -49,7 +49,7 @@ def export(
     else:  # a folder, or a name, of which the hub's have an owner
         stem = place if place.exists() else Path(place.name)
     if to == "huggingface":
-        from kdkit.export.huggingface import check_huggingface, export_huggingface
+        from kdkit.recognition.export.huggingface import check_huggingface, export_huggingface
 
         folder = check_output(out or stem.with_name(f"{stem.name}-huggingface"), folder=True)
         export_huggingface(network, folder)
@@ -58,10 +58,10 @@ def export(
         print(told if difference is None else f"largest difference from PyTorch: {difference:.1e}")
         print(f"folder: {folder}")
         return
-    from kdkit.evaluation import evaluate
-    from kdkit.export.onnx import check_onnx, export_onnx, quantise_onnx
-    from kdkit.networks import OnnxNetwork
-    from kdkit.score import compare
+    from kdkit.recognition.evaluation import evaluate
+    from kdkit.recognition.export.onnx import check_onnx, export_onnx, quantise_onnx
+    from kdkit.recognition.loading import OnnxNetwork
+    from kdkit.recognition.score import compare
 
     path = export_onnx(network, check_output(out or stem.with_suffix(".onnx")))
     differences = check_onnx(path, network)

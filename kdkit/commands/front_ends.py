@@ -31,7 +31,7 @@ from kdkit.commands import (
     say_skipped,
     speech_of,
 )
-from kdkit.errors import ConfigError
+from kdkit.common.errors import ConfigError
 
 
 @app.command(epilog="Example: kdkit statistics --data train.jsonl --out statistics.json")
@@ -91,16 +91,16 @@ def swap(
     both learn together to follow the old student. Needs speech, but no labels.
     """
     from kdkit.adaptation import BY_NAME
-    from kdkit.batches import Batches
-    from kdkit.checks import choice
-    from kdkit.ctc import CTCModel, save_recogniser
+    from kdkit.common.checks import choice
     from kdkit.distill import DistillTask, swap_losses
     from kdkit.fbank import fit_statistics
-    from kdkit.networks import load_start
-    from kdkit.runlog import lasting
+    from kdkit.recognition.ctc import CTCModel, save_recogniser
+    from kdkit.recognition.loading import load_start
+    from kdkit.speech.batches import Batches
     from kdkit.students import swap_front_end
     from kdkit.teachers import Teacher, origin, save_model
-    from kdkit.training import TrainConfig, held, processes, train
+    from kdkit.training.loop import TrainConfig, held, processes, train
+    from kdkit.training.run_log import lasting
 
     follows = BY_NAME[choice(adapt_to, "--adapt-to", tuple(BY_NAME))]
     start = load_start(model)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from kdkit.commands import app, file_option
-from kdkit.errors import TextError
+from kdkit.common.errors import TextError
 
 
 @app.command(
@@ -35,14 +35,14 @@ def lm(
     Never from the text of the speech that is tested on. Text is cleaned as transcripts are: lower case, no accents,
     punctuation or tags. Words with other characters than the recogniser's letters count as unknown.
     """
-    from kdkit.language import sentences_of
-    from kdkit.ngram import END, UNKNOWN, estimate
-    from kdkit.text import VOCABULARY
-    from kdkit.transcripts import Cleaning
+    from kdkit.recognition.language import sentences_of
+    from kdkit.recognition.ngram import END, UNKNOWN, estimate
+    from kdkit.speech.text import VOCABULARY
+    from kdkit.speech.transcripts import Cleaning
 
     if recogniser is not None:
-        from kdkit.emissions import vocabulary_of
-        from kdkit.networks import load_network
+        from kdkit.recognition.emissions import vocabulary_of
+        from kdkit.recognition.loading import load_network
 
     vocabulary = VOCABULARY if recogniser is None else vocabulary_of(load_network(recogniser))
     cleaning = Cleaning(vocabulary, spell_numbers)

@@ -9,16 +9,16 @@ from typing import Annotated
 import typer
 
 from kdkit.commands import Data, Seed, app, folder_option, speech_of
-from kdkit.errors import ConfigError
+from kdkit.common.errors import ConfigError
 
 
 @app.command(epilog="Example: kdkit models")
 def models() -> None:
     """List known structures and shipped models."""
-    from kdkit.models import PRESETS, SpeechModel, parameter_count
+    from kdkit.model.speech_model import PRESETS, SpeechModel, parameter_count
     from kdkit.teachers import ASSETS
     from kdkit.teachers.bundles import bundle_names
-    from kdkit.teachers.sources import FAIRSEQ_FILES
+    from kdkit.teachers.load import FAIRSEQ_FILES
 
     print(f"{'structure':18} {'parameters':>11}  layers  width  front-end")
     for name, config in PRESETS.items():
@@ -46,8 +46,8 @@ def structures(
 
     Those of the presets, or of proposals for a budget.
     """
-    from kdkit.models import PRESETS, preset
-    from kdkit.structures import cost_table, propose
+    from kdkit.model.costs import cost_table, propose
+    from kdkit.model.speech_model import PRESETS, preset
 
     configs = PRESETS
     if budget is not None:
@@ -100,11 +100,11 @@ def probe(
     """
     import json
 
-    from kdkit.files import write_atomically, write_text
+    from kdkit.common.files import write_atomically, write_text
+    from kdkit.lessons.plots.probe import survey_figure
     from kdkit.probing import held_out, survey
-    from kdkit.probing.figures import survey_figure
     from kdkit.teachers import load_teacher
-    from kdkit.training import best_device
+    from kdkit.training.loop import best_device
 
     if (data is None) != (test_data is None):
         raise ConfigError("--data and --test-data belong together: probes are judged on other voices")

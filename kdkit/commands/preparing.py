@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from kdkit.commands import Commands, Seed, app, folder_option
-from kdkit.errors import ConfigError
+from kdkit.common.errors import ConfigError
 
 prepare = Commands(
     help="Make manifests of real speech: every file is opened, every bad one named, speakers kept apart.",
@@ -55,8 +55,8 @@ def librispeech_command(
     quick: Quick = False,
 ) -> None:
     """LibriSpeech, downloaded or in a folder that you have."""
-    from kdkit.corpora.librispeech import librispeech
-    from kdkit.corpora.publish import as_splits, intake, publish
+    from kdkit.speech.corpora.librispeech import librispeech
+    from kdkit.speech.corpora.publish import as_splits, intake, publish
 
     found = {name: librispeech(_root(root), name, download) for name in subset}
     publish(*as_splits(intake(found, quick=quick)), out)
@@ -68,8 +68,8 @@ def librilight_command(out: Out, root: Root = None, download: Download = True, q
 
     For dev and test: kdkit prepare librispeech.
     """
-    from kdkit.corpora.librispeech import limited_supervision
-    from kdkit.corpora.publish import intake, publish
+    from kdkit.speech.corpora.librispeech import limited_supervision
+    from kdkit.speech.corpora.publish import intake, publish
 
     budgets = limited_supervision(_root(root), download)
     (taken,) = intake({"10h": budgets["10h"]}, quick=quick).values()
@@ -98,8 +98,8 @@ def fsdd_command(
     Two corpora come out: single digits (digits-train, -dev, -test), and connected digit strings made of them
     (strings-train, -dev, -test). The test speaker, theo unless told otherwise, is in no other split.
     """
-    from kdkit.corpora.fsdd import fsdd, join_digits, split_digits
-    from kdkit.corpora.publish import check_folder, intake, publish
+    from kdkit.speech.corpora.fsdd import fsdd, join_digits, split_digits
+    from kdkit.speech.corpora.publish import check_folder, intake, publish
 
     (taken,) = intake({"digits": fsdd(_root(root, "fsdd"), download)}).values()
     splits = split_digits(taken.utterances, test_speaker or ["theo"])
@@ -137,9 +137,9 @@ def folder_command(
     Folders called train, dev and test in it are splits; without them, whole speakers are held out. A speaker is a
     folder, or what --speaker-pattern finds. The trees of LibriSpeech and TIMIT are known.
     """
-    from kdkit.corpora.own import read_folder, speaker_note
-    from kdkit.corpora.publish import as_splits, intake, publish
-    from kdkit.folders import contents
+    from kdkit.speech.corpora.folders import read_folder, speaker_note
+    from kdkit.speech.corpora.publish import as_splits, intake, publish
+    from kdkit.speech.folders import contents
 
     found = read_folder(folder, speaker_pattern)
     taken = intake(found, spell_numbers, quick)
@@ -189,9 +189,9 @@ def table_command(
     Several tables, or a column "split", give the splits; of a single one, whole speakers are held out. Rows with a
     start and an end are pieces of their files: they are cut out and written to OUT/audio.
     """
-    from kdkit.corpora.pieces import cut_out
-    from kdkit.corpora.publish import as_splits, intake, publish
-    from kdkit.corpora.tables import read_table
+    from kdkit.speech.corpora.pieces import cut_out
+    from kdkit.speech.corpora.publish import as_splits, intake, publish
+    from kdkit.speech.corpora.tables import read_table
 
     columns = {"audio": audio_column, "text": text_column, "speaker": speaker_column}
     columns |= {"start": start_column, "end": end_column}
@@ -216,21 +216,21 @@ def check_command(
     quick: Quick = False,
 ) -> None:
     """Open every file of manifests and say what is in them; exit status 1 if something is wrong."""
-    from kdkit.corpora.publish import check_manifests
+    from kdkit.speech.corpora.publish import check_manifests
 
     if not check_manifests(manifests, quick, allow_speaker_overlap):
         raise typer.Exit(1)
 
 
 def _root(root: Path | None, below: str = "") -> Path:
-    from kdkit.files import cache_folder
+    from kdkit.common.files import cache_folder
 
     return root or cache_folder() / below
 
 
 def _divided(taken: dict, dev: float, test: float, allow_overlap: bool) -> tuple[dict, list]:
     """Speech that came without splits, divided by speakers."""
-    from kdkit.corpora.summary import split_by_speaker
+    from kdkit.speech.corpora.summary import split_by_speaker
 
     (one,) = taken.values()
     return split_by_speaker(one.utterances, dev, test, allow_overlap), one.bad

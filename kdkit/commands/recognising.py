@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from kdkit.commands import Data, Minutes, app, file_option, say_skipped, speech_of
-from kdkit.errors import ConfigError, TextError
+from kdkit.common.errors import ConfigError, TextError
 
 Model = Annotated[
     str,
@@ -77,13 +77,13 @@ def evaluate(
     to text. With a language model also greedy decoding, and whether the difference is one. The weights are chosen on
     dev speech unless --lm-weight is given, never on the speech that is tested on.
     """
-    from kdkit.breakdown import confusions
-    from kdkit.emissions import emissions, vocabulary_of
-    from kdkit.errorbrowser import write_error_browser
-    from kdkit.evaluation import evaluate
-    from kdkit.networks import ready_network
-    from kdkit.score import compare, describe_collapse
-    from kdkit.transcripts import scorable
+    from kdkit.recognition.breakdown import confusions
+    from kdkit.recognition.emissions import emissions, vocabulary_of
+    from kdkit.recognition.error_browser import write_error_browser
+    from kdkit.recognition.evaluation import evaluate
+    from kdkit.recognition.loading import ready_network
+    from kdkit.recognition.score import compare, describe_collapse
+    from kdkit.speech.transcripts import scorable
 
     network = ready_network(recogniser, precision)
     search = _search(lm, lexicon, lm_weight, word_score, beam, vocabulary_of(network))
@@ -160,12 +160,12 @@ def transcribe(
     """
     from tqdm import tqdm
 
-    from kdkit.decode import greedy
-    from kdkit.emissions import vocabulary_of
-    from kdkit.files import GrowingFile
-    from kdkit.networks import load_network
-    from kdkit.text import VOCABULARY
-    from kdkit.transcribe import Settings, transcribe_all
+    from kdkit.common.files import GrowingFile
+    from kdkit.recognition.decode import greedy
+    from kdkit.recognition.emissions import vocabulary_of
+    from kdkit.recognition.loading import load_network
+    from kdkit.recognition.transcribe import Settings, transcribe_all
+    from kdkit.speech.text import VOCABULARY
 
     if format not in ("text", "json"):
         raise ConfigError(f"--format {format}: choose text or json")
@@ -203,8 +203,8 @@ def transcribe(
 
 def _audio_files(places: list[Path]) -> tuple[list[Path], list[str]]:
     """Files as they are, folders as the audio files within, sorted, each once; and why folders are closed."""
-    from kdkit.audio import ENDINGS
-    from kdkit.folders import contents
+    from kdkit.speech.audio import ENDINGS
+    from kdkit.speech.folders import contents
 
     found: dict[Path, None] = {}
     closed: list[str] = []
@@ -224,8 +224,8 @@ def _search(
     lm: Path | None, lexicon: Path | None, lm_weight: float | None, word_score: float, beam: int, vocabulary
 ):
     """The beam search that the options ask for; None for greedy decoding. ``vocabulary``: what reads the lexicon."""
-    from kdkit.beam import BeamSearch, with_language_model
-    from kdkit.language import lexicon as words_of_file
+    from kdkit.recognition.beam import BeamSearch, with_language_model
+    from kdkit.recognition.language import lexicon as words_of_file
 
     if lm is None and lm_weight is not None:
         raise ConfigError("--lm-weight goes with a language model: give --lm too")
@@ -239,9 +239,9 @@ def _search(
 
 
 def _tuned(search, network, data: Path | None, dev: Path | None, window: float | None, jobs: int | None):
-    from kdkit.emissions import emissions, vocabulary_of
-    from kdkit.transcripts import scorable
-    from kdkit.tune import tune
+    from kdkit.recognition.emissions import emissions, vocabulary_of
+    from kdkit.recognition.tune import tune
+    from kdkit.speech.transcripts import scorable
 
     if data is not None and dev is None:
         raise ConfigError("the LM's weight is chosen on dev speech: give --dev MANIFEST, or --lm-weight")

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from kdkit.commands import Commands, Seed, app, file_option, folder_option
-from kdkit.errors import ConfigError
-from kdkit.profiles import PROFILES, get_profile
+from kdkit.common.errors import ConfigError
+from kdkit.lessons.profiles import PROFILES, get_profile
 
 report = Commands()
 app.add_typer(report, name="report")
@@ -85,7 +85,7 @@ def compare(
     ] = False,
 ) -> None:
     """Numbers of two or more runs side by side, against the first: differences, and whether intervals overlap."""
-    from kdkit.files import write_text
+    from kdkit.common.files import write_text
     from kdkit.report.compare import as_html, as_text, load_runs
 
     loaded = load_runs(runs)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from kdkit.commands import Seed, app, folder_option
-from kdkit.errors import ConfigError
+from kdkit.common.errors import ConfigError
 
 
 @app.command(epilog="Example: kdkit corpus --minutes train=10 --minutes test-clean=5")
@@ -26,7 +26,7 @@ def corpus(
 
     All splits at their usual length, unless some are named.
     """
-    from kdkit.corpora.synthetic import build_synthetic
+    from kdkit.speech.corpora.synthetic.build import build_synthetic
 
     splits = build_synthetic(root, split_minutes(minutes) if minutes else None, seed)
     for split, utterances in splits.items():

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from kdkit.commands import BatchSeconds, bench
-from kdkit.errors import ConfigError
+from kdkit.common.errors import ConfigError
 
 
 @bench.command("distill", epilog="Example: kdkit bench distill --size tiny --size full --rounds 5")
@@ -23,8 +23,8 @@ def bench_distill_command(
     matrix product; one run, interleaved. Then what the time of a live step is spent on.
     """
     from kdkit.bench.distill import SIZES, Row, bench_distill
-    from kdkit.corpora.synthetic import build_synthetic
-    from kdkit.machine import machine
+    from kdkit.common.machine import machine
+    from kdkit.speech.corpora.synthetic.build import build_synthetic
 
     sizes = size or ["tiny"]
     for name in sizes:
@@ -68,9 +68,9 @@ def bench_inference_command(
     fp32, bf16 and int8 are made ready for inference. A recogniser is timed without its CTC head.
     """
     from kdkit.bench.inference import FULL, TINY, bench_inference, table
-    from kdkit.inference import PRECISIONS
-    from kdkit.machine import machine
-    from kdkit.networks import load_start
+    from kdkit.common.machine import machine
+    from kdkit.model.inference import PRECISIONS
+    from kdkit.recognition.loading import load_start
 
     if size not in ("full", "tiny"):
         raise ConfigError(f"--size {size}: choose full or tiny")

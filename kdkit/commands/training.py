@@ -32,7 +32,7 @@ from kdkit.commands import (
     say_skipped,
     speech_of,
 )
-from kdkit.errors import ConfigError
+from kdkit.common.errors import ConfigError
 
 
 @app.command(
@@ -118,17 +118,17 @@ def distill(
     launch.
     """
     from kdkit.adaptation import BY_NAME, Adaptation
-    from kdkit.batches import Batches
-    from kdkit.checks import choice
+    from kdkit.common.checks import choice
     from kdkit.distill import DistillConfig, DistillTask, default_pairs
     from kdkit.fbank import fit_statistics, load_statistics
-    from kdkit.models import preset
-    from kdkit.pretrain import kmeans_codebook
-    from kdkit.runlog import lasting
+    from kdkit.model.speech_model import preset
+    from kdkit.speech.batches import Batches
     from kdkit.students import new_student
-    from kdkit.targets import TargetCache
     from kdkit.teachers import load_teacher, save_model
-    from kdkit.training import TrainConfig, held, processes, train
+    from kdkit.teachers.pretrain import kmeans_codebook
+    from kdkit.teachers.targets import TargetCache
+    from kdkit.training.loop import TrainConfig, held, processes, train
+    from kdkit.training.run_log import lasting
 
     source, second = load_teacher(teacher), labeller and load_teacher(labeller)
     structure = replace(
@@ -297,10 +297,8 @@ def finetune(
     kept. Several --minutes give a table, and OUT/results.json.
     Stopped with Ctrl-C or SIGTERM, or killed, the same command goes on where it was.
     """
-    from kdkit.augment import AUGMENTED, UNCHANGED
-    from kdkit.corpora.summary import check_speakers
-    from kdkit.ctc import MaskConfig
-    from kdkit.finetuning import (
+    from kdkit.recognition.ctc import MaskConfig
+    from kdkit.recognition.finetune import (
         FineTuneConfig,
         augmented_fbank,
         budget_table,
@@ -309,10 +307,12 @@ def finetune(
         from_scratch,
         head_of,
     )
-    from kdkit.manifest import distinct_names, is_manifest
-    from kdkit.networks import load_start
+    from kdkit.recognition.loading import load_start
+    from kdkit.speech.augment import AUGMENTED, UNCHANGED
+    from kdkit.speech.corpora.summary import check_speakers
+    from kdkit.speech.manifest import distinct_names, is_manifest
     from kdkit.teachers import origin
-    from kdkit.training import TrainConfig, held, processes
+    from kdkit.training.loop import TrainConfig, held, processes
 
     def start(speech):
         network = load_start(model, new_head or scratch)

@@ -7,9 +7,11 @@
 * :mod:`~kdkit.probing.attention`: where each head looks;
 * :mod:`~kdkit.probing.survey`: all of it for a model, as ``kdkit probe`` shows it.
 
-The measures run on two samples of frames (:mod:`kdkit.activations`), one of training voices and one of unseen voices.
+The measures run on two samples of frames (:mod:`kdkit.probing.activations`), one of training voices and one of unseen
+voices.
 """
 
+from kdkit.common.statistics import unbiased_share
 from kdkit.probing.attention import (
     attention_distance,
     attention_reach,
@@ -29,7 +31,6 @@ from kdkit.probing.clusters import (
     pnmi,
     pnmi_interval,
 )
-from kdkit.probing.jackknife import unbiased_share
 from kdkit.probing.phones import LayerScore, PhoneProbe, last_layer, linear_probe, phone_probe, probe_layers
 from kdkit.probing.speakers import probe_speakers
 from kdkit.probing.survey import Survey, held_out, survey

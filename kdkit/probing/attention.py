@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kdkit.audio import read_audio
-from kdkit.encoder import Attention
-from kdkit.manifest import Utterance
-from kdkit.score import ratio_interval
+from kdkit.model.encoder import Attention
+from kdkit.recognition.score import ratio_interval
+from kdkit.speech.audio import read_audio
+from kdkit.speech.manifest import Utterance
 
 
 @contextmanager

@@ -1,11 +1,11 @@
 """Layers against layers: linear CKA between any two, of one model or of two, with intervals over utterances.
 
-Features may be files (:class:`kdkit.activations.Frames`): two layers are read at a time, some frames at a time, and the
-sums are exact.
+Features may be files (:class:`kdkit.probing.activations.Frames`): two layers are read at a time, some frames at a
+time, and the sums are exact.
 
 CKA of few frames is too high: what layers share by chance counts as alike, the more so the wider they are (Murphy et
 al., arXiv 2405.01012). Frames of one utterance are no independent draws either. Both speak for leaving out whole
-utterances (:mod:`kdkit.probing.jackknife`), and for linear CKA that can be done exactly, without a new pass over the
+utterances (:mod:`kdkit.common.statistics`), and for linear CKA that can be done exactly, without a new pass over the
 frames for each utterance. With X and Y centred over all n frames and C = X'Y, leaving out the m frames of utterance u
 gives
 
@@ -21,9 +21,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from kdkit.activations import Frames
-from kdkit.errors import ConfigError
-from kdkit.probing.jackknife import unbiased_share
+from kdkit.common.errors import ConfigError
+from kdkit.common.statistics import unbiased_share
+from kdkit.probing.activations import Frames
 
 _CHUNK = 4096  # frames
 
@@ -72,7 +72,7 @@ def cka_intervals(a: Frames, b: Frames) -> np.ndarray:
 def cka_jackknife(a: Frames, b: Frames) -> tuple[np.ndarray, np.ndarray]:
     """:func:`cka_map`, and the map without each utterance: (utterances, features of a, features of b).
 
-    :func:`~kdkit.probing.jackknife.unbiased_share` makes intervals of them, also of a mean of several pairs: take the
+    :func:`~kdkit.common.statistics.unbiased_share` makes intervals of them, also of a mean of several pairs: take the
     mean of both first. Of a single utterance there is no map without it: (0, features of a, features of b).
     """
     if not (np.array_equal(a.utterances, b.utterances) and np.array_equal(a.phones, b.phones)):

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kdkit.audio import read_audio
-from kdkit.errors import ConfigError
-from kdkit.frontends import HOP, RECEPTIVE_FIELD
-from kdkit.manifest import Utterance, frame_phones
+from kdkit.common.errors import ConfigError
+from kdkit.model.waveform import HOP, RECEPTIVE_FIELD
+from kdkit.speech.audio import read_audio
+from kdkit.speech.manifest import Utterance, frame_phones
 from kdkit.teachers import Teacher
 
 _CONTEXT = 400  # samples before and after: a single frame is too short to be heard

@@ -15,9 +15,9 @@ from sklearn.metrics import confusion_matrix
 from torch import nn
 from tqdm import tqdm
 
-from kdkit.activations import Frames, ModelLayers, collect
-from kdkit.manifest import Utterance
-from kdkit.score import ratio_interval
+from kdkit.probing.activations import Frames, ModelLayers, collect
+from kdkit.recognition.score import ratio_interval
+from kdkit.speech.manifest import Utterance
 
 
 def linear_probe(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from tqdm import tqdm
 
-from kdkit.activations import Frames
-from kdkit.errors import ManifestError
+from kdkit.common.errors import ManifestError
+from kdkit.probing.activations import Frames
 from kdkit.probing.phones import LayerScore, linear_probe
-from kdkit.score import ratio_interval
+from kdkit.recognition.score import ratio_interval
 
 
 def probe_speakers(frames: Frames, seed: int = 0) -> list[LayerScore]:

@@ -9,16 +9,16 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 import torch
 
-from kdkit.activations import Frames, ModelLayers, collect
-from kdkit.errors import ManifestError
-from kdkit.frontends import num_frames
-from kdkit.manifest import Utterance
+from kdkit.common.errors import ManifestError
+from kdkit.model.waveform import num_frames
+from kdkit.probing.activations import Frames, ModelLayers, collect
 from kdkit.probing.attention import attention_reach, even_distance
 from kdkit.probing.change import layer_changes
 from kdkit.probing.cka import cka_intervals
 from kdkit.probing.clusters import ClusterScore, Usage, cluster_score, codebook_usage, layer_pnmi
 from kdkit.probing.phones import LayerScore, PhoneProbe, probe_layers
 from kdkit.probing.speakers import probe_speakers
+from kdkit.speech.manifest import Utterance
 from kdkit.teachers import Teacher
 
 TAUS = (0.03, 0.05, 0.1, 0.2, 0.5, 1.0)

@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from kdkit.errors import ConfigError
+from kdkit.common.errors import ConfigError
+from kdkit.common.schemas import FLAG, NOT_NEGATIVE, fields, read_json, table_of
 from kdkit.report.compare import Row, rows_of
-from kdkit.schemas import FLAG, NOT_NEGATIVE, fields, read_json, table_of
 
 _NUMBERS = {"relative": NOT_NEGATIVE, "absolute": NOT_NEGATIVE}
 TOLERANCES = fields(

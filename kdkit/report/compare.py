@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdkit.errors import ConfigError
+from kdkit.common.errors import ConfigError
 from kdkit.report.record import read_run
 from kdkit.report.words import between, columns, measure, moment
 

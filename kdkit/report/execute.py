@@ -20,12 +20,12 @@ from nbclient.exceptions import CellTimeoutError
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError, strip_color
 
-from kdkit.errors import OutputError
-from kdkit.exercises.solutions import fill_solutions
-from kdkit.files import write_text
-from kdkit.parallel import ISOLATED
-from kdkit.progress import Progress
+from kdkit.common.errors import OutputError
+from kdkit.common.files import write_text
+from kdkit.common.parallel import ISOLATED
+from kdkit.lessons.exercises.solutions import fill_solutions
 from kdkit.report.plan import PACKAGE, read_notebook
+from kdkit.report.progress import Progress
 
 STOPPED = 130  # exit status after Ctrl-C, as shells have it
 MEMORY_EVERY = 0.5  # seconds between looks at the memory

@@ -1,4 +1,6 @@
-"""The index page of a report: one HTML file that needs no network, made from what notebooks left (kdkit.results)."""
+"""The index page of a report: one HTML file that needs no network, made from what notebooks left
+(kdkit.lessons.results).
+"""
 
 from __future__ import annotations
 
@@ -10,15 +12,15 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from kdkit.files import write_text
+from kdkit.common.files import write_text
+from kdkit.lessons.results import SOURCES
 from kdkit.report import words
 from kdkit.report.claims import CLAIMS, answers
 from kdkit.report.plan import PACKAGE
 from kdkit.report.record import repeat_command
 from kdkit.report.story import caveats, comparisons, headline
-from kdkit.results import SOURCES
 
-TEMPLATES = PACKAGE / "templates"
+TEMPLATES = PACKAGE / "report" / "templates"
 ROLES = {
     "teacher": "teacher",
     "distilled": "distilled student",
@@ -36,7 +38,7 @@ STATUS = {
 
 def write_index(out: Path, run: dict, records: dict[str, dict]) -> None:
     """Writes ``out/index.html``, everything embedded. ``run`` is as in :mod:`kdkit.report.record`, ``records`` maps a
-    notebook's name to what :func:`kdkit.results.read_results` gives."""
+    notebook's name to what :func:`kdkit.lessons.results.read_results` gives."""
     systems = [system for record in records.values() for system in record["systems"]]
     systems.sort(key=_place)
     notebooks = [_section(out, notebook, records.get(notebook["name"])) for notebook in run["notebooks"]]
@@ -140,7 +142,9 @@ def _embedded(out: Path, file: str | None) -> str | None:
     """The file as a data URL, a page as what it holds; None where it is missing (a stopped run may lack it)."""
     if not file or not (out / file).is_file():
         return None
-    if file.endswith(".html"):  # kdkit.results.Results.page: a head in the first line, then the piece itself
+    if file.endswith(
+        ".html"
+    ):  # kdkit.lessons.results.Results.page: a head in the first line, then the piece itself
         return Markup((out / file).read_text(encoding="utf-8").partition("\n")[2])
     kind = {".png": "image/png", ".wav": "audio/wav"}[Path(file).suffix]
     return f"data:{kind};base64,{base64.b64encode((out / file).read_bytes()).decode('ascii')}"

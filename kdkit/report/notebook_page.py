@@ -18,10 +18,10 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
 
-from kdkit.files import write_text
+from kdkit.common.files import write_text
 from kdkit.report.plan import PACKAGE
 
-TEMPLATES = PACKAGE / "templates"
+TEMPLATES = PACKAGE / "report" / "templates"
 
 
 class _Renderer(IPythonRenderer):

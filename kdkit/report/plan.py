@@ -13,7 +13,7 @@ from pathlib import Path
 
 import nbformat
 
-from kdkit.errors import ConfigError
+from kdkit.common.errors import ConfigError
 
 GIVEN = ("profile", "seed", "out")  # parameters that every notebook has and the report sets
 PACKAGE = Path(__file__).resolve().parent.parent  # the folder kdkit

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, distribution, distributions, version
 from pathlib import Path
 
-from kdkit.machine import environment
+from kdkit.common.machine import environment
 from kdkit.report.plan import PACKAGE, read_notebook
 
 COMMIT = "KDKIT_COMMIT"  # environment variable: the commit, where neither git nor pip can tell (a container)

@@ -8,8 +8,8 @@ seconds     of all notebooks together
 code, machine, packages, checkpoints, assets      kdkit.report.provenance
 notebooks   of each: name, title, status, started, ended, seconds, peak_memory (bytes: kdkit.report.execute.PeakMemory),
             parameters, fingerprint, differs (what has changed since it ran, where it was left alone), error, data and
-            models (SHA-256 of what it used: kdkit.results)
-systems, metrics, verdicts      what the notebooks found (kdkit.results), marked with the notebook
+            models (SHA-256 of what it used: kdkit.lessons.results)
+systems, metrics, verdicts      what the notebooks found (kdkit.lessons.results), marked with the notebook
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
-from kdkit.errors import ConfigError
-from kdkit.files import write_text
-from kdkit.results import METRIC, OUTCOMES, SPEECH, SYSTEM, read_results
-from kdkit.schemas import (
+from kdkit.common.errors import ConfigError
+from kdkit.common.files import write_text
+from kdkit.common.schemas import (
     COUNT,
     FLAG,
     NOT_NEGATIVE,
@@ -37,6 +36,7 @@ from kdkit.schemas import (
     read_json,
     table_of,
 )
+from kdkit.lessons.results import METRIC, OUTCOMES, SPEECH, SYSTEM, read_results
 
 NAME = "run.json"
 FORMAT = 1

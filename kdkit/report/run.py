@@ -5,7 +5,7 @@ The run folder afterwards::
     index.html                    the report: opens offline, everything embedded
     run.json                      what the run was made of, how each notebook ended, every number (kdkit.report.record)
     notebooks/NN_name.ipynb .html executed
-    metrics/ figures/ audio/ pages/   what each notebook handed over (kdkit.results)
+    metrics/ figures/ audio/ pages/   what each notebook handed over (kdkit.lessons.results)
     training/                     what notebooks trained, if they keep it
 
 All of it is rewritten after each notebook, so a run that is stopped or fails leaves a page of what was done.
@@ -21,9 +21,9 @@ from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
-from kdkit.errors import ConfigError, OutputError
-from kdkit.files import LOCK, alone, write_atomically, writing
-from kdkit.profiles import get_profile
+from kdkit.common.errors import ConfigError, OutputError
+from kdkit.common.files import LOCK, alone, write_atomically, writing
+from kdkit.lessons.profiles import get_profile
 from kdkit.report.execute import STOPPED, own_kernel, run_notebook
 from kdkit.report.index_page import write_index
 from kdkit.report.notebook_page import write_notebook_html

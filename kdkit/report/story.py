@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from kdkit.lessons.results import SOURCES
 from kdkit.report.words import between, count, percent, score
-from kdkit.results import SOURCES
 
 
 def headline(systems: list[dict]) -> list[dict]:

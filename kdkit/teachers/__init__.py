@@ -10,7 +10,7 @@ state has also gone through the encoder's final LayerNorm, like ``last_hidden_st
 ``hidden_states`` are the others; torchaudio's ``extract_features`` starts at H^1 and leaves that LayerNorm out.
 """
 
-from kdkit.teachers.sources import load_teacher
+from kdkit.teachers.load import load_teacher
 from kdkit.teachers.teacher import ASSETS, Teacher, fingerprint, load_model, origin, save_model
 
 __all__ = ["ASSETS", "Teacher", "fingerprint", "load_model", "load_teacher", "origin", "save_model"]

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from kdkit.errors import CheckpointError
-from kdkit.models import SpeechModel
+from kdkit.common.errors import CheckpointError
+from kdkit.model.speech_model import SpeechModel
 from kdkit.teachers import huggingface
-from kdkit.teachers.names import Network, build, shape_of, sort_out
+from kdkit.teachers.weight_names import Network, build, shape_of, sort_out
 
 _HEADS = {768: 12, 1024: 16, 1280: 16, 1920: 16}  # by width: Base, Large, XLarge and XLS-R 1B, XLS-R 2B
 _HOLDERS = ("state_dict", "model_state_dict", "model", "weights", "params")

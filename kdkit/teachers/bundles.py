@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torchaudio
 
-from kdkit.checks import shown
-from kdkit.errors import CheckpointError
-from kdkit.models import LIMITS, SpeechModel
-from kdkit.teachers.names import build, sort_out
+from kdkit.common.checks import shown
+from kdkit.common.errors import CheckpointError
+from kdkit.model.speech_model import LIMITS, SpeechModel
 from kdkit.teachers.settings import MOST, Settings, check_convolutions
+from kdkit.teachers.weight_names import build, sort_out
 
 _URL = "https://download.pytorch.org/torchaudio/models/"
 

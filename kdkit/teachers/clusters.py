@@ -12,11 +12,11 @@ from pathlib import Path
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdkit.checkpoints import check_values
-from kdkit.codebook import Codebook
-from kdkit.errors import CheckpointError
+from kdkit.common.errors import CheckpointError
+from kdkit.model.checkpoints import check_values
+from kdkit.model.codebook import Codebook
+from kdkit.teachers.safe_pickle import opened
 from kdkit.teachers.settings import Settings
-from kdkit.teachers.unpickling import opened
 
 SPECIALS = 4  # that every dictionary of fairseq begins with
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-from kdkit.codebook import TAU, Codebook
-from kdkit.errors import CheckpointError
-from kdkit.models import SpeechModel
+from kdkit.common.errors import CheckpointError
+from kdkit.model.codebook import TAU, Codebook
+from kdkit.model.speech_model import SpeechModel
 from kdkit.teachers.clusters import codebook_of
-from kdkit.teachers.names import build, sort_out
 from kdkit.teachers.settings import MOST, Settings, check_convolutions
+from kdkit.teachers.weight_names import build, sort_out
 
 
 def is_fairseq(content: object) -> bool:

@@ -11,16 +11,16 @@ import os
 import re
 from pathlib import Path
 
-from kdkit.checkpoints import read_safetensors
-from kdkit.checks import shown
-from kdkit.downloads import download, download_json
-from kdkit.errors import CheckpointError
-from kdkit.files import cache_folder, is_file, read_text, stand_in
-from kdkit.frontends import KERNELS, STRIDES
-from kdkit.models import SpeechModel
-from kdkit.teachers.names import build, sort_out
+from kdkit.common.checks import shown
+from kdkit.common.downloads import download, download_json
+from kdkit.common.errors import CheckpointError
+from kdkit.common.files import cache_folder, is_file, read_text, stand_in
+from kdkit.model.checkpoints import read_safetensors
+from kdkit.model.speech_model import SpeechModel
+from kdkit.model.waveform import KERNELS, STRIDES
+from kdkit.teachers.safe_pickle import read_pickle
 from kdkit.teachers.settings import MOST, Settings, check_convolutions
-from kdkit.teachers.unpickling import read_pickle
+from kdkit.teachers.weight_names import build, sort_out
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 INDEXES = tuple(f"{name}.index.json" for name in WEIGHTS)

@@ -10,12 +10,12 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-from kdkit import checks
-from kdkit.checks import shown
-from kdkit.errors import CheckpointError, ConfigError
-from kdkit.frontends import KERNELS, STRIDES
-from kdkit.models import LIMITS
-from kdkit.teachers.unpickling import opened
+from kdkit.common import checks
+from kdkit.common.checks import shown
+from kdkit.common.errors import CheckpointError, ConfigError
+from kdkit.model.speech_model import LIMITS
+from kdkit.model.waveform import KERNELS, STRIDES
+from kdkit.teachers.safe_pickle import opened
 
 MOST = {name: LIMITS[name] for name in ("heads", "layers", "relative_distance")}
 RATE = 16_000  # Hz

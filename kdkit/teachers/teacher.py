@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kdkit.checkpoints import filled, load_checkpoint, save_checkpoint
-from kdkit.checks import number
-from kdkit.codebook import TAU, Codebook
-from kdkit.errors import AudioError, CheckpointError, ConfigError
-from kdkit.frontends import RECEPTIVE_FIELD
-from kdkit.models import ModelConfig, Output, SpeechModel, parameter_count
+from kdkit.common.checks import number
+from kdkit.common.errors import AudioError, CheckpointError, ConfigError
+from kdkit.model.checkpoints import filled, load_checkpoint, save_checkpoint
+from kdkit.model.codebook import TAU, Codebook
+from kdkit.model.speech_model import ModelConfig, Output, SpeechModel, parameter_count
+from kdkit.model.waveform import RECEPTIVE_FIELD
 
 ASSETS = Path(os.environ.get("KDKIT_ASSETS") or str(files("kdkit") / "assets"))
 

@@ -59,18 +59,20 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from kdkit import exercises, plots, probing
-from kdkit.activations import ModelLayers, collect
-from kdkit.audio import read_audio
-from kdkit.corpora.synthetic import subset
+from kdkit import probing
 from kdkit.fbank import Fbank
-from kdkit.frontends import num_frames
-from kdkit.lessons import Lesson, millions, outcome, percent
-from kdkit.manifest import frame_phones
-from kdkit.probing import figures, listening
-from kdkit.score import ratio_interval
+from kdkit.lessons import exercises, plots
+from kdkit.lessons.lesson import Lesson, millions, outcome, percent
+from kdkit.lessons.plots import probe as figures
+from kdkit.lessons.widgets import LayerExplorer
+from kdkit.model.waveform import num_frames
+from kdkit.probing import listening
+from kdkit.probing.activations import ModelLayers, collect
+from kdkit.recognition.score import ratio_interval
+from kdkit.speech.audio import read_audio
+from kdkit.speech.corpora.synthetic.build import subset
+from kdkit.speech.manifest import frame_phones
 from kdkit.teachers import Teacher
-from kdkit.widgets import LayerExplorer
 
 lesson = Lesson("01_teacher_probing", "What does each layer of the teacher know?", profile, seed, out)
 
@@ -259,7 +261,7 @@ lesson.verdict("Some heads look near", "seen" if interval[1] < 0.5 else "not see
 
 # %%
 if teacher.codebook is None:
-    from kdkit.pretrain import kmeans_codebook
+    from kdkit.teachers.pretrain import kmeans_codebook
 
     teacher.codebook = kmeans_codebook(teacher.model, train_part, clusters=100, seed=seed).to(lesson.device)
     lesson.text("codebook", f"{teacher_name} has no codebook: 100 k-means centroids of its last layer serve.")

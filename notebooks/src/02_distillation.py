@@ -48,10 +48,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from kdkit import exercises, plots
-from kdkit.batches import Batches
-from kdkit.codebook import ClusterHead
-from kdkit.corpora.synthetic import subset
 from kdkit.distill import (
     DistillConfig,
     DistillTask,
@@ -60,16 +56,20 @@ from kdkit.distill import (
     prediction_heads,
 )
 from kdkit.fbank import fbank_statistics
-from kdkit.lessons import Lesson, millions, outcome, percent, shipped_study, study_rows
+from kdkit.lessons import exercises, plots
+from kdkit.lessons.lesson import Lesson, millions, outcome, percent, shipped_study, study_rows
+from kdkit.lessons.studies import Trial, contrast, loss_variants, run_study, summary
+from kdkit.lessons.widgets import LossLab, StudentDesigner, TrainingDashboard
 from kdkit.losses import discriminative_loss, regression_loss
-from kdkit.models import PRESETS, SpeechModel, parameter_count, preset
+from kdkit.model.codebook import ClusterHead
+from kdkit.model.costs import cost_table, propose
+from kdkit.model.speech_model import PRESETS, SpeechModel, parameter_count, preset
 from kdkit.probing import phone_probe
-from kdkit.structures import cost_table, propose
+from kdkit.speech.batches import Batches
+from kdkit.speech.corpora.synthetic.build import subset
 from kdkit.students import new_student
-from kdkit.studies import Trial, contrast, loss_variants, run_study, summary
-from kdkit.targets import TargetCache
-from kdkit.training import TrainConfig
-from kdkit.widgets import LossLab, StudentDesigner, TrainingDashboard
+from kdkit.teachers.targets import TargetCache
+from kdkit.training.loop import TrainConfig
 
 lesson = Lesson("02_distillation", "A small student learns the teacher's hidden states", profile, seed, out)
 
@@ -511,7 +511,7 @@ for step in range(3):
 # %% [markdown]
 # ## Training, live
 #
-# `kdkit.training.train`, which the dashboard below calls, is the same loop with what a longer run needs:
+# `kdkit.training.loop.train`, which the dashboard below calls, is the same loop with what a longer run needs:
 # warm-up and decay of the learning rate, clipping, checkpoints. It calls a function of ours now and then,
 # which measures the loss on `dev`: other voices than those it learns from.
 

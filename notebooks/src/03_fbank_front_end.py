@@ -54,24 +54,24 @@ import torch.nn.functional as F
 import torchaudio
 from torch import nn
 
-from kdkit import exercises, plots
-from kdkit.activations import ModelLayers, collect
-from kdkit.audio import read_audio
-from kdkit.batches import Batches
 from kdkit.bench.inference import bench_inference, ratio
-from kdkit.corpora.synthetic import subset
-from kdkit.ctc import CTCModel
 from kdkit.distill import Adaptation, DistillConfig, DistillTask, layer_wise, swap_losses
-from kdkit.evaluation import evaluate
 from kdkit.fbank import Fbank, fbank_statistics, mel_filterbank
-from kdkit.frontends import KERNELS, STRIDES, num_frames
-from kdkit.lessons import Lesson, outcome, percent, shipped_scores, shipped_study, study_rows
-from kdkit.models import SpeechModel, parameter_count, preset
+from kdkit.lessons import exercises, plots
+from kdkit.lessons.lesson import Lesson, outcome, percent, shipped_scores, shipped_study, study_rows
+from kdkit.lessons.widgets import FrontEndLab, TrainingDashboard
+from kdkit.model.speech_model import SpeechModel, parameter_count, preset
+from kdkit.model.waveform import KERNELS, STRIDES, num_frames
 from kdkit.probing import last_layer, probe_layers
+from kdkit.probing.activations import ModelLayers, collect
+from kdkit.recognition.ctc import CTCModel
+from kdkit.recognition.evaluation import evaluate
+from kdkit.speech.audio import read_audio
+from kdkit.speech.batches import Batches
+from kdkit.speech.corpora.synthetic.build import subset
 from kdkit.students import new_student, swap_front_end
 from kdkit.teachers import Teacher
-from kdkit.training import TrainConfig, train
-from kdkit.widgets import FrontEndLab, TrainingDashboard
+from kdkit.training.loop import TrainConfig, train
 
 lesson = Lesson("03_fbank_front_end", "The Fbank front-end replaces the waveform CNN", profile, seed, out)
 
@@ -455,7 +455,7 @@ lesson.verdict("The paper's 17 % fewer parameters", "seen" if matches else "not 
 # moods, so the models take turns, every round gives one ratio, and we report medians with quartiles. One
 # utterance of 5 s, no batch: what somebody who waits for an answer feels. (On a GPU it is 32 of them at once: it
 # computes one sooner than it is told the next step, so that all models of a depth would take the same time.)
-# *plain* is the model as it was trained; *fp32* the same function prepared for inference (`kdkit.inference`);
+# *plain* is the model as it was trained; *fp32* the same function prepared for inference (`kdkit.model.inference`);
 # *bf16* and *int8* are coarser numbers: half and a quarter of the memory, and faster where the processor knows
 # them.
 

@@ -58,35 +58,35 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from kdkit import exercises, plots
-from kdkit.audio import read_audio
-from kdkit.batches import Batches
-from kdkit.beam import NEEDS_FLASHLIGHT, available, with_language_model
-from kdkit.corpora.grammar import sentence
-from kdkit.corpora.synthetic import subset
-from kdkit.ctc import CTCModel, CTCTask, trainable
-from kdkit.decode import collapse, greedy
+from kdkit.common.errors import CheckpointError
 from kdkit.distill import DistillConfig, DistillTask, default_pairs
-from kdkit.emissions import emissions
-from kdkit.errorbrowser import error_browser
-from kdkit.errors import CheckpointError
-from kdkit.evaluation import evaluate
 from kdkit.fbank import fbank_statistics
-from kdkit.finetuning import FineTuneConfig, budgets_of, from_scratch
-from kdkit.frontends import num_frames
-from kdkit.lessons import Lesson, percent, shipped_low_resource, shipped_scores
-from kdkit.lowresource import budgets_in, gain, interaction, mean_wer, run_low_resource
-from kdkit.manifest import read_manifest
-from kdkit.models import parameter_count
-from kdkit.ngram import estimate
-from kdkit.score import compare, describe_collapse, score
+from kdkit.lessons import exercises, plots
+from kdkit.lessons.lesson import Lesson, percent, shipped_low_resource, shipped_scores
+from kdkit.lessons.low_resource import budgets_in, gain, interaction, mean_wer, run_low_resource
+from kdkit.lessons.widgets import CTCViewer, TrainingDashboard
+from kdkit.model.speech_model import parameter_count
+from kdkit.model.waveform import num_frames
+from kdkit.recognition.beam import NEEDS_FLASHLIGHT, available, with_language_model
+from kdkit.recognition.ctc import CTCModel, CTCTask, trainable
+from kdkit.recognition.decode import collapse, greedy
+from kdkit.recognition.emissions import emissions
+from kdkit.recognition.error_browser import error_browser
+from kdkit.recognition.evaluation import evaluate
+from kdkit.recognition.finetune import FineTuneConfig, budgets_of, from_scratch
+from kdkit.recognition.ngram import estimate
+from kdkit.recognition.score import compare, describe_collapse, score
+from kdkit.recognition.transcribe import align
+from kdkit.recognition.tune import tune
+from kdkit.speech.audio import read_audio
+from kdkit.speech.batches import Batches
+from kdkit.speech.corpora.synthetic.build import subset
+from kdkit.speech.corpora.synthetic.grammar import sentence
+from kdkit.speech.manifest import read_manifest
+from kdkit.speech.text import VOCABULARY
 from kdkit.students import new_student
 from kdkit.teachers import load_teacher
-from kdkit.text import VOCABULARY
-from kdkit.training import TrainConfig, train
-from kdkit.transcribe import align
-from kdkit.tune import tune
-from kdkit.widgets import CTCViewer, TrainingDashboard
+from kdkit.training.loop import TrainConfig, train
 
 lesson = Lesson("04_low_resource_finetuning", "From minutes of labels to a recogniser", profile, seed, out)
 
@@ -269,7 +269,7 @@ def frames_needed(text):
 frames_needed = exercises.check_frames_needed(frames_needed)
 
 # %%
-from kdkit.text import frames_needed as of_the_package
+from kdkit.speech.text import frames_needed as of_the_package
 
 room = {u.id: num_frames(round(u.duration * 16_000)) / frames_needed(u.text) for u in clean_speech}
 assert all(frames_needed(u.text) == of_the_package(VOCABULARY.encode(u.text)) for u in clean_speech)

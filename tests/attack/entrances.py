@@ -82,7 +82,7 @@ def sound_file(ending: str) -> Callable[[Path], Path]:
 
 
 def read_sound(path: Path) -> object:
-    from kdkit.audio import read_audio
+    from kdkit.speech.audio import read_audio
 
     samples = read_audio(path)
     assert bool(torch.isfinite(samples).all())
@@ -112,7 +112,7 @@ def a_folder_of_sound(ending: str) -> Callable[[Path], Path]:
 
 
 def manifest(folder: Path) -> Path:
-    from kdkit.manifest import Utterance, write_manifest
+    from kdkit.speech.manifest import Utterance, write_manifest
 
     sound_file("wav")(folder)
     rows = [
@@ -126,8 +126,8 @@ def manifest(folder: Path) -> Path:
 
 
 def read_a_manifest(path: Path) -> object:
-    from kdkit.batches import Batches
-    from kdkit.manifest import read_manifest
+    from kdkit.speech.batches import Batches
+    from kdkit.speech.manifest import read_manifest
 
     rows = read_manifest(path)
     if rows:
@@ -136,14 +136,14 @@ def read_a_manifest(path: Path) -> object:
 
 
 def language_model(folder: Path) -> Path:
-    from kdkit.ngram import estimate
+    from kdkit.recognition.ngram import estimate
 
     estimate([["the", "cat", "sat"], ["a", "dog", "sat"], ["the", "dog"]] * 3, 2).write(folder / "lm.arpa")
     return folder / "lm.arpa"
 
 
 def search_with(path: Path) -> object:
-    from kdkit.beam import with_language_model
+    from kdkit.recognition.beam import with_language_model
 
     torch.manual_seed(0)
     return with_language_model(path)(torch.randn(1, 30, 29), torch.tensor([30]))
@@ -160,8 +160,8 @@ def model_of(path: Path) -> object:
 
 
 def words_of(path: Path) -> object:
-    from kdkit.beam import BeamSearch
-    from kdkit.language import lexicon
+    from kdkit.recognition.beam import BeamSearch
+    from kdkit.recognition.language import lexicon
 
     torch.manual_seed(0)
     return BeamSearch(lexicon(path), beam=10)(torch.randn(1, 30, 29), torch.tensor([30]))
@@ -200,9 +200,9 @@ def read_report(path: Path) -> object:
 
 
 def read_record(path: Path) -> object:
+    from kdkit.lessons.results import read_results
     from kdkit.report.index_page import write_index
     from kdkit.report.record import read_run
-    from kdkit.results import read_results
 
     record = read_results(path.parent, "01_x")
     run = read_run(path)
@@ -232,7 +232,7 @@ def read_the_tolerances(path: Path) -> object:
 
 
 def small():
-    from kdkit.models import preset
+    from kdkit.model.speech_model import preset
 
     return preset("tiny-sw-fbank")
 
@@ -258,7 +258,7 @@ def read_student(path: Path) -> object:
 
 
 def recogniser(folder: Path) -> Path:
-    from kdkit.ctc import CTCModel, save_recogniser
+    from kdkit.recognition.ctc import CTCModel, save_recogniser
     from kdkit.students import new_student
 
     torch.manual_seed(0)
@@ -267,7 +267,7 @@ def recogniser(folder: Path) -> Path:
 
 
 def read_recogniser(path: Path) -> object:
-    from kdkit.networks import load_network
+    from kdkit.recognition.loading import load_network
 
     return weights(load_network(path))
 
@@ -307,11 +307,11 @@ def run_folder(folder: Path) -> Path:
 
 
 def a_training(out: Path, stop: int | None = None) -> torch.nn.Module:
-    from kdkit.batches import Batches
-    from kdkit.ctc import CTCModel, CTCTask
-    from kdkit.manifest import Utterance
+    from kdkit.recognition.ctc import CTCModel, CTCTask
+    from kdkit.speech.batches import Batches
+    from kdkit.speech.manifest import Utterance
     from kdkit.students import new_student
-    from kdkit.training import TrainConfig, train
+    from kdkit.training.loop import TrainConfig, train
 
     sound = Path(tempfile.gettempdir(), "kdkit-attack.wav")
     if not sound.exists():
@@ -338,8 +338,8 @@ def command(*words: object, allowed: Sequence[int] = (0,)) -> str:
     """What a command prints; an error of kdkit's own is raised as such, a usage error as one of them."""
     from typer.testing import CliRunner
 
-    from kdkit.cli import app
-    from kdkit.errors import ConfigError
+    from kdkit.commands.main import app
+    from kdkit.common.errors import ConfigError
 
     result = CliRunner().invoke(app, [str(word) for word in words])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
@@ -367,7 +367,7 @@ def odd_command(seed: int, folder: Path) -> tuple[str, Callable[[], object]]:
     """A command with one odd value, run in ``folder``."""
     import typer
 
-    from kdkit.cli import app
+    from kdkit.commands.main import app
 
     rng = random.Random(f"options/{seed}")
     words = rng.choice(OPTIONS)
@@ -451,7 +451,7 @@ def bad_pickle(seed: int, folder: Path) -> tuple[str, Callable[[], object]]:
 
 def archive(seed: int, folder: Path) -> tuple[str, Callable[[], object]]:
     """An archive that would write, or bring in, files of other folders."""
-    from kdkit.archives import unpack
+    from kdkit.common.archives import unpack
 
     rng = random.Random(f"archives/{seed}")
     (folder / "secret.txt").write_text("secret")

@@ -51,7 +51,7 @@ def try_one(
     """Name of the case, verdict and what was said; everything in this process."""
     from entrances import OTHERS, entrances
 
-    from kdkit.errors import KdkitError
+    from kdkit.common.errors import KdkitError
 
     folder = Path(tempfile.mkdtemp(dir=root))
     before = os.getcwd()

@@ -1,0 +1,61 @@
+"""The command line: ``kdkit report``, and a thin command for each step of the way (:mod:`kdkit.commands`).
+
+What kdkit can explain ends in one line, ``error: ...``, and exit status 2.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import warnings
+from importlib import import_module
+
+from kdkit.commands import app
+from kdkit.common.errors import KdkitError
+from kdkit.training.interrupt import terminate_as_interrupt
+
+# In the order of kdkit --help.
+ROOMS = (
+    "reports",
+    "speech",
+    "preparing",
+    "aligning",
+    "models",
+    "front_ends",
+    "training",
+    "language",
+    "recognising",
+    "exporting",
+    "speed",
+)
+
+for room in ROOMS:
+    import_module(f"kdkit.commands.{room}")
+
+
+_whole_warning = warnings.formatwarning
+
+
+def plain_warning(message: Warning | str, category: type[Warning], *place: object) -> str:
+    """A warning that is meant for users without the place in the code; those of other kinds as Python writes them."""
+    return f"note: {message}\n" if category is UserWarning else _whole_warning(message, category, *place)
+
+
+def main() -> None:
+    """Entry point of the ``kdkit`` command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(
+            stream, io.TextIOWrapper
+        ):  # what the output's encoding has not becomes an escape: \\u0151
+            stream.reconfigure(errors="backslashreplace")
+    warnings.formatwarning = plain_warning
+    terminate_as_interrupt()
+    try:
+        app()
+    except KdkitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What every other place uses: errors, files, processes, downloads, statistics."""

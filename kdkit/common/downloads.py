@@ -1,0 +1,220 @@
+"""Large files from the network: with a progress bar, resumed where they broke off, checked, whole or not there.
+
+What has arrived is kept as ``NAME.part``; the next attempt, also in another run, goes on there if the server still has
+the same file. Several processes that want one file fetch it once: the others wait.
+"""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import json
+import os
+import re
+import shutil
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import BinaryIO
+
+from filelock import FileLock
+from tqdm import tqdm
+
+from kdkit.common.errors import DownloadError
+from kdkit.common.files import sha256_of, write_text
+
+TIMEOUT = 30.0  # seconds without a byte
+ATTEMPTS = 5  # in a row that bring nothing new
+_CHUNK = 1 << 20
+_BROKEN = (OSError, http.client.HTTPException)  # what a connection that breaks off raises
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)  # no use in trying again
+
+
+def download(url: str, path: Path, sha256: str | None = None, wait: float = 1.0) -> Path:
+    """``path``, fetched from ``url`` unless it is there already.
+
+    With ``sha256`` given, a file that arrives with another checksum is refused and removed, and one that was there
+    before is refused; without, the checksum is printed, to be given next time. ``wait``: seconds before the second
+    attempt, twice as many before each further one.
+
+    Raises :class:`DownloadError`: no network, an answer of the server other than the file, no room on the disk, a wrong
+    checksum. It says how to put the file there by hand.
+    """
+    path = Path(path)
+    if path.is_file():
+        if sha256:
+            check_sha256(path, sha256)
+        return path
+    part = path.with_name(path.name + ".part")
+    by_hand = f"To do it by hand, fetch {url} and put it at {path}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(f".{path.name}.lock")):
+            if path.is_file():  # another process was faster
+                return path
+            if part.is_symlink():
+                raise DownloadError(f"{part}: a symbolic link; remove it, and the download begins anew")
+            _fetch_patiently(url, part, wait, by_hand, sha256 is not None)
+            found = sha256_of(part)
+            if sha256 and found != sha256.lower():
+                part.unlink()
+                raise DownloadError(
+                    f"{url}: has SHA-256 {found}, not {sha256}: damaged on the way, or another file. It was removed. "
+                    f"{by_hand}"
+                )
+            if not sha256:
+                print(f"{path.name}: SHA-256 {found} (none is recorded to compare with)")
+            os.replace(part, path)
+            _tag(part).unlink(missing_ok=True)
+    except OSError as error:
+        free = shutil.disk_usage(_existing(path.parent)).free
+        raise DownloadError(
+            f"{path}: cannot be written ({error.strerror or error}; {free / 1e9:.1f} GB free). Make room, or move the "
+            f"cache with $KDKIT_CACHE. {by_hand}"
+        ) from error
+    return path
+
+
+def download_json(url: str, advice: str) -> dict:
+    """A small JSON answer. Raises :class:`DownloadError`, ending in ``advice``."""
+    try:
+        with _open(url) as answer:
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        raise DownloadError(f"{url}: the server answers {error.code} {error.reason}. {advice}") from error
+    except (*_BROKEN, ValueError) as error:
+        raise DownloadError(
+            f"{url}: cannot be reached ({getattr(error, 'reason', None) or error}). {advice}"
+        ) from error
+
+
+def check_sha256(path: Path, sha256: str) -> None:
+    """Raises :class:`DownloadError` when the file at ``path`` has another checksum."""
+    if Path(path).is_file() and (found := sha256_of(path)) != sha256.lower():
+        raise DownloadError(
+            f"{path}: has SHA-256 {found}, not {sha256}: damaged, or another file; remove it, and it is fetched again"
+        )
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects, but never from https to a connection that anybody on the way can change."""
+
+    def redirect_request(self, request, answer, code, message, headers, new_url):
+        old, new = (urllib.parse.urlsplit(url).scheme for url in (request.full_url, new_url))
+        if new not in ("http", "https") or (old == "https" and new != "https"):
+            raise DownloadError(f"{request.full_url}: refused, because it redirects from {old} to {new_url}")
+        return super().redirect_request(request, answer, code, message, headers, new_url)
+
+
+_opener = urllib.request.build_opener(_Redirects)
+
+
+def _open(url: str, headers: dict[str, str] | None = None):
+    request = urllib.request.Request(url, headers={"User-Agent": "kdkit"} | (headers or {}))
+    return _opener.open(request, timeout=TIMEOUT)
+
+
+def _tag(part: Path) -> Path:
+    """Says which version of the file the part is of: the server's ETag."""
+    return part.with_name(part.name + ".tag")
+
+
+def _fetch_patiently(url: str, part: Path, wait: float, by_hand: str, checked: bool) -> None:
+    """Attempts until the part is whole; gives up when several in a row brought nothing, or nobody answers at all."""
+    idle = 0
+    while True:
+        before = _size(part)
+        try:
+            return _fetch(url, part, checked)
+        except urllib.error.HTTPError as error:
+            raise DownloadError(
+                f"{url}: the server answers {error.code} {error.reason}. {by_hand}"
+            ) from error
+        except _BROKEN as error:
+            if getattr(error, "errno", None) in _DISK:
+                raise
+            idle = 0 if _size(part) > before else idle + 1
+            reason = getattr(error, "reason", None)  # of a connection that did not come about
+            if reason or idle >= ATTEMPTS:
+                kept = f"{_size(part):,} bytes are kept, the same call goes on there. " if _size(part) else ""
+                raise DownloadError(
+                    f"{url}: cannot be reached ({reason or error}). {kept}{by_hand}"
+                ) from error
+            time.sleep(wait * 2**idle)
+
+
+def _fetch(url: str, part: Path, checked: bool) -> None:
+    """One attempt. Goes on after what is in ``part``, if the server still has that version of the file.
+
+    ``checked``: a checksum will tell whether the file is whole; otherwise the server must say how long it is.
+    """
+    tag = _tag(part)
+    begun = _size(part) if tag.exists() else 0
+    resume = {"Range": f"bytes={begun}-", "If-Range": tag.read_text(encoding="utf-8")} if begun else {}
+    try:
+        answer = _open(url, resume)
+    except urllib.error.HTTPError as error:
+        if begun and error.code == 416:  # there is nothing after the last byte: it was whole
+            return
+        raise
+    with answer:
+        begun = _first_byte(answer, begun)
+        length = answer.headers.get("Content-Length")
+        if length is None and not answer.chunked and not checked:
+            raise DownloadError(
+                f"{url}: the server does not say how long the file is, and no checksum is known, so that a connection "
+                "that breaks off would go unnoticed"
+            )
+        rest = int(length or 0)
+        if rest > shutil.disk_usage(part.parent).free:
+            raise OSError(errno.ENOSPC, f"{rest / 1e9:.1f} GB are needed")
+        version = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
+        if version and not version.startswith("W/"):  # a weak tag does not promise the same bytes
+            write_text(tag, version)
+        else:
+            tag.unlink(missing_ok=True)
+        bar = tqdm(
+            total=begun + rest or None,
+            initial=begun,
+            desc=part.name.removesuffix(".part"),
+            unit="B",
+            unit_scale=True,
+            mininterval=1.0,
+        )
+        with _open_part(part, append=begun > 0) as file, bar:
+            while chunk := answer.read(_CHUNK):
+                file.write(chunk)
+                bar.update(len(chunk))
+            file.flush()
+            os.fsync(file.fileno())
+    if rest and _size(part) != begun + rest:
+        raise http.client.IncompleteRead(b"", begun + rest - _size(part))
+
+
+def _first_byte(answer: http.client.HTTPResponse, asked: int) -> int:
+    """Where the bytes of an answer belong: at 0, or in a partial answer at ``asked``, which it has to say itself."""
+    if answer.status != 206:
+        return 0
+    given = answer.headers.get("Content-Range", "")
+    if not re.match(rf"bytes {asked}-", given):
+        raise DownloadError(
+            f"{answer.url}: asked to go on at byte {asked}, the server answers with {given or 'an unknown part'!r}; "
+            "remove the .part file to begin anew"
+        )
+    return asked
+
+
+def _open_part(part: Path, append: bool) -> BinaryIO:
+    """Opens the part for writing, but not a link to another file that somebody put in its place."""
+    flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if append else os.O_TRUNC) | getattr(os, "O_NOFOLLOW", 0)
+    return os.fdopen(os.open(part, flags | getattr(os, "O_BINARY", 0), 0o666), "ab" if append else "wb")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _existing(folder: Path) -> Path:
+    return folder if folder.exists() else _existing(folder.parent)

@@ -1,0 +1,68 @@
+"""What a run was made on: for the report, and for anybody who compares two of them."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+
+import psutil
+
+from kdkit.common.parallel import cores
+
+
+def machine() -> dict[str, object]:
+    """What this runs on: processor, cores, graphics card, versions."""
+    versions = {}
+    for name in ("kdkit", "torch"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "unknown"
+    return {
+        "cpu": _cpu(),
+        "cores": cores(),
+        "gpu": _gpu("name"),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+    } | versions
+
+
+def environment() -> dict[str, object]:
+    """:func:`machine`, and what decides how torch computes there: device, precision, threads.
+
+    ``memory_gb`` is the machine's, ``gpu_driver`` the version of the driver, ``precision`` what training with "auto"
+    takes, "bf16" or "fp32". Loads torch.
+    """
+    import torch
+
+    from kdkit.training.loop import best_device, use_bf16
+
+    device = best_device()
+    return machine() | {
+        "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
+        "gpu_driver": _gpu("driver_version"),
+        "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "device": device.type,
+        "precision": "bf16" if use_bf16("auto", device) else "fp32",
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _cpu() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
+        return names[0]
+    except (OSError, IndexError):
+        return platform.processor() or platform.machine()
+
+
+def _gpu(what: str) -> str | None:
+    """What nvidia-smi answers about the first graphics card; None where there is none."""
+    try:
+        query = ["nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader"]
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.splitlines()[0].strip() if answer.strip() else None

@@ -1,0 +1,125 @@
+"""JSON from outside is checked where it enters, against a schema, so that what comes after can rely on it.
+
+A schema (JSON Schema 2020-12, by the library jsonschema) stands beside the reader of its format and says what a file
+must hold: which fields, of which type, within which bounds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+
+from kdkit.common.errors import ConfigError
+
+LARGEST = 64 * 2**20  # bytes of a JSON file; a report with all its numbers has less than one megabyte
+
+TEXT = {"type": "string", "maxLength": 1_000_000}
+FLAG = {"type": "boolean"}
+NUMBER = {"type": "number", "minimum": -1e300, "maximum": 1e300}
+NOT_NEGATIVE = {"type": "number", "minimum": 0, "maximum": 1e300}
+COUNT = {"type": "integer", "minimum": 0, "maximum": 10**18}
+TIME = {"type": "string", "format": "iso-time"}  # ISO 8601
+SCALAR = {"type": ["string", "number", "boolean", "null"]}
+
+
+def one_of(values: Iterable[str]) -> dict:
+    """One of some texts."""
+    return {"enum": list(values)}
+
+
+def maybe(schema: dict) -> dict:
+    """``null``, or what ``schema`` says."""
+    return {"anyOf": [{"type": "null"}, schema]}
+
+
+def list_of(schema: dict, **bounds: int) -> dict:
+    """A list of things of one kind; ``bounds`` are ``minItems`` and ``maxItems``."""
+    return {"type": "array", "items": schema, **bounds}
+
+
+def table_of(schema: dict, names: str = "") -> dict:
+    """An object whose names are free (or fit the regular expression ``names``) and whose values are of one kind."""
+    return {"type": "object", "additionalProperties": schema} | (
+        {"propertyNames": {"pattern": names}} if names else {}
+    )
+
+
+def fields(required: dict[str, dict], optional: dict[str, dict] | None = None, others: bool = True) -> dict:
+    """An object with these fields; ``others``: further ones are allowed."""
+    properties = {**required, **(optional or {})}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(required),
+        "additionalProperties": others,
+    }
+
+
+def read_json(path: Path | str, schema: dict, advice: str = "") -> object:
+    """The content of a JSON file that fits ``schema``.
+
+    Raises :class:`ConfigError`, ending in ``advice``: a file that is missing, larger than 64 MB, not UTF-8, not JSON
+    (NaN and Infinity are none), or another thing than the schema says, with the place in the file.
+    """
+    path = Path(path)
+    try:
+        if not path.is_file():
+            raise ConfigError(f"{path}: no such file")
+        if path.stat().st_size > LARGEST:
+            raise ConfigError(f"{path}: larger than {LARGEST >> 20} MB, which no such file is")
+        value = parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(_sentence(f"{path}: cannot be read as JSON ({error})", advice)) from error
+    problem = misfit(value, schema)
+    if problem:
+        raise ConfigError(_sentence(f"{path}: {problem}", advice))
+    return value
+
+
+def parse_json(text: str) -> object:
+    """``json.loads`` that raises ValueError for everything it cannot take: deep nesting, NaN, half characters."""
+    try:
+        value = json.loads(text, parse_constant=_refuse)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if "\\u" in text:  # "\ud800" is half a character: it cannot be printed or written
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    return value
+
+
+def misfit(value: object, schema: dict) -> str:
+    """What is wrong with ``value``, most important first, with its place: "notebooks[2].seconds: 'x' is not of type
+    'number'"; "" if it fits."""
+    from jsonschema.exceptions import best_match
+
+    error = best_match(_validator(json.dumps(schema, sort_keys=True)).iter_errors(value))
+    if error is None:
+        return ""
+    place = error.json_path.removeprefix("$").removeprefix(".")
+    said = error.message if len(error.message) <= 160 else f"{error.message[:60]} ... {error.message[-80:]}"
+    return f"{place}: {said}" if place else said
+
+
+@lru_cache
+def _validator(schema: str):
+    from jsonschema import Draft202012Validator, FormatChecker
+
+    checker = FormatChecker(formats=())
+    checker.checks("iso-time", ValueError)(_is_time)
+    return Draft202012Validator(json.loads(schema), format_checker=checker)
+
+
+def _is_time(value: object) -> bool:
+    return not isinstance(value, str) or bool(datetime.fromisoformat(value))
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _sentence(said: str, advice: str) -> str:
+    said = said.replace("\n", " ")
+    return f"{said}; {advice}" if advice else said

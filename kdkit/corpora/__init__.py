@@ -1,1 +1,0 @@
-"""Corpora: where speech comes from. All of them end as a list of utterances (kdkit.manifest)."""

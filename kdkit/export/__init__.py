@@ -1,1 +1,0 @@
-"""Recognisers for other runtimes: :mod:`kdkit.export.onnx` and :mod:`kdkit.export.huggingface`."""

@@ -1,0 +1,359 @@
+"""What only the notebooks need: their opening, what they show and keep, and where they take models from.
+
+A lesson is a :class:`kdkit.lessons.results.Results` that also shows: ``lesson.figure(...)`` puts the figure under the
+cell and into the run folder. Every model that a lesson takes is announced with its origin, because a notebook can be
+started alone: what an earlier one left in the run folder is used where it is, what ships with the kit otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import random
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+import torchaudio
+from IPython.display import HTML, Audio, Markdown, display
+from torch import Tensor
+
+from kdkit import teachers
+from kdkit.common.errors import CheckpointError, ConfigError
+from kdkit.common.files import cache_folder, write_text
+from kdkit.lessons.low_resource import FineTuned, load_findings
+from kdkit.lessons.profiles import get_profile
+from kdkit.lessons.results import SOURCES, Results
+from kdkit.lessons.studies import Contrast, Finding, Summary, contrast, summary
+from kdkit.model.speech_model import SpeechModel, parameter_count
+from kdkit.recognition.ctc import CTCModel, load_recogniser
+from kdkit.speech.corpora.synthetic.build import build_synthetic, subset
+from kdkit.speech.manifest import Utterance, read_manifest
+from kdkit.teachers import Teacher, load_model, load_teacher, save_model
+from kdkit.training.loop import best_device, use_bf16
+
+
+class Lesson(Results):
+    """Opening of a notebook: prints versions, device, seed and run folder, and seeds torch.
+
+    ``profile`` "auto" takes "colab" where there is a GPU, and "quick" elsewhere.
+
+    Attributes: ``size`` (:class:`kdkit.lessons.profiles.Profile`), ``profile`` (its name), ``seed``, ``device``,
+    ``out`` (absolute run folder).
+    """
+
+    def __init__(self, notebook: str, title: str, profile: str, seed: int, out: str | Path):
+        self.device, self._started = best_device(), time.perf_counter()
+        profile, why = choose_profile(profile, self.device)
+        self.size = get_profile(profile)  # an unknown name must be refused before anything is written
+        super().__init__(Path(out).resolve(), notebook, title, profile, seed)
+        self.profile, self.seed = profile, seed
+        torch.manual_seed(seed)
+        bf16 = "bf16" if use_bf16("auto", self.device) else "fp32"
+        where = torch.cuda.get_device_name() if self.device.type == "cuda" else f"{os.cpu_count()} cores"
+        print(
+            f"Python {platform.python_version()}, torch {torch.__version__}, torchaudio {torchaudio.__version__}"
+        )
+        print(f"device {self.device} ({where}, {torch.get_num_threads()} threads), trains in {bf16}")
+        print(f"profile {profile}, {why} ({self.size.purpose}), seed {seed}")
+        print(f"run folder {self.out}")
+        if os.environ.get("KDKIT_ASSETS"):
+            note = 'What this notebook calls "shipped" was made before it and comes from the folder that '
+            note += "KDKIT_ASSETS names: nothing that ships with the kit is in this run."
+            super().text("shipped", note)
+            print(f"{note} ({teachers.ASSETS})")
+
+    @property
+    def jobs(self) -> int | None:
+        """How many trainings of a study run at the same time: one; in a long profile on a CPU, one for each core."""
+        return None if self.size.overnight and self.device.type == "cpu" else 1
+
+    # --- speech and models ------------------------------------------------------------------------------------
+
+    def corpus(self, *splits: str) -> tuple[list[Utterance], ...]:
+        """Splits of the synthetic corpus at the profile's length, made on first use."""
+        minutes = {split: self.size.corpus_minutes[split] for split in splits}
+        speech = build_synthetic(minutes=minutes)
+        for split, utterances in speech.items():
+            total, voices = sum(u.duration for u in utterances) / 60, len({u.speaker for u in utterances})
+            print(f"{split}: {len(utterances)} utterances, {total:.1f} minutes, {voices} voices")
+            self.uses_speech(split, utterances)
+        return tuple(speech[split] for split in splits)
+
+    def speech(self, where: str = "", teacher: str = "tiny") -> tuple[list[Utterance], list[Utterance]]:
+        """Speech to train probes on, and speech of other voices to judge them on.
+
+        ``where``: "synthetic", "librispeech" (dev-clean and test-clean, downloaded), or two manifests,
+        "train.jsonl,test.jsonl"; "" is synthetic speech for the tiny teacher and LibriSpeech for any other. Of real
+        speech some voices are drawn, as much as the profile probes. Phone times that it lacks are estimated, which is
+        said and kept.
+        """
+        from kdkit.recognition.phone_alignment import add_phones, bundle_aligner
+
+        where = where or ("synthetic" if teacher == "tiny" else "librispeech")
+        if where == "synthetic":
+            return self.corpus("train", "test-clean")
+        if where == "librispeech":
+            from kdkit.speech.corpora.librispeech import librispeech
+            from kdkit.speech.corpora.publish import intake
+
+            found = {name: librispeech(cache_folder(), name) for name in ("dev-clean", "test-clean")}
+            parts = [taken.utterances for taken in intake(found, quick=True).values()]
+        else:
+            parts = [read_manifest(path) for path in where.split(",")]
+            if len(parts) != 2:
+                raise ConfigError(f"{where}: name two manifests of different voices, train.jsonl,test.jsonl")
+        minutes = (self.size.probe_train_minutes, self.size.probe_test_minutes)
+        train, test = (subset(_in_turns(part, self.seed), m) for part, m in zip(parts, minutes, strict=True))
+        if not all(utterance.phones for utterance in (*train, *test)):
+            aligner = bundle_aligner(device=self.device)
+            note = f"Phone times of {where} are estimates: letters aligned by {aligner.name}, phones by eSpeak NG."
+            super().text("phone times", note)
+            train, test = add_phones(train, aligner), add_phones(test, aligner)
+        for name, part in (("probe train", train), ("probe test", test)):
+            self.uses_speech(name, part)
+        return train, test
+
+    def teacher(self, source: str = "tiny") -> Teacher:
+        """The shipped tiny teacher, or whatever :func:`kdkit.load_teacher` takes, on this run's device."""
+        teacher = load_teacher(source).to(self.device)
+        self.uses_model(f"teacher {source}", teachers.fingerprint(teacher.model))
+        if source == "tiny":
+            self._say_origin("teacher", "shipped", teacher.meta)
+        else:
+            super().text("origin of teacher", f"Teacher {teacher}.")
+            print(teacher)
+        return teacher
+
+    def keep_layers(self, layers: Sequence[int], teacher: str = "tiny") -> None:
+        """Keeps the layers of a teacher that somebody chose in notebook 01, for notebook 02."""
+        kept = {"teacher": teacher, "layers": [int(layer) for layer in layers]}
+        write_text(self._layers_path, json.dumps(kept) + "\n")
+        print(f"kept layers {kept['layers']} of {teacher} in {self._layers_path}")
+
+    def layers(self, teacher: str = "tiny", default: Sequence[int] = (4, 8, 12)) -> tuple[int, ...]:
+        """Teacher layers for prediction heads: those that notebook 01 kept in this run folder, else DistilHuBERT's."""
+        chosen, where = tuple(default), "DistilHuBERT's choice"
+        if self._layers_path.is_file():
+            kept = json.loads(self._layers_path.read_text(encoding="utf-8"))
+            if kept["teacher"] == teacher:
+                chosen, where = tuple(kept["layers"]), "chosen in notebook 01 of this run"
+        print(f"prediction heads learn from layers {list(chosen)}, {where}")
+        return chosen
+
+    @property
+    def _layers_path(self) -> Path:
+        return self.out / "training" / "layers.json"
+
+    def student_path(self, preset: str) -> Path:
+        """Where this run keeps the student of that structure which it distilled itself."""
+        return self.out / "training" / "students" / f"{preset.replace('-', '_')}.safetensors"
+
+    def keep_student(self, preset: str, student: SpeechModel, meta: dict) -> None:
+        """Saves a student that was distilled live, for the notebooks that follow."""
+        save_model(self.student_path(preset), student, meta)
+        print(f"kept {preset} in {self.student_path(preset)}")
+
+    def student(self, preset: str) -> tuple[SpeechModel, dict]:
+        """A distilled student and its description, with ``origin``: "shipped" or "run".
+
+        Shipped students, which were trained for longer, come first. Raises :class:`CheckpointError` when there is
+        neither.
+        """
+        places = {"shipped": _asset(preset), "run": self.student_path(preset)}
+        for origin, path in places.items():
+            if path.is_file():
+                model, _, meta = load_model(path)
+                self._say_origin(preset, origin, meta)
+                self.uses_model(preset, teachers.fingerprint(model))
+                return model.to(self.device), meta | {"origin": origin}
+        raise CheckpointError(
+            f"no distilled {preset}: neither {places['shipped']} nor {places['run']} is there; "
+            "run notebook 02 with this run folder, or make the shipped students with data_scripts"
+        )
+
+    def recognisers(self) -> dict[str, tuple[CTCModel, dict]]:
+        """Every fine-tuned recogniser that ships with the kit, by file name: (recogniser, description)."""
+        paths = sorted(teachers.ASSETS.glob("recogniser_*.safetensors"))
+        if not paths:
+            raise CheckpointError(
+                f"{teachers.ASSETS}: no recogniser_*.safetensors; make them with data_scripts"
+            )
+        found = {path.stem.removeprefix("recogniser_"): load_recogniser(path) for path in paths}
+        for name, (_, meta) in found.items():
+            self._say_origin(
+                name, "shipped", meta, f"{meta['start']}, {meta['minutes']:g} labelled minutes, "
+            )
+        return found
+
+    # --- what is shown is kept --------------------------------------------------------------------------------
+
+    def figure(self, name: str, figure, caption: str, **options) -> None:
+        """Shows a matplotlib figure under the cell and keeps it for the report."""
+        super().figure(name, figure, caption, **options)
+        _close(figure)
+        display(figure)
+
+    def audio(self, name: str, wave: Tensor, caption: str) -> None:
+        """A player under the cell, and the sound for the report. ``wave`` (samples,) at 16 kHz."""
+        super().audio(name, wave, caption)
+        display(Markdown(caption), Audio(wave.numpy(), rate=16_000))
+
+    def table(self, name: str, rows: Sequence[Mapping[str, object]], caption: str) -> None:
+        """A table under the cell and in the report: one mapping per row, the first one's keys are the columns."""
+        super().table(name, rows, caption)
+        lines = [
+            list(rows[0]),
+            ["---"] * len(rows[0]),
+            *([row.get(key, "") for key in rows[0]] for row in rows),
+        ]
+        text = "\n".join(
+            "| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines
+        )
+        display(Markdown(f"{caption}\n\n{text}"))
+
+    def page(self, name: str, fragment: str, caption: str) -> None:
+        """A piece of HTML under the cell and in the report."""
+        super().page(name, fragment, caption)
+        display(HTML(fragment))
+
+    def widget(self, name: str, panel, caption: str) -> None:
+        """A :class:`kdkit.lessons.widgets.Panel` under the cell; its picture, as it begins, for the report."""
+        figure = panel.figure()
+        super().figure(name, figure, f"{caption} In the notebook it moves.", alt=panel.alt())
+        display(panel)
+
+    def verdict(self, name: str, outcome: str, text: str) -> None:
+        """A conclusion that a cell computed: shown, and kept for the report."""
+        super().verdict(name, outcome, text)
+        display(Markdown(f"**{name}: {outcome}.** {text}"))
+
+    def text(self, name: str, text: str) -> None:
+        super().text(name, text)
+        display(Markdown(text))
+
+    def finish(self) -> None:
+        """Last cell: how long it took, and where the findings are."""
+        seconds = time.perf_counter() - self._started
+        self.metric("seconds", seconds, unit="s", timing=True)
+        print(f"{seconds / 60:.1f} minutes; figures, sound and numbers are in {self.out}")
+
+    def _say_origin(self, what: str, origin: str, meta: dict, details: str = "") -> None:
+        steps = f" ({details}{meta['steps']} training steps)" if "steps" in meta else ""
+        words = "distilled by notebook 02 in this run folder"
+        if origin == "shipped":
+            words = f"{SOURCES['shipped']}, not trained in this run"
+        super().text(f"origin of {what}", f"{what}: {words}{steps}.")
+        print(f"{what}: {words}{steps}")
+
+
+def choose_profile(wanted: str, device: torch.device) -> tuple[str, str]:
+    """The name of the profile, and why it is that one. On a hosted machine without GPU it says how to get one."""
+    if wanted != "auto":
+        return wanted, "as the parameters say"
+    if device.type == "cuda":
+        return "colab", "because there is a GPU"
+    hint = ""
+    if "COLAB_RELEASE_TAG" in os.environ:
+        hint = "; for one: Runtime, Change runtime type"
+    elif "KAGGLE_KERNEL_RUN_TYPE" in os.environ:
+        hint = "; for one: Settings, Accelerator"
+    return "quick", f"because there is no GPU{hint}"
+
+
+def shipped_scores() -> list[dict]:
+    """Rows of the shipped ``metrics.json``: system, start, minutes, split, wer, wer_interval, cer, steps, seed, ...
+
+    They were measured when the shipped models were made, not in this run: say so wherever they are shown.
+    """
+    path = teachers.ASSETS / "metrics.json"
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; it is made with the shipped models by data_scripts")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def shipped_low_resource() -> list[FineTuned]:
+    """Shipped findings of WER over minutes of labels on test-clean; fine-tuned when the kit was made, not now."""
+    path = teachers.ASSETS / "low_resource.json"
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; it is made by data_scripts/make_low_resource.py")
+    return load_findings(path)
+
+
+def shipped_study(study: str) -> list[tuple[str, int, Summary, Contrast | None]]:
+    """Trials of a shipped study, "losses", "structures" or "front_ends": name, steps, accuracy over seeds, and the
+    contrast with the first trial.
+
+    Distilled and probed when the kit was made, not in this run: say so wherever they are shown.
+    """
+    path = teachers.ASSETS / f"study_{study}.json"
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; it is made by data_scripts/make_study.py")
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    findings = [Finding(**finding) for finding in kept["findings"]]
+    names = list(dict.fromkeys(finding.name for finding in findings))
+    return [
+        (name, kept["steps"], summary(findings, name), contrast(findings, name, names[0]) if i else None)
+        for i, name in enumerate(names)
+    ]
+
+
+def study_rows(study: str) -> list[dict[str, str]]:
+    """:func:`shipped_study` as the rows of a table: accuracy, difference to the first trial, verdict."""
+    rows = []
+    for name, steps, found, change in shipped_study(study):
+        row = {"trial": name, "steps": str(steps), "last layer": percent(found.accuracy, found.interval)}
+        row |= {"difference, points": "", "each seed": "", "verdict": ""}
+        if change:
+            low, high = (100 * end for end in change.interval)
+            row["difference, points"] = f"{100 * change.difference:+.1f} ({low:+.1f} to {high:+.1f})"
+            row["each seed"] = ", ".join(f"{100 * value:+.1f}" for value in change.seeds.values())
+            row["verdict"] = change.verdict
+        rows.append(row)
+    return rows
+
+
+def outcome(ours: Sequence[float], baseline: Sequence[float]) -> str:
+    """Verdict on two intervals (low, high) where more is better; swap them where less is.
+
+    "better" or "not better" when they do not touch, else "inconclusive". A bare number x is the interval (x, x).
+    """
+    if ours[0] > baseline[1]:
+        return "better"
+    return "not better" if ours[1] < baseline[0] else "inconclusive"
+
+
+def millions(model: torch.nn.Module) -> str:
+    """Parameter count for a table: "22.94 M"."""
+    return f"{parameter_count(model) / 1e6:.2f} M"
+
+
+def percent(share: float, interval: Sequence[float] | None = None) -> str:
+    """A share as it is read: "23.1 %", with its 95 % interval "23.1 % (21.5 to 24.8)"."""
+    return f"{100 * share:.1f} %" + (
+        f" ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})" if interval else ""
+    )
+
+
+def _asset(preset: str) -> Path:
+    return teachers.ASSETS / f"{preset.replace('-', '_')}.safetensors"
+
+
+def _in_turns(utterances: Sequence[Utterance], seed: int, each: int = 4) -> list[Utterance]:
+    """Voices in random order, a few utterances each time round: a speaker probe needs several of a voice."""
+    rng, voices = random.Random(seed), {}
+    for utterance in rng.sample(list(utterances), len(utterances)):
+        voices.setdefault(utterance.speaker, []).append(utterance)
+    longest = max(map(len, voices.values()))
+    return [
+        u for begin in range(0, longest, each) for own in voices.values() for u in own[begin : begin + each]
+    ]
+
+
+def _close(figure) -> None:
+    """Takes the figure out of pyplot's hands, which would show it a second time."""
+    import matplotlib.pyplot as plt
+
+    plt.close(figure)

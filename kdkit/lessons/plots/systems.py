@@ -1,0 +1,163 @@
+"""Trainings and finished systems: curves, error rates, sizes and speeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator
+
+from kdkit.lessons.plots.style import BLUE, CYCLE, GREEN, picture, styled
+from kdkit.lessons.results import SOURCES
+
+
+@styled
+def training_curves(
+    logs, keys: Sequence[str] = ("loss",), labels: Mapping[str, str] | None = None, title: str = ""
+) -> Figure:
+    """One panel for each key over steps. ``logs``: what :func:`kdkit.training.loop.train` returns, or {name: log}.
+
+    Rows without a key (evaluation rows have no loss) are passed over. ``labels`` names the y axes, with
+    units.
+    """
+    logs = logs if isinstance(logs, Mapping) else {"": logs}
+    figure, [panels] = picture(4.6 * len(keys) + 1, 3.6, columns=len(keys))
+    for axes, key in zip(panels, keys, strict=True):
+        for colour, (name, log) in zip(CYCLE, logs.items(), strict=False):
+            points = [(row["step"], row[key]) for row in log if key in row]
+            if points:
+                axes.plot(
+                    *zip(*points, strict=True),
+                    color=colour,
+                    label=name,
+                    marker="o" if len(points) < 20 else None,
+                )
+        axes.set(xlabel="step", ylabel=(labels or {}).get(key, key.replace("_", " ")))
+        axes.grid()
+    if any(logs):
+        panels[0].legend()
+    figure.suptitle(title)
+    return figure
+
+
+@styled
+def wer_bars(
+    systems: Sequence[Mapping],
+    title: str = "Word error rate, 95 % intervals over utterances",
+    unit: str = "WER",
+) -> Figure:
+    """Horizontal bars of error rates, one group a system, one bar a test set.
+
+    ``systems``: mappings with "name", "wer" {test set: (value, low, high) or (value,)}, and optionally
+    "source": "run" (trained here, the default), "shipped" or "published"; the latter two are hatched, as
+    the legend says.
+    """
+    splits = list(dict.fromkeys(split for system in systems for split in system["wer"]))
+    figure, [[axes]] = picture(9, 0.36 * len(systems) * max(1, len(splits)) + 1.8)
+    height, sources = 0.8 / max(1, len(splits)), set()
+    for row, system in enumerate(systems):
+        source = system.get("source", "run")
+        sources.add(source)
+        for k, split in enumerate(splits):
+            if split not in system["wer"]:
+                continue
+            value, *interval = (100 * v for v in system["wer"][split])
+            y = row + (k - (len(splits) - 1) / 2) * height
+            hatch = {"run": None, "shipped": "///", "published": "..."}[source]
+            axes.barh(y, value, 0.9 * height, color=CYCLE[k], hatch=hatch, edgecolor="white", linewidth=0.5)
+            if interval:
+                axes.plot(interval, [y, y], color="black", linewidth=1.5, solid_capstyle="butt")
+            axes.text(max(value, *interval, 0) + 1, y, f"{value:.1f}", va="center", fontsize=10)
+    axes.set_yticks(range(len(systems)), [system["name"] for system in systems])
+    axes.invert_yaxis()
+    axes.set(xlabel=f"{unit} (%)", xlim=(0, 1.1 * axes.get_xlim()[1]), title=title)
+    handles = [Patch(color=colour, label=split) for colour, split in zip(CYCLE, splits, strict=False)]
+    for source, hatch in (("run", None), ("shipped", "////"), ("published", "....")):
+        if source in sources:
+            handles.append(Patch(facecolor="0.6", edgecolor="white", hatch=hatch, label=SOURCES[source]))
+    axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    axes.grid(axis="x")
+    return figure
+
+
+@styled
+def size_and_speed(systems: Sequence[Mapping], title: str = "") -> Figure:
+    """Parameters (millions) and speed (seconds of speech for each second of computing) side by side.
+
+    ``systems``: mappings with "name", "parameters" (count) and "speed"; a None is left out.
+    """
+    figure, [panels] = picture(10, 0.4 * len(systems) + 1.6, columns=2, sharey=True)
+    panels[0].set_yticks(range(len(systems)), [system["name"] for system in systems])
+    panels[0].invert_yaxis()
+    for axes, key, scale, label, colour in (
+        (panels[0], "parameters", 1e-6, "parameters (million)", BLUE),
+        (panels[1], "speed", 1.0, "speed (x real time)", GREEN),
+    ):
+        for row, system in enumerate(systems):
+            if system.get(key) is not None:
+                value = scale * system[key]
+                axes.barh(row, value, 0.7, color=colour)
+                axes.text(value, row, f" {value:.3g}", va="center", fontsize=10)
+        axes.set(xlabel=label)
+        axes.margins(x=0.18)
+        axes.grid(axis="x")
+    figure.suptitle(title)
+    return figure
+
+
+@styled
+def speed_bars(speeds: Mapping[str, Mapping[str, Sequence[float]]], title: str = "") -> Figure:
+    """Speed of models in several precisions: one group of bars a model, lines for quartiles, logarithmic.
+
+    ``speeds``: {model: {precision: (lower quartile, median, upper quartile) in seconds of speech a second}}.
+    """
+    kinds = list(dict.fromkeys(kind for row in speeds.values() for kind in row))
+    figure, [[axes]] = picture(10, 0.28 * len(speeds) * len(kinds) + 1.6)
+    height = 0.8 / max(1, len(kinds))
+    for row, (_, mine) in enumerate(speeds.items()):
+        for colour, (i, kind) in zip(CYCLE, enumerate(kinds), strict=False):
+            if kind in mine:
+                low, median, high = mine[kind]
+                place = row + (i - (len(kinds) - 1) / 2) * height
+                axes.barh(place, median, 0.9 * height, color=colour, label=kind if row == 0 else None)
+                axes.plot([low, high], [place, place], color="0.2", linewidth=1)
+                axes.text(1.03 * high, place, f"{median:.3g}", va="center", fontsize=9)
+    axes.set_yticks(range(len(speeds)), list(speeds))
+    axes.invert_yaxis()
+    axes.set(xlabel="speed (x real time)", xscale="log", title=title)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.minorticks_off()
+    axes.legend(loc="lower right")
+    axes.grid(axis="x")
+    return figure
+
+
+@styled
+def wer_over_minutes(
+    curves: Mapping[str, Sequence[Sequence[float]]], title: str = "", unit: str = "WER"
+) -> Figure:
+    """Error rate (shares in) over labelled minutes, {"system start": [(minutes, value, low, high), ...]}.
+
+    A colour for every start (the last word), a marker and a line for every system (what is before it).
+    """
+    figure, [[axes]] = picture(8, 4.5)
+    ticks = sorted({point[0] for points in curves.values() for point in points})
+    systems, starts = ({name.rpartition(" ")[part]: None for name in curves} for part in (0, 2))
+    lines = dict(zip(systems, cycle(("o-", "s--", "^:", "D-."))))
+    colours = dict(zip(starts, cycle(CYCLE)))
+    for name, points in curves.items():
+        system, _, start = name.rpartition(" ")
+        minutes, value, low, high = np.array(sorted(map(tuple, points))).T
+        axes.fill_between(minutes, 100 * low, 100 * high, color=colours[start], alpha=0.15, linewidth=0)
+        axes.plot(minutes, 100 * value, lines[system], color=colours[start], label=name)
+    axes.set_xscale("log")
+    axes.set_xticks(ticks, [f"{minutes:g}" for minutes in ticks])
+    axes.minorticks_off()
+    axes.set(xlabel="labelled speech (minutes)", ylabel=f"{unit} (%)", ylim=(0, None), title=title)
+    axes.legend()
+    axes.grid(axis="y")
+    return figure

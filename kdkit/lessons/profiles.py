@@ -1,0 +1,237 @@
+"""How big a run is: every notebook reads its sizes from here, so one word changes all of them.
+
+    profile = get_profile("quick")
+    corpus = build_synthetic(minutes=profile.corpus_minutes)
+
+``smoke`` proves that everything runs, ``quick`` is the default lesson on a laptop, ``full`` makes every study itself
+(``make report PROFILE=full`` the models too, from nothing), ``colab`` trains longer than ``quick`` where there is one
+GPU. Results of ``smoke`` are not meant to be good.
+``paper`` has the sizes of the paper's recipe, for comparison and for the commands: notebooks cannot run it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kdkit.common.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Sizes of one run. Minutes are minutes of speech; steps are optimiser steps; live = trained in the notebook."""
+
+    name: str
+    purpose: str  # one line, shown by the command line and the report
+    expected_minutes: float  # wall clock of all notebooks on the machine that it is for
+
+    # speech, minutes per split
+    unlabelled_minutes: float
+    train_minutes: float
+    dev_minutes: float
+    test_minutes: float  # of each of test-clean and test-other
+
+    # 01 probing, and the judging of students in 02 and 03
+    probe_train_minutes: float
+    probe_test_minutes: float
+    probe_frames: int  # frames that a probe is trained on; it is judged on half as many
+
+    # 02 and 03 distillation, live
+    distill_steps: int
+    twin_steps: int  # notebook 03: Fbank student and waveform twin, each
+    adaptation_steps: int  # notebook 03: of those, in which the front-end alone learns
+    swap_steps: (
+        int  # notebook 03: to give a waveform recogniser a Fbank front-end; a third of them adaptation
+    )
+    seconds_per_batch: float
+
+    # 02 studies of losses and structures
+    study_minutes: float  # of unlabelled speech, whose teacher targets are kept on disk
+    study_steps: int
+    study_seeds: tuple[int, ...]
+    structure_seeds: tuple[int, ...]  # waveform students take longer
+
+    speed_rounds: int  # notebook 03: interleaved repeats of the speed measurement
+    speed_full_size: bool  # of full-size models too
+
+    # 04 fine-tuning, live
+    finetune_steps: int
+    finetune_minutes: float  # labelled speech
+
+    # 04 WER over minutes of labels, made in the run; no minutes: the shipped findings are shown
+    label_minutes: tuple[float, ...] = ()
+    label_steps: int = 0
+    label_seeds: tuple[int, ...] = ()
+
+    overnight: bool = False  # every variant is studied, and a training that was stopped goes on
+    notebooks: bool = True  # can the notebooks run it?
+
+    @property
+    def corpus_minutes(self) -> dict[str, float]:
+        """Argument ``minutes`` of :func:`kdkit.speech.corpora.synthetic.build.build_synthetic`."""
+        return {
+            "unlabelled": self.unlabelled_minutes,
+            "train": self.train_minutes,
+            "dev": self.dev_minutes,
+            "test-clean": self.test_minutes,
+            "test-other": self.test_minutes,
+        }
+
+
+SMOKE = Profile(
+    name="smoke",
+    purpose="does everything run? minutes of speech, a few steps; the figures mean nothing",
+    expected_minutes=3,
+    unlabelled_minutes=2,
+    train_minutes=1,
+    dev_minutes=0.5,
+    test_minutes=1,
+    probe_train_minutes=1,
+    probe_test_minutes=1,
+    probe_frames=600,
+    distill_steps=4,
+    twin_steps=2,
+    adaptation_steps=1,
+    swap_steps=3,
+    seconds_per_batch=16,
+    study_minutes=1,
+    study_steps=2,
+    study_seeds=(0,),
+    structure_seeds=(0,),
+    speed_rounds=2,
+    speed_full_size=False,
+    finetune_steps=4,
+    finetune_minutes=1,
+    label_minutes=(0.5, 1),
+    label_steps=3,
+    label_seeds=(0,),
+)
+
+QUICK = Profile(
+    name="quick",
+    purpose="the lesson on a laptop: trains live for minutes, then goes on with the shipped models",
+    expected_minutes=10,
+    unlabelled_minutes=60,
+    train_minutes=10,
+    dev_minutes=2,
+    test_minutes=10,
+    probe_train_minutes=10,
+    probe_test_minutes=10,
+    probe_frames=20_000,
+    distill_steps=160,
+    twin_steps=90,
+    adaptation_steps=30,
+    swap_steps=150,
+    seconds_per_batch=16,
+    study_minutes=20,
+    study_steps=80,
+    study_seeds=(0, 1),
+    structure_seeds=(0,),
+    speed_rounds=7,
+    speed_full_size=True,
+    finetune_steps=400,
+    finetune_minutes=10,
+)
+
+FULL = Profile(
+    name="full",
+    purpose="every study made in the run, with several seeds: hours on a CPU; stop it and go on with --resume",
+    expected_minutes=3.5 * 60,
+    unlabelled_minutes=600,
+    train_minutes=60,
+    dev_minutes=5,
+    test_minutes=20,
+    probe_train_minutes=20,
+    probe_test_minutes=20,
+    probe_frames=40_000,
+    distill_steps=600,
+    twin_steps=600,
+    adaptation_steps=150,
+    swap_steps=900,
+    seconds_per_batch=32,
+    study_minutes=120,
+    study_steps=300,
+    study_seeds=(0, 1, 2, 3),
+    structure_seeds=(0, 1, 2, 3),
+    speed_rounds=15,
+    speed_full_size=True,
+    finetune_steps=3_000,
+    finetune_minutes=60,
+    label_minutes=(1, 2, 5, 10, 30),
+    label_steps=1_500,
+    label_seeds=(0, 1),
+    overnight=True,
+)
+
+COLAB = Profile(
+    name="colab",
+    purpose="one GPU, such as Colab's: more speech and longer training than quick (sizes not yet tried on a GPU)",
+    expected_minutes=60,
+    unlabelled_minutes=5 * 60,
+    train_minutes=30,
+    dev_minutes=5,
+    test_minutes=10,
+    probe_train_minutes=10,
+    probe_test_minutes=10,
+    probe_frames=20_000,
+    distill_steps=2_000,
+    twin_steps=1_000,
+    adaptation_steps=200,
+    swap_steps=1_000,
+    seconds_per_batch=64,
+    study_minutes=60,
+    study_steps=500,
+    study_seeds=(0, 1),
+    structure_seeds=(0, 1),
+    speed_rounds=9,
+    speed_full_size=True,
+    finetune_steps=1_500,
+    finetune_minutes=30,
+)
+
+# LibriSpeech 960 h, batches of 12 utterances, 25,000 steps: the authors' recipe file.
+# How long the paper adapts front-ends and fine-tunes is not known to us: those two numbers are ours.
+PAPER = Profile(
+    name="paper",
+    purpose="the paper's sizes: HuBERT Base, LibriSpeech 960 h; several GPUs, and commands instead of notebooks",
+    expected_minutes=6 * 60,  # what DPHuBERT publishes for one student on 4 A100
+    unlabelled_minutes=960 * 60,
+    train_minutes=100 * 60,
+    dev_minutes=5.4 * 60,
+    test_minutes=5.4 * 60,
+    probe_train_minutes=60,
+    probe_test_minutes=30,
+    probe_frames=100_000,
+    distill_steps=25_000,
+    twin_steps=25_000,
+    adaptation_steps=2_500,
+    swap_steps=25_000,
+    seconds_per_batch=150,
+    study_minutes=960 * 60,
+    study_steps=25_000,
+    study_seeds=(0,),
+    structure_seeds=(0,),
+    speed_rounds=15,
+    speed_full_size=True,
+    finetune_steps=25_000,
+    finetune_minutes=100 * 60,
+    notebooks=False,
+)
+
+PROFILES: dict[str, Profile] = {profile.name: profile for profile in (SMOKE, QUICK, FULL, COLAB, PAPER)}
+
+
+def get_profile(name: str) -> Profile:
+    """The profile of that name, for notebooks.
+
+    Raises :class:`ConfigError`, which lists the names there are; also for ``paper``, which says what to do instead.
+    """
+    if name not in PROFILES:
+        raise ConfigError(f"no profile {name!r}: choose one of {', '.join(PROFILES)}")
+    if not PROFILES[name].notebooks:
+        what = PROFILES[name].purpose.partition(";")[0].partition(": ")[2]
+        raise ConfigError(
+            f"profile {name} ({what}) does not run in notebooks, "
+            "which use synthetic speech and the tiny teacher from 02 on: the commands that do it are in README.md, "
+            "under 'The paper's sizes'; --profile colab is the largest step before it"
+        )
+    return PROFILES[name]

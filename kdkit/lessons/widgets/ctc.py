@@ -1,0 +1,158 @@
+"""CTC viewer and error browser (notebook 04): what a recogniser emits, writes, nearly wrote, and got wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from kdkit.common.errors import TextError
+from kdkit.lessons import plots
+from kdkit.lessons.widgets import drawing
+from kdkit.lessons.widgets.panel import Panel, choice, player, slider
+from kdkit.recognition.beam import BeamSearch
+from kdkit.recognition.breakdown import EQUAL
+from kdkit.recognition.breakdown import align as align_words
+from kdkit.recognition.decode import greedy
+from kdkit.recognition.emissions import Emissions, Network, decode_all, emissions
+from kdkit.recognition.score import Score, score
+from kdkit.recognition.transcribe import Word, align
+from kdkit.speech.audio import read_audio
+from kdkit.speech.manifest import Utterance
+
+ORDERS = ("as given", "worst first", "best first")
+
+
+class CTCViewer(Panel):
+    """Emissions, blanks, best path, alternatives of a beam search and word times of one utterance after the other.
+
+    ``recognisers``: {name: network}. ``search``: a :class:`kdkit.recognition.beam.BeamSearch` for the alternatives,
+    or None. The utterances come ``as given`` or by their share of wrong words; ``place`` 1 is the first of them.
+    """
+
+    title = "CTC viewer"
+
+    def __init__(
+        self,
+        recognisers: Mapping[str, Network],
+        utterances: Sequence[Utterance],
+        search: BeamSearch | None = None,
+    ):
+        self.recognisers, self.speech, self.search = dict(recognisers), list(utterances), search
+        self._heard = {
+            name: self._hear(network) for name, network in self.recognisers.items()
+        }  # all: no wait later
+        super().__init__(
+            recogniser=choice("recogniser", list(self.recognisers)),
+            order=choice("order", ORDERS),
+            place=slider("utterance", 1, 1, len(self.speech)),
+            words_of=choice("word times of", ["hypothesis", "reference"]),
+        )
+
+    def _hear(self, network: Network) -> tuple[Emissions, Score]:
+        found = emissions(network, self.speech)
+        texts = decode_all(greedy, found.log_probs, vocabulary=found.vocabulary)
+        return found, score(found.references, texts, vocabulary=found.vocabulary)
+
+    def heard(self) -> tuple[Emissions, Score]:
+        """Emissions and greedy score of the chosen recogniser on all utterances."""
+        return self._heard[self.state["recogniser"]]
+
+    @property
+    def index(self) -> int:
+        """The chosen utterance, counted as given."""
+        _, result = self.heard()
+        rates = np.divide(result.word_errors, np.maximum(1, result.word_counts))
+        order = np.arange(len(rates))
+        if self.state["order"] != "as given":
+            order = np.argsort(-rates if self.state["order"] == "worst first" else rates, kind="stable")
+        return int(order[min(self.state["place"], len(order)) - 1])
+
+    @property
+    def hypothesis(self) -> str:
+        return self.heard()[1].hypotheses[self.index]
+
+    def alternatives(self) -> list[tuple[str, float]]:
+        """What the beam search would write, best first, with its scores; empty without a search."""
+        found, _ = self.heard()
+        if self.search is None:
+            return []
+        return self.search.alternatives(found.log_probs[self.index], vocabulary=found.vocabulary)
+
+    def word_times(self) -> list[Word]:
+        """When the words of hypothesis or reference are said, by the best path that spells them; empty if none can."""
+        found, result = self.heard()
+        texts = result.hypotheses if self.state["words_of"] == "hypothesis" else result.references
+        try:
+            return align(found.log_probs[self.index], texts[self.index], vocabulary=found.vocabulary)
+        except TextError:  # more letters than frames
+            return []
+
+    def layout(self) -> Figure:
+        figure = plots.Picture(figsize=(11.5, 5.6))
+        grid = figure.add_gridspec(
+            3, 1, height_ratios=(5, 1.2, 0.55), left=0.06, right=0.985, top=0.93, bottom=0.09, hspace=0.12
+        )
+        top, middle, low = (figure.add_subplot(place) for place in grid)
+        middle.set(ylabel="blank (%)", ylim=(-5, 105))
+        low.set(xlabel="time (s)", yticks=[], ylim=(0, 1))
+        low.set_ylabel("words", fontsize=9)
+        for axes in (top, middle):
+            axes.tick_params(labelbottom=False)
+        for axes, left in ((top, 34), (middle, 34), (low, 8)):
+            drawing.place_labels(axes, left)
+        return figure
+
+    def draw(self, top: Axes, middle: Axes, low: Axes) -> None:
+        found, _ = self.heard()
+        utterance, vocabulary = found.utterances[self.index], found.vocabulary
+        probabilities = found.log_probs[self.index].exp().numpy()
+        best = probabilities.argmax(1)
+        used = sorted(
+            {vocabulary.blank, *best.tolist(), *np.flatnonzero(probabilities.max(0) > 0.05).tolist()}
+        )
+        drawing.draw_emissions(top, probabilities[:, used], [vocabulary[k] for k in used], utterance.phones)
+        seconds = 0.0125 + 0.02 * np.arange(len(probabilities))
+        middle.plot(seconds, 100 * probabilities[:, vocabulary.blank], color=plots.BLUE)
+        for t, symbol in zip(seconds, best.tolist(), strict=True):
+            if symbol != vocabulary.blank:
+                middle.text(t, 45, vocabulary[symbol], ha="center", fontsize=9, color=plots.RED)
+        for number, word in enumerate(self.word_times()):
+            colour = plots.SKY if number % 2 else plots.YELLOW
+            low.axvspan(word.start, word.end, color=colour, alpha=0.5)
+            low.text((word.start + word.end) / 2, 0.5, word.word, ha="center", va="center", fontsize=9)
+        for axes in (middle, low):
+            axes.set_xlim(top.get_xlim())
+
+    def words(self) -> str:
+        found, result = self.heard()
+        i, utterance = self.index, found.utterances[self.index]
+        marks = []
+        for kind, said, written in align_words(result.references[i], result.hypotheses[i]):
+            if kind == EQUAL:
+                marks.append(f"<span>{escape(said)}</span>")
+            else:
+                missing = f"<s>{escape(said)}</s> " if said else ""
+                marks.append(f'<span style="color:#b85c00">{missing}<b>{escape(written)}</b></span>')
+        wrong = f"{result.word_errors[i]} of {result.word_counts[i]} words wrong"
+        lines = [
+            f"<b>{escape(utterance.id)}</b>, {escape(utterance.speaker)}: {wrong}; all: {escape(str(result))}",
+            f"said, and in colour what was written instead: {' '.join(marks)}",
+        ]
+        rows = "".join(
+            f"<tr><td>{escape(text) or '(nothing)'}</td><td>{value:.1f}</td></tr>"
+            for text, value in self.alternatives()
+        )
+        if rows:
+            lines.append(f"<table><tr><th>beam search would write</th><th>score</th></tr>{rows}</table>")
+        return "<br>".join(lines) + player(read_audio(utterance.audio))
+
+    def alt(self) -> str:
+        found, result = self.heard()
+        return (
+            f"CTC viewer: {self.state['recogniser']} on {found.utterances[self.index].id}. "
+            f"Said: “{result.references[self.index]}”. Written: “{self.hypothesis}”."
+        )

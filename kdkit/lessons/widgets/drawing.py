@@ -1,0 +1,135 @@
+"""Parts of pictures that widgets put together: each draws into empty axes that it is given.
+
+A widget redraws while somebody waits, and texts are what takes longest: few ticks, and titles and labels at a place
+that is given (else matplotlib measures every tick label to find one).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+from matplotlib.colors import ListedColormap
+
+from kdkit.lessons.plots.speech import FRAME_CENTRE, draw_frames, draw_phones
+from kdkit.lessons.plots.style import BLUE, GREEN, HEAT, ORANGE, PINK, RED, SKY, YELLOW
+
+_PALE = (SKY, ORANGE, GREEN, YELLOW, PINK, BLUE, RED)
+_PALE_MAP = ListedColormap(_PALE)
+
+
+def place_labels(axes, left: float, below: float = 21) -> None:
+    """The axes' labels at so many points from them: beyond the longest tick label that there may be."""
+    width, height = 72 * axes.figure.get_size_inches() * axes.get_position().size
+    axes.xaxis.set_label_coords(0.5, -below / height)
+    axes.yaxis.set_label_coords(-left / width, 0.5)
+
+
+def wipe(axes) -> None:
+    """Takes out everything that was drawn into axes. What was set stays: ticks, limits, labels and title."""
+    axes.set_axis_on()
+    for kind in ("containers", "lines", "patches", "collections", "images", "texts"):
+        for artist in list(getattr(axes, kind)):
+            artist.remove()
+    if legend := axes.get_legend():
+        legend.remove()
+    axes.set_prop_cycle(None)
+    axes.relim()
+
+
+def draw_standardised(
+    axes, values, label: str, phones: Sequence[tuple[float, str]] = (), names: bool = True
+) -> None:
+    """(frames at 50 Hz, D), every dimension standardised over the frames, with the phones."""
+    values = np.asarray(values)
+    draw_frames(axes, (values - values.mean(0)) / (values.std(0) + 1e-6), 0.02, label, -3, 3)
+    draw_phones(axes, phones, 0.02 * len(values) + 0.005, "white", names)
+    axes.set_yticks([])
+
+
+def draw_ids(axes, ids, frames: int, label: str = "") -> None:
+    """Cluster ids (frames,) as a strip of colours, a new colour where the id changes; None says that there are none."""
+    end = 0.02 * frames + 0.005
+    axes.set(xlim=(0, end), ylim=(-0.5, 0.5), yticks=[])
+    axes.set_xlabel(f"time (s); ids: {label}" if label else "time (s)")
+    axes.set_ylabel("" if ids is None else "ids")
+    if ids is None:
+        axes.text(end / 2, 0, "no clusters of this layer", ha="center", va="center", fontsize=9)
+        return
+    colours = {int(k): i % len(_PALE) for i, k in enumerate(dict.fromkeys(np.asarray(ids).tolist()))}
+    strip = np.array([[colours[int(k)] for k in ids]])
+    extent = (0.0025, end, -0.5, 0.5)
+    axes.imshow(
+        strip,
+        aspect="auto",
+        extent=extent,
+        cmap=_PALE_MAP,
+        vmin=0,
+        vmax=len(_PALE) - 1,
+        interpolation="nearest",
+    )
+    changes = [0, *(t for t in range(1, len(ids)) if ids[t] != ids[t - 1]), len(ids)]
+    axes.vlines(0.0025 + 0.02 * np.array(changes[1:-1]), -0.5, 0.5, color="white", linewidth=0.6)
+    for begin, stop in pairwise(changes):
+        if stop - begin >= 3:
+            axes.text(
+                0.0025 + 0.01 * (begin + stop), 0, str(ids[begin]), ha="center", va="center", fontsize=7
+            )
+
+
+def draw_attention(axes, weights) -> None:
+    """One head's (T, T) weights: frames that look from bottom to top, what they look at from left to right."""
+    weights = np.asarray(weights)
+    end = 0.02 * len(weights)
+    top = np.quantile(weights, 0.995)
+    axes.imshow(weights, origin="lower", extent=(0, end, 0, end), cmap=HEAT, vmin=0, vmax=top, aspect="auto")
+    axes.locator_params(nbins=4)
+    axes.set_xlabel("looked at (s)")
+    axes.set_ylabel("looks (s)")
+
+
+def draw_accuracy(axes, probe, layer: int) -> None:
+    """The probe's curve over layers, ``layer`` marked, Fbank + deltas dashed."""
+    low, value, high = (
+        100 * np.array([getattr(s, k) for s in probe.layers]) for k in ("low", "accuracy", "high")
+    )
+    layers = [*range(len(value))]  # a polygon: fill_between takes ten times as long
+    axes.fill(layers + layers[::-1], [*low, *high[::-1]], color=BLUE, alpha=0.2, linewidth=0)
+    axes.plot(value, color=BLUE, linewidth=1.5)
+    axes.plot(layer, value[layer], "o", color=RED, markersize=9)
+    axes.annotate(f"{value[layer]:.1f} %", (layer, value[layer]), xytext=(0, 9), textcoords="offset points",
+                  ha="center", fontsize=9, color=RED)  # fmt: skip
+    axes.axhline(100 * probe.fbank.accuracy, color="0.3", linestyle="--", linewidth=1)
+    axes.set(xlabel="layer", xlim=(-0.7, len(value) - 0.3))
+    axes.set_title("phone probe (% of frames)", fontsize=9, y=1.0)
+    axes.margins(y=0.2)
+    axes.locator_params(nbins=5)
+    axes.grid(axis="y", alpha=0.3)
+
+
+def draw_fbank(axes, features, phones: Sequence[tuple[float, str]] = (), window: float = 25) -> None:
+    """Fbank (frames at 100 Hz, bins) of windows of so many ms, with the phones."""
+    draw_frames(axes, features, 0.01, "mel bin", centre=window / 2000)
+    draw_phones(axes, phones, FRAME_CENTRE + 0.01 * len(features), "white")
+
+
+def draw_cursor(axes, seconds: float) -> None:
+    """A line at the middle of the chosen frame."""
+    axes.axvline(seconds, color=RED, linewidth=2)
+
+
+def draw_emissions(
+    axes, probabilities, symbols: Sequence[str], phones: Sequence[tuple[float, str]] = ()
+) -> None:
+    """CTC emissions (frames at 50 Hz, symbols) as probabilities 0..1; the first symbol is the blank."""
+    draw_frames(axes, probabilities, 0.02, "symbol", 0, 1)
+    axes.set_yticks(range(len(symbols)), ["blank", *symbols[1:]], fontsize=8)
+    draw_phones(axes, phones, 0.02 * len(probabilities) + 0.005, "0.6")
+
+
+def say(axes, words: str) -> None:
+    """Words where there is nothing to draw, instead of axes."""
+    axes.set_axis_off()
+    axes.set_title("")
+    axes.text(0.5, 0.5, words, transform=axes.transAxes, ha="center", va="center")

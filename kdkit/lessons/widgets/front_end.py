@@ -1,0 +1,201 @@
+"""Front-end lab (notebook 03): waveform, CNN and Fbank frame by frame; bins, window, masks; what a front-end knows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torchaudio
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from kdkit.lessons import plots
+from kdkit.lessons.widgets import drawing
+from kdkit.lessons.widgets.panel import Panel, choice, player, slider
+from kdkit.model.speech_model import SpeechModel
+from kdkit.speech.audio import read_audio
+from kdkit.speech.manifest import Utterance
+from kdkit.teachers import Teacher
+
+_SEEN = {"CNN": (0, 400), "Fbank and its convolution": (-320, 720)}  # samples around 320 t
+
+
+class FrontEndLab(Panel):
+    """One utterance as waveform, CNN features and Fbank, aligned; a click picks a frame and shows what it has seen.
+
+    ``bins`` and ``window`` (ms) remake the Fbank (torchaudio's); ``band`` and ``span`` hide mel bins and Fbank frames
+    around the chosen frame, as SpecAugment does at random. ``students``: {name: model}, whose front-ends are asked how
+    much of the teacher's H^0 a linear map can read from them: the map is fitted on the other utterances.
+    """
+
+    title = "Front-end lab"
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        utterances: Sequence[Utterance],
+        students: Mapping[str, SpeechModel] | None = None,
+    ):
+        self.teacher, self.utterances = teacher, list(utterances)
+        self.students = dict(students or {})
+        self.waves = [read_audio(u.audio) for u in self.utterances]
+        self._read: dict[tuple[str, int], np.ndarray] = {}
+        self._fits: dict[tuple[str, int], tuple[np.ndarray, float]] = {}
+        texts = [(f"{i + 1}: {u.text[:40]}", i) for i, u in enumerate(self.utterances)]
+        last = self._frames(self.waves[0]) - 1
+        super().__init__(
+            utterance=choice("utterance", texts),
+            frame=slider("frame", min(40, last), 0, last),
+            bins=slider("mel bins", 80, 20, 128, 4),
+            window=slider("window, ms", 25, 10, 60, 5),
+            band=slider("mask, bins", 0, 0, 40),
+            span=slider("mask, frames", 0, 0, 60),
+            student=choice("front-end of", ["none", *self.students]),
+        )
+        for name in ("H0", *self.students) if self.students else ():  # a choice later need not wait
+            for number in range(len(self.utterances)):
+                self._output(name, number)
+
+    @staticmethod
+    def _frames(wave: Tensor) -> int:
+        return (len(wave) - 400) // 320 + 1
+
+    def fbank(self) -> np.ndarray:
+        """Log-mel energies (frames at 100 Hz, bins) with the chosen bins and window, masked."""
+        values = _fbank(self.waves[self.state["utterance"]], self.state["bins"], self.state["window"]).copy()
+        t, quiet = 2 * self.state["frame"], values.mean()
+        if self.state["span"]:
+            values[max(0, t - self.state["span"] // 2) : t + (self.state["span"] + 1) // 2] = quiet
+        if self.state["band"]:
+            low = (values.shape[1] - self.state["band"]) // 2
+            values[:, max(0, low) : low + self.state["band"]] = quiet
+        return values
+
+    def cnn(self, utterance: int) -> np.ndarray:
+        """The teacher's CNN features (T, channels)."""
+        return self._output("CNN", utterance)
+
+    def read_off(self, name: str) -> tuple[np.ndarray, float]:
+        """How well a linear map reads H^0 off a front-end: the cosine of every frame (T,), and R^2 of the utterance."""
+        key = (name, self.state["utterance"])
+        if key not in self._fits:
+            self._fits[key] = self._fit(*key)
+        return self._fits[key]
+
+    def _fit(self, name: str, chosen: int) -> tuple[np.ndarray, float]:
+        others = [i for i in range(len(self.utterances)) if i != chosen] or [chosen]
+        x, y = (np.concatenate([self._output(kind, i) for i in others]) for kind in (name, "H0"))
+        centre_x, centre_y = x.mean(0), y.mean(0)
+        gram = (x - centre_x).T @ (x - centre_x)
+        ridge = 1e-2 * np.trace(gram) / len(gram) * np.eye(len(gram))
+        weights = np.linalg.solve(gram + ridge, (x - centre_x).T @ (y - centre_y))
+        wanted = self._output("H0", chosen)
+        said = (self._output(name, chosen) - centre_x) @ weights + centre_y
+        norms = np.linalg.norm(said, axis=1) * np.linalg.norm(wanted, axis=1)
+        left = np.square(said - wanted).sum() / np.square(wanted - centre_y).sum()
+        return (said * wanted).sum(1) / norms.clip(1e-9), float(1 - left)
+
+    @torch.no_grad()
+    def _output(self, name: str, utterance: int) -> np.ndarray:
+        """Output of a front-end, of the teacher's CNN, or H^0: (T, D), computed once."""
+        key = (name, utterance)
+        if key not in self._read:
+            wave = self.waves[utterance][None]
+            lengths = torch.tensor([wave.shape[1]])
+            if name in self.students:
+                model = self.students[name]
+                device = next(model.parameters()).device
+                values = model.eval().front_end(wave.to(device), lengths.to(device))
+            else:
+                model = self.teacher.model
+                device = next(model.parameters()).device
+                wave, lengths = wave.to(device), lengths.to(device)
+                if name == "CNN" and hasattr(model.front_end, "cnn"):
+                    values = model.front_end.cnn(wave, lengths)
+                else:
+                    values = model(wave, lengths, depth=0).hidden[0]
+            self._read[key] = values[0].double().cpu().numpy()
+        return self._read[key]
+
+    def changed(self, name: str) -> None:
+        if name == "utterance":
+            self.controls["frame"].max = self._frames(self.waves[self.state["utterance"]]) - 1
+
+    def clicked(self, axes: int, x: float, y: float) -> None:
+        last = self.controls["frame"].max
+        self.update(frame=int(np.clip(round((x - 0.0125) / 0.02), 0, last)))
+
+    def shape(self) -> bool:
+        return self.state["student"] != "none"
+
+    def layout(self) -> Figure:
+        reading = self.shape()
+        figure = plots.Picture(figsize=(11.5, 6.4 if reading else 5.2))
+        ratios = (1.1, 2, 2, 1) if reading else (1.1, 2, 2)
+        grid = figure.add_gridspec(
+            len(ratios), 1, height_ratios=ratios, left=0.075, right=0.985, top=0.94, bottom=0.08, hspace=0.14
+        )
+        labels = ("amplitude", "", "", "cosine to H0")
+        *upper, last = (
+            figure.add_subplot(place, ylabel=label) for place, label in zip(grid, labels, strict=False)
+        )
+        for axes in upper:
+            axes.tick_params(labelbottom=False)
+        for axes in figure.axes:
+            drawing.place_labels(axes, 48)
+        last.set_xlabel("time (s); click to choose a frame")
+        if reading:
+            last.set_ylim(-0.1, 1.05)
+            last.grid(axis="y", alpha=0.3)
+        return figure
+
+    def draw(self, sound: Axes, cnn: Axes, fbank: Axes, *reading: Axes) -> None:
+        chosen, t = self.state["utterance"], self.state["frame"]
+        wave, phones = self.waves[chosen], self.utterances[chosen].phones
+        end = len(wave) / 16_000
+        sound.plot(np.arange(0, len(wave), 4) / 16_000, wave[::4], color="0.3", linewidth=0.5)
+        for (name, (low, high)), colour in zip(_SEEN.items(), (plots.RED, plots.ORANGE), strict=True):
+            start, stop = (320 * t + low) / 16_000, (320 * t + high) / 16_000
+            sound.axvspan(max(0, start), min(end, stop), color=colour, alpha=0.45, label=f"{name} sees")
+        sound.set_xlim(0, end)
+        sound.legend(fontsize=8, loc="upper right", ncols=2)
+        drawing.draw_standardised(cnn, self.cnn(chosen), "CNN channel", phones)
+        drawing.draw_fbank(fbank, self.fbank(), (), self.state["window"])
+        for axes in reading:
+            cosine, _ = self.read_off(self.state["student"])
+            axes.plot(0.0125 + 0.02 * np.arange(len(cosine)), cosine, color=plots.BLUE)
+        for axes in (cnn, fbank, *reading):
+            axes.set_xlim(0, end)
+            drawing.draw_cursor(axes, 0.0125 + 0.02 * t)
+
+    def words(self) -> str:
+        wave, t = self.waves[self.state["utterance"]], self.state["frame"]
+        window = 16 * self.state["window"]
+        windows = 1 + (len(wave) - window) // 160
+        lines = [
+            f"<b>frame {t}</b> of {self._frames(wave)}: its middle is at {20 * t + 12.5:.1f} ms. Fbank makes {windows} "
+            f"windows of {self.state['window']} ms, a convolution of stride 2 makes {(windows - 1) // 2 + 1} frames of "
+            f"them, the middle of the one numbered {t} at {20 * t + self.state['window'] / 2:.1f} ms."
+        ]
+        if self.state["student"] != "none":
+            _, share = self.read_off(self.state["student"])
+            lines.append(
+                f"A linear map (fitted on the other utterances) reads {100 * share:.0f} % of the variance of the "
+                f"teacher's H0 from the front-end of {self.state['student']}."
+            )
+        return "<br>".join(lines) + player(wave)
+
+    def alt(self) -> str:
+        return (
+            f"Front-end lab: “{self.utterances[self.state['utterance']].text}” as waveform, CNN features and Fbank "
+            f"({self.state['bins']} bins, {self.state['window']} ms), frame {self.state['frame']} marked."
+        )
+
+
+@lru_cache(maxsize=64)
+def _fbank(wave: Tensor, bins: int, window: int) -> np.ndarray:
+    options = {"num_mel_bins": bins, "frame_length": float(window), "dither": 0.0}
+    return torchaudio.compliance.kaldi.fbank(wave[None] * 32_768, **options).numpy()

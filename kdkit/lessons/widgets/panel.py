@@ -1,0 +1,267 @@
+"""What all widgets share: controls, a picture that follows them, and a still form for pages without a kernel.
+
+A :class:`Panel` keeps its ``state`` in plain Python, {name of the control: value}, and ``figure()`` is its picture. It
+is a thin shell: everything works without a display (``panel.update(layer=3).figure()``), and a notebook that is run by
+papermill carries, beside the live widget, the picture that it began with.
+
+Matplotlib takes longer to make axes, ticks and their labels than to fill them. So the axes stay (``layout``), and what
+is in them is drawn anew for every state (``draw``).
+"""
+
+from __future__ import annotations
+
+import base64
+import gc
+import html
+import struct
+import threading
+import zlib
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+
+import ipywidgets
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from kdkit.common.errors import ConfigError
+from kdkit.lessons.widgets import drawing
+from kdkit.lessons.widgets.picture import Picture
+
+DPI = 80
+
+
+class Panel:
+    """Controls above, a picture below, and perhaps words and sound under it.
+
+    A subclass gives ``controls`` to ``__init__`` and writes ``layout`` and ``draw``; it may write ``shape`` (what the
+    layout depends on), ``words`` (HTML under the picture), ``alt`` (the picture in words, for those who cannot see it)
+    and ``clicked`` (what a click does).
+
+    ``state``: {name: value} of every control. Changing it by :meth:`update` is what moving the control does.
+    """
+
+    title = "widget"
+
+    def __init__(self, **controls: ipywidgets.ValueWidget):
+        _look_away_from_what_is_loaded()
+        self.controls = controls
+        self.state = {name: control.value for name, control in controls.items()}
+        self.figures_drawn = 0
+        self._following = False
+        self._box: ipywidgets.VBox | None = None
+        self._figures: dict[Hashable, Figure] = {}
+        self._drawing = threading.RLock()  # a training in the background draws, too
+        for name, control in controls.items():
+            control.observe(lambda change, name=name: self._moved(name, change["new"]), "value")
+
+    # --- what a subclass writes -------------------------------------------------------------------------------
+
+    def layout(self) -> Figure:
+        """Axes, and what stays in every state: labels, grids, fixed limits."""
+        raise NotImplementedError
+
+    def draw(self, *axes: Axes) -> None:
+        """The present state, into the axes of the layout, which are empty."""
+        raise NotImplementedError
+
+    def shape(self) -> Hashable:
+        """What the layout depends on: another shape has other axes."""
+        return None
+
+    def words(self) -> str:
+        """HTML under the picture: numbers, a player."""
+        return ""
+
+    def alt(self) -> str:
+        """The picture in words."""
+        return f"{self.title}: " + ", ".join(f"{name} {value}" for name, value in self.state.items())
+
+    def clicked(self, axes: int, x: float, y: float) -> None:
+        """A click into axes number ``axes`` of the figure, at data coordinates."""
+
+    # --- state ------------------------------------------------------------------------------------------------
+
+    def update(self, **state) -> Panel:
+        """Changes the state, as moving the controls would; returns the panel.
+
+        Raises :class:`ConfigError` for a control that there is none of, or a value that it does not take.
+        """
+        for name, value in state.items():
+            if name not in self.controls:
+                raise ConfigError(f"{self.title} has no control {name!r}; it has {', '.join(self.controls)}")
+            try:
+                self.controls[name].value = value
+            except Exception as error:  # traitlets raises its own kinds
+                raise ConfigError(f"{self.title}: {name} cannot be {value!r}: {error}") from error
+            if self.controls[name].value != value:  # a slider moves to its end without a word
+                low, high = (getattr(self.controls[name], end, None) for end in ("min", "max"))
+                self.state[name] = self.controls[name].value
+                raise ConfigError(f"{self.title}: {name} cannot be {value!r}; it goes from {low} to {high}")
+        return self
+
+    def changed(self, name: str) -> None:
+        """Hook: control ``name`` has moved, ``state`` holds its new value; called before the picture is drawn.
+
+        Controls that it moves in turn do not come here again, and all of them together make one picture.
+        """
+
+    def _moved(self, name: str, value) -> None:
+        self.state[name] = value
+        if self._following:
+            return
+        self._following = True
+        try:
+            self.changed(name)
+        finally:
+            self._following = False
+        self.redraw()
+
+    # --- what is shown ----------------------------------------------------------------------------------------
+
+    def figure(self) -> Figure:
+        """The picture of the present state; the next picture of that shape is drawn into the same figure."""
+        shape = self.shape()
+        if shape not in self._figures:
+            self._figures[shape] = self.layout()
+        figure = self._figures[shape]
+        for axes in figure.axes:
+            drawing.wipe(axes)
+        self.draw(*figure.axes)
+        return figure
+
+    def redraw(self) -> None:
+        """Draws the present state, where there is somebody to see it."""
+        if self._box is None:
+            return
+        with self._drawing, _one_thread():
+            png = to_png(self.figure())
+            self.figures_drawn += 1
+            self._words.value = self.words()
+            self.picture.alt, self.picture.png = self.alt(), png
+            self.picture.drawn = self.figures_drawn  # last: who waits for it finds everything else, too
+
+    def extra(self) -> list[ipywidgets.Widget]:
+        """Hook: widgets between the controls and the picture, such as buttons."""
+        return []
+
+    @property
+    def box(self) -> ipywidgets.VBox:
+        """The live widget, made when it is first wanted."""
+        if self._box is None:
+            self.picture, self._words = Picture(), ipywidgets.HTML()
+            wrap = ipywidgets.Layout(display="flex", flex_flow="row wrap")
+            rows = [ipywidgets.Box(list(self.controls.values()), layout=wrap)]
+            rows += [ipywidgets.Box(extra, layout=wrap)] if (extra := self.extra()) else []
+            self._box = ipywidgets.VBox([*rows, self.picture, self._words])
+            self._box.add_class("kdkit-widget")
+            self.redraw()
+            self.picture.observe(lambda change: self._click(*change["new"][:2]), "clicked")
+        return self._box
+
+    def _click(self, across: float, down: float) -> None:
+        """A click at shares of the picture's width and height: finds the axes under it, or nearest above or below."""
+        figure, up = self._figures[self.shape()], 1 - down
+        places = [axes.get_position() for axes in figure.axes]
+        beside = [
+            (max(place.y0 - up, up - place.y1, 0), number)
+            for number, place in enumerate(places)
+            if place.x0 <= across <= place.x1
+        ]
+        if beside and min(beside)[0] < 0.1:
+            _, number = min(beside)
+            pixels = figure.transFigure.transform((across, up))
+            x, y = figure.axes[number].transData.inverted().transform(pixels)
+            self.clicked(number, float(x), float(y))
+
+    def _repr_mimebundle_(self, **options) -> tuple[dict, dict]:
+        """Live widget and still picture in one: a front-end shows the best that it can."""
+        box = self.box
+        view = {"version_major": 2, "version_minor": 0, "model_id": box.model_id}
+        data = {
+            "text/plain": self.alt(),
+            "image/png": base64.b64encode(self.picture.png).decode("ascii"),
+            "application/vnd.jupyter.widget-view+json": view,
+        }
+        return data, {"image/png": {"alt": self.alt()}}
+
+
+def _look_away_from_what_is_loaded() -> None:
+    """Python's full garbage collection looks at all that torch and others have loaded: a third of a second, every few
+    pictures. What is alive now is left out of it until the next panel is made.
+    """
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Torch works in this thread alone: what a picture asks of it is done before others would be awake."""
+    usual = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(usual)
+
+
+def to_png(figure: Figure, dpi: int = DPI) -> bytes:
+    """The whole figure, not cropped, so that a click into it can be found again; fast rather than small."""
+    canvas = figure.canvas if isinstance(figure.canvas, FigureCanvasAgg) else FigureCanvasAgg(figure)
+    usual, figure.dpi = figure.dpi, dpi
+    canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())[..., :3]
+    figure.dpi = usual
+    return _encode(pixels)
+
+
+def _encode(pixels: np.ndarray) -> bytes:
+    """PNG of (height, width, 3) bytes. Libraries try five filters on every row, which takes three times as long."""
+    height, width, _ = pixels.shape
+    rows = np.zeros((height, 1 + 3 * width), np.uint8)  # 0 before a row: no filter
+    rows[:, 1:] = pixels.reshape(height, -1)
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)),  # 8 bits of red, green and blue
+        (b"IDAT", zlib.compress(rows, level=1)),
+        (b"IEND", b""),
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+
+
+def player(wave, rate: int = 16_000, label: str = "") -> str:
+    """HTML that plays ``wave`` (samples,)."""
+    from IPython.display import Audio
+
+    sound = Audio(wave.numpy() if hasattr(wave, "numpy") else wave, rate=rate, normalize=False)._repr_html_()
+    return f"<div>{html.escape(label)} {sound}</div>"
+
+
+def button(label: str, does: Callable[[], None], hint: str = "") -> ipywidgets.Button:
+    """A button that calls ``does`` without arguments."""
+    made = ipywidgets.Button(description=label, tooltip=hint, layout=ipywidgets.Layout(width="auto"))
+    made.on_click(lambda _: does())
+    return made
+
+
+_WHOLE = {"description_width": "initial"}  # labels are never cut
+
+
+def slider(label: str, value, low, high, step=1, **options) -> ipywidgets.ValueWidget:
+    """A slider for whole or real numbers that moves its picture when it is let go."""
+    kind = ipywidgets.IntSlider if isinstance(step, int) else ipywidgets.FloatSlider
+    about = {"description": label, "style": _WHOLE, "continuous_update": False}
+    return kind(value=value, min=low, max=high, step=step, **about, **options)
+
+
+def choice(label: str, options, value=None) -> ipywidgets.Dropdown:
+    """One of several: a list of values, or of (words, value)."""
+    options = list(options)
+    first = options[0][1] if isinstance(options[0], tuple) else options[0]
+    value = first if value is None else value
+    return ipywidgets.Dropdown(options=options, value=value, description=label, style=_WHOLE)

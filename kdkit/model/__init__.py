@@ -1,0 +1,1 @@
+"""The speech model: front-end, encoder, checkpoints, costs."""

@@ -1,0 +1,309 @@
+"""One Transformer for the teacher and every student: positional convolution, then layers of attention and FFN.
+
+Post-norm (HuBERT Base) and pre-norm (HuBERT Large) are the same modules in another order, as in
+"HuBERT: Self-Supervised Speech Representation Learning" (arXiv 2106.07447) and wav2vec 2.0.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from kdkit.model.fast.checks import trusted
+from kdkit.model.fast.fftconv import fft_conv1d, kernel_spectrum, product_conv1d, product_matrices
+from kdkit.model.fast.positions import GroupedConv
+from kdkit.model.relative_positions import PositionGate, RelativePositions
+
+SCORES = 2**20  # attention scores of a chunk: 2 MB in bf16
+# cuDNN's is left out: it plans anew for every shape, which takes longer than the step
+GPU_KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+
+
+class PositionalConv(nn.Module):
+    """Convolutional relative position embedding: one grouped, weight-normed convolution, GELU (wav2vec 2.0).
+
+    It goes by Fourier transform (:mod:`kdkit.model.fast.fftconv`), also on a GPU, whose kernels for grouped
+    convolutions do not use its matrix units. :meth:`fold` prepares it for inference.
+    """
+
+    def __init__(self, dim: int, kernel: int = 128, groups: int = 16):
+        super().__init__()
+        conv = nn.Conv1d(dim, dim, kernel, padding=kernel // 2, groups=groups)
+        nn.init.normal_(conv.weight, std=(4.0 / (kernel * dim)) ** 0.5)
+        nn.init.zeros_(conv.bias)
+        self.conv = nn.utils.parametrizations.weight_norm(conv, dim=2)
+        self.trim = 1 - kernel % 2  # an even kernel gives one frame too many
+        self.by_fourier = True
+        self.spectrum = self.matrices = None  # of the weights, once they no longer change
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, T, D)
+        if not self.by_fourier or torch.compiler.is_compiling():  # exported: runtimes know convolutions
+            y = self.conv(x.transpose(1, 2))
+            return F.gelu(y[..., : y.shape[-1] - self.trim]).transpose(1, 2)
+        if self.matrices is not None and x.device.type == "cpu":
+            y = product_conv1d(x.to(torch.bfloat16), self.matrices)
+            return F.gelu(y + self.conv.bias.to(y.dtype)).to(x.dtype)
+        if self.spectrum is None and multiplies_low(x) and trusted("weight_gradient"):
+            low = x.to(torch.get_autocast_dtype("cuda")) if x.dtype == torch.float32 else x
+            y = GroupedConv.apply(low, self.conv.weight, self.conv.groups)
+            return F.gelu(y + self.conv.bias.to(y.dtype))
+        spectrum = self.spectrum
+        if spectrum is None:
+            spectrum = kernel_spectrum(self.conv.weight, self.conv.groups)
+        return F.gelu(fft_conv1d(x, spectrum.to(x.device)) + self.conv.bias).to(x.dtype)
+
+    def fold(self, bf16: bool = False) -> None:
+        """Makes weight and norm one tensor, and keeps its spectrum: for a model that is trained no more.
+
+        ``bf16``: it may be computed in bf16, which a CPU with matrix units does faster.
+        """
+        old = self.conv
+        plain = nn.Conv1d(
+            old.in_channels, old.out_channels, old.kernel_size, padding=old.padding, groups=old.groups
+        )
+        plain.weight.data, plain.bias.data = old.weight.detach().clone(), old.bias.detach().clone()
+        self.conv = plain  # a new one: removing the parametrisation would change every copy of this module
+        spectrum = kernel_spectrum(self.conv.weight, self.conv.groups)
+        if bf16 and spectrum.device.type == "cpu" and has_amx():
+            self.matrices = product_matrices(spectrum)
+        else:
+            self.spectrum = spectrum.contiguous()
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention; ``mask`` (B, 1, 1, T) is True where a key may be looked at, None without padding. Or
+    it is int32: see :func:`segments`.
+
+    ``dtype``: what queries, keys and values are cast to, where the linear layers give something else.
+    ``gated`` (WavLM): ``bias`` (heads, T, T) is weighted by the input and added to the logits.
+    """
+
+    dtype: torch.dtype | None = None
+
+    def __init__(self, dim: int, heads: int, dropout: float, gated: bool = False):
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.gate = PositionGate(dim, heads) if gated else None
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.out = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, mask: Tensor | None, bias: Tensor | None = None) -> Tensor:
+        qkv = self.qkv(x)
+        q, k, v = (
+            qkv.to(self.dtype or qkv.dtype).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        )  # each (B, heads, T, d)
+        if bias is not None:
+            bias = self.gate(x, bias).to(q.dtype)
+            mask = bias if mask is None else bias.masked_fill(~mask, -torch.inf)
+        y = attend(q, k, v, mask, self.dropout if self.training else 0.0)
+        return self.out(y.transpose(1, 2).flatten(2).to(qkv.dtype))
+
+
+@lru_cache(maxsize=1)
+def has_amx() -> bool:
+    """Does this CPU have matrix units (AMX)? False with a torch that cannot tell."""
+    return bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
+    """Scaled dot-product attention of (B, heads, T, d); in bf16 on a CPU in ways of our own.
+
+    There the backward pass of torch's fused kernel takes six times as long in bf16 as in float32, so training computes
+    in float32. Its forward pass is no faster in bf16 than in float32 without AMX; matrix products are, as long as the
+    scores of a chunk of heads (and, for long utterances, of queries) stay in the processor's cache.
+    """
+    if mask is not None and mask.dtype == torch.int32:
+        return _attend_in_segments(q, k, v, mask, dropout)
+    added = mask is not None and mask.dtype != torch.bool  # WavLM's positions
+    by_products = q.device.type == "cpu" and q.dtype == torch.bfloat16 and not added
+    if by_products and not torch.compiler.is_compiling() and not has_amx():
+        return _attend_by_products(q, k, v, mask, dropout)
+    if q.device.type == "cpu" and q.requires_grad:
+        return _attend_and_learn(q, k, v, mask, dropout)
+    if q.device.type == "cuda":
+        with sdpa_kernel(GPU_KERNELS):
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+
+
+def segments(mask: Tensor) -> Tensor:
+    """Where real frames and padding of (B, T) begin in a row of B T frames, and its end: (2 B + 1,) int32.
+
+    The fused kernels of a GPU know no mask, but sequences of different lengths behind each other. So the padding of an
+    utterance is a sequence of its own: nobody looks at it, and nothing has to be moved.
+    """
+    batch, total = mask.shape
+    first = torch.arange(batch, device=mask.device) * total
+    ends = torch.stack([first, first + mask.sum(1)], 1).flatten()
+    return F.pad(ends, (0, 1), value=batch * total).int()
+
+
+def multiplies_low(x: Tensor) -> bool:
+    """Is ``x`` on a GPU of 2020 or later, and multiplied in bf16 or fp16?"""
+    if x.device.type != "cuda" or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    low = torch.is_autocast_enabled("cuda") or x.dtype in (torch.bfloat16, torch.float16)
+    return low and torch.cuda.get_device_capability(x.device) >= (8, 0)
+
+
+def takes_segments(x: Tensor, heads: int) -> bool:
+    """Can the fused kernel for sequences attend over ``x`` (B, T, D)?"""
+    width = x.shape[2] // heads
+    return multiplies_low(x) and width % 8 == 0 and width <= 256 and trusted("segments")
+
+
+def _attend_in_segments(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor, dropout: float) -> Tensor:
+    batch, _, total, _ = q.shape
+    q, k, v = (some.transpose(1, 2).flatten(0, 1) for some in (q, k, v))  # (B T, heads, d), views
+    y = torch.ops.aten._flash_attention_forward(
+        q, k, v, bounds, bounds, total, total, dropout, is_causal=False, return_debug_mask=False
+    )[0]
+    return y.unflatten(0, (batch, total)).transpose(1, 2)
+
+
+@torch.compiler.disable  # torch 2.11 compiles a backward pass of it that knows one length only
+def _attend_and_learn(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
+    mask = mask if mask is None or mask.dtype == torch.bool else mask.float()
+    with torch.autocast("cpu", enabled=False):
+        y = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=mask, dropout_p=dropout)
+    return y.to(q.dtype)
+
+
+def _attend_by_products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
+    batch, heads, total, _ = q.shape
+    q, k, v = (q * q.shape[-1] ** -0.5).flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)
+    bias = q.new_zeros(1, 1, 1).expand(batch * heads, 1, total)
+    if mask is not None:
+        bias = torch.where(mask[:, :, 0], 0.0, -torch.inf).to(q.dtype).repeat_interleave(heads, 0)
+    some = max(1, SCORES // total**2)  # heads of a chunk
+    rows = max(32, SCORES // total)  # queries of a chunk
+    done = []
+    for of_queries, of_keys, of_values, of_bias in zip(*(part.split(some) for part in (q, k, v, bias))):
+        chunk = []
+        for part in of_queries.split(rows, 1):
+            scores = torch.baddbmm(of_bias, part, of_keys.transpose(1, 2)).softmax(-1)
+            chunk.append(F.dropout(scores, dropout) @ of_values if dropout else scores @ of_values)
+        done.append(torch.cat(chunk, 1) if len(chunk) > 1 else chunk[0])
+    return torch.cat(done).unflatten(0, (batch, heads))
+
+
+class Layer(nn.Module):
+    """Attention and FFN, each with a residual; the norms after the sums (post-norm) or before the branches (pre-norm).
+
+    ``residual_scale`` multiplies the residual of a post-norm layer: 1 is HuBERT Base. A deep post-norm network learns
+    much sooner with DeepNorm's (2 * layers) ** 0.25 and its smaller initial branches (arXiv 2203.00555).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        ffn: int,
+        heads: int,
+        dropout: float,
+        pre_norm: bool,
+        residual_scale: float = 1.0,
+        gated: bool = False,
+    ):
+        super().__init__()
+        self.pre_norm, self.residual_scale = pre_norm, residual_scale
+        self.attention = Attention(dim, heads, dropout, gated)
+        self.norm1 = nn.LayerNorm(dim)
+        self.ffn_in = nn.Linear(dim, ffn)
+        self.ffn_out = nn.Linear(ffn, dim)
+        self.norm2 = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def residual(self, x: Tensor, branch: Tensor) -> Tensor:
+        return torch.add(branch, x, alpha=self.residual_scale)
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.ffn_out(self.dropout(F.gelu(self.ffn_in(x)))))
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+        if self.pre_norm:
+            x = x + self.dropout(self.attention(self.norm1(x), mask, bias))
+            return x + self.feed_forward(self.norm2(x))
+        x = self.norm1(self.residual(x, self.dropout(self.attention(x, mask, bias))))
+        return self.norm2(self.residual(x, self.feed_forward(x)))
+
+
+class Encoder(nn.Module):
+    """Positional convolution, LayerNorm (its place depends on ``pre_norm``), ``layers`` layers.
+
+    ``forward(x (B, T, D), mask (B, T) or None)`` gives the list of ``layers + 1`` hidden states, each (B, T, D): the
+    input of layer 1, then the output of every layer after its residual; with ``depth`` only those up to that layer. In
+    a pre-norm encoder the last one has gone through the final LayerNorm (the convention of transformers), since nothing
+    else is fit to use. ``relative_buckets`` and ``relative_distance`` are WavLM's
+    (:mod:`kdkit.model.relative_positions`); 0 buckets: no relative positions.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        layers: int,
+        ffn: int,
+        heads: int,
+        dropout: float = 0.1,
+        pre_norm: bool = False,
+        pos_kernel: int = 128,
+        pos_groups: int = 16,
+        residual_scale: float = 1.0,
+        relative_buckets: int = 0,
+        relative_distance: int = 800,
+    ):
+        super().__init__()
+        self.pre_norm = pre_norm
+        self.positions = PositionalConv(dim, pos_kernel, pos_groups)
+        self.norm = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
+        gated = relative_buckets > 0
+        self.relative = RelativePositions(heads, relative_buckets, relative_distance) if gated else None
+        self.layers = nn.ModuleList(
+            Layer(dim, ffn, heads, dropout, pre_norm, residual_scale, gated) for _ in range(layers)
+        )
+        self.multiple = 1  # frames are padded to a multiple of this inside: some kernels like round numbers
+        self.apply(_init_bert)
+        if residual_scale != 1.0:
+            self._init_deepnorm()
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, depth: int | None = None) -> list[Tensor]:
+        total, more = x.shape[1], -x.shape[1] % self.multiple
+        if more and not torch.compiler.is_compiling():
+            mask = x.new_ones(x.shape[:2], dtype=torch.bool) if mask is None else mask
+            hidden = self._forward(F.pad(x, (0, 0, 0, more)), F.pad(mask, (0, more)), depth)
+            return [state[:, :total] for state in hidden]
+        return self._forward(x, mask, depth)
+
+    def _forward(self, x: Tensor, mask: Tensor | None, depth: int | None) -> list[Tensor]:
+        keys = None
+        if mask is not None:
+            x = x * mask[..., None]  # the positional convolution must see zeros where an utterance has ended
+            plain = self.relative is not None or not takes_segments(x, self.layers[0].attention.heads)
+            keys = mask[:, None, None] if plain else segments(mask)
+        x = x + self.positions(x)
+        x = self.dropout(x if self.pre_norm else self.norm(x))
+        hidden, bias = [x], self.relative(x.shape[1]) if self.relative else None
+        for layer in self.layers[:depth]:
+            hidden.append(layer(hidden[-1], keys, bias))
+        if self.pre_norm and len(hidden) > len(self.layers):
+            hidden[-1] = self.norm(hidden[-1])
+        return hidden
+
+    def _init_deepnorm(self) -> None:
+        gain = (8 * len(self.layers)) ** -0.25
+        for layer in self.layers:
+            query, key, value = layer.attention.qkv.weight.chunk(3)
+            nn.init.xavier_normal_(query)
+            nn.init.xavier_normal_(key)
+            for weight in (value, layer.attention.out.weight, layer.ffn_in.weight, layer.ffn_out.weight):
+                nn.init.xavier_normal_(weight, gain)
+
+
+def _init_bert(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):  # BERT's initialisation, as in fairseq
+        nn.init.normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)

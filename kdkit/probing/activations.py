@@ -1,0 +1,175 @@
+"""A sample of a model's activations: every layer at chosen frames of a corpus, with the phone under each.
+
+:func:`collect` streams over the corpus; what it keeps, on disk, is what :mod:`kdkit.probing` measures, a layer at a
+time. Frames of silence (phone "") are left out: they are a good part of all speech, every feature finds them, and they
+would lift all curves alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchaudio.functional import compute_deltas
+from tqdm import tqdm
+
+from kdkit.common.errors import ManifestError
+from kdkit.fbank import Fbank
+from kdkit.model.waveform import num_frames
+from kdkit.speech.batches import Batches
+from kdkit.speech.manifest import Utterance, frame_phones
+
+Extract = Callable[[Tensor, Tensor], tuple[list[Tensor], Tensor]]
+"""``extract(waves (B, S), lengths (B,))`` -> one (B, T, D) tensor per layer, and the real frames (B,)."""
+
+
+def fbank_deltas(waves: Tensor, lengths: Tensor) -> tuple[list[Tensor], Tensor]:
+    """The baseline that needs no learning: Fbank with first and second differences, 240 values a frame.
+
+    Every second 100 Hz frame is taken: frame 2t starts at sample 320 t and is 400 long, exactly the samples
+    of frame t of a HuBERT model. Differences (five-point regression, ``compute_deltas``) are taken at 100
+    Hz, utterance by utterance, so that padding has no part in them. An :data:`Extract`: (B, S) -> [(B, T,
+    240)], (B,).
+    """
+    fbank, rows = Fbank().to(waves.device), []
+    for wave, length in zip(waves, lengths.tolist(), strict=True):
+        static = fbank(wave[None, :length])[0].T  # (80, frames at 100 Hz)
+        first = compute_deltas(static)
+        rows.append(torch.cat([static, first, compute_deltas(first)]).T[::2])  # (T, 240)
+    return [nn.utils.rnn.pad_sequence(rows, batch_first=True)], num_frames(lengths)
+
+
+class ModelLayers:
+    """An :data:`Extract` for a model: Fbank + deltas (``baseline``), its front-end features, then H^0 .. H^L.
+
+    Front-end features are what the waveform CNN gives, before normalisation and projection, or the output
+    of the Fbank front-end. The hook that picks them up is there during the call only, and so is evaluation
+    mode.
+    """
+
+    def __init__(self, model: nn.Module, baseline: bool = True):
+        self.model, self.baseline = getattr(model, "model", model), baseline  # a Teacher carries its model
+        layers = self.model.config.layers + 1
+        self.names = ["Fbank + deltas"] * baseline + ["front-end"] + [f"H{layer}" for layer in range(layers)]
+        self.device = next(self.model.parameters()).device
+
+    @torch.inference_mode()
+    def __call__(self, waves: Tensor, lengths: Tensor) -> tuple[list[Tensor], Tensor]:
+        waves, lengths = waves.to(self.device), lengths.to(self.device)
+        seen, front_end = [], self.model.front_end
+        hook = getattr(front_end, "cnn", front_end).register_forward_hook(lambda *call: seen.append(call[-1]))
+        training = self.model.training
+        try:
+            output = self.model.eval()(waves, lengths)
+        finally:
+            hook.remove()
+            self.model.train(training)
+        first = fbank_deltas(waves, lengths)[0] if self.baseline else []
+        return [*first, *seen, *output.hidden], output.frames
+
+
+@dataclass
+class Frames:
+    """Sampled frames: ``features[layer]`` (n, D) float32; phone, utterance and speaker of each frame.
+
+    What :func:`collect` gives has its features in files that go away with it: only what is looked at is in memory.
+    """
+
+    features: list[np.ndarray]
+    phones: np.ndarray  # (n,) str, never ""
+    utterances: np.ndarray  # (n,) int, position in the list that was given
+    speakers: np.ndarray  # (n,) str
+    names: list[str] = field(default_factory=list)  # of the layers
+    folder: TemporaryDirectory | None = field(default=None, repr=False)  # of the files
+
+    def __len__(self) -> int:
+        return len(self.phones)
+
+
+def collect(
+    extract: Extract,
+    utterances: Sequence[Utterance],
+    frames: int = 20_000,
+    seed: int = 0,
+    per_utterance: int = 100,
+    seconds_per_batch: float = 32.0,
+) -> Frames:
+    """Runs ``extract`` over as many utterances as it takes; keeps at most ``frames`` real, non-silent frames.
+
+    Speakers take turns, each with a random utterance, which gives up to ``per_utterance`` random frames
+    (more when the corpus is too short otherwise). Which frames they are depends on the manifest and
+    ``seed`` only, so that two models are probed on the same ones. One batch of activations is in memory at
+    a time; the sample goes to a temporary folder.
+
+    Raises :class:`ManifestError` when no utterance has phone times.
+    """
+    plan = _plan(utterances, frames, per_utterance, seed)
+    if not plan:
+        raise ManifestError(
+            f"none of the {len(utterances)} utterances has phone times: a phone probe needs them "
+            "(field 'phones' of the manifest, see kdkit.speech.manifest)"
+        )
+    position = {utterances[i].id: i for i in plan}
+    batches = Batches([utterances[i] for i in plan], seconds_per_batch=seconds_per_batch)
+    folder = TemporaryDirectory(prefix="kdkit-frames-", ignore_cleanup_errors=True)
+    room = sum(len(chosen) for chosen, _ in plan.values())
+    features, phones, owners = [], [], []
+    bar = tqdm(total=len(plan), desc="features", unit="utt", leave=False, mininterval=1.0)
+    for batch in batches.epoch():
+        hidden, counts = extract(batch.waves, batch.lengths)
+        rows, columns = [], []
+        for row, utterance in enumerate(batch.utterances):
+            chosen, labels = plan[position[utterance.id]]
+            real = chosen < int(counts[row])  # the manifest's duration is rounded
+            rows += [row] * int(real.sum())
+            columns += chosen[real].tolist()
+            phones += labels[real].tolist()
+            owners += [position[utterance.id]] * int(real.sum())
+        if not features:
+            features = [
+                np.lib.format.open_memmap(f"{folder.name}/{i}.npy", "w+", np.float32, (room, layer.shape[-1]))
+                for i, layer in enumerate(hidden)
+            ]
+        for file, layer in zip(features, hidden, strict=True):
+            file[len(owners) - len(rows) : len(owners)] = layer[rows, columns].float().cpu().numpy()
+        bar.update(len(batch.utterances))
+    bar.close()
+    batches.close()
+    layers = [file[: len(owners)] for file in features]
+    owners = np.array(owners)
+    speakers = np.array([utterances[i].speaker for i in owners])
+    names = getattr(extract, "names", [str(i) for i in range(len(layers))])
+    return Frames(layers, np.array(phones), owners, speakers, list(names), folder)
+
+
+def _plan(utterances, frames: int, per_utterance: int, seed: int) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """{position of the utterance: (frame numbers, phones)}: what to keep, known before any audio is read."""
+    rng = np.random.default_rng(seed)
+    turns: dict[str, list[int]] = {}
+    for i in rng.permutation(len(utterances)):
+        turns.setdefault(utterances[i].speaker, []).append(int(i))
+    spoken, total = {}, 0
+    for i in (i for turn in zip_longest(*turns.values()) for i in turn if i is not None):
+        labels = np.array(frame_phones(utterances[i], num_frames(round(utterances[i].duration * 16_000))))
+        candidates = np.flatnonzero(labels != "")
+        if len(candidates):
+            spoken[i] = rng.permutation(candidates), labels
+            total += min(len(candidates), per_utterance)
+        if total >= frames:
+            break
+    counts = np.array([len(candidates) for candidates, _ in spoken.values()])
+    cap = per_utterance
+    while np.minimum(counts, cap).sum() < min(frames, counts.sum()):
+        cap += 1
+    plan = {}
+    for i, (candidates, labels) in spoken.items():
+        chosen = np.sort(candidates[: min(cap, frames)])
+        frames -= len(chosen)
+        if len(chosen):
+            plan[i] = chosen, labels[chosen]
+    return plan

@@ -1,0 +1,1 @@
+"""From hidden states to words: CTC, fine-tuning, decoding, scores, transcripts."""

@@ -1,0 +1,327 @@
+"""CTC fine-tuning: a linear head over characters on a (distilled) model, and the recogniser that results."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections import Counter
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from kdkit.common.errors import CheckpointError, ConfigError, NoRecogniserError, TextError, TrainingError
+from kdkit.model.checkpoints import filled, load_checkpoint, save_checkpoint
+from kdkit.model.speech_model import ModelConfig, SpeechModel
+from kdkit.model.waveform import num_frames
+from kdkit.recognition.ctc_loss import ctc_loss
+from kdkit.recognition.decode import greedy
+from kdkit.recognition.emissions import WINDOW, decode_all, emissions, kept_window
+from kdkit.recognition.score import COLLAPSED
+from kdkit.speech.augment import AUGMENTED, AugmentConfig, augment, perturb_speed
+from kdkit.speech.batches import to_device
+from kdkit.speech.manifest import Utterance
+from kdkit.speech.text import VOCABULARY, Vocabulary, frames_needed
+from kdkit.speech.transcripts import Cleaning, counts
+from kdkit.teachers.pretrain import span_mask
+
+LABELS = 16  # characters: labels are padded to whole multiples, so that few shapes are computed
+_NAMED = 3  # utterances without room for their text that are named one by one
+
+
+@dataclass(frozen=True)
+class MaskConfig:
+    """Masking while fine-tuning, as in wav2vec 2.0: spans of frames and of channels of the front-end's output."""
+
+    time: float = 0.2  # share of frames covered if no spans overlapped; 0 switches it off
+    time_span: int = 5  # frames of 20 ms
+    channel: float = 0.1
+    channel_span: int = 16
+
+
+class CTCModel(nn.Module):
+    """A speech model and a linear CTC head, one output for each symbol of ``vocabulary``.
+
+    ``forward(waves (B, S), lengths (B,))`` gives logits (B, T, vocabulary) and true frame counts (B,). With
+    ``head_only`` no gradient goes below the head. ``window``: seconds that it hears at once when it transcribes
+    (:func:`kdkit.recognition.emissions.window_of`).
+
+    A new head finds blank as likely as all characters together, about what CTC's alignments say as long as nothing is
+    known (a blank has room between any two characters). Without that bias some character is ahead in every frame by
+    chance, and training may stay with it: a recogniser that says "e" to everything. All-blank is a plateau, too, but
+    one that training leaves.
+    """
+
+    def __init__(self, model: SpeechModel, vocabulary: Vocabulary = VOCABULARY):
+        super().__init__()
+        self.model, self.vocabulary = model, vocabulary
+        self.head = nn.Linear(model.config.dim, len(vocabulary))
+        with torch.no_grad():
+            self.head.bias[vocabulary.blank] = math.log(len(vocabulary) - 1)
+        self.mask_embedding = nn.Parameter(torch.zeros(model.config.dim))
+        self.window = WINDOW
+
+    def forward(
+        self,
+        waves: Tensor,
+        lengths: Tensor,
+        hidden: tuple[Tensor | None, Tensor | None] = (None, None),
+        head_only: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """``hidden`` (:func:`draw_masks`): frames (B, T) and channels (B, dim) that are hidden after the front-end."""
+        frames = num_frames(lengths)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not head_only):
+            features = self.hide(self.model.front_end(waves, lengths), *hidden)  # (B, T, D)
+            last = self.model.encode(features, frames).last
+        return self.head(last), frames
+
+    def hide(self, features: Tensor, frames: Tensor | None, channels: Tensor | None) -> Tensor:
+        """Features (B, T, dim) without the hidden ``frames`` (B, T) and ``channels`` (B, dim)."""
+        if frames is not None:
+            features = torch.where(frames[..., None], self.mask_embedding.to(features.dtype), features)
+        if channels is not None:
+            features = features.masked_fill(channels[:, None], 0.0)
+        return features
+
+    def transcribe(self, utterances: list[Utterance], seconds_per_batch: float = 60) -> dict[str, str]:
+        """Greedy transcripts by utterance id; files that cannot be read are left out with a warning."""
+        found = emissions(self, utterances, seconds_per_batch)
+        texts = decode_all(greedy, found.log_probs, vocabulary=self.vocabulary)
+        return {utterance.id: text for utterance, text in zip(found.utterances, texts, strict=True)}
+
+
+def draw_masks(
+    mask: MaskConfig, batch: int, frames: int, channels: int, device: torch.device
+) -> tuple[Tensor | None, Tensor | None]:
+    """Frames (batch, frames) and channels (batch, channels) to hide, each None where ``mask`` has none."""
+    of_time = span_mask(batch, frames, mask.time, mask.time_span) if mask.time else None
+    of_channels = span_mask(batch, channels, mask.channel, mask.channel_span) if mask.channel else None
+    return tuple(some if some is None else to_device(some, device) for some in (of_time, of_channels))
+
+
+class CTCTask(nn.Module):
+    """CTC loss of a batch for :func:`kdkit.training.loop.train`, per character.
+
+    In training mode the sound is augmented (:mod:`kdkit.speech.augment`), with ``speeds`` also played faster and
+    slower, and features are masked. For the first ``freeze`` (a share) of the steps only the head learns: the model's
+    weights are not pulled about by a head that knows nothing. ``front_end_rate``: see
+    :class:`kdkit.recognition.finetune.FineTuneConfig`. An utterance whose text has no room in its frames adds nothing
+    to the loss, and :meth:`complaints` names it.
+    """
+
+    drawn = ("recogniser.head", "recogniser.mask_embedding")
+
+    def __init__(
+        self,
+        recogniser: CTCModel,
+        mask: MaskConfig | None = MaskConfig(),
+        augmenting: AugmentConfig | None = AUGMENTED,
+        freeze: float = 0.0,
+        speeds: tuple[float, ...] = (),
+        front_end_rate: float = 1.0,
+    ):
+        super().__init__()
+        if not all(0.5 <= speed <= 2 for speed in speeds):
+            raise ConfigError(f"speeds are {speeds}: each must be between 0.5 and 2, 1 being as it is")
+        if not 0 <= freeze < 1:
+            raise ConfigError(
+                f"freeze is {freeze}: the share of the steps is needed, 0 or more and less than 1"
+            )
+        if not front_end_rate >= 0:
+            raise ConfigError(f"front_end_rate is {front_end_rate}: a share of the learning rate, 0 or more")
+        self.recogniser, self.mask, self.augmenting, self.freeze = recogniser, mask, augmenting, freeze
+        self.speeds, self.rates = tuple(speeds), {"recogniser.model.front_end.": front_end_rate}
+        self.leaves_some_out = freeze > 0
+        self.settings = {
+            "model": recogniser.model.config.to_dict(),
+            "mask": mask and asdict(mask),
+            "augmenting": augmenting and asdict(augmenting),
+        }
+        if recogniser.vocabulary != VOCABULARY:
+            self.settings |= recogniser.vocabulary.to_meta()
+        if freeze:
+            self.settings["freeze"] = freeze
+        if front_end_rate != 1:
+            self.settings["front_end_rate"] = front_end_rate
+        if speeds:
+            self.settings["speeds"] = list(speeds)
+        self._head_only = False
+        self._no_room: dict[str, str] = {}  # utterance id: why
+
+    def schedule(self, step: int, steps: int) -> None:
+        """Called before step ``step`` of ``steps``: is the model still frozen?"""
+        self._head_only = step < self.freeze * steps
+
+    def size(self, batch) -> int:
+        """Characters: what the loss is a mean over."""
+        return max(1, sum(len(label) for label in self._labels(batch).values()))
+
+    def complaints(self, rows: list[dict]) -> list[str]:
+        """What goes wrong, in words: utterances without room for their text, a collapse to blanks."""
+        said = list(self._no_room.values())[:_NAMED]
+        if len(self._no_room) > _NAMED:
+            said.append(
+                "more utterances are like that: look at durations and transcripts (kdkit prepare check)"
+            )
+        return said + explain_blanks(rows)
+
+    @property
+    def stage(self) -> bool:
+        """What :meth:`compute` depends on besides its inputs: does only the head learn?"""
+        return self.training and self._head_only
+
+    def forward(self, batch) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.compute(self.prepare(batch))
+
+    def prepare(self, batch) -> dict[str, Tensor]:
+        """What :meth:`compute` needs of a batch, all that is drawn at random among it: ``waves`` (B, S) and ``lengths``
+        (B,); ``labels`` (B, L) and how long each is, ``sizes`` (B,), -1 where the text has no room; what is masked.
+        """
+        waves, lengths, on_host = batch.waves, batch.lengths, batch.on_host
+        if self.training and self.speeds:
+            waves, lengths, on_host = perturb_speed(waves, lengths, self.speeds, on_host)
+        if self.training and self.augmenting is not None:
+            waves = augment(waves, lengths, self.augmenting)
+        inputs = {"waves": waves, "lengths": lengths}
+        if self.training and self.mask is not None:
+            shape = len(waves), num_frames(waves.shape[1]), self.recogniser.model.config.dim
+            masks = draw_masks(self.mask, *shape, waves.device)
+            inputs |= {name: m for name, m in zip(("time", "channels"), masks) if m is not None}
+        frames = num_frames(on_host).tolist()  # played faster, a text may lose its room
+        labels = self._labels(batch)
+        labels = [
+            labels[r] if r in labels and frames_needed(labels[r]) <= frames[r] else None
+            for r in range(len(waves))
+        ]
+        longest = max(1, *(len(label or ()) for label in labels))
+        longest += -longest % LABELS
+        padded = torch.tensor([[*(label or ()), *[0] * (longest - len(label or ()))] for label in labels])
+        sizes = torch.tensor([-1 if label is None else len(label) for label in labels])
+        device = waves.device
+        return inputs | {"labels": to_device(padded, device), "sizes": to_device(sizes, device)}
+
+    def compute(self, inputs: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss and parts: a function of ``inputs`` and weights (and dropout) alone."""
+        hidden = inputs.get("time"), inputs.get("channels")
+        logits, frames = self.recogniser(inputs["waves"], inputs["lengths"], hidden, self.stage)
+        blank = self.recogniser.vocabulary.blank
+        blanks = (logits.argmax(-1) == blank).float().mean()
+        sizes = inputs["sizes"]
+        loss = ctc_loss(logits.float().log_softmax(-1), inputs["labels"], frames, sizes, blank)
+        return loss.sum() / sizes.clamp_min(0).sum().clamp_min(1), {"blanks": blanks}
+
+    def _labels(self, batch) -> dict[int, list[int]]:
+        """{row of the batch: its character ids} for every utterance whose text has room in its frames."""
+        labels = {}
+        for row, (utterance, frames) in enumerate(zip(batch.utterances, num_frames(batch.on_host).tolist())):
+            label = self.recogniser.vocabulary.encode(utterance.text, utterance.id)
+            needed = frames_needed(label)
+            if needed <= frames:
+                labels[row] = label
+            else:
+                self._no_room[utterance.id] = (
+                    f"{utterance.id}: its text needs {needed} frames, its audio has {frames}, so no alignment exists "
+                    "and it teaches nothing: is the transcript another one's, the audio cut off, or the manifest's "
+                    f"duration ({utterance.duration:.2f} s) wrong?"
+                )
+        return labels
+
+
+def explain_blanks(rows: list[dict]) -> list[str]:
+    """Why a run whose log has ``blanks`` (share of frames that are blank) says nothing, if it does; in words."""
+    blanks = [(row["step"], row["blanks"]) for row in rows if "blanks" in row]
+    if len(blanks) < 20 or min(share for _, share in blanks[-10:]) <= COLLAPSED:
+        return []
+    silent = next(
+        i for i, (_, share) in enumerate(blanks) if share > COLLAPSED
+    )  # before: the babble of a random head
+    lowest = min(blanks[silent:], key=lambda item: item[1])
+    if lowest[1] < COLLAPSED - 0.1:
+        return [
+            f"it has fallen back to blanks: at step {lowest[0]} {100 * lowest[1]:.0f} % of the frames were blank, and "
+            f"for the last ten logged steps more than {100 * COLLAPSED:.0f} %. The steps were too large: lower lr, or "
+            "warm up for longer"
+        ]
+    return [
+        f"more than {100 * COLLAPSED:.0f} % of the frames are blank for the last ten logged steps: the recogniser says "
+        "next to nothing yet. Usual at first, because blank is the safest guess while letters are not told apart; if "
+        "it stays, train longer, raise lr, start from a distilled student, or see that the texts belong to the audio"
+    ]
+
+
+def trainable(utterances: list[Utterance], vocabulary: Vocabulary = VOCABULARY) -> list[Utterance]:
+    """Utterances that CTC can learn from with ``vocabulary``, their texts cleaned; the
+    others are counted and named in one warning.
+
+    Left out: no text, characters outside the alphabet, and labels that need more frames than there are (a letter
+    needs a frame, a repeated letter one more for the blank between). Raises TrainingError, with the count of each
+    reason, when nothing is left.
+    """
+    kept, dropped, reasons, cleaning = [], [], Counter(), Cleaning(vocabulary)
+    for utterance in utterances:
+        utterance = replace(utterance, text=cleaning.add(utterance.text))
+        try:
+            label = vocabulary.encode(utterance.text, utterance.id)
+        except TextError as error:
+            dropped.append(str(error))
+            reasons["have characters outside the alphabet"] += 1
+            continue
+        needed = frames_needed(label)
+        frames = num_frames(round(utterance.duration * 16_000))
+        if not label:
+            dropped.append(f"{utterance.id}: no text")
+            reasons["have no text"] += 1
+        elif needed > frames:
+            dropped.append(f"{utterance.id}: text needs {needed} frames, the audio has {frames}")
+            reasons["have more text than audio"] += 1
+        else:
+            kept.append(utterance)
+    if dropped:
+        shown = "; ".join(dropped[:3]) + ("; ..." if len(dropped) > 3 else "")
+        warnings.warn(f"left out {len(dropped)} of {len(utterances)} utterances: {shown}", stacklevel=2)
+    if cleaning.tags:
+        warnings.warn(cleaning.tags, stacklevel=2)
+    if not kept:
+        why = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+        if cleaning.outside:
+            why += (
+                f" ({counts(cleaning.outside)}; kdkit prepare --spell-numbers spells numbers and signs out)"
+            )
+        raise TrainingError(
+            f"no utterance is left to train on: of {len(utterances)}, {why or 'none was given'}"
+        )
+    return kept
+
+
+def save_recogniser(path: Path, recogniser: CTCModel, meta: dict, pack=None) -> None:
+    """Writes model, CTC head and vocabulary to one file; ``pack`` may shrink the tensors (``checkpoints.half``)."""
+    tensors = recogniser.state_dict()
+    meta = meta | {"model": recogniser.model.config.to_dict()} | recogniser.vocabulary.to_meta()
+    meta |= {"window": recogniser.window}
+    save_checkpoint(path, pack(tensors) if pack else tensors, meta)
+
+
+def load_recogniser(path: Path) -> tuple[CTCModel, dict]:
+    """What :func:`save_recogniser` wrote, in eval mode, and its description.
+
+    Raises :class:`NoRecogniserError` for a checkpoint without a vocabulary.
+    """
+    tensors, meta = load_checkpoint(path)
+    return recogniser_from(tensors, meta, path), meta
+
+
+def recogniser_from(tensors: dict[str, Tensor], meta: dict, path: Path) -> CTCModel:
+    """The recogniser of tensors and the description that was kept with them, in eval mode."""
+    config = ModelConfig.of_checkpoint(meta, path)
+    if "vocabulary" not in meta:
+        raise NoRecogniserError(
+            f"{path}: no recogniser, as it has no vocabulary; kdkit finetune makes one of a student or teacher"
+        )
+    try:
+        vocabulary = Vocabulary.from_meta(meta)
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error}; the file is damaged, make or copy it again") from error
+    recogniser = filled(lambda: CTCModel(SpeechModel(config), vocabulary), tensors, path)
+    recogniser.window = kept_window(meta, path)
+    return recogniser

@@ -1,0 +1,232 @@
+"""n-gram language models: interpolated modified Kneser-Ney, kept in the ARPA format that every decoder reads.
+
+Chen and Goodman (1998), in the form of Heafield et al. (2013, KenLM's lmplz). Every count gives up a discount, which
+depends on whether it is 1, 2, or 3 and more; what a history has given up goes to the model that sees one word less:
+
+    p(w | h) = (a(h w) - D(a(h w))) / a(h .)  +  gamma(h) p(w | h')        h' = h without its first word
+
+a is how often h w was seen in the longest n-grams and in those that begin a sentence; below, it is the number of
+different words seen *before* h w: "francisco" is frequent, but after one word only. The shortest model mixes with
+the uniform distribution, so that a word never seen ("<unk>") has a probability too.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kdkit.common.errors import ConfigError, TextError
+from kdkit.common.files import write_text
+from kdkit.speech.transcripts import UNKNOWN
+
+START, END = "<s>", "</s>"
+BOUNDARY = "|"  # between the words, in a model of letters
+NEVER = -99.0  # log10 of the probability of <s>, which is given and never predicted
+FALLBACK = (0.5, 1.0, 1.5)  # discounts where a text is too small or too regular to estimate them, as in lmplz
+
+Gram = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class NGram:
+    """A back-off model: log10 probabilities of n-grams and log10 back-off weights of histories, as in an ARPA file."""
+
+    order: int
+    log10: dict[Gram, float] = field(repr=False)
+    backoff: dict[Gram, float] = field(repr=False)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What the model can predict besides the end of a sentence and the unknown word, sorted."""
+        return tuple(sorted(g[0] for g in self.log10 if len(g) == 1 and g[0] not in (START, END, UNKNOWN)))
+
+    def log10_of(self, word: str, history: Sequence[str]) -> float:
+        """log10 p(word | history); words of either that the model does not know count as ``<unk>``."""
+        known = [w if (w,) in self.log10 else UNKNOWN for w in (*history, word)][-self.order :]
+        gram, weight = tuple(known), 0.0
+        while gram not in self.log10:
+            weight += self.backoff.get(gram[:-1], 0.0)
+            gram = gram[1:]
+        return weight + self.log10[gram]
+
+    def score(self, sentence: Sequence[str]) -> float:
+        """log10 probability of a whole sentence, its end included."""
+        words = (START, *sentence, END)
+        return sum(
+            self.log10_of(words[i], words[max(0, i - self.order + 1) : i]) for i in range(1, len(words))
+        )
+
+    def perplexity(self, sentences: Sequence[Sequence[str]]) -> float:
+        """10 to the mean -log10 of a word, ends of sentences included: between how many words the model wavers."""
+        total = sum(len(sentence) + 1 for sentence in sentences)
+        return 10 ** (-sum(map(self.score, sentences)) / total)
+
+    def unknown(self, sentences: Iterable[Sequence[str]]) -> float:
+        """Share of words that the model does not know."""
+        found = [w != UNKNOWN and (w,) in self.log10 for sentence in sentences for w in sentence]
+        return 1 - sum(found) / max(1, len(found))
+
+    def write(self, path: str | Path) -> None:
+        """Writes an ARPA file, atomically."""
+        orders = defaultdict(list)
+        for gram in sorted(self.log10):
+            orders[len(gram)].append(gram)
+        lines = ["\\data\\", *(f"ngram {n}={len(orders[n])}" for n in range(1, self.order + 1))]
+        for n in range(1, self.order + 1):
+            lines += ["", f"\\{n}-grams:"]
+            for gram in orders[n]:
+                line = f"{self.log10[gram]:.7g}\t{' '.join(gram)}"
+                lines.append(line + (f"\t{self.backoff[gram]:.7g}" if gram in self.backoff else ""))
+        write_text(Path(path), "\n".join([*lines, "", "\\end\\", ""]))
+
+
+def read_arpa(path: str | Path) -> NGram:
+    """The model of an ARPA file. Raises :class:`TextError`, naming file and line, for anything else.
+
+    KenLM, which reads the same file for beam search, ends the whole process at some mistakes (a negative count); so
+    everything is checked here: the counts, the order of the sections, every number, that no n-gram comes twice.
+    """
+    path = Path(path)
+    try:
+        if path.exists() and not path.is_file():
+            raise OSError("it is no file")
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError:
+        raise TextError(f"{path}: no such language model; make one with kdkit lm") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise TextError(f"{path}: cannot be read as text ({error}); an ARPA file is needed") from error
+    if next(filter(None, (line.strip("\r ") for line in lines)), "") != "\\data\\":
+        raise TextError(f"{path}: not an ARPA file: its first line is not \\data\\; make one with kdkit lm")
+    order, promised, log10, backoff = 0, {}, {}, {}
+    for number, line in enumerate(lines, start=1):
+        line, where = line.strip("\r "), f"{path}:{number}"
+        if line.startswith("\\") and line.endswith("-grams:"):
+            _check_count(order, promised, log10, where)
+            order += 1
+            if line != f"\\{order}-grams:" or order not in promised:
+                raise TextError(
+                    f"{where}: {line[:80]!r}: the sections of an ARPA file are \\1-grams:, \\2-grams: ..."
+                )
+        elif line == "\\end\\":
+            _check_count(order, promised, log10, where)
+            break
+        elif not order and line.startswith("ngram "):
+            found = _COUNT.fullmatch(line)
+            if not found or int(found[1]) != len(promised) + 1:
+                raise TextError(f"{where}: {line[:80]!r}: 'ngram {len(promised) + 1}=COUNT' is needed here")
+            promised[int(found[1])] = int(found[2])
+        elif order and line:
+            gram, value, weight = _entry(line, order, where)
+            if gram in log10:
+                raise TextError(f"{where}: {' '.join(gram)[:80]!r} comes a second time")
+            log10[gram] = value
+            if weight is not None:
+                backoff[gram] = weight
+    else:
+        raise TextError(
+            f"{path}: no \\end\\ line, so this is not a whole ARPA file; make it again with kdkit lm"
+        )
+    if order != len(promised) or not order:
+        raise TextError(
+            f"{path}: the head promises n-grams up to {len(promised)}, the file has them up to {order}"
+        )
+    if (UNKNOWN,) not in log10 or (END,) not in log10:
+        raise TextError(
+            f"{path}: the unigrams lack {UNKNOWN} or {END}; make the model with kdkit lm, or lmplz"
+        )
+    return NGram(order, log10, backoff)
+
+
+_COUNT = re.compile(r"ngram ([1-9])=\s*([0-9]{1,12})\s*")
+
+
+def _check_count(order: int, promised: dict[int, int], log10: dict[Gram, float], where: str) -> None:
+    """At the end of a section: has it as many n-grams as the head of the file promises?"""
+    found = len(log10) - sum(promised.get(n, 0) for n in range(1, order))
+    if order and found != promised[order]:
+        raise TextError(f"{where}: {found} {order}-grams; the head of the file promises {promised[order]}")
+
+
+def _entry(line: str, order: int, where: str) -> tuple[Gram, float, float | None]:
+    """A line of a section: the n-gram, its log10 probability, and its back-off weight where it has one."""
+    try:
+        value, words, *rest = line.split("\t")
+        gram, numbers = tuple(words.split(" ")), [float(value), *map(float, rest)]
+        if (
+            len(gram) != order
+            or "" in gram
+            or len(rest) > 1
+            or not all(map(math.isfinite, numbers))
+            or numbers[0] > 0
+        ):
+            raise ValueError
+    except ValueError:
+        raise TextError(
+            f"{where}: not a line of {order}-grams of an ARPA file (log10 probability, tab, words, and "
+            f"for all but the longest a tab and the back-off weight): {line[:80]!r}"
+        ) from None
+    return gram, numbers[0], numbers[1] if rest else None
+
+
+def estimate(sentences: Iterable[Sequence[str]], order: int = 3) -> NGram:
+    """Interpolated modified Kneser-Ney model of sentences (lists of words, or of letters).
+
+    Everything is held in memory, some 300 bytes for each different n-gram: up to about ten million words.
+    Raises :class:`ConfigError` for an order below 1 and :class:`TextError` when there is not a single word.
+    """
+    if order < 1:
+        raise ConfigError(f"the order of an n-gram model is 1 or more, not {order}")
+    counts = adjusted_counts(sentences, order)
+    if not any(gram[0] not in (START, END) for gram in counts[0]):
+        raise TextError("a language model needs text: there is not a single word in it")
+    counts[0].pop((START,), None)
+    counts[0].setdefault((UNKNOWN,), 0)
+    probability: dict[Gram, float] = {}
+    gamma: dict[Gram, float] = {}
+    for counted in counts:  # from the shortest to the longest
+        discounts = discounts_of(counted.values())
+        totals, given = Counter(), Counter()
+        for gram, count in counted.items():
+            totals[gram[:-1]] += count
+            given[gram[:-1]] += discounts[min(count, 3)]
+        for history, total in totals.items():
+            gamma[history] = given[history] / total
+        for gram, count in counted.items():
+            history = gram[:-1]
+            shorter = probability[gram[1:]] if history else 1 / len(counted)
+            own = (count - discounts[min(count, 3)]) / totals[history]
+            probability[gram] = own + gamma[history] * shorter
+    log10 = {gram: math.log10(p) for gram, p in probability.items()} | {(START,): NEVER}
+    backoff = {history: math.log10(weight) for history, weight in gamma.items() if history}
+    return NGram(order, log10, backoff)
+
+
+def adjusted_counts(sentences: Iterable[Sequence[str]], order: int) -> list[Counter[Gram]]:
+    """For n = 1 to ``order``: how often each n-gram was seen if it is of full length or begins a sentence, else how
+    many different words were seen before it."""
+    counts: list[Counter[Gram]] = [Counter() for _ in range(order)]
+    for sentence in sentences:
+        words = (START, *sentence, END)
+        for stop in range(1, len(words) + 1):
+            if stop >= order:
+                counts[-1][words[stop - order : stop]] += 1
+            if stop < order:
+                counts[stop - 1][words[:stop]] += 1  # begins the sentence: nothing can come before
+    for n in range(order - 1, 0, -1):
+        for gram in counts[n]:
+            counts[n - 1][gram[1:]] += 1  # gram[0] is one more word seen before the rest
+    return counts
+
+
+def discounts_of(counts: Iterable[int]) -> tuple[float, float, float, float]:
+    """(0, D1, D2, D3+) from how many n-grams have the counts 1 to 4 (Chen and Goodman 1998, equation 26)."""
+    t = Counter(count for count in counts if 1 <= count <= 4)
+    if not all(t[c] for c in (1, 2, 3, 4)):
+        return (0.0, *FALLBACK)
+    y = t[1] / (t[1] + 2 * t[2])
+    found = tuple(c - (c + 1) * y * t[c + 1] / t[c] for c in (1, 2, 3))
+    return (0.0, *(found if all(0 < d < c for c, d in enumerate(found, start=1)) else FALLBACK))

@@ -1,0 +1,247 @@
+"""Word and character error rates with intervals, and a verdict when two systems are compared.
+
+Errors (substitutions, deletions, insertions) are counted by jiwer. Text is cleaned first, on both sides, by the kit's
+one rule (:mod:`kdkit.speech.transcripts`): lower case, no accents, no punctuation but apostrophes, single spaces.
+Spaces count as characters in the CER.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+import jiwer
+import numpy as np
+from scipy.stats import bootstrap
+
+from kdkit.common.errors import TextError
+from kdkit.speech.text import VOCABULARY, Vocabulary
+from kdkit.speech.transcripts import clean, outside
+
+COLLAPSED = 0.97  # share of blank frames above which a CTC model says next to nothing
+
+
+@dataclass(frozen=True)
+class Score:
+    """Error rates of one system on one test set: shares (0.23, not 23), 95 % intervals over utterances."""
+
+    wer: float
+    cer: float
+    wer_interval: tuple[float, float]
+    cer_interval: tuple[float, float]
+    words: int  # in the references
+    characters: int
+    substitutions: int  # of words
+    deletions: int
+    insertions: int
+    utterances: int
+    references: tuple[str, ...] = field(repr=False)  # cleaned
+    hypotheses: tuple[str, ...] = field(repr=False)
+    word_errors: tuple[int, ...] = field(repr=False)  # of each utterance
+    word_counts: tuple[int, ...] = field(repr=False)
+    vocabulary: Vocabulary = field(default=VOCABULARY, repr=False, compare=False)  # whose letters were kept
+
+    @property
+    def errors(self) -> int:
+        """Word errors: substitutions + deletions + insertions."""
+        return self.substitutions + self.deletions + self.insertions
+
+    def to_dict(self) -> dict:
+        """What goes into run.json: the rates and counts, without texts."""
+        numbers = (
+            "wer",
+            "cer",
+            "words",
+            "characters",
+            "substitutions",
+            "deletions",
+            "insertions",
+            "utterances",
+        )
+        intervals = {name: list(getattr(self, name)) for name in ("wer_interval", "cer_interval")}
+        return {name: getattr(self, name) for name in numbers} | intervals
+
+    def __str__(self) -> str:
+        low, high = self.wer_interval
+        return f"WER {100 * self.wer:.1f} % ({100 * low:.1f} to {100 * high:.1f}), CER {100 * self.cer:.1f} %"
+
+
+def score(
+    references: Sequence[str],
+    hypotheses: Sequence[str],
+    seed: int = 0,
+    vocabulary: Vocabulary = VOCABULARY,
+) -> Score:
+    """WER and CER of hypotheses against references, in the same order.
+
+    Accents that the recogniser can write, by its ``vocabulary``, count; others are taken off both sides.
+    The rate is all errors over all reference words, so long utterances count for more and it can exceed 1.
+    An utterance without reference words adds whatever was recognised in it as insertions: leave those out whose text is
+    not known (:func:`kdkit.speech.transcripts.scorable`).
+
+    Raises :class:`TextError` when the lists differ in length, are empty, or no reference has a word.
+    """
+    if len(references) != len(hypotheses):
+        raise TextError(
+            f"{len(references)} references but {len(hypotheses)} hypotheses: give pairs, in the same order"
+        )
+    refs = tuple(clean(text, vocabulary=vocabulary) for text in references)
+    hyps = tuple(_heard(text, vocabulary) for text in hypotheses)
+    if not any(refs):
+        raise TextError(f"none of the {len(refs)} references has a word, so there is no error rate")
+    words = np.array([_edits(r.split(), h.split()) for r, h in zip(refs, hyps, strict=True)])
+    characters = np.array([_edits(r, h) for r, h in zip(refs, hyps, strict=True)])
+    word_counts, character_counts = [len(r.split()) for r in refs], [len(r) for r in refs]
+    word_errors, character_errors = words.sum(1), characters.sum(1)
+    return Score(
+        wer=float(word_errors.sum() / sum(word_counts)),
+        cer=float(character_errors.sum() / sum(character_counts)),
+        wer_interval=ratio_interval(word_errors, word_counts, seed),
+        cer_interval=ratio_interval(character_errors, character_counts, seed),
+        words=sum(word_counts),
+        characters=sum(character_counts),
+        substitutions=int(words[:, 0].sum()),
+        deletions=int(words[:, 1].sum()),
+        insertions=int(words[:, 2].sum()),
+        utterances=len(refs),
+        references=refs,
+        hypotheses=hyps,
+        word_errors=tuple(word_errors.tolist()),
+        word_counts=tuple(word_counts),
+        vocabulary=vocabulary,
+    )
+
+
+def _heard(text: str, vocabulary: Vocabulary = VOCABULARY) -> str:
+    """What a recogniser wrote, to be compared: as it is where it keeps to letters of its own and apostrophes (a lone
+    one is an error of its own), else cleaned, for some models write capitals and punctuation."""
+    plain = " ".join(text.lower().split())
+    spelled = all(c.isalpha() or c in " '" for c in plain) and not outside(plain, vocabulary)
+    return plain if spelled else clean(text, vocabulary=vocabulary)
+
+
+def _edits(reference: Sequence[str], hypothesis: Sequence[str]) -> tuple[int, int, int]:
+    """(substitutions, deletions, insertions) that turn the reference into the hypothesis."""
+    if not reference:  # jiwer has no opinion on these
+        return 0, 0, len(hypothesis)
+    count = jiwer.process_words if isinstance(reference, list) else jiwer.process_characters
+    text = " ".join if isinstance(reference, list) else "".join
+    result = count(text(reference), text(hypothesis))
+    return result.substitutions, result.deletions, result.insertions
+
+
+def ratio_interval(
+    errors: Sequence[float],
+    totals: Sequence[float],
+    seed: int = 0,
+    level: float = 0.95,
+    resamples: int = 2000,
+) -> tuple[float, float]:
+    """Bootstrap interval of sum(errors) / sum(totals): whole utterances are drawn again, with replacement.
+
+    Utterances, not words or frames: errors of one utterance (one voice, one noise) come together, so
+    drawing words would give intervals that are too narrow. Percentile method. ``(nan, nan)`` for fewer than
+    two utterances.
+    """
+    errors, totals = np.asarray(errors, dtype=float), np.asarray(totals, dtype=float)
+    if len(errors) < 2:
+        return float("nan"), float("nan")
+
+    def ratio(e, n, axis=-1):
+        e, n = e.sum(axis), n.sum(axis)
+        return np.divide(e, n, out=np.zeros_like(n), where=n > 0)
+
+    result = bootstrap(
+        (errors, totals),
+        ratio,
+        paired=True,
+        n_resamples=resamples,
+        batch=max(1, 1_000_000 // len(errors)),  # memory stays flat on large test sets
+        confidence_level=level,
+        method="percentile",
+        random_state=np.random.default_rng(seed),
+    )
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+def by_group(values: Sequence[float], groups: Sequence[str]) -> np.ndarray:
+    """Sums of ``values`` (one an utterance) over each group, groups in the order in which they first appear.
+
+    Utterances whose group is not known ("") are left out: they are no group. Raises :class:`TextError` when the two
+    differ in length.
+    """
+    if len(values) != len(groups):
+        raise TextError(
+            f"{len(values)} utterances but {len(groups)} speakers: give one for each, in the same order"
+        )
+    place = {group: i for i, group in enumerate(dict.fromkeys(filter(None, groups)))}
+    known = [(place[group], value) for value, group in zip(values, groups, strict=True) if group]
+    where, found = zip(*known) if known else ((), ())
+    return np.bincount(np.array(where, dtype=int), weights=found, minlength=len(place))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """``difference``: WER of the system minus WER of the baseline (below 0: fewer errors); 95 % interval."""
+
+    difference: float
+    interval: tuple[float, float]
+    verdict: str  # "better" | "worse" | "inconclusive"
+
+
+def verdict(interval: tuple[float, float], seeds: Collection[float] = ()) -> str:
+    """What a gain (more is good) comes to: "better" when its 95 % ``interval`` and the gain of each seed lie above 0,
+    "worse" when all of them lie below, else "inconclusive".
+    """
+    low, high = interval
+    if low > 0 and all(value > 0 for value in seeds):
+        return "better"
+    return "worse" if high < 0 and all(value < 0 for value in seeds) else "inconclusive"
+
+
+def compare(
+    system: Score, baseline: Score, seed: int = 0, speakers: Sequence[str] | None = None
+) -> Comparison:
+    """Paired bootstrap of two systems on the same utterances: both are drawn together, so hard ones cancel.
+
+    With ``speakers`` (one name an utterance) whole speakers are drawn instead of utterances: wider, and the right
+    question when the claim is about people not heard yet. "better" or "worse" when the 95 % interval of the
+    difference leaves 0 out, else "inconclusive". It speaks for these two models on more speech of this kind, not for
+    other seeds of the training.
+
+    Raises :class:`TextError` when the two were not scored against the same references.
+    """
+    if system.references != baseline.references:
+        raise TextError(
+            f"the two systems were scored on different references ({system.utterances} and "
+            f"{baseline.utterances} utterances): a paired comparison needs the same ones in the same order"
+        )
+    change, counts = np.subtract(system.word_errors, baseline.word_errors), system.word_counts
+    if speakers is not None:
+        change, counts = by_group(change, speakers), by_group(counts, speakers)
+    low, high = ratio_interval(change, counts, seed)
+    return Comparison(system.wer - baseline.wer, (low, high), verdict((-high, -low)))
+
+
+def describe_collapse(hypotheses: Sequence[str], blank_fraction: float | None = None) -> str:
+    """ "" for a recogniser that says something, else a sentence on what it does instead and what to try.
+
+    ``blank_fraction`` is that of :func:`kdkit.recognition.decode.blank_fraction`. Many CTC models go through an
+    all-blank phase early in training; staying there is what this is about.
+    """
+    texts = [_heard(text) for text in hypotheses]
+    advice = "train for more steps, check the learning rate and that the labels belong to the audio"
+    empty = sum(not text for text in texts)
+    if texts and empty == len(texts):
+        return f"only blanks: all {empty} transcripts are empty. CTC starts like this; {advice}"
+    if blank_fraction is not None and blank_fraction > COLLAPSED:
+        return f"{100 * blank_fraction:.1f} % of the frames are blank, so nearly nothing is said; {advice}"
+    if texts and empty > len(texts) / 2:
+        return f"{empty} of {len(texts)} transcripts are empty; {advice}"
+    text, times = Counter(texts).most_common(1)[0] if texts else ("", 0)
+    if len(texts) >= 5 and times > 0.8 * len(texts):
+        return (
+            f"{times} of {len(texts)} transcripts are the same ({text!r}): the audio is not heard; {advice}"
+        )
+    return ""

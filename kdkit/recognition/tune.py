@@ -1,0 +1,87 @@
+"""The weights of a beam search, chosen on dev speech. Never on test speech: the error rate there would be flattered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+from tqdm import tqdm
+
+from kdkit.common.errors import ConfigError
+from kdkit.common.parallel import each
+from kdkit.recognition.beam import BeamSearch, reweighted
+from kdkit.recognition.decode import text_of
+from kdkit.recognition.emissions import Emissions
+from kdkit.recognition.score import score
+from kdkit.speech.text import Vocabulary
+
+LM_WEIGHTS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
+WORD_SCORES = (-1.0, 0.0, 1.0, 2.0)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting on dev: error rates are shares."""
+
+    lm_weight: float
+    word_score: float
+    wer: float
+    cer: float
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The search with the best weights, and everything that was tried, in the order of trying."""
+
+    search: BeamSearch
+    trials: tuple[Trial, ...]
+    utterances: int  # of dev
+
+    @property
+    def best(self) -> Trial:
+        """Fewest word errors; of equals fewest letter errors, then the smaller weights."""
+        return min(self.trials, key=lambda t: (t.wer, t.cer, t.lm_weight, abs(t.word_score)))
+
+    def __str__(self) -> str:
+        return (
+            f"LM weight {self.best.lm_weight:g}, word score {self.best.word_score:g}: "
+            f"WER {100 * self.best.wer:.1f} % on {self.utterances} dev utterances, "
+            f"the best of {len(self.trials)} settings"
+        )
+
+
+def tune(
+    search: BeamSearch,
+    dev: Emissions,
+    lm_weights: Sequence[float] = LM_WEIGHTS,
+    word_scores: Sequence[float] = WORD_SCORES,
+    jobs: int | None = None,
+    progress: bool = True,
+) -> Tuned:
+    """Tries every pair of weights on ``dev`` and keeps the one with the fewest word errors.
+
+    What a search does not have is not tried: LM weights without a language model, word scores without a lexicon. One
+    process for each core, one setting at a time in each. Raises :class:`ConfigError` for no dev utterances.
+    """
+    if not dev.utterances:
+        raise ConfigError("no dev utterances to choose the weights on")
+    weights = lm_weights if search.lm else (0.0,)
+    words = word_scores if search.words is not None else (0.0,)
+    settings = [reweighted(search, *pair) for pair in product(weights, words)]
+    rows = [row.numpy() for row in dev.log_probs]
+    tasks = [(setting, rows, dev.references, dev.vocabulary) for setting in settings]
+    with tqdm(
+        each(_trial, tasks, jobs), "tuning on dev", len(tasks), disable=not progress, unit="setting"
+    ) as bar:
+        trials = tuple(bar)
+    tuned = Tuned(search, trials, len(dev.utterances))
+    return Tuned(reweighted(search, tuned.best.lm_weight, tuned.best.word_score), trials, tuned.utterances)
+
+
+def _trial(task: tuple[BeamSearch, list, list[str], Vocabulary]) -> Trial:
+    search, rows, references, vocabulary = task
+    texts = [text_of(search, torch.from_numpy(row), vocabulary) for row in rows]
+    result = score(references, texts, vocabulary=vocabulary)
+    return Trial(search.lm_weight, search.word_score, result.wer, result.cer)

@@ -1,0 +1,1 @@
+"""Speech on its way to a model: audio, manifests, text, batches."""

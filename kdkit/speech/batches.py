@@ -1,0 +1,342 @@
+"""Batches of padded waveforms: in training a pure function of (seed, step), in evaluation one pass by length.
+
+Padding is wasted work, so utterances of like length go together. Training sorts all of them by length and
+cuts the list into buckets; each epoch shuffles every bucket anew, cuts it into batches, and shuffles the
+batches. A bucket's batch size follows from its longest utterance, so a batch never exceeds
+`seconds_per_batch` of padded audio, and the number of steps in an epoch is fixed: batch(step) needs no
+history, and a resumed run sees what it would have seen.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kdkit.common.errors import AudioError, ConfigError, TrainingError
+from kdkit.common.parallel import compute_on_one_core, cores
+from kdkit.model.waveform import num_frames
+from kdkit.speech import identity
+from kdkit.speech.audio import SAMPLE_RATE, read_audio, to_int16
+from kdkit.speech.manifest import Utterance
+
+if TYPE_CHECKING:
+    from kdkit.teachers.targets import TargetCache, Targets
+
+_BATCHES_PER_BUCKET = 8  # more shuffle better, fewer pad less
+_PREFETCH = 3  # batches read ahead, at least
+_READERS = 8  # threads beside a GPU: it may go through speech faster than one of them decodes FLAC
+GRAIN = 3200  # samples; widths are whole multiples, because a CPU sets up its convolutions anew for every new shape
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A small tensor made on the host, on a device; no step waits for it to get there."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+@dataclass
+class Batch:
+    """Waveforms padded with zeros at the end, and how long each of them really is."""
+
+    waves: Tensor  # (batch, samples) float32, 16 kHz
+    lengths: Tensor  # (batch,) int64, samples before the padding
+    utterances: list[Utterance]
+    targets: Targets | None = None  # hidden states of a teacher, from a cache
+    on_host: Tensor | None = None  # the lengths, where Python can look at them without waiting for a GPU
+
+    def __post_init__(self):
+        if self.on_host is None:
+            self.on_host = self.lengths.cpu()
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on a device. Of a :meth:`pinned` one the copying goes on beside what follows."""
+        return Batch(
+            self.waves.to(device, non_blocking=True),
+            self.lengths.to(device, non_blocking=True),
+            self.utterances,
+            self.targets and self.targets.to(device),
+            self.on_host,
+        )
+
+    def widened(self, samples: int) -> Batch:
+        """The same batch with more padding, ``samples`` wide: for what is computed in few different shapes."""
+        more = samples - self.waves.shape[1]
+        if more <= 0 or self.targets is not None:
+            return self
+        return replace(self, waves=F.pad(self.waves, (0, more)))
+
+    def pinned(self) -> Batch:
+        """The same batch in memory that a GPU copies from by itself."""
+        targets = self.targets and self.targets.pinned()
+        return Batch(
+            self.waves.pin_memory(), self.lengths.pin_memory(), self.utterances, targets, self.on_host
+        )
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of audio without the padding."""
+        return float(self.on_host.sum()) / SAMPLE_RATE
+
+    def __len__(self) -> int:
+        return len(self.utterances)
+
+
+def collate(waves: Sequence[Tensor], utterances: Sequence[Utterance] = (), grain: int = 1) -> Batch:
+    """Waveforms (samples,) of different lengths -> one Batch, (batch, longest), rounded up to whole `grain`s."""
+    lengths = torch.tensor([len(wave) for wave in waves], dtype=torch.int64)
+    padded = torch.zeros(len(waves), math.ceil(int(lengths.max()) / grain) * grain)
+    for row, wave in zip(padded, waves, strict=True):
+        row[: len(wave)] = wave
+    return Batch(padded, lengths, list(utterances))
+
+
+class Batches:
+    """Batches of some utterances.
+
+    batches = Batches(utterances, seconds_per_batch=32, seed=0)
+    batches.batch(step)                 for training: any step from 0 on; steps_per_epoch steps see everything
+    for batch in batches.epoch(): ...   for evaluation: every utterance once, longest first
+
+    `seconds_per_batch` limits a batch's padded audio, before its width is rounded up to 0.2 s (a longer utterance
+    goes alone). `max_seconds` cuts a
+    random piece of that length out of longer utterances, in training only, with their phones; a piece has no
+    transcript. `workers` background threads read the next batches while the caller computes (0: none; default: one,
+    beside a GPU one for every core up to eight).
+    `cache` keeps the audio in memory as 16-bit samples (115 MB an hour). `targets`
+    (:class:`kdkit.teachers.targets.TargetCache`) adds the teacher's hidden states to every batch; it knows whole
+    utterances only, so it goes without `max_seconds`.
+
+    A file that cannot be read is left out of its batch, kept in `skipped` as (id, reason) and reported once
+    by a warning. Raises ConfigError for no utterances or impossible settings, TrainingError if no file can be
+    read.
+    """
+
+    def __init__(
+        self,
+        utterances: Sequence[Utterance],
+        seconds_per_batch: float = 32.0,
+        seed: int = 0,
+        max_seconds: float | None = None,
+        workers: int | None = None,
+        cache: bool = False,
+        targets: TargetCache | None = None,
+        read: Callable[[Path], Tensor] = read_audio,
+    ):
+        if not utterances:
+            raise ConfigError("no utterances to make batches of; check the manifest and the minutes")
+        for name, value in (("seconds_per_batch", seconds_per_batch), ("max_seconds", max_seconds)):
+            if value is not None and not value > 0:
+                raise ConfigError(f"{name} must be more than 0, not {value}")
+        self.utterances = list(utterances)
+        self.seconds_per_batch = seconds_per_batch
+        self.seed = seed
+        self.max_seconds = max_seconds
+        if targets is not None and max_seconds is not None:
+            raise ConfigError(
+                "cached targets are of whole utterances: leave max_seconds out, or compute them live"
+            )
+        self._targets = targets
+        self.stride = (
+            1  # from one batch that is asked for to the next: the number of processes that share the work
+        )
+        self.skipped: list[tuple[str, str]] = []
+        self._bad: set[int] = set()
+        self._cache: dict[int, np.ndarray] | None = {} if cache else None
+        self._read = read
+        self._buckets = self._make_buckets()
+        self.steps_per_epoch = sum(math.ceil(len(bucket) / size) for bucket, size in self._buckets)
+        self._plan: tuple[int, list[np.ndarray]] = (-1, [])
+        self._lock = threading.Lock()
+        if workers is None:
+            workers = min(_READERS, cores()) if torch.cuda.is_available() else 1
+        self._prefetch = max(_PREFETCH, 2 * workers)
+        self._pool = ThreadPoolExecutor(workers, "batches", compute_on_one_core) if workers else None
+        self._ahead: dict[int, Future[Batch]] = {}
+
+    @property
+    def identity(self) -> dict:
+        """What decides the batches: see :mod:`kdkit.speech.identity`."""
+        return {
+            "speech": identity.speech(self.utterances),
+            "batch seconds": self.seconds_per_batch,
+            "order": self.seed,
+            "longest piece": self.max_seconds,
+            "targets": self._targets.made_of if self._targets else "computed",
+        }
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of audio in all utterances, as the manifest says."""
+        return sum(utterance.duration for utterance in self.utterances)
+
+    def batch(self, step: int) -> Batch:
+        """The batch of a training step: it follows from seed, step and utterances alone."""
+        if step < 0:
+            raise ConfigError(f"a training step is 0 or more, not {step}")
+        if self._pool is None:
+            return self._load_step(step)
+        future = self._ahead.pop(step, None)
+        batch = future.result() if future is not None else self._load_step(step)
+        wanted = [step + turn * self.stride for turn in range(1, self._prefetch + 1)]
+        for other in [s for s in self._ahead if s not in wanted]:
+            self._ahead.pop(other).cancel()  # the caller jumped elsewhere
+        for ahead in wanted:
+            if ahead not in self._ahead:
+                self._ahead[ahead] = self._pool.submit(self._load_step, ahead)
+        return batch
+
+    def epoch(self) -> Iterator[Batch]:
+        """Every readable utterance once, longest first: a batch too big for the memory fails at once."""
+        order = sorted(range(len(self.utterances)), key=lambda i: (-self.utterances[i].duration, i))
+        plan, start = [], 0
+        while start < len(order):
+            size = max(1, int(self.seconds_per_batch / self.utterances[order[start]].duration))
+            plan.append(order[start : start + size])
+            start += size
+        if self._pool is None:
+            loading = (self._load(indices, None) for indices in plan)
+        else:
+            loading = self._load_ahead(plan)
+        found = False
+        for batch in loading:
+            if len(batch):
+                found = True
+                yield batch
+        if not found:
+            raise TrainingError(self._unreadable())
+
+    def indices(self, step: int) -> list[int]:
+        """Which utterances (as positions in `utterances`) training step `step` uses."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        with self._lock:
+            if self._plan[0] != epoch:
+                self._plan = (epoch, self._plan_epoch(epoch))
+            return self._plan[1][position].tolist()
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool, self._ahead = None, {}
+
+    def _make_buckets(self) -> list[tuple[np.ndarray, int]]:
+        """[(positions of like length, batch size), ...]"""
+        durations = np.array([utterance.duration for utterance in self.utterances])
+        if self.max_seconds is not None:
+            durations = np.minimum(durations, self.max_seconds)
+        order = np.argsort(durations, kind="stable")[::-1]
+        buckets, start = [], 0
+        while start < len(order):
+            size = max(1, int(self.seconds_per_batch / durations[order[start]]))
+            stop = start + size * _BATCHES_PER_BUCKET
+            buckets.append((order[start:stop], size))
+            start = stop
+        return buckets
+
+    def _plan_epoch(self, epoch: int) -> list[np.ndarray]:
+        rng = np.random.default_rng([self.seed, epoch])
+        plan = []
+        for bucket, size in self._buckets:
+            shuffled = rng.permutation(bucket)
+            plan += [shuffled[i : i + size] for i in range(0, len(shuffled), size)]
+        return [plan[i] for i in rng.permutation(len(plan))]
+
+    def _load_step(self, step: int) -> Batch:
+        # a batch whose files are all bad gives way to the next one; twice an epoch's steps hold a whole epoch
+        for candidate in range(step, step + 2 * self.steps_per_epoch):
+            batch = self._load(self.indices(candidate), np.random.default_rng([self.seed, 1, step]))
+            if len(batch):
+                return batch
+        raise TrainingError(self._unreadable())
+
+    def _load(self, indices: Sequence[int], crop_rng: np.random.Generator | None) -> Batch:
+        waves, utterances = [], []
+        for i in indices:
+            wave, utterance = self._wave(i), self.utterances[i]
+            if wave is None:
+                continue
+            if crop_rng is not None and self.max_seconds is not None:
+                wave, utterance = _crop(wave, utterance, self.max_seconds, crop_rng)
+            waves.append(wave)
+            utterances.append(utterance)
+        if not waves:
+            return Batch(torch.zeros(0, 0), torch.zeros(0, dtype=torch.int64), [])
+        batch = collate(waves, utterances, GRAIN)
+        if self._targets is not None:
+            frames = num_frames(batch.lengths).tolist()
+            batch.targets = self._targets.read(utterances, frames, int(num_frames(batch.waves.shape[1])))
+        return batch.pinned() if torch.cuda.is_available() else batch
+
+    def _load_ahead(self, plan: list[list[int]]) -> Iterator[Batch]:
+        futures: list[Future[Batch]] = []
+        for indices in plan:
+            futures.append(self._pool.submit(self._load, indices, None))
+            if len(futures) > self._prefetch:
+                yield futures.pop(0).result()
+        for future in futures:
+            yield future.result()
+
+    def _wave(self, i: int) -> Tensor | None:
+        if i in self._bad:
+            return None
+        if self._cache is not None and i in self._cache:
+            return torch.from_numpy(self._cache[i].astype(np.float32) / 32768.0)
+        try:
+            wave = self._read(self.utterances[i].audio)
+        except AudioError as error:
+            self._skip(i, str(error))
+            return None
+        if self._cache is not None:
+            self._cache[i] = to_int16(wave.numpy())
+            return torch.from_numpy(self._cache[i].astype(np.float32) / 32768.0)
+        return wave
+
+    def _skip(self, i: int, reason: str) -> None:
+        with self._lock:
+            if i in self._bad:
+                return
+            self._bad.add(i)
+            self.skipped.append((self.utterances[i].id, reason))
+            count = len(self.skipped)
+        if count > len(self.utterances) / 2:
+            raise TrainingError(self._unreadable())
+        if count == 1:
+            warnings.warn(
+                f"skipped an utterance: {reason} (all that are skipped are listed in .skipped)", stacklevel=2
+            )
+
+    def _unreadable(self) -> str:
+        bad, total = len(self.skipped), len(self.utterances)
+        return f"{bad} of {total} audio files cannot be read (was the corpus moved?); the first: {self.skipped[0][1]}"
+
+
+def _crop(
+    wave: Tensor, utterance: Utterance, max_seconds: float, rng: np.random.Generator
+) -> tuple[Tensor, Utterance]:
+    """A random piece of at most `max_seconds`; phones move along, the transcript no longer fits and goes."""
+    samples = round(max_seconds * SAMPLE_RATE)
+    # drawn always, so that a piece does not depend on the length of the ones before
+    start = int(rng.integers(0, max(1, len(wave) - samples + 1)))
+    if len(wave) <= samples:
+        return wave, utterance
+    begin = start / SAMPLE_RATE
+    phones: list[tuple[float, str]] = []
+    for time, symbol in utterance.phones:
+        if time <= begin:
+            phones = [(0.0, symbol)]  # the phone that the piece starts in
+        elif time < begin + max_seconds:
+            phones.append((time - begin, symbol))
+    piece = replace(utterance, duration=samples / SAMPLE_RATE, text="", phones=tuple(phones))
+    return wave[start : start + samples].clone(), piece

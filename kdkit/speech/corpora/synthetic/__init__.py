@@ -1,0 +1,1 @@
+"""Synthetic speech: sentences, voices, rooms, and exact phone times."""

@@ -1,0 +1,282 @@
+"""The synthetic corpus: speech of any amount, with transcripts and exact phone times, from eSpeak NG.
+
+    <root>/synthetic-v1-seed0/train/manifest.jsonl        every block of the split, in order
+    <root>/synthetic-v1-seed0/train/00000/manifest.jsonl  one block: 25 utterances
+    <root>/synthetic-v1-seed0/train/00000/00.wav ... 24.wav
+
+A block is made in a folder of its own that is renamed when complete, so a build that is killed, or several
+builds at once, never leave a half-written block, and the next build goes on where the last one stopped. What
+an utterance says and who says it follows from (seed, split, number) alone: a longer split begins with the
+shorter one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import soxr
+from tqdm import tqdm
+
+from kdkit.common.errors import ConfigError, KdkitError
+from kdkit.common.files import cache_folder, check_output, partial_name, sweep, writing
+from kdkit.common.parallel import ISOLATED
+from kdkit.speech.audio import wav_bytes
+from kdkit.speech.corpora.synthetic import espeak, grammar, phones, voices
+from kdkit.speech.corpora.synthetic.acoustics import add_noise, reverberate
+from kdkit.speech.manifest import Utterance, read_manifest, write_manifest
+
+VERSION = "synthetic-v1"  # part of the folder's name: change it whenever the speech would change
+BLOCK = 25  # utterances
+DEFAULT_MINUTES = {"unlabelled": 600.0, "train": 60.0, "dev": 5.0, "test-clean": 10.0, "test-other": 10.0}
+SPLITS = tuple(DEFAULT_MINUTES)
+
+_RATE = 16_000
+_TYPICAL_SECONDS = 2.6  # of an utterance: only decides how many blocks are started at first
+_QUIET = 10 ** (-50 / 20)  # relative to the peak: below it, a tail is silence
+
+
+def build_synthetic(
+    root: str | Path | None = None,
+    minutes: dict[str, float] | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> dict[str, list[Utterance]]:
+    """Make the splits that are asked for, unless they are on disk already, and return them.
+
+    `root` is the folder that holds corpora (None: cache_folder()). `minutes` gives the length of each split
+    wanted ("unlabelled", "train", "dev", "test-clean", "test-other"); None stands for DEFAULT_MINUTES. A
+    split on disk is extended when it is too short; when it is longer, its beginning is returned. "test-clean"
+    has voices never heard in training; "test-other" has other voices, other accents, noise and reverberation.
+    All cores work; one makes an hour of speech in some 15 seconds.
+
+    Raises ConfigError for an unknown split or a length that is not positive.
+    """
+    minutes = dict(DEFAULT_MINUTES if minutes is None else minutes)
+    for split, length in minutes.items():
+        if split not in SPLITS:
+            raise ConfigError(f"synthetic corpus: no split {split!r}; there are {', '.join(SPLITS)}")
+        if not (math.isfinite(length) and length > 0):
+            raise ConfigError(f"synthetic corpus: minutes of {split!r} must be more than 0, not {length}")
+    folder = Path(root or cache_folder()) / f"{VERSION}-seed{seed}"
+    return {
+        split: _build_split(folder / split, split, length, seed, progress)
+        for split, length in minutes.items()
+    }
+
+
+def subset(utterances: list[Utterance], minutes: float) -> list[Utterance]:
+    """The first utterances that together last at least `minutes` (all of them if they last less)."""
+    total, chosen = 0.0, []
+    for utterance in utterances:
+        if total >= minutes * 60:
+            break
+        total += utterance.duration
+        chosen.append(utterance)
+    return chosen
+
+
+def speak(split: str, number: int, seed: int = 0) -> tuple[np.ndarray, dict[str, object]]:
+    """One utterance of the corpus: (waveform (samples,) float32 at 16 kHz, its manifest fields).
+
+    The draw (sentence, speaker, rate, pitch, gain, noise) depends on (seed, split, number) only; the wavering
+    of the voice also on what the engine has spoken since `espeak.restart`.
+    """
+    rng = random.Random(f"{VERSION}/{seed}/{split}/{number}")
+    noise_rng = np.random.default_rng([seed, SPLITS.index(split), number])
+    text = grammar.spoken(rng)
+    speaker = voices.SPEAKERS[split][int(rng.random() * len(voices.SPEAKERS[split]))]
+    tract = speaker.tract * (0.99 + 0.02 * rng.random())
+    rate = speaker.rate * (0.9 + 0.2 * rng.random()) / tract  # resampling by `tract` speaks that much faster
+    pitch, pitch_range = speaker.pitch + 16 * rng.random() - 8, 35 + 30 * rng.random()
+
+    wave, events = espeak.synthesise(text, speaker.voice, round(rate), round(pitch), round(pitch_range))
+    wave = soxr.resample(wave, espeak.RATE_HZ * tract, _RATE)
+    starts = [(sample / (espeak.RATE_HZ * tract), phones.normalise(ipa)) for sample, ipa in events]
+    wave, starts = _pad(wave, starts, before=0.05 + 0.2 * rng.random(), after=0.05 + 0.2 * rng.random())
+    if split == "test-other":
+        wave = reverberate(wave, seconds=0.1 + 0.4 * rng.random(), rng=noise_rng)
+        wave = add_noise(wave, snr=5 + 15 * rng.random(), slope=2 * rng.random(), rng=noise_rng)
+    else:
+        wave = add_noise(wave, snr=45 + 15 * rng.random(), slope=0.0, rng=noise_rng)
+    wave *= 10 ** (-(1 + 11 * rng.random()) / 20) / np.abs(wave).max()  # peak at -1 to -12 dB
+    return wave, {
+        "id": f"{split}-{number}",
+        "duration": len(wave) / _RATE,
+        "text": grammar.transcript(text),
+        "speaker": speaker.id,
+        "accent": speaker.accent,
+        "phones": tuple(starts),
+    }
+
+
+def _pad(
+    wave: np.ndarray, starts: list[tuple[float, str]], before: float, after: float
+) -> tuple[np.ndarray, list[tuple[float, str]]]:
+    """Put `before` and `after` seconds in place of the silence around the speech; the times move along."""
+    voiced = [i for i, (_, symbol) in enumerate(starts) if symbol]
+    if not voiced:
+        raise KdkitError("eSpeak NG returned no phones; reinstall espeakng-loader")
+    first, last = voiced[0], voiced[-1]
+    begin = round(starts[first][0] * _RATE)
+    end = round(starts[last + 1][0] * _RATE) if last + 1 < len(starts) else len(wave)
+    loud = np.flatnonzero(np.abs(wave[end:]) > _QUIET * np.abs(wave).max())
+    tail = min(end + (int(loud[-1]) + 1 if len(loud) else 0), len(wave))  # keep the release of the last phone
+    pad = round(before * _RATE)
+    padded = np.pad(wave[begin:tail], (pad, round(after * _RATE))).astype(np.float32)
+
+    shift = (pad - begin) / _RATE
+    moved = [(0.0, phones.SILENCE)] if pad else []
+    for start, symbol in [*starts[first : last + 1], (end / _RATE, phones.SILENCE)]:
+        start = round(start + shift, 4)
+        if moved and moved[-1][0] >= start:
+            moved[-1] = (moved[-1][0], symbol)  # a phone of no length gives way to the next
+        elif not (moved and symbol == moved[-1][1] == phones.SILENCE):
+            moved.append((start, symbol))
+    return padded, moved
+
+
+def _build_split(folder: Path, split: str, minutes: float, seed: int, progress: bool) -> list[Utterance]:
+    manifest = folder / "manifest.jsonl"
+    if manifest.exists():
+        utterances = read_manifest(manifest)
+        if _minutes(utterances) >= minutes:
+            return subset(utterances, minutes)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        check_output(folder, folder=True)
+        sweep(folder)
+    blocks: list[list[Utterance]] = []
+    with tqdm(
+        total=round(minutes, 1), desc=f"speech: {split}", unit="min", disable=not progress, leave=True,
+        bar_format="{desc} {percentage:3.0f}% |{bar}| {n:.0f}/{total:.0f} min [{elapsed}<{remaining}]",
+    ) as bar:  # fmt: skip
+        while (have := sum(map(_minutes, blocks))) < minutes:
+            typical = have / len(blocks) if blocks else BLOCK * _TYPICAL_SECONDS / 60
+            wanted = range(len(blocks), len(blocks) + math.ceil((minutes - have) / typical))
+            missing = [block for block in wanted if not _block_folder(folder, block).exists()]
+            for _ in _make_blocks(folder, split, missing, seed):
+                bar.update(min(typical, bar.total - bar.n))
+            blocks += [read_manifest(_block_folder(folder, block) / "manifest.jsonl") for block in wanted]
+            bar.update(min(sum(map(_minutes, blocks)), bar.total) - bar.n)
+    # another, longer build may have gone further: its blocks belong in the manifest too
+    while _block_folder(folder, len(blocks)).exists():
+        blocks.append(read_manifest(_block_folder(folder, len(blocks)) / "manifest.jsonl"))
+    utterances = [utterance for block in blocks for utterance in block]
+    write_manifest(manifest, utterances)
+    return subset(utterances, minutes)
+
+
+def _minutes(utterances: Iterable[Utterance]) -> float:
+    return sum(utterance.duration for utterance in utterances) / 60
+
+
+def _block_folder(folder: Path, block: int) -> Path:
+    return folder / f"{block:05d}"
+
+
+def _make_blocks(folder: Path, split: str, blocks: list[int], seed: int) -> Iterator[int]:
+    """Make the blocks, on all cores if there are several; yields each as it is done.
+
+    The workers are plain subprocesses: multiprocessing would import the caller's main script again, which
+    fails in scripts without a `__main__` guard, and forking a process that runs torch's threads is not safe.
+    There is one even for a single block: the noise of eSpeak's Klatt voices is C's rand(), and where another
+    thread of this process drew from it meanwhile, the samples would be others.
+    """
+    if not blocks:
+        return
+    workers = max(1, min(_cores(), len(blocks) // 2))
+    package_parent = str(Path(__file__).resolve().parents[4])
+    path = os.pathsep.join([package_parent, *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [
+        sys.executable,
+        "-m",
+        "kdkit.speech.corpora.synthetic.build",
+        str(folder.resolve()),
+        split,
+        str(seed),
+    ]
+    with tempfile.TemporaryFile("w+") as errors:
+        processes = []
+        try:
+            # one pipe for all: whichever worker is done first reports first
+            reader, writer = os.pipe()
+            with os.fdopen(reader) as reports:
+                for worker in range(workers):
+                    process = subprocess.Popen(
+                        command, stdin=subprocess.PIPE, stdout=writer, stderr=errors, text=True,
+                        env={**os.environ, **ISOLATED, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+                    )  # fmt: skip
+                    processes.append(process)
+                    process.stdin.write(json.dumps(blocks[worker::workers]))
+                    process.stdin.close()
+                os.close(writer)
+                for line in reports:
+                    yield int(line)
+            if any(process.wait() for process in processes):
+                errors.seek(0)
+                said = errors.read().strip().splitlines() or ["a process was killed"]
+                raise KdkitError(f"building {split!r} in {folder} failed: {said[-1]}")
+        finally:
+            for process in processes:
+                if process.poll() is None:
+                    process.terminate()
+                    process.wait()
+
+
+def _cores() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS, Windows
+        return os.cpu_count() or 1
+
+
+def make_block(folder: Path, split: str, block: int, seed: int) -> None:
+    """Speak one block into a folder beside its place and rename it when complete."""
+    place = _block_folder(folder, block)
+    if place.exists():
+        return
+    partial = partial_name(place)
+    try:
+        with writing(place):
+            partial.mkdir()
+        utterances = []
+        with espeak.lock:
+            espeak.restart()  # so that a block sounds the same whatever was spoken before
+            for i in range(BLOCK):
+                wave, fields = speak(split, block * BLOCK + i, seed)
+                audio = partial / f"{i:02d}.wav"
+                with writing(audio):
+                    audio.write_bytes(wav_bytes(np.rint(wave * 32767).astype(np.int16)))
+                utterances.append(Utterance(audio=audio, **fields))
+        write_manifest(partial / "manifest.jsonl", utterances)
+        try:
+            os.rename(partial, place)
+        except OSError:
+            if not place.exists():  # otherwise another build was faster, and its block is the same
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _worker() -> None:
+    folder, split, seed = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    for block in json.load(sys.stdin):
+        try:
+            make_block(folder, split, block, seed)
+        except KdkitError as error:
+            sys.exit(str(error))
+        os.write(sys.stdout.fileno(), b"%d\n" % block)  # one write: the workers share the pipe
+
+
+if __name__ == "__main__":
+    _worker()

@@ -1,0 +1,1 @@
+"""What audio files are made of, and how they break."""

@@ -1,0 +1,146 @@
+"""What decides the result of a training: a run goes on in a folder only where all of it is the same.
+
+Recipe, settings of the task, weights that it starts from (teachers included), and speech. Weights are told apart by
+their bytes. Statistics are computed from speech, with last digits that depend on the machine, so two numbers of each
+tensor stand for them, and are compared as numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from torch import Tensor, nn
+from torch import uint8 as byte
+
+from kdkit.speech.manifest import Utterance
+
+_SHOWN = 6  # differences in a message
+_MARK = "sha256:"
+
+
+_starts: dict[Path, dict[str, object]] = {}  # what the last training of this process in a folder began with
+_came_from: dict[
+    tuple[Path, str, str], object
+] = {}  # (folder, part, what it was left with): what it began with
+
+
+def began_with(out: Path, task: nn.Module, resume: bool) -> dict[str, object]:
+    """:func:`weights` of a task that is about to be trained in ``out``. With ``resume``, a part that was trained there
+    before, in this process, began with what it began with then: in a notebook the same model is trained on.
+    """
+    out, start = Path(out).resolve(), weights(task)
+    if resume:
+        start = {part: _came_from.get((out, part, str(value)), value) for part, value in start.items()}
+    _starts[out] = start
+    return start
+
+
+def left_with(out: Path, task: nn.Module) -> None:
+    """Notes the weights that a training in ``out`` leaves a task with, for :func:`began_with`."""
+    out = Path(out).resolve()
+    for part, value in weights(task).items():
+        _came_from[out, part, str(value)] = _starts[out].get(part, value)
+
+
+def weights(task: nn.Module) -> dict[str, object]:
+    """{"weights of PART": digest, "constants of PART": numbers} of the parts of a task, frozen ones included.
+
+    Left out are those that the task names in ``drawn``: heads that begin as random numbers.
+    """
+    drawn = tuple(f"{name}." for name in getattr(task, "drawn", ()))
+    parts: dict[str, list[tuple[str, Tensor]]] = {}
+    for name, parameter in task.named_parameters():
+        if not (drawn and f"{name}.".startswith(drawn)):
+            parts.setdefault(name.split(".", 1)[0], []).append((name, parameter))
+    constants: dict[str, list[float]] = {}
+    for name, buffer in task.named_buffers():
+        if buffer.is_floating_point() and buffer.numel() > 1 and not (drawn and name.startswith(drawn)):
+            values = buffer.detach().double()
+            found = [float(f"{value:.9g}") for value in (values.mean().item(), values.std().item())]
+            constants.setdefault(name.split(".", 1)[0], []).extend(found)
+    digests = {f"weights of {part}": digest(dict(tensors)) for part, tensors in parts.items()}
+    return digests | {f"constants of {part}": values for part, values in constants.items()}
+
+
+def speech(utterances: Sequence[Utterance], times: bool = True) -> dict[str, object]:
+    """What tells two sets of utterances apart, without reading their audio: see the keys.
+
+    ``times``: also when the files were last changed, which another copy of the same files does not share.
+    """
+    facts, sizes, changed = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
+    for utterance in utterances:
+        facts.update(f"{utterance.id}\t{utterance.duration!r}\t{utterance.text}\n".encode("utf-8", "replace"))
+        try:
+            found = os.stat(utterance.audio)
+            size, time = found.st_size, int(found.st_mtime)
+        except (OSError, ValueError):  # not there: seen when it is read
+            size, time = -1, 0
+        sizes.update(f"{size}\n".encode())
+        changed.update(f"{time}\n".encode())
+    told = {
+        "utterances": len(utterances),
+        "minutes": round(sum(utterance.duration for utterance in utterances) / 60, 3),
+        "ids, durations and texts": _MARK + facts.hexdigest()[:16],
+        "sizes of the files": _MARK + sizes.hexdigest()[:16],
+    }
+    return told | ({"times of the files": _MARK + changed.hexdigest()[:16]} if times else {})
+
+
+def digest(tensors: dict[str, Tensor]) -> str:
+    """A mark that stands for the names, types and values of some tensors."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        found.update(tensor.detach().cpu().contiguous().view(-1).view(byte).numpy())
+    return _MARK + found.hexdigest()[:16]
+
+
+def kept(path: Path, asked: dict) -> dict | None:
+    """What was kept in a JSON file with ``asked`` beside it; None where there is nothing, it is damaged, or something
+    else was asked for.
+    """
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        same = not differences(found.pop("asked"), json.loads(json.dumps(asked)))
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        return None
+    return found if same else None
+
+
+def differences(then: object, now: object) -> str:
+    """What differs between two identities, in words; "" when nothing does."""
+    before, after = dict(_leaves(then)), dict(_leaves(now))
+    told = []
+    for name in sorted(before.keys() | after.keys()):
+        old, new = before.get(name), after.get(name)
+        if _same(old, new):
+            continue
+        if all(isinstance(value, str) and value.startswith(_MARK) for value in (old, new)) or (
+            isinstance(old, list) and isinstance(new, list) and name.split(".")[-1].startswith("constants")
+        ):
+            told.append(f"other {name}")
+        else:
+            told.append(f"{name}: {old!r} then, {new!r} now")
+    more = f"; and {len(told) - _SHOWN} more" if len(told) > _SHOWN else ""
+    return "; ".join(told[:_SHOWN]) + more
+
+
+def _leaves(value: object, name: str = "") -> Iterator[tuple[str, object]]:
+    if not isinstance(value, dict):
+        yield name, value
+        return
+    for key, inner in value.items():
+        yield from _leaves(inner, f"{name}.{key}" if name else str(key))
+
+
+def _same(old: object, new: object) -> bool:
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return all(_same(a, b) for a, b in zip(old, new, strict=True))
+    if isinstance(old, float) and isinstance(new, float):
+        return old == new or math.isclose(old, new, rel_tol=1e-4, abs_tol=1e-6)
+    return old == new

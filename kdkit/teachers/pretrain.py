@@ -1,0 +1,299 @@
+"""HuBERT pre-training: cluster frames, hide spans of them, predict the cluster ids of what is hidden.
+
+The recipe of arXiv 2106.07447 at the size of a laptop: the first iteration predicts k-means clusters of MFCCs, the
+second clusters of a middle layer of the first network. ``data_scripts/make_teacher.py`` runs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import torchaudio
+from sklearn.cluster import MiniBatchKMeans
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from kdkit.common.errors import TrainingError
+from kdkit.fbank import Fbank
+from kdkit.losses import mean_over
+from kdkit.model.checkpoints import load_checkpoint, save_checkpoint
+from kdkit.model.codebook import Codebook, check_clusters
+from kdkit.model.speech_model import SpeechModel
+from kdkit.model.waveform import HOP, frame_mask, num_frames
+from kdkit.speech import identity
+from kdkit.speech.batches import Batches, to_device
+from kdkit.speech.manifest import Utterance
+from kdkit.training.loop import use_bf16
+
+
+class MFCC(nn.Module):
+    """13 MFCCs with first and second differences at 50 Hz, normalised per utterance: (samples,) -> (frames, 39).
+
+    Mean and variance are taken out over the utterance, so that k-means finds sounds before it finds voices.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.fbank = Fbank()
+        self.register_buffer("dct", torchaudio.functional.create_dct(13, 80, norm="ortho"))
+
+    @torch.no_grad()
+    def forward(self, wave: Tensor) -> Tensor:
+        cepstra = (self.fbank(wave[None])[0] @ self.dct).T  # (13, T')
+        first = torchaudio.functional.compute_deltas(cepstra)
+        features = torch.cat([cepstra, first, torchaudio.functional.compute_deltas(first)]).T  # (T', 39)
+        features = (features - features.mean(0)) / (features.std(0) + 1e-5)
+        return features[::2][: num_frames(len(wave))]  # 100 Hz -> 50 Hz
+
+
+@dataclass
+class Labels:
+    """Cluster ids of a corpus: ``ids[name]`` is (frames,) int16 for utterance ``name``, out of ``clusters``."""
+
+    ids: dict[str, Tensor]
+    clusters: int
+    source: str
+
+    def save(self, path: Path) -> None:
+        names = list(self.ids)
+        tensors = {
+            "ids": torch.cat(list(self.ids.values())),
+            "sizes": torch.tensor([len(self.ids[n]) for n in names]),
+        }
+        save_checkpoint(path, tensors, {"names": names, "clusters": self.clusters, "source": self.source})
+
+    @classmethod
+    def load(cls, path: Path) -> Labels:
+        tensors, meta = load_checkpoint(path)
+        parts = tensors["ids"].split(tensors["sizes"].tolist())
+        return cls(dict(zip(meta["names"], parts, strict=True)), meta["clusters"], meta["source"])
+
+
+def cluster(
+    features: Callable[[list[Utterance]], Iterable[tuple[str, Tensor]]],
+    utterances: list[Utterance],
+    clusters: int,
+    source: str,
+    seed: int = 0,
+    sample: int = 200_000,
+    label: bool = True,
+) -> tuple[Labels, np.ndarray]:
+    """k-means ids of every frame, and the centroids (clusters, D).
+
+    ``features(utterances)`` gives (utterance id, (frames, D)) pairs. It is called for some utterances first, whose
+    frames (about ``sample`` of them) the centroids are fit to, then for all, to label: nothing large stays in memory.
+    Without ``label`` the centroids are all that is wanted.
+    """
+    rng = np.random.default_rng(seed)
+    total = sum(num_frames(round(u.duration * 16_000)) for u in utterances)
+    some = rng.permutation(len(utterances))[: max(1, round(len(utterances) * min(1.0, sample / total)))]
+    chosen = [utterances[i] for i in sorted(some)]
+    bar = tqdm(features(chosen), total=len(chosen), desc="frames for k-means", mininterval=1.0)
+    data = np.concatenate([frames.float().numpy() for _, frames in bar])
+    check_clusters(clusters, len(data))
+    kmeans = MiniBatchKMeans(clusters, batch_size=10_000, n_init=3, max_iter=100, random_state=seed).fit(data)
+    if not label:
+        return Labels({}, clusters, source), kmeans.cluster_centers_
+    centres = torch.from_numpy(kmeans.cluster_centers_).float()
+    bar = tqdm(features(utterances), total=len(utterances), desc="labelling frames", mininterval=1.0)
+    ids = {name: nearest(frames.float(), centres).to(torch.int16) for name, frames in bar}
+    return Labels(ids, clusters, source), kmeans.cluster_centers_
+
+
+def layer_features(
+    model: SpeechModel, layer: int
+) -> Callable[[list[Utterance]], Iterable[tuple[str, Tensor]]]:
+    """For :func:`cluster`: hidden states (frames, dim) of ``layer``, utterance by utterance, on the model's device."""
+    device = next(model.parameters()).device
+
+    @torch.no_grad()
+    def features(some: list[Utterance]) -> Iterable[tuple[str, Tensor]]:
+        batches = Batches(some, 64)
+        for batch in batches.epoch():
+            with torch.autocast(device.type, torch.bfloat16, enabled=use_bf16("auto", device)):
+                output = model(batch.waves.to(device), batch.lengths.to(device))
+            hidden = output.hidden[layer].float().cpu()
+            for utterance, states, frames in zip(
+                batch.utterances, hidden, output.frames.tolist(), strict=True
+            ):
+                yield utterance.id, states[:frames]
+        batches.close()
+
+    return features
+
+
+def kmeans_codebook(
+    model: SpeechModel,
+    utterances: list[Utterance],
+    clusters: int = 500,
+    layer: int | None = None,
+    seed: int = 0,
+    keep: Path | None = None,
+) -> Codebook:
+    """A codebook for a teacher that carries none: k-means centroids of one of its layers (default: the last).
+
+    An honest fallback, not HuBERT's own: say which one was used. About 200,000 frames decide the centroids. ``keep``: a
+    file in which it is kept, and from which one that was made of the same is taken: k-means has last digits that depend
+    on the machine, and a training that goes on needs the very same.
+    """
+    layer = model.config.layers if layer is None else layer
+    made_of = {"clusters": clusters, "layer": layer, "seed": seed, "speech": identity.speech(utterances)}
+    made_of |= identity.weights(model)
+    if keep is not None and keep.is_file():
+        tensors, meta = load_checkpoint(keep)
+        if not identity.differences(meta, made_of):
+            return Codebook.from_centroids(tensors["centroids"])
+    _, centroids = cluster(
+        layer_features(model, layer), utterances, clusters, f"layer {layer}", seed, label=False
+    )
+    centroids = torch.from_numpy(centroids).float()
+    if keep is not None:
+        save_checkpoint(keep, {"centroids": centroids}, made_of)
+    return Codebook.from_centroids(centroids)
+
+
+def nearest(frames: Tensor, centres: Tensor) -> Tensor:
+    """Index of the nearest centre: (T, D), (K, D) -> (T,)."""
+    return (centres.square().sum(1) - 2 * frames @ centres.T).argmin(1)
+
+
+class FilterbankTask(nn.Module):
+    """Warm-up of the waveform CNN: a linear head on its normalised output predicts the log-mel energies of the frame.
+
+    A CNN that starts from noise spends most of a laptop's budget on learning to be a filterbank. Regressing the two
+    Fbank frames (100 Hz) that lie in each of its 50 Hz frames gives 160 targets a frame and needs no Transformer: in
+    minutes it starts pre-training where it would otherwise be after an hour. The head is thrown away.
+    """
+
+    drawn = ("head",)
+
+    def __init__(self, model: SpeechModel, mean: Tensor, std: Tensor):
+        super().__init__()
+        self.cnn, self.norm = model.front_end.cnn, model.front_end.norm
+        self.fbank = Fbank()
+        self.head = nn.Linear(self.norm.normalized_shape[0], 2 * len(mean))
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+
+    def forward(self, batch) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.compute(self.prepare(batch))
+
+    def prepare(self, batch) -> dict[str, Tensor]:
+        """What :meth:`compute` needs of a batch."""
+        return {"waves": batch.waves, "lengths": batch.lengths}
+
+    def compute(self, inputs: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss and the share of the variance that is explained."""
+        waves, lengths = inputs["waves"], inputs["lengths"]
+        features = self.norm(self.cnn(waves, lengths))  # (B, T, C)
+        frames = num_frames(lengths)
+        with torch.no_grad():
+            mels = (self.fbank(waves) - self.mean) / self.std  # (B, T', 80), T' = 2 T or 2 T + 1
+            mels = F.pad(mels, (0, 0, 0, 1))[:, : 2 * features.shape[1]].unflatten(1, (-1, 2)).flatten(2)
+        mask = frame_mask(frames - 1, features.shape[1])  # the last may lack its second half
+        loss = mean_over(mask, (self.head(features) - mels).square().mean(-1))
+        with torch.no_grad():
+            variance = mean_over(mask, (mels - mean_over(mask, mels).mean()).square().mean(-1))
+        return loss, {"explained": 1 - loss.detach() / variance}
+
+
+def span_mask(batch: int, frames: int, probability: float = 0.65, span: int = 10) -> Tensor:
+    """(batch, frames) bool, True where hidden: spans of ``span`` frames, enough of them to cover ``probability`` of the
+    frames if none overlapped (HuBERT: 0.65 and 10, which hides about half). Every row gets the same number of spans.
+    """
+    span = min(span, frames)
+    starts = max(1, round(probability * frames / span))
+    first = torch.rand(batch, frames - span + 1).argsort(1)[:, :starts]  # (B, starts), without repetition
+    mask = torch.zeros(batch, frames, dtype=torch.bool)
+    return mask.scatter_(1, (first[:, :, None] + torch.arange(span)).flatten(1), True)
+
+
+class PretrainTask(nn.Module):
+    """Masked prediction: utterances cropped to the shortest of the batch, spans replaced by one learned vector, and
+    the loss is ``CE(hidden frames) + visible_weight * CE(visible frames)`` of the cluster ids.
+
+    HuBERT's paper finds a weight of 0 best once the targets are good. A small network with minutes to learn needs the
+    easier half: what a frame sounds like is learned first from frames that can be heard.
+    ``noise`` is the share of utterances that get white noise (5 to 30 dB SNR) while their targets stay those of
+    the clean speech.
+    """
+
+    drawn = ("mask_embedding",)
+    grain = 3200  # samples; crops are whole multiples, because a CPU sets up its convolutions anew for every new shape
+
+    def __init__(
+        self,
+        model: SpeechModel,
+        codebook: Codebook,
+        labels: Labels,
+        noise: float = 0.25,
+        visible_weight: float = 0.0,
+        mask: float = 0.65,
+        span: int = 10,
+    ):
+        super().__init__()
+        self.model, self.codebook, self.noise, self.visible_weight = model, codebook, noise, visible_weight
+        self.mask_embedding = nn.Parameter(torch.empty(model.config.dim).uniform_())
+        self.mask, self.span = mask, span
+        self._labels = labels.ids
+        self.settings = {
+            "model": model.config.to_dict(),
+            "targets": labels.source,
+            "clusters": labels.clusters,
+            "masking": [mask, span, noise, visible_weight],
+        }
+
+    def size(self, batch) -> int:
+        """Frames: what the losses are means over, up to the draw of the mask."""
+        return len(batch) * int(num_frames(batch.on_host.min()))
+
+    def forward(self, batch) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.compute(self.prepare(batch))
+
+    def prepare(self, batch) -> dict[str, Tensor]:
+        """What :meth:`compute` needs of a batch: ``waves`` (B, S), cropped, some of them with noise; their cluster ids
+        ``targets`` (B, T) and which frames are ``hidden`` (B, T).
+        """
+        waves, targets = self.crop(batch)
+        loud = torch.rand(len(waves), 1) < self.noise
+        snr = torch.empty(len(waves), 1).uniform_(5, 30)
+        loudness = to_device(10 ** (-snr / 20) * loud, waves.device)
+        level = waves.square().mean(1, keepdim=True).sqrt() * loudness
+        waves = waves + level * torch.randn(waves.shape, device=waves.device)
+        hidden = span_mask(*targets.shape, self.mask, self.span)
+        return {"waves": waves, "targets": targets, "hidden": to_device(hidden, waves.device)}
+
+    def compute(self, inputs: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss and parts: a function of ``inputs`` and weights (and dropout) alone."""
+        waves, targets, hidden = inputs["waves"], inputs["targets"], inputs["hidden"]
+        lengths = torch.full((len(waves),), waves.shape[1], device=waves.device)
+        features = self.model.front_end(waves, lengths, padded=False)  # (B, T, D)
+        features = torch.where(hidden[..., None], self.mask_embedding.to(features.dtype), features)
+        output = self.model.encode(features, num_frames(lengths), padded=False)
+        logits = self.codebook(output.last)  # (B, T, K)
+        losses = F.cross_entropy(logits.transpose(1, 2), targets, reduction="none")  # (B, T)
+        right, parts = (logits.argmax(-1) == targets).float(), {}
+        for name, where in (("hidden", hidden), ("visible", ~hidden)):
+            parts[name] = mean_over(where, losses)
+            parts[f"{name}_accuracy"] = mean_over(where, right)
+        loss = parts["hidden"] + self.visible_weight * parts["visible"]
+        return loss, {name: value.detach() for name, value in parts.items()}
+
+    def crop(self, batch) -> tuple[Tensor, Tensor]:
+        size = int(batch.on_host.min())
+        size -= size % self.grain if size > self.grain else 0
+        waves, targets = [], []
+        for wave, length, utterance in zip(
+            batch.waves, batch.on_host.tolist(), batch.utterances, strict=True
+        ):
+            if utterance.id not in self._labels:
+                raise TrainingError(f"utterance {utterance.id} has no cluster ids: cluster this corpus again")
+            first = int(torch.randint((length - size) // HOP + 1, ()))  # in frames
+            waves.append(wave[first * HOP : first * HOP + size])
+            targets.append(self._labels[utterance.id][first : first + num_frames(size)])
+        return torch.stack(waves), to_device(torch.stack(targets).long(), batch.waves.device)

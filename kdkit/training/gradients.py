@@ -1,0 +1,93 @@
+"""Loss and gradients of one step of training: its batches, in every process, with their own random numbers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from kdkit.model import fast
+from kdkit.training.graphs import Steps, draws_nothing_inside
+
+
+def gradients(
+    accelerator: Accelerator,
+    module: nn.Module,
+    task: nn.Module,
+    some: list,
+    numbers: list[int],
+    seed: int,
+    group: int,
+    graphs: Steps | None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Backward through every batch of a step. Returns this process's shares of the loss and of its parts, whose sums
+    over the processes are the means over all that the step has seen.
+    """
+    shares = [1.0]
+    if group > 1:
+        sizes = torch.tensor([float(size(task, batch)) for batch in some], device=accelerator.device)
+        shares = sizes / accelerator.reduce(sizes.sum(), "sum")
+    total, parts = 0.0, {}
+    for turn, (batch, number, share) in enumerate(zip(some, numbers, shares, strict=True)):
+        torch.manual_seed(seed * 1_000_003 + number)
+        last = turn == len(some) - 1
+        if graphs:
+            loss, values = graphs(batch, share, add=len(some) > 1)
+            total = total + loss * share
+            for name, value in values.items():
+                parts[name] = parts.get(name, 0.0) + value * share
+            continue
+        with contextlib.nullcontext() if last else accelerator.no_sync(module):
+            loss, values = module(batch.to(accelerator.device))
+            # accelerate takes the mean of the processes' gradients; what is wanted is the sum of the shares
+            accelerator.backward(loss * (share * accelerator.num_processes))
+        total = total + loss.detach() * share
+        for name, value in values.items():
+            parts[name] = parts.get(name, 0.0) + value.detach() * share
+    return total, parts
+
+
+def graphs_for(
+    accelerator: Accelerator, task: nn.Module, parameters: dict[str, Tensor], wanted: bool = True
+) -> Steps | None:
+    """Steps as CUDA graphs, for a task that can be computed so, in one process with a GPU."""
+    alone = accelerator.device.type == "cuda" and accelerator.num_processes == 1
+    if not (wanted and fast.wanted() and alone and draws_nothing_inside(task)):
+        return None
+    scale = None
+    if accelerator.scaler is not None:
+        accelerator.scaler.scale(
+            torch.zeros((), device=accelerator.device)
+        )  # it makes its factor when first asked
+        scale = accelerator.scaler._get_scale_async()
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(accelerator.mixed_precision)
+    return Steps(task, parameters, dtype, scale)
+
+
+@contextlib.contextmanager
+def fixed_order(device: torch.device):
+    """On a GPU: sums are taken in an order that is always the same, so the same batches give the same weights."""
+    if device.type != "cuda":
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # torch insists on it
+    before, warned = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    filled = torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # for debugging, and slow
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warned)
+        torch.utils.deterministic.fill_uninitialized_memory = filled
+
+
+def size(task: nn.Module, batch) -> float:
+    """How many things the task's loss of a batch is a mean over."""
+    return task.size(batch) if hasattr(task, "size") else len(batch.utterances)
