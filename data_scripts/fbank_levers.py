@@ -37,8 +37,8 @@ from kdkit.probing import phone_probe
 from kdkit.recognition.finetune import FineTuneConfig, augmented_fbank, from_scratch
 from kdkit.speech.augment import AUGMENTED
 from kdkit.speech.batches import Batches
-from kdkit.speech.corpora.synthetic.build import build_synthetic, subset
-from kdkit.speech.manifest import Utterance
+from kdkit.speech.corpora.synthetic.build import build_synthetic
+from kdkit.speech.manifest import Utterance, subset
 from kdkit.students import load_student, new_student, swap_front_end
 from kdkit.teachers import Teacher, load_teacher, save_model
 from kdkit.teachers.targets import TargetCache

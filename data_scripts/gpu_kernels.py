@@ -14,15 +14,15 @@ import torch
 import torch.nn.functional as F
 
 from kdkit.bench.measure import matmul_flops
+from kdkit.common.machine import best_device
 from kdkit.model.encoder import GPU_KERNELS, segments
 from kdkit.model.fast.cnn import FrozenCNN
 from kdkit.model.fast.frozen import hastened
 from kdkit.model.fast.positions import FrozenPositions
 from kdkit.model.fast.windows import windows_product
 from kdkit.model.speech_model import SpeechModel, preset
-from kdkit.model.waveform import num_frames
+from kdkit.speech.frames import num_frames
 from kdkit.training.gradients import fixed_order
-from kdkit.training.loop import best_device
 
 BF16 = torch.bfloat16
 GPU = best_device()

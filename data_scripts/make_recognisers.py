@@ -28,7 +28,8 @@ from kdkit.recognition.evaluation import evaluate
 from kdkit.recognition.finetune import FineTuneConfig, fine_tune
 from kdkit.speech.augment import AUGMENTED
 from kdkit.speech.batches import Batches
-from kdkit.speech.corpora.synthetic.build import build_synthetic, subset
+from kdkit.speech.corpora.synthetic.build import build_synthetic
+from kdkit.speech.manifest import subset
 from kdkit.students import load_student, new_student, swap_front_end
 from kdkit.teachers import Teacher, load_model, load_teacher
 from kdkit.training.loop import TrainConfig, train

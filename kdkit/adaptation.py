@@ -17,7 +17,7 @@ from torch.func import functional_call
 from kdkit.common.errors import ConfigError
 from kdkit.losses import regression_loss
 from kdkit.model.speech_model import SpeechModel
-from kdkit.model.waveform import frame_mask, num_frames
+from kdkit.speech.frames import frame_mask, num_frames
 
 TARGETS = ("h0", "front-end")
 BY_NAME = {"h0": ("h0",), "front-end": ("front-end",), "both": TARGETS}  # what commands call them

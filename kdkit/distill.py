@@ -19,13 +19,13 @@ from kdkit.common.errors import ConfigError
 from kdkit.losses import discriminative_loss, hard_label_loss, mean_over, regression_loss
 from kdkit.model.codebook import VARIANTS, ClusterHead
 from kdkit.model.speech_model import ModelConfig, Output, SpeechModel
-from kdkit.model.waveform import num_frames
 from kdkit.speech.augment import AugmentConfig, augment
 from kdkit.speech.batches import to_device
+from kdkit.speech.frames import num_frames
 from kdkit.teachers import Teacher, fingerprint, origin
 
 if TYPE_CHECKING:
-    from kdkit.teachers.targets import Targets
+    from kdkit.speech.batches import Targets
 
 COLLAPSED = 0.05  # spread of the predictions, as a share of that of the targets
 

@@ -20,9 +20,8 @@ from tqdm import tqdm
 from kdkit.common.errors import AudioError, ConfigError
 from kdkit.common.files import write_text
 from kdkit.common.schemas import NOT_NEGATIVE, NUMBER, fields, list_of, read_json
-from kdkit.model.fast.fftconv import fourier_matrix
-from kdkit.model.waveform import frame_mask, num_frames
 from kdkit.speech.audio import read_audio
+from kdkit.speech.frames import frame_mask, num_frames
 from kdkit.speech.manifest import Utterance
 
 BINS, WINDOW, SHIFT, FFT = 80, 400, 160, 512  # mel bins; the others in samples: 25 ms, 10 ms, 32 ms
@@ -49,6 +48,13 @@ def _triangles(place, edges):
     rising = (place[..., None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - place[..., None]) / (edges[2:] - edges[1:-1])
     return rising.clip(max=falling).clip(min=0.0)
+
+
+def fourier_matrix(window: int, size: int) -> Tensor:
+    """(window, size + 2): cosines, then sines; a frame times it is the real and imaginary part of its spectrum."""
+    angle = 2 * math.pi / size * torch.arange(window, dtype=torch.float64)[:, None]
+    angle = angle * torch.arange(size // 2 + 1)
+    return torch.cat([angle.cos(), -angle.sin()], 1).float()
 
 
 class Fbank(nn.Module):

@@ -9,7 +9,6 @@ from formats import SMALL_TORCHAUDIO
 
 from kdkit.commands.aligning import align as align_command
 from kdkit.common.errors import KdkitError
-from kdkit.model.waveform import num_frames
 from kdkit.recognition import phone_alignment as alignment
 from kdkit.recognition.ctc import load_recogniser
 from kdkit.recognition.phone_alignment import (
@@ -22,6 +21,7 @@ from kdkit.recognition.phone_alignment import (
 )
 from kdkit.recognition.transcribe import align as align_text
 from kdkit.speech.corpora.synthetic.build import build_synthetic
+from kdkit.speech.frames import num_frames
 from kdkit.speech.manifest import read_manifest, write_manifest
 from kdkit.speech.text import Vocabulary
 from kdkit.teachers import ASSETS

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdkit.common.errors import TextError
+from kdkit.common.statistics import by_group
 from kdkit.recognition.breakdown import (
     DELETION,
     EQUAL,
@@ -17,7 +18,7 @@ from kdkit.recognition.breakdown import (
     confusions,
     speaker_interval,
 )
-from kdkit.recognition.score import by_group, compare, score
+from kdkit.recognition.score import compare, score
 
 SENTENCE = st.lists(st.sampled_from(["the", "cat", "sat", "on", "a", "mat"]), max_size=6).map(" ".join)
 PAIRS = st.lists(st.tuples(SENTENCE.filter(bool), SENTENCE), min_size=1, max_size=5)

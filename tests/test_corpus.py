@@ -23,8 +23,8 @@ from kdkit.speech.audio import read_audio
 from kdkit.speech.corpora.synthetic import build as synthetic
 from kdkit.speech.corpora.synthetic import espeak, grammar, phones, voices
 from kdkit.speech.corpora.synthetic.acoustics import add_noise, reverberate
-from kdkit.speech.corpora.synthetic.build import build_synthetic, make_block, speak, subset
-from kdkit.speech.manifest import frame_phones, read_manifest
+from kdkit.speech.corpora.synthetic.build import build_synthetic, make_block, speak
+from kdkit.speech.manifest import frame_phones, read_manifest, subset
 
 ALPHABET = set("abcdefghijklmnopqrstuvwxyz' ")
 

@@ -27,10 +27,11 @@ from kdkit.model.fast.frozen import hastened
 from kdkit.model.fast.positions import FrozenPositions, GroupedConv
 from kdkit.model.fast.windows import windows_plain
 from kdkit.model.speech_model import SpeechModel, preset
-from kdkit.model.waveform import WaveformCNN, num_frames
+from kdkit.model.waveform import WaveformCNN
 from kdkit.recognition import ctc
 from kdkit.recognition.ctc import CTCModel, CTCTask
 from kdkit.speech.batches import GRAIN, Batch
+from kdkit.speech.frames import num_frames
 from kdkit.teachers import Teacher
 from kdkit.teachers.pretrain import FilterbankTask, Labels, PretrainTask
 from kdkit.training.graphs import Steps, rung

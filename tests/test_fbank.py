@@ -22,8 +22,9 @@ from kdkit.fbank import (
     load_statistics,
     save_statistics,
 )
-from kdkit.model.waveform import KERNELS, STRIDES, WaveformCNN, num_frames
+from kdkit.model.waveform import KERNELS, STRIDES, WaveformCNN
 from kdkit.speech.corpora.synthetic import build as synthetic
+from kdkit.speech.frames import num_frames
 from kdkit.speech.manifest import Utterance
 
 

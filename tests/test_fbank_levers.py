@@ -20,7 +20,7 @@ from kdkit.fbank import (
     save_statistics,
 )
 from kdkit.model.speech_model import ModelConfig, SpeechModel
-from kdkit.model.waveform import num_frames
+from kdkit.speech.frames import num_frames
 from kdkit.speech.manifest import Utterance
 from kdkit.students import swap_front_end
 from kdkit.teachers import load_model, save_model

@@ -15,8 +15,8 @@ from kdkit.model.encoder import PositionalConv, attend
 from kdkit.model.fast.fftconv import fft_conv1d, kernel_spectrum, product_conv1d, product_matrices
 from kdkit.model.inference import PackedLinear, optimised
 from kdkit.model.speech_model import ModelConfig, SpeechModel
-from kdkit.model.waveform import frame_mask
 from kdkit.recognition.ctc import CTCModel
+from kdkit.speech.frames import frame_mask
 
 SMALL = ModelConfig(
     layers=3, dim=32, ffn=64, heads=4, conv_channels=(8,) * 7, pos_kernel=16, pos_groups=4, dropout=0.1

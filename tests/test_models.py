@@ -7,7 +7,8 @@ import torchaudio
 from kdkit.common.errors import ConfigError
 from kdkit.fbank import FbankFrontEnd
 from kdkit.model.speech_model import PRESETS, ModelConfig, SpeechModel, parameter_count, preset
-from kdkit.model.waveform import MaskedGroupNorm, num_frames
+from kdkit.model.waveform import MaskedGroupNorm
+from kdkit.speech.frames import num_frames
 
 SMALL = ModelConfig(
     layers=3, dim=48, ffn=96, heads=4, conv_channels=(8,) * 7, pos_kernel=16, pos_groups=4, dropout=0.0

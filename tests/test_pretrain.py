@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from kdkit.common.errors import TrainingError
 from kdkit.model.codebook import Codebook
+from kdkit.model.masking import span_mask
 from kdkit.model.speech_model import ModelConfig, SpeechModel
-from kdkit.model.waveform import num_frames
 from kdkit.speech.batches import collate
+from kdkit.speech.frames import num_frames
 from kdkit.speech.manifest import Utterance
-from kdkit.teachers.pretrain import MFCC, Labels, PretrainTask, cluster, nearest, span_mask
+from kdkit.teachers.pretrain import MFCC, Labels, PretrainTask, cluster, nearest
 
 TINY = ModelConfig(
     layers=2,

@@ -15,8 +15,8 @@ from sklearn.preprocessing import StandardScaler
 from kdkit import probing
 from kdkit.common.errors import ManifestError
 from kdkit.model.speech_model import ModelConfig, SpeechModel
-from kdkit.model.waveform import num_frames
 from kdkit.probing.activations import Frames, ModelLayers, collect, fbank_deltas
+from kdkit.speech.frames import num_frames
 from kdkit.speech.manifest import Utterance, frame_phones
 
 SMALL = ModelConfig(layers=2, dim=32, ffn=32, heads=2, conv_channels=(8,) * 7, pos_kernel=16, pos_groups=4)

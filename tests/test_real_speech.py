@@ -23,9 +23,9 @@ from kdkit.speech.corpora import fsdd, librispeech
 from kdkit.speech.corpora.folders import read_folder
 from kdkit.speech.corpora.intake import Found, shuffled, take_in
 from kdkit.speech.corpora.summary import check_speakers, split_by_speaker, summarise
-from kdkit.speech.corpora.synthetic.build import build_synthetic, subset
+from kdkit.speech.corpora.synthetic.build import build_synthetic
 from kdkit.speech.corpora.tables import read_table
-from kdkit.speech.manifest import Utterance, read_manifest
+from kdkit.speech.manifest import Utterance, read_manifest, subset
 from kdkit.teachers import ASSETS
 
 FSDD = Path(

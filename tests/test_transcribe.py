@@ -21,7 +21,6 @@ from kdkit.commands.main import app
 from kdkit.common.errors import AudioError, CheckpointError, ConfigError
 from kdkit.lessons.widgets import CTCViewer
 from kdkit.model.speech_model import ModelConfig, SpeechModel
-from kdkit.model.waveform import HOP, num_frames
 from kdkit.recognition.beam import BeamSearch
 from kdkit.recognition.ctc import CTCModel, save_recogniser
 from kdkit.recognition.emissions import emissions, window_for
@@ -31,6 +30,7 @@ from kdkit.recognition.score import score
 from kdkit.recognition.transcribe import Recogniser, Settings, align, transcribe_all
 from kdkit.speech.audio import blocks_of_file, read_audio, write_audio
 from kdkit.speech.corpora.synthetic import build as synthetic
+from kdkit.speech.frames import HOP, num_frames
 from kdkit.speech.manifest import Utterance
 from kdkit.speech.stream import windows
 from kdkit.speech.text import VOCABULARY

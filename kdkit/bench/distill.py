@@ -23,6 +23,7 @@ from torch.profiler import ProfilerActivity, profile
 from tqdm import tqdm
 
 from kdkit.bench.measure import forget_peak, matmul_flops, peak_gigabytes, quartiles
+from kdkit.common.machine import best_device, use_bf16
 from kdkit.distill import DistillConfig, DistillTask, default_pairs
 from kdkit.model import fast
 from kdkit.model.codebook import Codebook
@@ -34,7 +35,6 @@ from kdkit.speech.manifest import Utterance
 from kdkit.teachers import Teacher
 from kdkit.teachers.targets import TargetCache
 from kdkit.training.graphs import Steps
-from kdkit.training.loop import best_device, use_bf16
 
 WITHOUT_GRAPHS = "kdkit, live, no graphs"
 PARTS = ("speech", "teacher", "student and losses", "backward", "optimiser")  # of a step, in their order

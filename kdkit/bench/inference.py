@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from kdkit.bench.measure import forget_peak, peak_gigabytes, quartiles
+from kdkit.common.machine import best_device, use_bf16
 from kdkit.model.costs import count_macs
 from kdkit.model.inference import PackedLinear, optimised
 from kdkit.model.speech_model import SpeechModel, parameter_count, preset
-from kdkit.model.waveform import num_frames
-from kdkit.training.loop import best_device, use_bf16
+from kdkit.speech.frames import num_frames
 
 FULL = ("hubert-base", "dt-waveform", "dt-fbank", "sw-waveform", "sw-fbank")
 TINY = ("tiny-teacher", "tiny-dt-waveform", "tiny-dt-fbank", "tiny-sw-waveform", "tiny-sw-fbank")

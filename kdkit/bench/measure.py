@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kdkit.training.loop import use_bf16
+from kdkit.common.machine import use_bf16
 
 
 def quartiles(values) -> tuple[float, float, float]:

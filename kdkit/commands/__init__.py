@@ -137,8 +137,8 @@ def save_interval(text: str) -> dict[str, float]:
 
 def speech_of(data: Path | None, split: str, minutes: float | None, default: float) -> list:
     """The utterances of a manifest, or synthetic ones; the first ``minutes`` of them."""
-    from kdkit.speech.corpora.synthetic.build import build_synthetic, subset
-    from kdkit.speech.manifest import read_manifest
+    from kdkit.speech.corpora.synthetic.build import build_synthetic
+    from kdkit.speech.manifest import read_manifest, subset
 
     if data is None:
         wanted = default if minutes is None else minutes

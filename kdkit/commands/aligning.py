@@ -24,10 +24,10 @@ def align(
     Letters are aligned by a recogniser; torchaudio's (1.2 GB) is downloaded on first use. The phones of each word are
     eSpeak NG's. Utterances that have phone times keep them.
     """
+    from kdkit.common.machine import best_device
     from kdkit.recognition.loading import load_ctc
     from kdkit.recognition.phone_alignment import add_phones, bundle_aligner, recogniser_aligner
     from kdkit.speech.manifest import read_manifest, write_manifest
-    from kdkit.training.loop import best_device
 
     utterances = read_manifest(data)
     if recogniser is None:

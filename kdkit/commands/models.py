@@ -101,10 +101,10 @@ def probe(
     import json
 
     from kdkit.common.files import write_atomically, write_text
+    from kdkit.common.machine import best_device
     from kdkit.lessons.plots.probe import survey_figure
     from kdkit.probing import held_out, survey
     from kdkit.teachers import load_teacher
-    from kdkit.training.loop import best_device
 
     if (data is None) != (test_data is None):
         raise ConfigError("--data and --test-data belong together: probes are judged on other voices")

@@ -5,10 +5,14 @@ from __future__ import annotations
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
 import psutil
 
 from kdkit.common.parallel import cores
+
+if TYPE_CHECKING:
+    import torch
 
 
 def machine() -> dict[str, object]:
@@ -28,6 +32,25 @@ def machine() -> dict[str, object]:
     } | versions
 
 
+def best_device() -> torch.device:
+    """The first GPU, or the CPU."""
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def use_bf16(precision: str, device: torch.device) -> bool:
+    """True where bf16 autocast is wanted: asked for, or "auto" on a GPU or CPU that multiplies bf16 faster."""
+    import torch
+
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    fast = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")  # older versions of torch lack one or both
+    return any(getattr(torch.cpu, name, bool)() for name in fast)
+
+
 def environment() -> dict[str, object]:
     """:func:`machine`, and what decides how torch computes there: device, precision, threads.
 
@@ -35,8 +58,6 @@ def environment() -> dict[str, object]:
     takes, "bf16" or "fp32". Loads torch.
     """
     import torch
-
-    from kdkit.training.loop import best_device, use_bf16
 
     device = best_device()
     return machine() | {

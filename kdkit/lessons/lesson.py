@@ -23,16 +23,16 @@ from torch import Tensor
 from kdkit import teachers
 from kdkit.common.errors import CheckpointError, ConfigError
 from kdkit.common.files import cache_folder, write_text
+from kdkit.common.machine import best_device, use_bf16
 from kdkit.lessons.low_resource import FineTuned, load_findings
 from kdkit.lessons.profiles import get_profile
 from kdkit.lessons.results import SOURCES, Results
 from kdkit.lessons.studies import Contrast, Finding, Summary, contrast, summary
 from kdkit.model.speech_model import SpeechModel, parameter_count
 from kdkit.recognition.ctc import CTCModel, load_recogniser
-from kdkit.speech.corpora.synthetic.build import build_synthetic, subset
-from kdkit.speech.manifest import Utterance, read_manifest
+from kdkit.speech.corpora.synthetic.build import build_synthetic
+from kdkit.speech.manifest import Utterance, read_manifest, subset
 from kdkit.teachers import Teacher, load_model, load_teacher, save_model
-from kdkit.training.loop import best_device, use_bf16
 
 
 class Lesson(Results):

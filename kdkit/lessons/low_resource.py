@@ -21,10 +21,10 @@ import numpy as np
 from kdkit.common.errors import ConfigError
 from kdkit.common.files import write_text
 from kdkit.common.parallel import each_training
+from kdkit.common.statistics import ratio_interval, verdict
 from kdkit.model.speech_model import SpeechModel
 from kdkit.recognition.evaluation import evaluate
 from kdkit.recognition.finetune import FineTuneConfig, fine_tune
-from kdkit.recognition.score import ratio_interval, verdict
 from kdkit.speech import identity
 from kdkit.speech.manifest import Utterance
 from kdkit.training.loop import TrainConfig
@@ -153,7 +153,7 @@ def overview(findings: Sequence[FineTuned]) -> str:
 @dataclass(frozen=True)
 class Gain:
     """Word errors saved, as a share of the words: above 0 the first of two systems errs less. 95 % interval over
-    utterances of the mean over seeds. ``verdict``: :func:`kdkit.recognition.score.verdict`, whose "worse" is "not
+    utterances of the mean over seeds. ``verdict``: :func:`kdkit.common.statistics.verdict`, whose "worse" is "not
     better" here.
     """
 

@@ -21,10 +21,10 @@ import numpy as np
 from kdkit.common.errors import ConfigError
 from kdkit.common.files import write_text
 from kdkit.common.parallel import each_training
+from kdkit.common.statistics import ratio_interval, verdict
 from kdkit.distill import DistillConfig, DistillTask
 from kdkit.model.speech_model import ModelConfig, SpeechModel, parameter_count
 from kdkit.probing import PhoneProbe
-from kdkit.recognition.score import ratio_interval, verdict
 from kdkit.speech import identity
 from kdkit.students import new_student
 from kdkit.teachers import Teacher
@@ -174,7 +174,7 @@ def summary(findings: Sequence[Finding], name: str) -> Summary:
 @dataclass(frozen=True)
 class Contrast:
     """Accuracy of a trial minus that of another, paired over seeds and utterances; 95 % interval over utterances of the
-    mean over seeds. ``verdict``: :func:`kdkit.recognition.score.verdict`.
+    mean over seeds. ``verdict``: :func:`kdkit.common.statistics.verdict`.
     """
 
     name: str

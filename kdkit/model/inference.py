@@ -23,10 +23,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdkit.common.errors import ConfigError
+from kdkit.common.machine import use_bf16
 from kdkit.model.encoder import Attention, Encoder, PositionalConv, has_amx
 from kdkit.model.fast.frozen import to_dtype
 from kdkit.model.speech_model import SpeechModel
-from kdkit.training.loop import use_bf16
 
 PRECISIONS = ("fp32", "bf16", "int8")
 ROUND = 32  # frames: rows of a tile of AMX, twice

@@ -12,7 +12,8 @@ from kdkit.common.checks import choice, flag, number, shown, whole
 from kdkit.common.errors import CheckpointError, ConfigError
 from kdkit.fbank import MOST_BINS, NORMALISATIONS, FbankFrontEnd
 from kdkit.model.encoder import Encoder
-from kdkit.model.waveform import KERNELS, WaveformFrontEnd, frame_mask, num_frames
+from kdkit.model.waveform import KERNELS, WaveformFrontEnd
+from kdkit.speech.frames import frame_mask, num_frames
 
 TINY_CNN = (16, 32, 64, 96, 128, 160, 160)  # narrow where a channel costs most: at the 16 kHz end
 DEEPNORM = (2 * 12) ** 0.25  # residual scale that lets a 12-layer post-norm network learn in minutes

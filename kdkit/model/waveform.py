@@ -12,19 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdkit.speech.frames import frame_mask
+
 KERNELS = (10, 3, 3, 3, 3, 2, 2)
 STRIDES = (5, 2, 2, 2, 2, 2, 2)
-HOP, RECEPTIVE_FIELD = 320, 400  # samples between frames, samples seen by one frame
-
-
-def num_frames(samples):
-    """Number of 20 ms frames for ``samples`` (int or integer tensor); 400 samples give the first frame."""
-    return (samples - RECEPTIVE_FIELD) // HOP + 1
-
-
-def frame_mask(frames: Tensor, total: int) -> Tensor:
-    """(batch,) true frame counts -> (batch, total) bool, True on real frames."""
-    return torch.arange(total, device=frames.device) < frames[:, None]
 
 
 class MaskedGroupNorm(nn.GroupNorm):

@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from kdkit.common.errors import ManifestError
 from kdkit.fbank import Fbank
-from kdkit.model.waveform import num_frames
 from kdkit.speech.batches import Batches
+from kdkit.speech.frames import num_frames
 from kdkit.speech.manifest import Utterance, frame_phones
 
 Extract = Callable[[Tensor, Tensor], tuple[list[Tensor], Tensor]]

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kdkit.common.statistics import ratio_interval
 from kdkit.model.encoder import Attention
-from kdkit.recognition.score import ratio_interval
 from kdkit.speech.audio import read_audio
 from kdkit.speech.manifest import Utterance
 

@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from kdkit.common.statistics import ratio_interval
 from kdkit.probing.activations import Frames
-from kdkit.recognition.score import ratio_interval
 
 
 def _turn(before: np.ndarray, after: np.ndarray) -> np.ndarray:

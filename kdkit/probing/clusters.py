@@ -10,10 +10,9 @@ import torch
 from sklearn.cluster import MiniBatchKMeans
 from tqdm import tqdm
 
-from kdkit.common.statistics import jackknife_error, plain_interval
+from kdkit.common.statistics import jackknife_error, plain_interval, ratio_interval
 from kdkit.model.codebook import Codebook, check_clusters
 from kdkit.probing.activations import Frames
-from kdkit.recognition.score import ratio_interval
 
 _NO_INTERVAL = (float("nan"), float("nan"))
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from kdkit.common.errors import ConfigError
-from kdkit.model.waveform import HOP, RECEPTIVE_FIELD
 from kdkit.speech.audio import read_audio
+from kdkit.speech.frames import HOP, RECEPTIVE_FIELD
 from kdkit.speech.manifest import Utterance, frame_phones
 from kdkit.teachers import Teacher
 

@@ -15,8 +15,8 @@ from sklearn.metrics import confusion_matrix
 from torch import nn
 from tqdm import tqdm
 
+from kdkit.common.statistics import ratio_interval
 from kdkit.probing.activations import Frames, ModelLayers, collect
-from kdkit.recognition.score import ratio_interval
 from kdkit.speech.manifest import Utterance
 
 

@@ -6,9 +6,9 @@ import numpy as np
 from tqdm import tqdm
 
 from kdkit.common.errors import ManifestError
+from kdkit.common.statistics import ratio_interval
 from kdkit.probing.activations import Frames
 from kdkit.probing.phones import LayerScore, linear_probe
-from kdkit.recognition.score import ratio_interval
 
 
 def probe_speakers(frames: Frames, seed: int = 0) -> list[LayerScore]:

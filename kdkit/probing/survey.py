@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from kdkit.common.errors import ManifestError
-from kdkit.model.waveform import num_frames
 from kdkit.probing.activations import Frames, ModelLayers, collect
 from kdkit.probing.attention import attention_reach, even_distance
 from kdkit.probing.change import layer_changes
@@ -18,6 +17,7 @@ from kdkit.probing.cka import cka_intervals
 from kdkit.probing.clusters import ClusterScore, Usage, cluster_score, codebook_usage, layer_pnmi
 from kdkit.probing.phones import LayerScore, PhoneProbe, probe_layers
 from kdkit.probing.speakers import probe_speakers
+from kdkit.speech.frames import num_frames
 from kdkit.speech.manifest import Utterance
 from kdkit.teachers import Teacher
 

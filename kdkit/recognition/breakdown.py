@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import jiwer
 import numpy as np
 
-from kdkit.recognition.score import Score, by_group, ratio_interval
+from kdkit.common.statistics import by_group, ratio_interval
+from kdkit.recognition.score import Score
 
 EQUAL, SUBSTITUTION, DELETION, INSERTION = "equal", "substitution", "deletion", "insertion"
 _KINDS = {"equal": EQUAL, "substitute": SUBSTITUTION, "delete": DELETION, "insert": INSERTION}

@@ -13,18 +13,18 @@ from torch import Tensor, nn
 
 from kdkit.common.errors import CheckpointError, ConfigError, NoRecogniserError, TextError, TrainingError
 from kdkit.model.checkpoints import filled, load_checkpoint, save_checkpoint
+from kdkit.model.masking import span_mask
 from kdkit.model.speech_model import ModelConfig, SpeechModel
-from kdkit.model.waveform import num_frames
 from kdkit.recognition.ctc_loss import ctc_loss
 from kdkit.recognition.decode import greedy
 from kdkit.recognition.emissions import WINDOW, decode_all, emissions, kept_window
 from kdkit.recognition.score import COLLAPSED
 from kdkit.speech.augment import AUGMENTED, AugmentConfig, augment, perturb_speed
 from kdkit.speech.batches import to_device
+from kdkit.speech.frames import num_frames
 from kdkit.speech.manifest import Utterance
 from kdkit.speech.text import VOCABULARY, Vocabulary, frames_needed
 from kdkit.speech.transcripts import Cleaning, counts
-from kdkit.teachers.pretrain import span_mask
 
 LABELS = 16  # characters: labels are padded to whole multiples, so that few shapes are computed
 _NAMED = 3  # utterances without room for their text that are named one by one

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from kdkit.common.errors import ConfigError
-from kdkit.model.waveform import frame_mask
+from kdkit.speech.frames import frame_mask
 from kdkit.speech.text import VOCABULARY, Vocabulary
 
 Decoder = Callable[[Tensor, Tensor, Vocabulary], list[str]]  # logits (B, T, V), frames (B,) -> B texts

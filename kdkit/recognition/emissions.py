@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from kdkit.common.checks import number
 from kdkit.common.errors import CheckpointError, ConfigError
 from kdkit.common.parallel import cores, each
-from kdkit.model.waveform import HOP
 from kdkit.recognition.beam import BeamSearch
 from kdkit.recognition.decode import Decoder, text_of
 from kdkit.speech.audio import MIN_SAMPLES, SAMPLE_RATE
 from kdkit.speech.batches import GRAIN, Batches, collate
+from kdkit.speech.frames import HOP
 from kdkit.speech.manifest import Utterance
 from kdkit.speech.stream import Window, windows
 from kdkit.speech.text import VOCABULARY, Vocabulary

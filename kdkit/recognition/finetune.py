@@ -21,8 +21,7 @@ from kdkit.recognition.evaluation import evaluate
 from kdkit.speech import identity
 from kdkit.speech.augment import AUGMENTED, AugmentConfig
 from kdkit.speech.batches import Batches
-from kdkit.speech.corpora.synthetic.build import subset
-from kdkit.speech.manifest import Utterance
+from kdkit.speech.manifest import Utterance, subset
 from kdkit.speech.text import VOCABULARY, Vocabulary
 from kdkit.speech.transcripts import scorable
 from kdkit.students import new_student

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from kdkit.common.errors import CheckpointError, ConfigError, NoRecogniserError
 from kdkit.common.files import is_file
+from kdkit.common.machine import best_device
 from kdkit.model.checkpoints import is_own, read_safetensors
 from kdkit.model.inference import optimised
 from kdkit.model.speech_model import SpeechModel
@@ -29,7 +30,6 @@ from kdkit.teachers.fairseq import is_fairseq
 from kdkit.teachers.huggingface import is_weights
 from kdkit.teachers.load import locate
 from kdkit.teachers.safe_pickle import read_pickle
-from kdkit.training.loop import best_device
 
 INPUTS, OUTPUTS = {"waves", "lengths"}, {"logits", "frames"}
 KEPT = ("vocabulary", "vocabulary_roles", "window")  # in an ONNX file's metadata, as JSON

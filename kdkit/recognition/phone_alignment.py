@@ -23,11 +23,11 @@ from tqdm import tqdm
 from kdkit.common.downloads import download
 from kdkit.common.errors import KdkitError
 from kdkit.common.files import cache_folder
-from kdkit.model.waveform import num_frames
 from kdkit.recognition.word_alignment import frame_time, timed_words
 from kdkit.speech.audio import read_audio
 from kdkit.speech.corpora.synthetic import espeak
 from kdkit.speech.corpora.synthetic.phones import SILENCE, normalise
+from kdkit.speech.frames import num_frames
 from kdkit.speech.manifest import Utterance, frame_phones
 from kdkit.speech.text import Vocabulary
 from kdkit.speech.transcripts import clean

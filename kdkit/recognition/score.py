@@ -8,14 +8,14 @@ Spaces count as characters in the CER.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import jiwer
 import numpy as np
-from scipy.stats import bootstrap
 
 from kdkit.common.errors import TextError
+from kdkit.common.statistics import by_group, ratio_interval, verdict
 from kdkit.speech.text import VOCABULARY, Vocabulary
 from kdkit.speech.transcripts import clean, outside
 
@@ -131,56 +131,6 @@ def _edits(reference: Sequence[str], hypothesis: Sequence[str]) -> tuple[int, in
     return result.substitutions, result.deletions, result.insertions
 
 
-def ratio_interval(
-    errors: Sequence[float],
-    totals: Sequence[float],
-    seed: int = 0,
-    level: float = 0.95,
-    resamples: int = 2000,
-) -> tuple[float, float]:
-    """Bootstrap interval of sum(errors) / sum(totals): whole utterances are drawn again, with replacement.
-
-    Utterances, not words or frames: errors of one utterance (one voice, one noise) come together, so
-    drawing words would give intervals that are too narrow. Percentile method. ``(nan, nan)`` for fewer than
-    two utterances.
-    """
-    errors, totals = np.asarray(errors, dtype=float), np.asarray(totals, dtype=float)
-    if len(errors) < 2:
-        return float("nan"), float("nan")
-
-    def ratio(e, n, axis=-1):
-        e, n = e.sum(axis), n.sum(axis)
-        return np.divide(e, n, out=np.zeros_like(n), where=n > 0)
-
-    result = bootstrap(
-        (errors, totals),
-        ratio,
-        paired=True,
-        n_resamples=resamples,
-        batch=max(1, 1_000_000 // len(errors)),  # memory stays flat on large test sets
-        confidence_level=level,
-        method="percentile",
-        random_state=np.random.default_rng(seed),
-    )
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
-
-
-def by_group(values: Sequence[float], groups: Sequence[str]) -> np.ndarray:
-    """Sums of ``values`` (one an utterance) over each group, groups in the order in which they first appear.
-
-    Utterances whose group is not known ("") are left out: they are no group. Raises :class:`TextError` when the two
-    differ in length.
-    """
-    if len(values) != len(groups):
-        raise TextError(
-            f"{len(values)} utterances but {len(groups)} speakers: give one for each, in the same order"
-        )
-    place = {group: i for i, group in enumerate(dict.fromkeys(filter(None, groups)))}
-    known = [(place[group], value) for value, group in zip(values, groups, strict=True) if group]
-    where, found = zip(*known) if known else ((), ())
-    return np.bincount(np.array(where, dtype=int), weights=found, minlength=len(place))
-
-
 @dataclass(frozen=True)
 class Comparison:
     """``difference``: WER of the system minus WER of the baseline (below 0: fewer errors); 95 % interval."""
@@ -188,16 +138,6 @@ class Comparison:
     difference: float
     interval: tuple[float, float]
     verdict: str  # "better" | "worse" | "inconclusive"
-
-
-def verdict(interval: tuple[float, float], seeds: Collection[float] = ()) -> str:
-    """What a gain (more is good) comes to: "better" when its 95 % ``interval`` and the gain of each seed lie above 0,
-    "worse" when all of them lie below, else "inconclusive".
-    """
-    low, high = interval
-    if low > 0 and all(value > 0 for value in seeds):
-        return "better"
-    return "worse" if high < 0 and all(value < 0 for value in seeds) else "inconclusive"
 
 
 def compare(

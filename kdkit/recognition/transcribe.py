@@ -24,16 +24,16 @@ import torch
 from torch import Tensor, nn
 
 from kdkit.common.errors import AudioError, ConfigError, KdkitError
+from kdkit.common.machine import best_device
 from kdkit.common.parallel import cores, each
-from kdkit.model.waveform import HOP
 from kdkit.recognition.decode import Decoder, decode_stretches, greedy, stretch
 from kdkit.recognition.emissions import Network, hear, vocabulary_of, window_of
 from kdkit.recognition.loading import ready_network
 from kdkit.recognition.word_alignment import timed_words
 from kdkit.speech.audio import SAMPLE_RATE, blocks_of_file
+from kdkit.speech.frames import HOP
 from kdkit.speech.stream import Window, blocks_of_array, windows
 from kdkit.speech.text import VOCABULARY, Vocabulary
-from kdkit.training.loop import best_device
 
 _BATCH = 60.0  # seconds of windows that go through the network together
 _START = 10.0  # seconds that it costs to start processes

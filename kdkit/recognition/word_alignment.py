@@ -11,8 +11,8 @@ from torch import Tensor
 from torchaudio.functional import TokenSpan
 
 from kdkit.common.errors import TextError
-from kdkit.model.waveform import HOP, RECEPTIVE_FIELD
 from kdkit.speech.audio import SAMPLE_RATE
+from kdkit.speech.frames import HOP, RECEPTIVE_FIELD
 from kdkit.speech.text import Vocabulary, frames_needed
 
 

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torchaudio.functional import resample
 
-from kdkit.model.waveform import frame_mask
 from kdkit.speech.audio import SAMPLE_RATE
 from kdkit.speech.batches import to_device
+from kdkit.speech.frames import frame_mask
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from __future__ import annotations
 import math
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -25,13 +25,10 @@ from torch import Tensor
 
 from kdkit.common.errors import AudioError, ConfigError, TrainingError
 from kdkit.common.parallel import compute_on_one_core, cores
-from kdkit.model.waveform import num_frames
 from kdkit.speech import identity
 from kdkit.speech.audio import SAMPLE_RATE, read_audio, to_int16
+from kdkit.speech.frames import num_frames
 from kdkit.speech.manifest import Utterance
-
-if TYPE_CHECKING:
-    from kdkit.teachers.targets import TargetCache, Targets
 
 _BATCHES_PER_BUCKET = 8  # more shuffle better, fewer pad less
 _PREFETCH = 3  # batches read ahead, at least
@@ -44,6 +41,30 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type != "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
+
+
+@dataclass
+class Targets:
+    """Hidden states for a batch: ``hidden[layer]`` is (B, T, D), zeros on padding. ``teacher``: whose they are."""
+
+    hidden: Mapping[int, Tensor]
+    teacher: str
+
+    def to(self, device: torch.device | str) -> Targets:
+        moved = {layer: states.to(device, non_blocking=True) for layer, states in self.hidden.items()}
+        return Targets(moved, self.teacher)
+
+    def pinned(self) -> Targets:
+        """See :meth:`Batch.pinned`."""
+        return Targets({layer: states.pin_memory() for layer, states in self.hidden.items()}, self.teacher)
+
+
+class TargetSource(Protocol):
+    """Where targets come from: :class:`kdkit.teachers.targets.TargetCache`. ``made_of``: what decides them."""
+
+    made_of: dict
+
+    def read(self, utterances: Sequence[Utterance], frames: Sequence[int], total: int) -> Targets: ...
 
 
 @dataclass
@@ -131,7 +152,7 @@ class Batches:
         max_seconds: float | None = None,
         workers: int | None = None,
         cache: bool = False,
-        targets: TargetCache | None = None,
+        targets: TargetSource | None = None,
         read: Callable[[Path], Tensor] = read_audio,
     ):
         if not utterances:

@@ -290,3 +290,14 @@ def _as_json(utterance: Utterance, folder: Path) -> dict[str, object]:
     if utterance.phones:
         fields["phones"] = [list(phone) for phone in utterance.phones]
     return fields
+
+
+def subset(utterances: list[Utterance], minutes: float) -> list[Utterance]:
+    """The first utterances that together last at least `minutes` (all of them if they last less)."""
+    total, chosen = 0.0, []
+    for utterance in utterances:
+        if total >= minutes * 60:
+            break
+        total += utterance.duration
+        chosen.append(utterance)
+    return chosen

@@ -9,8 +9,8 @@ import numpy as np
 from torch import Tensor
 
 from kdkit.common.errors import AudioError, ConfigError
-from kdkit.model.waveform import HOP
 from kdkit.speech.audio import to_mono_16k
+from kdkit.speech.frames import HOP
 
 _SECONDS = 10.0  # taken at once
 

@@ -19,16 +19,17 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from kdkit.common.errors import TrainingError
+from kdkit.common.machine import use_bf16
 from kdkit.fbank import Fbank
 from kdkit.losses import mean_over
 from kdkit.model.checkpoints import load_checkpoint, save_checkpoint
 from kdkit.model.codebook import Codebook, check_clusters
+from kdkit.model.masking import span_mask
 from kdkit.model.speech_model import SpeechModel
-from kdkit.model.waveform import HOP, frame_mask, num_frames
 from kdkit.speech import identity
 from kdkit.speech.batches import Batches, to_device
+from kdkit.speech.frames import HOP, frame_mask, num_frames
 from kdkit.speech.manifest import Utterance
-from kdkit.training.loop import use_bf16
 
 
 class MFCC(nn.Module):
@@ -200,17 +201,6 @@ class FilterbankTask(nn.Module):
         with torch.no_grad():
             variance = mean_over(mask, (mels - mean_over(mask, mels).mean()).square().mean(-1))
         return loss, {"explained": 1 - loss.detach() / variance}
-
-
-def span_mask(batch: int, frames: int, probability: float = 0.65, span: int = 10) -> Tensor:
-    """(batch, frames) bool, True where hidden: spans of ``span`` frames, enough of them to cover ``probability`` of the
-    frames if none overlapped (HuBERT: 0.65 and 10, which hides about half). Every row gets the same number of spans.
-    """
-    span = min(span, frames)
-    starts = max(1, round(probability * frames / span))
-    first = torch.rand(batch, frames - span + 1).argsort(1)[:, :starts]  # (B, starts), without repetition
-    mask = torch.zeros(batch, frames, dtype=torch.bool)
-    return mask.scatter_(1, (first[:, :, None] + torch.arange(span)).flatten(1), True)
 
 
 class PretrainTask(nn.Module):

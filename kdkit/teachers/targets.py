@@ -19,8 +19,7 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -31,30 +30,14 @@ from tqdm import tqdm
 
 from kdkit.common.errors import CheckpointError, ConfigError
 from kdkit.common.files import cache_folder, write_atomically
-from kdkit.model.waveform import num_frames
-from kdkit.speech.batches import Batches
+from kdkit.common.machine import best_device, use_bf16
+from kdkit.speech.batches import Batches, Targets
+from kdkit.speech.frames import num_frames
 from kdkit.speech.manifest import Utterance
 from kdkit.teachers import Teacher, fingerprint
-from kdkit.training.loop import best_device, use_bf16
 
 _SHARD = 256  # utterances in a file
 _HEADER = "kdkit-targets"  # a single key, as in kdkit.model.checkpoints
-
-
-@dataclass
-class Targets:
-    """Hidden states for a batch: ``hidden[layer]`` is (B, T, D), zeros on padding. ``teacher``: whose they are."""
-
-    hidden: Mapping[int, Tensor]
-    teacher: str
-
-    def to(self, device: torch.device | str) -> Targets:
-        moved = {layer: states.to(device, non_blocking=True) for layer, states in self.hidden.items()}
-        return Targets(moved, self.teacher)
-
-    def pinned(self) -> Targets:
-        """See :meth:`kdkit.speech.batches.Batch.pinned`."""
-        return Targets({layer: states.pin_memory() for layer, states in self.hidden.items()}, self.teacher)
 
 
 class TargetCache:

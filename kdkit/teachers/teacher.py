@@ -16,7 +16,7 @@ from kdkit.common.errors import AudioError, CheckpointError, ConfigError
 from kdkit.model.checkpoints import filled, load_checkpoint, save_checkpoint
 from kdkit.model.codebook import TAU, Codebook
 from kdkit.model.speech_model import ModelConfig, Output, SpeechModel, parameter_count
-from kdkit.model.waveform import RECEPTIVE_FIELD
+from kdkit.speech.frames import RECEPTIVE_FIELD
 
 ASSETS = Path(os.environ.get("KDKIT_ASSETS") or str(files("kdkit") / "assets"))
 

@@ -36,6 +36,7 @@ from tqdm import tqdm
 
 from kdkit.common.errors import ConfigError, TrainingError
 from kdkit.common.files import alone
+from kdkit.common.machine import best_device, use_bf16
 from kdkit.model.encoder import Layer
 from kdkit.speech import identity
 from kdkit.training.diagnosis import check_frozen, not_finite, out_of_memory
@@ -123,20 +124,6 @@ def learning_rate(step: int, config: TrainConfig) -> float:
     if step < warm + hold:
         return config.lr
     return config.lr * 0.05 ** ((step - warm - hold) / max(1, steps - warm - hold))
-
-
-def best_device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def use_bf16(precision: str, device: torch.device) -> bool:
-    """True where bf16 autocast is wanted: asked for, or "auto" on a GPU or CPU that multiplies bf16 faster."""
-    if precision != "auto":
-        return precision == "bf16"
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    fast = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")  # older versions of torch lack one or both
-    return any(getattr(torch.cpu, name, bool)() for name in fast)
 
 
 def train(

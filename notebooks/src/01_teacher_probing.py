@@ -60,18 +60,17 @@ import torch
 import torch.nn.functional as F
 
 from kdkit import probing
+from kdkit.common.statistics import ratio_interval
 from kdkit.fbank import Fbank
 from kdkit.lessons import exercises, plots
 from kdkit.lessons.lesson import Lesson, millions, outcome, percent
 from kdkit.lessons.plots import probe as figures
 from kdkit.lessons.widgets import LayerExplorer
-from kdkit.model.waveform import num_frames
 from kdkit.probing import listening
 from kdkit.probing.activations import ModelLayers, collect
-from kdkit.recognition.score import ratio_interval
 from kdkit.speech.audio import read_audio
-from kdkit.speech.corpora.synthetic.build import subset
-from kdkit.speech.manifest import frame_phones
+from kdkit.speech.frames import num_frames
+from kdkit.speech.manifest import frame_phones, subset
 from kdkit.teachers import Teacher
 
 lesson = Lesson("01_teacher_probing", "What does each layer of the teacher know?", profile, seed, out)

@@ -66,7 +66,7 @@ from kdkit.model.costs import cost_table, propose
 from kdkit.model.speech_model import PRESETS, SpeechModel, parameter_count, preset
 from kdkit.probing import phone_probe
 from kdkit.speech.batches import Batches
-from kdkit.speech.corpora.synthetic.build import subset
+from kdkit.speech.manifest import subset
 from kdkit.students import new_student
 from kdkit.teachers.targets import TargetCache
 from kdkit.training.loop import TrainConfig

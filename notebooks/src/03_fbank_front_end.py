@@ -61,14 +61,15 @@ from kdkit.lessons import exercises, plots
 from kdkit.lessons.lesson import Lesson, outcome, percent, shipped_scores, shipped_study, study_rows
 from kdkit.lessons.widgets import FrontEndLab, TrainingDashboard
 from kdkit.model.speech_model import SpeechModel, parameter_count, preset
-from kdkit.model.waveform import KERNELS, STRIDES, num_frames
+from kdkit.model.waveform import KERNELS, STRIDES
 from kdkit.probing import last_layer, probe_layers
 from kdkit.probing.activations import ModelLayers, collect
 from kdkit.recognition.ctc import CTCModel
 from kdkit.recognition.evaluation import evaluate
 from kdkit.speech.audio import read_audio
 from kdkit.speech.batches import Batches
-from kdkit.speech.corpora.synthetic.build import subset
+from kdkit.speech.frames import num_frames
+from kdkit.speech.manifest import subset
 from kdkit.students import new_student, swap_front_end
 from kdkit.teachers import Teacher
 from kdkit.training.loop import TrainConfig, train

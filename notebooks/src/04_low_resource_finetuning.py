@@ -66,7 +66,6 @@ from kdkit.lessons.lesson import Lesson, percent, shipped_low_resource, shipped_
 from kdkit.lessons.low_resource import budgets_in, gain, interaction, mean_wer, run_low_resource
 from kdkit.lessons.widgets import CTCViewer, TrainingDashboard
 from kdkit.model.speech_model import parameter_count
-from kdkit.model.waveform import num_frames
 from kdkit.recognition.beam import NEEDS_FLASHLIGHT, available, with_language_model
 from kdkit.recognition.ctc import CTCModel, CTCTask, trainable
 from kdkit.recognition.decode import collapse, greedy
@@ -80,9 +79,9 @@ from kdkit.recognition.transcribe import align
 from kdkit.recognition.tune import tune
 from kdkit.speech.audio import read_audio
 from kdkit.speech.batches import Batches
-from kdkit.speech.corpora.synthetic.build import subset
 from kdkit.speech.corpora.synthetic.grammar import sentence
-from kdkit.speech.manifest import read_manifest
+from kdkit.speech.frames import num_frames
+from kdkit.speech.manifest import read_manifest, subset
 from kdkit.speech.text import VOCABULARY
 from kdkit.students import new_student
 from kdkit.teachers import load_teacher

@@ -13,8 +13,9 @@ from torch import Tensor
 from kdkit import probing
 from kdkit.lessons.exercises.checking import Wrong, check, check_answer, close, compare, torch_generator
 from kdkit.model.codebook import Codebook
-from kdkit.model.waveform import KERNELS, STRIDES, num_frames
+from kdkit.model.waveform import KERNELS, STRIDES
 from kdkit.probing import PhoneProbe
+from kdkit.speech.frames import num_frames
 
 # --- frames ------------------------------------------------------------------------------------------------------
 

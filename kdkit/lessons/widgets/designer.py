@@ -16,7 +16,7 @@ from kdkit.lessons.widgets import drawing
 from kdkit.lessons.widgets.panel import Panel, button, choice, slider
 from kdkit.model.costs import count_macs, measure_latency
 from kdkit.model.speech_model import ModelConfig, SpeechModel, parameter_count, preset
-from kdkit.model.waveform import num_frames
+from kdkit.speech.frames import num_frames
 
 OWN = "my own"
 

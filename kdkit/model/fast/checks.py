@@ -12,8 +12,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from kdkit.model.fast import wanted
-from kdkit.model.fast import ctc, positions, rows, windows
+from kdkit.model.fast import ctc, positions, rows, wanted, windows
 from kdkit.speech.text import VOCABULARY
 
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from kdkit.model.fast.windows import fits, windows_product
-from kdkit.model.waveform import KERNELS, STRIDES, WaveformCNN, frame_mask
+from kdkit.model.waveform import KERNELS, STRIDES, WaveformCNN
+from kdkit.speech.frames import frame_mask
 
 _TAPS = 16  # of the first kernel, ten and zeros: a width that matrix units multiply
 _CHUNK = 512  # windows that are summed together before the chunks are: as many sums go on at a time

@@ -9,11 +9,11 @@ Where bf16 matrix products are very fast (AMX), the transforms are products, too
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from kdkit.fbank import fourier_matrix
 
 
 def kernel_spectrum(weight: Tensor, groups: int) -> Tensor:
@@ -49,13 +49,6 @@ def fft_conv1d(x: Tensor, spectrum: Tensor) -> Tensor:
         )  # (B, groups, outputs, blocks, frequencies)
         z = torch.fft.irfft(z, n=size)[..., :new]
         return z.reshape(batch, groups * outputs, blocks * new)[..., :total].transpose(1, 2)
-
-
-def fourier_matrix(window: int, size: int) -> Tensor:
-    """(window, size + 2): cosines, then sines; a frame times it is the real and imaginary part of its spectrum."""
-    angle = 2 * math.pi / size * torch.arange(window, dtype=torch.float64)[:, None]
-    angle = angle * torch.arange(size // 2 + 1)
-    return torch.cat([angle.cos(), -angle.sin()], 1).float()
 
 
 def product_matrices(spectrum: Tensor, dtype: torch.dtype = torch.bfloat16) -> tuple[Tensor, Tensor, Tensor]:

@@ -24,9 +24,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from kdkit.common.errors import ConfigError
 from kdkit.common.files import write_atomically
 from kdkit.model.inference import optimised
-from kdkit.model.waveform import RECEPTIVE_FIELD
 from kdkit.recognition.ctc import CTCModel
 from kdkit.recognition.export.samples import noise, speech
+from kdkit.speech.frames import RECEPTIVE_FIELD
 
 OPSET = 18
 LENGTHS = (

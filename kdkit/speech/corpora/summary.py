@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kdkit.common.errors import ConfigError
-from kdkit.model.waveform import num_frames
+from kdkit.speech.frames import num_frames
 from kdkit.speech.manifest import Utterance
 from kdkit.speech.text import VOCABULARY, frames_needed
 from kdkit.speech.transcripts import Cleaning, outside

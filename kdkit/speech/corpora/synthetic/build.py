@@ -33,7 +33,7 @@ from kdkit.common.parallel import ISOLATED
 from kdkit.speech.audio import wav_bytes
 from kdkit.speech.corpora.synthetic import espeak, grammar, phones, voices
 from kdkit.speech.corpora.synthetic.acoustics import add_noise, reverberate
-from kdkit.speech.manifest import Utterance, read_manifest, write_manifest
+from kdkit.speech.manifest import Utterance, read_manifest, subset, write_manifest
 
 VERSION = "synthetic-v1"  # part of the folder's name: change it whenever the speech would change
 BLOCK = 25  # utterances
@@ -72,17 +72,6 @@ def build_synthetic(
         split: _build_split(folder / split, split, length, seed, progress)
         for split, length in minutes.items()
     }
-
-
-def subset(utterances: list[Utterance], minutes: float) -> list[Utterance]:
-    """The first utterances that together last at least `minutes` (all of them if they last less)."""
-    total, chosen = 0.0, []
-    for utterance in utterances:
-        if total >= minutes * 60:
-            break
-        total += utterance.duration
-        chosen.append(utterance)
-    return chosen
 
 
 def speak(split: str, number: int, seed: int = 0) -> tuple[np.ndarray, dict[str, object]]:
