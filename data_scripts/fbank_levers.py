@@ -42,7 +42,8 @@ from kdkit.speech.manifest import Utterance, subset
 from kdkit.students import load_student, new_student, swap_front_end
 from kdkit.teachers import Teacher, load_teacher, save_model
 from kdkit.teachers.targets import TargetCache
-from kdkit.training.loop import TrainConfig, train
+from kdkit.training.loop import train
+from kdkit.training.recipe import TrainConfig
 
 MINUTES, VOICES, OF_MINUTES = 10, 4, 300  # labelled speech: so much, of so many voices, chosen from so much
 

@@ -37,7 +37,8 @@ from kdkit.speech.manifest import Utterance
 from kdkit.teachers.pretrain import FilterbankTask, Labels, PretrainTask
 from kdkit.training.gradients import fixed_order
 from kdkit.training.graphs import Steps
-from kdkit.training.loop import TrainConfig, train
+from kdkit.training.loop import train
+from kdkit.training.recipe import TrainConfig
 
 
 def corpus(folder: Path, minutes: float, times: int, short: bool = False) -> list[Utterance]:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from kdkit.bench.measure import matmul_flops
 from kdkit.common.machine import best_device
-from kdkit.model.encoder import GPU_KERNELS, segments
+from kdkit.model.fast.attention import GPU_KERNELS, segments
 from kdkit.model.fast.cnn import FrozenCNN
 from kdkit.model.fast.frozen import hastened
 from kdkit.model.fast.positions import FrozenPositions

@@ -27,7 +27,7 @@ from kdkit.speech.corpora.fsdd import fsdd, join_digits, split_digits
 from kdkit.speech.corpora.publish import intake, publish
 from kdkit.speech.manifest import Utterance, read_manifest
 from kdkit.students import load_student, new_student
-from kdkit.training.loop import TrainConfig
+from kdkit.training.recipe import TrainConfig
 
 SPEAKERS = ("theo", "jackson", "nicolas", "yweweler")
 STUDENT = "tiny-sw-fbank"

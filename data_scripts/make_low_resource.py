@@ -19,7 +19,7 @@ from kdkit.recognition.finetune import FineTuneConfig, budgets_of, from_scratch
 from kdkit.speech.corpora.synthetic.build import build_synthetic
 from kdkit.students import load_student, new_student
 from kdkit.teachers import load_teacher
-from kdkit.training.loop import TrainConfig
+from kdkit.training.recipe import TrainConfig
 
 
 def ways(system: str, students: Path | None) -> dict[str, Way]:

@@ -32,7 +32,8 @@ from kdkit.speech.corpora.synthetic.build import build_synthetic
 from kdkit.speech.manifest import subset
 from kdkit.students import load_student, new_student, swap_front_end
 from kdkit.teachers import Teacher, load_model, load_teacher
-from kdkit.training.loop import TrainConfig, train
+from kdkit.training.loop import train
+from kdkit.training.recipe import TrainConfig
 
 STARTS = ("first", "both", "scratch", "swapped")
 SYSTEMS = ("teacher", "tiny-sw-fbank", "tiny-dt-fbank", "tiny-sw-waveform", "tiny-dt-waveform")

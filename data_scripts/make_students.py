@@ -24,7 +24,8 @@ from kdkit.speech.corpora.synthetic.build import build_synthetic
 from kdkit.students import new_student
 from kdkit.teachers import load_teacher, save_model
 from kdkit.teachers.targets import TargetCache
-from kdkit.training.loop import TrainConfig, train
+from kdkit.training.loop import train
+from kdkit.training.recipe import TrainConfig
 
 STUDENTS = ("tiny-sw-fbank", "tiny-dt-fbank", "tiny-sw-waveform", "tiny-dt-waveform")
 BOTH = "-both"  # after a structure: the discriminative loss beside the regression loss

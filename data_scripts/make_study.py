@@ -29,7 +29,7 @@ from kdkit.speech.batches import Batches
 from kdkit.speech.corpora.synthetic.build import build_synthetic
 from kdkit.teachers import load_teacher
 from kdkit.teachers.targets import TargetCache
-from kdkit.training.loop import TrainConfig
+from kdkit.training.recipe import TrainConfig
 
 
 def losses(teacher: ModelConfig, steps: int) -> list[Trial]:

@@ -29,7 +29,8 @@ from kdkit.speech.corpora.synthetic.build import build_synthetic
 from kdkit.speech.manifest import Utterance
 from kdkit.teachers import load_model, save_model
 from kdkit.teachers.pretrain import MFCC, FilterbankTask, Labels, PretrainTask, cluster, layer_features
-from kdkit.training.loop import TrainConfig, train
+from kdkit.training.loop import train
+from kdkit.training.recipe import TrainConfig
 
 
 def mfcc_labels(utterances: list[Utterance], clusters: int, path: Path) -> Labels:

@@ -23,7 +23,7 @@ def regression_loss(
         prediction, target: (batch, frames, dim). mask: (batch, frames).
         distance: "l1", or "l2" for the mean squared difference.
     """
-    on_gpu = prediction.device.type == "cuda" and trusted("rows")
+    on_gpu = prediction.device.type == "cuda" and trusted("rows", regression_frames)
     by_frame = regression_rows if on_gpu else regression_frames
     return mean_over(mask, by_frame(prediction, target, cosine_weight, distance))
 

@@ -5,7 +5,12 @@ tests/test_fast.py runs this file with TRITON_INTERPRET=1.
 import torch
 import triton
 
+from kdkit.losses import regression_frames
+from kdkit.model import encoder  # noqa: F401 (registers the checks)
 from kdkit.model.fast.checks import CHECKS
+from kdkit.recognition.ctc_loss import ctc_on_cpu
+
+TWINS = {"rows": (regression_frames,), "ctc": (ctc_on_cpu,)}
 
 
 class Whole(type):
@@ -26,4 +31,4 @@ if __name__ == "__main__":
     for name, check in CHECKS.items():
         if name != "segments":  # no kernel of Triton's
             # float16: the interpreter takes bfloat16 for whole numbers
-            check(torch.device("cpu"), torch.float16)
+            check(torch.device("cpu"), torch.float16, *TWINS.get(name, ()))

@@ -21,7 +21,8 @@ from kdkit.speech.manifest import Utterance, write_manifest
 from kdkit.students import new_student, swap_front_end
 from kdkit.teachers import Teacher, save_model
 from kdkit.teachers.targets import TargetCache
-from kdkit.training.loop import TrainConfig, learning_rate, train
+from kdkit.training.loop import train
+from kdkit.training.recipe import TrainConfig, learning_rate
 
 WAVEFORM = ModelConfig(
     layers=2, dim=16, ffn=32, heads=2, conv_channels=(4,) * 7, pos_kernel=8, pos_groups=4, dropout=0.0

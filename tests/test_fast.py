@@ -20,8 +20,9 @@ from kdkit import losses
 from kdkit.distill import DistillConfig, DistillTask
 from kdkit.model import encoder
 from kdkit.model.codebook import Codebook
-from kdkit.model.encoder import PositionalConv, segments
-from kdkit.model.fast import checks, windows
+from kdkit.model.encoder import PositionalConv
+from kdkit.model.fast import checks
+from kdkit.model.fast.attention import segments
 from kdkit.model.fast.cnn import FrozenCNN
 from kdkit.model.fast.frozen import hastened
 from kdkit.model.fast.positions import FrozenPositions, GroupedConv
@@ -249,7 +250,7 @@ def test_a_kernel_that_is_wrong_here_is_not_used(monkeypatch):
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.random, "fork_rng", lambda **_: contextlib.nullcontext())
     monkeypatch.setitem(checks.CHECKS, "broken", wrong)
-    monkeypatch.setattr(windows, "AVAILABLE", True)
+    monkeypatch.setattr(checks, "AVAILABLE", True)
     assert not checks.trusted("broken"), "not even tried, unless it is asked for"
     monkeypatch.setenv("KDKIT_FAST", "1")
     with pytest.warns(UserWarning, match="kernel 'broken' does not work on this GPU.*9.1e-02 apart"):

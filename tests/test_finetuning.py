@@ -37,7 +37,7 @@ from kdkit.speech.audio import write_audio
 from kdkit.speech.augment import AUGMENTED, AugmentConfig
 from kdkit.speech.batches import Batches, collate
 from kdkit.speech.manifest import Utterance, read_manifest, write_manifest
-from kdkit.training.loop import TrainConfig
+from kdkit.training.recipe import TrainConfig
 from kdkit.training.selection import Selection
 
 TINY = ModelConfig(

@@ -9,18 +9,21 @@ import soundfile
 import torch
 
 from kdkit.distill import Adaptation, DistillConfig, DistillTask, default_pairs
+from kdkit.losses import regression_frames
 from kdkit.model.codebook import Codebook
 from kdkit.model.fast.checks import CHECKS, trusted
 from kdkit.model.inference import optimised
 from kdkit.model.speech_model import SpeechModel, preset
 from kdkit.recognition.ctc import CTCModel, CTCTask
+from kdkit.recognition.ctc_loss import ctc_on_cpu
 from kdkit.speech.batches import Batches
 from kdkit.speech.manifest import Utterance
 from kdkit.teachers import Teacher
 from kdkit.teachers.pretrain import FilterbankTask, PretrainTask, cluster, layer_features
 from kdkit.training.gradients import fixed_order
 from kdkit.training.graphs import Steps
-from kdkit.training.loop import TrainConfig, train
+from kdkit.training.loop import train
+from kdkit.training.recipe import TrainConfig
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 RECIPE = TrainConfig(steps=12, lr=5e-4, log_every=1, save_every=4)
@@ -143,8 +146,9 @@ def test_a_recogniser_is_fine_tuned(speech, tmp_path):
 @pytest.mark.parametrize("name", CHECKS)
 def test_kernels_do_what_their_plain_twins_do(name, ways):
     torch.manual_seed(0)
-    CHECKS[name](torch.device("cuda"), torch.bfloat16)
-    assert trusted(name) == (ways == "1")
+    twin = {"rows": (regression_frames,), "ctc": (ctc_on_cpu,)}.get(name, ())
+    CHECKS[name](torch.device("cuda"), torch.bfloat16, *twin)
+    assert trusted(name, *twin) == (ways == "1")
 
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16, torch.float16])

@@ -11,7 +11,8 @@ from torch import nn
 
 from kdkit.common.errors import ConfigError
 from kdkit.model import encoder, inference
-from kdkit.model.encoder import PositionalConv, attend
+from kdkit.model.encoder import PositionalConv
+from kdkit.model.fast.attention import attend
 from kdkit.model.fast.fftconv import fft_conv1d, kernel_spectrum, product_conv1d, product_matrices
 from kdkit.model.inference import PackedLinear, optimised
 from kdkit.model.speech_model import ModelConfig, SpeechModel

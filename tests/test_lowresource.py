@@ -24,7 +24,7 @@ from kdkit.recognition.finetune import FineTuneConfig
 from kdkit.recognition.score import compare, score
 from kdkit.speech.audio import write_audio
 from kdkit.speech.manifest import Utterance
-from kdkit.training.loop import TrainConfig
+from kdkit.training.recipe import TrainConfig
 
 
 def losing(way, minutes, *words, seed=0):

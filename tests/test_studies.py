@@ -18,7 +18,7 @@ from kdkit.speech.batches import Batches
 from kdkit.speech.manifest import Utterance
 from kdkit.teachers import Teacher
 from kdkit.teachers.targets import TargetCache
-from kdkit.training.loop import TrainConfig
+from kdkit.training.recipe import TrainConfig
 
 CONFIG = ModelConfig(
     layers=2, dim=16, ffn=32, heads=2, conv_channels=(4,) * 7, pos_kernel=8, pos_groups=4, dropout=0.0

@@ -22,7 +22,8 @@ from kdkit.common.errors import CheckpointError, ConfigError, TrainingError
 from kdkit.model.checkpoints import load_checkpoint, save_checkpoint
 from kdkit.model.encoder import Encoder
 from kdkit.training import snapshots
-from kdkit.training.loop import TrainConfig, learning_rate, train
+from kdkit.training.loop import train
+from kdkit.training.recipe import TrainConfig, learning_rate
 
 NO_GPU = {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"}  # several processes cannot share one
 RECIPE = TrainConfig(steps=12, lr=0.01, save_every=4, log_every=1, precision="fp32")

@@ -37,7 +37,7 @@ from kdkit.recognition.ctc import CTCModel
 from kdkit.recognition.ngram import estimate
 from kdkit.speech.batches import Batches
 from kdkit.teachers import Teacher
-from kdkit.training.loop import TrainConfig
+from kdkit.training.recipe import TrainConfig
 
 SMALL = ModelConfig(layers=2, dim=16, ffn=16, heads=2, conv_channels=(8,) * 7, pos_kernel=4, pos_groups=2)
 

@@ -122,7 +122,7 @@ Minutes = Annotated[float | None, typer.Option(min=0, help="Use the first so man
 
 
 def save_interval(text: str) -> dict[str, float]:
-    """``--save-every`` as settings of :class:`kdkit.training.loop.TrainConfig`; :class:`ConfigError` for anything
+    """``--save-every`` as settings of :class:`kdkit.training.recipe.TrainConfig`; :class:`ConfigError` for anything
     else.
     """
     from kdkit.common.errors import ConfigError

@@ -99,7 +99,8 @@ def swap(
     from kdkit.speech.batches import Batches
     from kdkit.students import swap_front_end
     from kdkit.teachers import Teacher, origin, save_model
-    from kdkit.training.loop import TrainConfig, held, processes, train
+    from kdkit.training.loop import held, processes, train
+    from kdkit.training.recipe import TrainConfig
     from kdkit.training.run_log import lasting
 
     follows = BY_NAME[choice(adapt_to, "--adapt-to", tuple(BY_NAME))]

@@ -127,7 +127,8 @@ def distill(
     from kdkit.teachers import load_teacher, save_model
     from kdkit.teachers.pretrain import kmeans_codebook
     from kdkit.teachers.targets import TargetCache
-    from kdkit.training.loop import TrainConfig, held, processes, train
+    from kdkit.training.loop import held, processes, train
+    from kdkit.training.recipe import TrainConfig
     from kdkit.training.run_log import lasting
 
     source, second = load_teacher(teacher), labeller and load_teacher(labeller)
@@ -312,7 +313,8 @@ def finetune(
     from kdkit.speech.corpora.summary import check_speakers
     from kdkit.speech.manifest import distinct_names, is_manifest
     from kdkit.teachers import origin
-    from kdkit.training.loop import TrainConfig, held, processes
+    from kdkit.training.loop import held, processes
+    from kdkit.training.recipe import TrainConfig
 
     def start(speech):
         network = load_start(model, new_head or scratch)

@@ -27,7 +27,7 @@ from kdkit.recognition.evaluation import evaluate
 from kdkit.recognition.finetune import FineTuneConfig, fine_tune
 from kdkit.speech import identity
 from kdkit.speech.manifest import Utterance
-from kdkit.training.loop import TrainConfig
+from kdkit.training.recipe import TrainConfig
 
 Way = Callable[[Sequence[Utterance], int], SpeechModel]  # (labelled speech, seed) -> a model to fine-tune
 

@@ -28,7 +28,8 @@ from kdkit.probing import PhoneProbe
 from kdkit.speech import identity
 from kdkit.students import new_student
 from kdkit.teachers import Teacher
-from kdkit.training.loop import TrainConfig, train
+from kdkit.training.loop import train
+from kdkit.training.recipe import TrainConfig
 
 
 @dataclass(frozen=True)

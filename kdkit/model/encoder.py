@@ -6,21 +6,15 @@ Post-norm (HuBERT Base) and pre-norm (HuBERT Large) are the same modules in anot
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from kdkit.model.fast.attention import attend, has_amx, multiplies_low, segments, takes_segments
 from kdkit.model.fast.checks import trusted
 from kdkit.model.fast.fftconv import fft_conv1d, kernel_spectrum, product_conv1d, product_matrices
 from kdkit.model.fast.positions import GroupedConv
 from kdkit.model.relative_positions import PositionGate, RelativePositions
-
-SCORES = 2**20  # attention scores of a chunk: 2 MB in bf16
-# cuDNN's is left out: it plans anew for every shape, which takes longer than the step
-GPU_KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 class PositionalConv(nn.Module):
@@ -101,94 +95,6 @@ class Attention(nn.Module):
             mask = bias if mask is None else bias.masked_fill(~mask, -torch.inf)
         y = attend(q, k, v, mask, self.dropout if self.training else 0.0)
         return self.out(y.transpose(1, 2).flatten(2).to(qkv.dtype))
-
-
-@lru_cache(maxsize=1)
-def has_amx() -> bool:
-    """Does this CPU have matrix units (AMX)? False with a torch that cannot tell."""
-    return bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
-    """Scaled dot-product attention of (B, heads, T, d); in bf16 on a CPU in ways of our own.
-
-    There the backward pass of torch's fused kernel takes six times as long in bf16 as in float32, so training computes
-    in float32. Its forward pass is no faster in bf16 than in float32 without AMX; matrix products are, as long as the
-    scores of a chunk of heads (and, for long utterances, of queries) stay in the processor's cache.
-    """
-    if mask is not None and mask.dtype == torch.int32:
-        return _attend_in_segments(q, k, v, mask, dropout)
-    added = mask is not None and mask.dtype != torch.bool  # WavLM's positions
-    by_products = q.device.type == "cpu" and q.dtype == torch.bfloat16 and not added
-    if by_products and not torch.compiler.is_compiling() and not has_amx():
-        return _attend_by_products(q, k, v, mask, dropout)
-    if q.device.type == "cpu" and q.requires_grad:
-        return _attend_and_learn(q, k, v, mask, dropout)
-    if q.device.type == "cuda":
-        with sdpa_kernel(GPU_KERNELS):
-            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
-
-
-def segments(mask: Tensor) -> Tensor:
-    """Where real frames and padding of (B, T) begin in a row of B T frames, and its end: (2 B + 1,) int32.
-
-    The fused kernels of a GPU know no mask, but sequences of different lengths behind each other. So the padding of an
-    utterance is a sequence of its own: nobody looks at it, and nothing has to be moved.
-    """
-    batch, total = mask.shape
-    first = torch.arange(batch, device=mask.device) * total
-    ends = torch.stack([first, first + mask.sum(1)], 1).flatten()
-    return F.pad(ends, (0, 1), value=batch * total).int()
-
-
-def multiplies_low(x: Tensor) -> bool:
-    """Is ``x`` on a GPU of 2020 or later, and multiplied in bf16 or fp16?"""
-    if x.device.type != "cuda" or torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return False
-    low = torch.is_autocast_enabled("cuda") or x.dtype in (torch.bfloat16, torch.float16)
-    return low and torch.cuda.get_device_capability(x.device) >= (8, 0)
-
-
-def takes_segments(x: Tensor, heads: int) -> bool:
-    """Can the fused kernel for sequences attend over ``x`` (B, T, D)?"""
-    width = x.shape[2] // heads
-    return multiplies_low(x) and width % 8 == 0 and width <= 256 and trusted("segments")
-
-
-def _attend_in_segments(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor, dropout: float) -> Tensor:
-    batch, _, total, _ = q.shape
-    q, k, v = (some.transpose(1, 2).flatten(0, 1) for some in (q, k, v))  # (B T, heads, d), views
-    y = torch.ops.aten._flash_attention_forward(
-        q, k, v, bounds, bounds, total, total, dropout, is_causal=False, return_debug_mask=False
-    )[0]
-    return y.unflatten(0, (batch, total)).transpose(1, 2)
-
-
-@torch.compiler.disable  # torch 2.11 compiles a backward pass of it that knows one length only
-def _attend_and_learn(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
-    mask = mask if mask is None or mask.dtype == torch.bool else mask.float()
-    with torch.autocast("cpu", enabled=False):
-        y = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=mask, dropout_p=dropout)
-    return y.to(q.dtype)
-
-
-def _attend_by_products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
-    batch, heads, total, _ = q.shape
-    q, k, v = (q * q.shape[-1] ** -0.5).flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)
-    bias = q.new_zeros(1, 1, 1).expand(batch * heads, 1, total)
-    if mask is not None:
-        bias = torch.where(mask[:, :, 0], 0.0, -torch.inf).to(q.dtype).repeat_interleave(heads, 0)
-    some = max(1, SCORES // total**2)  # heads of a chunk
-    rows = max(32, SCORES // total)  # queries of a chunk
-    done = []
-    for of_queries, of_keys, of_values, of_bias in zip(*(part.split(some) for part in (q, k, v, bias))):
-        chunk = []
-        for part in of_queries.split(rows, 1):
-            scores = torch.baddbmm(of_bias, part, of_keys.transpose(1, 2)).softmax(-1)
-            chunk.append(F.dropout(scores, dropout) @ of_values if dropout else scores @ of_values)
-        done.append(torch.cat(chunk, 1) if len(chunk) > 1 else chunk[0])
-    return torch.cat(done).unflatten(0, (batch, heads))
 
 
 class Layer(nn.Module):

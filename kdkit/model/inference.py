@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from kdkit.common.errors import ConfigError
 from kdkit.common.machine import use_bf16
-from kdkit.model.encoder import Attention, Encoder, PositionalConv, has_amx
+from kdkit.model.encoder import Attention, Encoder, PositionalConv
+from kdkit.model.fast.attention import has_amx
 from kdkit.model.fast.frozen import to_dtype
 from kdkit.model.speech_model import SpeechModel
 

@@ -24,8 +24,12 @@ def ctc_loss(
         log_probs: (B, T, V) float32. labels: (B, L) character ids, padded. frames, sizes: (B,) true lengths of both. A
             row whose size is -1 counts nothing: 0, and no gradient. blank: its number.
     """
-    if log_probs.device.type == "cuda" and trusted("ctc"):
-        return ctc_on_gpu(log_probs, labels, frames, sizes, blank)
+    on_gpu = log_probs.device.type == "cuda" and trusted("ctc", ctc_on_cpu)
+    return (ctc_on_gpu if on_gpu else ctc_on_cpu)(log_probs, labels, frames, sizes, blank)
+
+
+def ctc_on_cpu(log_probs: Tensor, labels: Tensor, frames: Tensor, sizes: Tensor, blank: int) -> Tensor:
+    """:func:`ctc_loss` by torch, on the CPU wherever the tensors are."""
     some, labels, frames, sizes = (t.cpu() for t in (log_probs, labels, frames, sizes))
     rows = sizes >= 0
     if not rows.any():

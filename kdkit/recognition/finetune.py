@@ -25,7 +25,8 @@ from kdkit.speech.manifest import Utterance, subset
 from kdkit.speech.text import VOCABULARY, Vocabulary
 from kdkit.speech.transcripts import scorable
 from kdkit.students import new_student
-from kdkit.training.loop import TrainConfig, held, processes, train
+from kdkit.training.loop import held, processes, train
+from kdkit.training.recipe import TrainConfig
 from kdkit.training.selection import Selection
 
 EVALUATIONS = 10  # of dev in a run, unless evaluate_every says otherwise

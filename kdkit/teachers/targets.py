@@ -43,7 +43,7 @@ _HEADER = "kdkit-targets"  # a single key, as in kdkit.model.checkpoints
 class TargetCache:
     """Hidden states of ``layers`` for ``utterances``, in a folder under ``root`` (None: the kit's cache).
 
-    ``precision`` is that of the computation, as in :class:`kdkit.training.loop.TrainConfig`; float16 is what is kept.
+    ``precision`` is that of the computation, as in :class:`kdkit.training.recipe.TrainConfig`; float16 is what is kept.
 
     Raises :class:`ConfigError` for a layer that the teacher does not have.
     """

@@ -18,7 +18,7 @@ from kdkit.model.checkpoints import load_checkpoint, save_checkpoint
 from kdkit.training.snapshots import load_trained_state, trained_state
 
 if TYPE_CHECKING:
-    from kdkit.training.loop import TrainConfig
+    from kdkit.training.recipe import TrainConfig
 
 
 class Selection:

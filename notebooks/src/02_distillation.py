@@ -69,7 +69,7 @@ from kdkit.speech.batches import Batches
 from kdkit.speech.manifest import subset
 from kdkit.students import new_student
 from kdkit.teachers.targets import TargetCache
-from kdkit.training.loop import TrainConfig
+from kdkit.training.recipe import TrainConfig
 
 lesson = Lesson("02_distillation", "A small student learns the teacher's hidden states", profile, seed, out)
 

@@ -72,7 +72,8 @@ from kdkit.speech.frames import num_frames
 from kdkit.speech.manifest import subset
 from kdkit.students import new_student, swap_front_end
 from kdkit.teachers import Teacher
-from kdkit.training.loop import TrainConfig, train
+from kdkit.training.loop import train
+from kdkit.training.recipe import TrainConfig
 
 lesson = Lesson("03_fbank_front_end", "The Fbank front-end replaces the waveform CNN", profile, seed, out)
 

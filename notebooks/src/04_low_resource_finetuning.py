@@ -85,7 +85,8 @@ from kdkit.speech.manifest import read_manifest, subset
 from kdkit.speech.text import VOCABULARY
 from kdkit.students import new_student
 from kdkit.teachers import load_teacher
-from kdkit.training.loop import TrainConfig, train
+from kdkit.training.loop import train
+from kdkit.training.recipe import TrainConfig
 
 lesson = Lesson("04_low_resource_finetuning", "From minutes of labels to a recogniser", profile, seed, out)
 

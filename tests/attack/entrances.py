@@ -311,7 +311,8 @@ def a_training(out: Path, stop: int | None = None) -> torch.nn.Module:
     from kdkit.speech.batches import Batches
     from kdkit.speech.manifest import Utterance
     from kdkit.students import new_student
-    from kdkit.training.loop import TrainConfig, train
+    from kdkit.training.loop import train
+    from kdkit.training.recipe import TrainConfig
 
     sound = Path(tempfile.gettempdir(), "kdkit-attack.wav")
     if not sound.exists():

@@ -8,8 +8,12 @@ does both. A frame's gradient sums the states of each character, which torch doe
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+
+from kdkit.model.fast.checks import check, compare
 
 try:
     import triton
@@ -131,3 +135,23 @@ if AVAILABLE:
         by_letter = tl.sum(tl.where(said[:, None] == letter[None], share[:, None], 0.0), 0)
         found = -by_letter * tl.load(gradient + row)
         tl.store(into + (row * total + t) * letters + letter, found, mask=letter < letters)
+
+
+@check("ctc")
+def check_ctc(device: torch.device, low: torch.dtype, plain: Callable[..., Tensor]) -> None:
+    letters = 28
+    logits = 2 * torch.randn(5, 40, letters)
+    labels, frames = torch.randint(1, letters, (5, 16)), torch.tensor([40, 33, 12, 1, 20])
+    labels[0, 3:5] = labels[0, 2]  # the same letter three times
+    labels[2, :5] = torch.arange(1, 6)
+    sizes, given = torch.tensor([14, 16, 5, 0, -1]), torch.randn(5)
+    for blank in (0, letters - 1):
+        targets, results = labels if blank == 0 else labels - 1, []
+        for place, run in (("cpu", plain), (device, ctc_on_gpu)):
+            own = logits.to(place).requires_grad_()
+            loss = run(own.log_softmax(-1), *(t.to(place) for t in (targets, frames, sizes)), blank)
+            results.append((loss.detach().cpu(), torch.autograd.grad(loss, own, given.to(place))[0].cpu()))
+        for expected, found in zip(*results, strict=True):
+            compare(found, expected, 1e-4)
+        if results[1][0][4] or results[1][1][4].any() or results[1][1][1, 33:].any():
+            raise AssertionError("padding has a loss or a gradient")

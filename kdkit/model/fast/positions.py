@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdkit.model.fast import windows
+from kdkit.model.fast.checks import check, compare, trusted
 from kdkit.model.fast.windows import windows_product
 
 if windows.AVAILABLE:
@@ -99,7 +100,6 @@ def weight_gradient_plain(x: Tensor, y: Tensor, groups: int, step: int, size: in
 
 def weight_gradient(x: Tensor, y: Tensor, groups: int, step: int, size: int) -> Tensor:
     """:func:`weight_gradient_plain` by the Triton kernel, where there is a GPU."""
-    from kdkit.model.fast.checks import trusted
 
     if x.device.type != "cuda" or size % 64 or not trusted("weight_gradient"):
         return weight_gradient_plain(x, y, groups, step, size)
@@ -143,3 +143,13 @@ if windows.AVAILABLE:
             total = tl.dot(seen, given, total)
         to = out + (group * size + place[:, None]) * columns + column[None]
         tl.store(to, total, mask=inside)
+
+
+@check("weight_gradient")
+def check_weight_gradient(device: torch.device, low: torch.dtype) -> None:
+    for dtype, batch, groups, total, columns in ((torch.float32, 2, 2, 70, 8), (low, 3, 2, 100, 30)):
+        step, kernel = columns + -columns % 8, 16
+        x = torch.randn(batch * groups, (total + kernel) * step, device=device).to(dtype)
+        y = torch.randn(batch * groups, total, columns, device=device).to(dtype)
+        some = x, y, groups, step, kernel * step
+        compare(launch_gradient(*some), weight_gradient_plain(*some), 2e-3)

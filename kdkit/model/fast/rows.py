@@ -5,8 +5,12 @@ In torch it is a dozen operations, each of which reads and writes a tensor of th
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+
+from kdkit.model.fast.checks import check, compare
 
 try:
     import triton
@@ -91,3 +95,22 @@ if AVAILABLE:
         slope = -cosine_weight / (1.0 + tl.exp(cosine))  # of -log sigmoid
         found = apart / width + slope * (b / (of_a * of_b) - cosine * a / (of_a * of_a))
         tl.store(into + row * width + place, (given * found).to(into.dtype.element_ty), mask=inside)
+
+
+@check("rows")
+def check_rows(device: torch.device, low: torch.dtype, plain: Callable[..., Tensor]) -> None:
+    for dtype, width, distance, weight in (
+        (torch.float32, 40, "l1", 1.0),
+        (torch.float32, 64, "l2", 0.5),
+        (low, 48, "l1", 1.0),
+        (torch.float32, 48, "l1", 0.0),
+    ):
+        p, h = (torch.randn(3, 5, width, device=device).to(dtype) for _ in range(2))
+        p[0, 0], h[0, 1] = h[0, 0], 0.0
+        given, results = torch.randn(3, 5, device=device), []
+        for run in (plain, regression_rows):
+            own = p.clone().requires_grad_()
+            loss = run(own, h, weight, distance)
+            results.append((loss.detach(), torch.autograd.grad(loss, own, given)[0]))
+        for expected, found in zip(*results, strict=True):
+            compare(found, expected, 1e-2 if dtype == low else 1e-4)

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdkit.model.fast.checks import check, compare, trusted
+
 try:
     import triton
     import triton.language as tl
@@ -51,7 +53,6 @@ def windows_product(
     """:func:`windows_plain` by the Triton kernel, where there is a GPU. Products of bf16 and fp16 are summed in
     float32; float32 multiplies in TF32.
     """
-    from kdkit.model.fast.checks import trusted
 
     size, columns = weight.shape[1:]
     if x.device.type != "cuda" or not fits(size) or not trusted("windows"):
@@ -116,3 +117,21 @@ if AVAILABLE:
             total = 0.5 * total * (1.0 + tl.erf(total * 0.7071067811865476))
         to = out + (z * rows + row[:, None]) * columns + column[None]
         tl.store(to, total.to(out.dtype.element_ty), mask=row_ok & column_ok)
+
+
+@check("windows")
+def check_windows(device: torch.device, low: torch.dtype) -> None:
+    for dtype, many, groups, size, columns, outputs, step, gelu in (
+        (torch.float32, 3, 1, 16, 40, 50, 5, True),
+        (torch.float32, 2, 2, 16, 32, 33, 5, False),
+        (low, 2, 1, 96, 136, 70, 64, True),
+        (low, 4, 2, 128, 24, 90, 8, False),
+    ):
+        x = torch.randn(many, step * outputs + size, device=device).to(dtype)
+        weight = torch.randn(groups, size, columns, device=device).to(dtype) * size**-0.5
+        bias = torch.randn(groups, columns, device=device).to(dtype)
+        for some in (bias, None):
+            out = torch.full((many, outputs, columns), float("nan"), device=device, dtype=dtype)
+            expected = windows_plain(x, weight, some, outputs, step, gelu, torch.float32)
+            found = launch(x, weight, some, out, outputs, step, gelu)
+            compare(found, expected, 1e-2 if dtype == low else 2e-3)
