@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from kdkit.common.errors import AudioError, ConfigError
 from kdkit.common.files import write_text
-from kdkit.common.schemas import NOT_NEGATIVE, NUMBER, fields, list_of, read_json
+from kdkit.common.validation import NOT_NEGATIVE, NUMBER, fields, list_of, read_json
 from kdkit.speech.audio import read_audio
 from kdkit.speech.frames import frame_mask, num_frames
 from kdkit.speech.manifest import Utterance

@@ -5,7 +5,7 @@ import tarfile
 
 import pytest
 
-from kdkit.common.archives import unpack
+from kdkit.common.downloads import unpack
 from kdkit.common.errors import DownloadError
 
 

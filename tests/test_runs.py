@@ -23,9 +23,9 @@ from kdkit.commands.main import app
 from kdkit.common.errors import CheckpointError, ConfigError, TrainingError
 from kdkit.common.files import alone
 from kdkit.fbank import Statistics, save_statistics
-from kdkit.speech import identity
 from kdkit.speech.audio import write_audio
-from kdkit.speech.manifest import Utterance, read_manifest, write_manifest
+from kdkit.speech.manifest import Utterance, read_manifest, speech_identity, write_manifest
+from kdkit.training import identity
 from kdkit.training.loop import train
 from kdkit.training.selection import Selection
 
@@ -172,17 +172,17 @@ def finished(manifest, tmp_path_factory) -> Path:
 
 def test_files_that_were_changed_are_seen(manifest, tmp_path):
     some = read_manifest(manifest)
-    before = identity.speech(some)
-    assert identity.speech(list(some)) == before
+    before = speech_identity(some)
+    assert speech_identity(list(some)) == before
     moved = [replace(u, audio=Path(shutil.copy2(u.audio, tmp_path))) for u in some]
-    assert identity.speech(moved) == before  # a copy that keeps the times
+    assert speech_identity(moved) == before  # a copy that keeps the times
     os.utime(moved[3].audio, (1, 1))
-    assert "times of the files" in identity.differences(before, identity.speech(moved))
-    assert not identity.differences(identity.speech(some, times=False), identity.speech(moved, times=False))
+    assert "times of the files" in identity.differences(before, speech_identity(moved))
+    assert not identity.differences(speech_identity(some, times=False), speech_identity(moved, times=False))
     moved[3].audio.write_bytes(b"")
-    assert "sizes of the files" in identity.differences(before, identity.speech(moved))
+    assert "sizes of the files" in identity.differences(before, speech_identity(moved))
     for change in ({"id": "x"}, {"duration": 0.7}, {"text": "c"}):
-        told = identity.differences(before, identity.speech([replace(some[0], **change), *some[1:]]))
+        told = identity.differences(before, speech_identity([replace(some[0], **change), *some[1:]]))
         assert "ids, durations and texts" in told
 
 

@@ -91,7 +91,7 @@ def swap(
     both learn together to follow the old student. Needs speech, but no labels.
     """
     from kdkit.adaptation import BY_NAME
-    from kdkit.common.checks import choice
+    from kdkit.common.validation import choice
     from kdkit.distill import DistillTask, swap_losses
     from kdkit.fbank import fit_statistics
     from kdkit.recognition.ctc import CTCModel, save_recogniser

@@ -118,7 +118,7 @@ def distill(
     launch.
     """
     from kdkit.adaptation import BY_NAME, Adaptation
-    from kdkit.common.checks import choice
+    from kdkit.common.validation import choice
     from kdkit.distill import DistillConfig, DistillTask, default_pairs
     from kdkit.fbank import fit_statistics, load_statistics
     from kdkit.model.speech_model import preset

@@ -25,8 +25,8 @@ from kdkit.common.statistics import ratio_interval, verdict
 from kdkit.model.speech_model import SpeechModel
 from kdkit.recognition.evaluation import evaluate
 from kdkit.recognition.finetune import FineTuneConfig, fine_tune
-from kdkit.speech import identity
-from kdkit.speech.manifest import Utterance
+from kdkit.speech.manifest import Utterance, speech_identity
+from kdkit.training import identity
 from kdkit.training.recipe import TrainConfig
 
 Way = Callable[[Sequence[Utterance], int], SpeechModel]  # (labelled speech, seed) -> a model to fine-tune
@@ -80,7 +80,7 @@ def run_low_resource(
         path, own = folder / "finding.json", replace(recipe, seed=seed)
         asked = own.result() | {"config": asdict(config)}
         for name, some in (("train", budgets[minutes]), ("dev", dev), ("test", test)):
-            asked[name] = identity.speech(some, times=False)
+            asked[name] = speech_identity(some, times=False)
         if resume and (found := identity.kept(path, asked)):
             return FineTuned(**found)
         title, speech = f"{way}, {minutes:g} min, seed {seed}", budgets[minutes]

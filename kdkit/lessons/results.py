@@ -28,7 +28,7 @@ from pathlib import Path
 
 from kdkit.common.errors import ConfigError
 from kdkit.common.files import write_atomically, write_text
-from kdkit.common.schemas import (
+from kdkit.common.validation import (
     COUNT,
     FLAG,
     NOT_NEGATIVE,

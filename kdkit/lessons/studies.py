@@ -25,9 +25,10 @@ from kdkit.common.statistics import ratio_interval, verdict
 from kdkit.distill import DistillConfig, DistillTask
 from kdkit.model.speech_model import ModelConfig, SpeechModel, parameter_count
 from kdkit.probing import PhoneProbe
-from kdkit.speech import identity
+from kdkit.speech.manifest import speech_identity
 from kdkit.students import new_student
 from kdkit.teachers import Teacher
+from kdkit.training import identity
 from kdkit.training.loop import train
 from kdkit.training.recipe import TrainConfig
 
@@ -128,7 +129,7 @@ def run_study(
         batches = batches_of(seed)
         asked = {"steps": own.steps, "student": trial.student.to_dict(), "losses": asdict(trial.losses)}
         asked |= {"recipe": own.result(), "teacher": teacher_weights}
-        asked |= {"speech": identity.speech(getattr(batches, "utterances", ()), times=False)}
+        asked |= {"speech": speech_identity(getattr(batches, "utterances", ()), times=False)}
         path = folder / "finding.json"
         if resume and (found := identity.kept(path, asked)):
             return Finding(**found)

@@ -16,9 +16,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from kdkit.common.checks import shown
 from kdkit.common.errors import CheckpointError
 from kdkit.common.files import is_file, sha256_of, stand_in, write_atomically
+from kdkit.common.validation import shown
 
 FORMAT = "kdkit-2"
 _EARLIER = "kdkit-1"  # without a checksum

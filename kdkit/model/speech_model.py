@@ -8,8 +8,8 @@ from pathlib import Path
 from joblib.externals.loky.backend.reduction import register
 from torch import Tensor, nn
 
-from kdkit.common.checks import choice, flag, number, shown, whole
 from kdkit.common.errors import CheckpointError, ConfigError
+from kdkit.common.validation import choice, flag, number, shown, whole
 from kdkit.fbank import MOST_BINS, NORMALISATIONS, FbankFrontEnd
 from kdkit.model.encoder import Encoder
 from kdkit.model.waveform import KERNELS, WaveformFrontEnd

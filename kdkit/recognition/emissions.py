@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from kdkit.common.checks import number
 from kdkit.common.errors import CheckpointError, ConfigError
 from kdkit.common.parallel import cores, each
+from kdkit.common.validation import number
 from kdkit.recognition.beam import BeamSearch
 from kdkit.recognition.decode import Decoder, text_of
 from kdkit.speech.audio import MIN_SAMPLES, SAMPLE_RATE

@@ -18,13 +18,13 @@ from kdkit.model.speech_model import SpeechModel, parameter_count
 from kdkit.recognition.ctc import CTCModel, CTCTask, MaskConfig, save_recogniser, trainable
 from kdkit.recognition.emissions import window_for
 from kdkit.recognition.evaluation import evaluate
-from kdkit.speech import identity
 from kdkit.speech.augment import AUGMENTED, AugmentConfig
 from kdkit.speech.batches import Batches
-from kdkit.speech.manifest import Utterance, subset
+from kdkit.speech.manifest import Utterance, speech_identity, subset
 from kdkit.speech.text import VOCABULARY, Vocabulary
 from kdkit.speech.transcripts import scorable
 from kdkit.students import new_student
+from kdkit.training import identity
 from kdkit.training.loop import held, processes, train
 from kdkit.training.recipe import TrainConfig
 from kdkit.training.selection import Selection
@@ -119,7 +119,7 @@ def _fine_tune(
         return dev_scores(task.recogniser, dev)
 
     try:
-        decides = {"dev": identity.speech(dev)} if dev else None
+        decides = {"dev": speech_identity(dev)} if dev else None
         log = train(
             task,
             batches,

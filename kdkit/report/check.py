@@ -21,7 +21,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from kdkit.common.errors import ConfigError
-from kdkit.common.schemas import FLAG, NOT_NEGATIVE, fields, read_json, table_of
+from kdkit.common.validation import FLAG, NOT_NEGATIVE, fields, read_json, table_of
 from kdkit.report.compare import Row, rows_of
 
 _NUMBERS = {"relative": NOT_NEGATIVE, "absolute": NOT_NEGATIVE}

@@ -25,10 +25,9 @@ from torch import Tensor
 
 from kdkit.common.errors import AudioError, ConfigError, TrainingError
 from kdkit.common.parallel import compute_on_one_core, cores
-from kdkit.speech import identity
 from kdkit.speech.audio import SAMPLE_RATE, read_audio, to_int16
 from kdkit.speech.frames import num_frames
-from kdkit.speech.manifest import Utterance
+from kdkit.speech.manifest import Utterance, speech_identity
 
 _BATCHES_PER_BUCKET = 8  # more shuffle better, fewer pad less
 _PREFETCH = 3  # batches read ahead, at least
@@ -188,9 +187,9 @@ class Batches:
 
     @property
     def identity(self) -> dict:
-        """What decides the batches: see :mod:`kdkit.speech.identity`."""
+        """What decides the batches: see :mod:`kdkit.training.identity`."""
         return {
-            "speech": identity.speech(self.utterances),
+            "speech": speech_identity(self.utterances),
             "batch seconds": self.seconds_per_batch,
             "order": self.seed,
             "longest piece": self.max_seconds,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torchaudio
 
-from kdkit.common.checks import shown
 from kdkit.common.errors import CheckpointError
+from kdkit.common.validation import shown
 from kdkit.model.speech_model import LIMITS, SpeechModel
 from kdkit.teachers.settings import MOST, Settings, check_convolutions
 from kdkit.teachers.weight_names import build, sort_out

@@ -11,10 +11,10 @@ import os
 import re
 from pathlib import Path
 
-from kdkit.common.checks import shown
 from kdkit.common.downloads import download, download_json
 from kdkit.common.errors import CheckpointError
 from kdkit.common.files import cache_folder, is_file, read_text, stand_in
+from kdkit.common.validation import shown
 from kdkit.model.checkpoints import read_safetensors
 from kdkit.model.speech_model import SpeechModel
 from kdkit.model.waveform import KERNELS, STRIDES

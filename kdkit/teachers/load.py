@@ -6,10 +6,10 @@ import os
 import re
 from pathlib import Path
 
-from kdkit.common.checks import shown
 from kdkit.common.downloads import check_sha256, download
 from kdkit.common.errors import CheckpointError
 from kdkit.common.files import cache_folder, is_file
+from kdkit.common.validation import shown
 from kdkit.model.checkpoints import is_own, read_safetensors
 from kdkit.model.codebook import Codebook
 from kdkit.model.speech_model import SpeechModel

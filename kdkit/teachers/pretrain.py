@@ -26,10 +26,10 @@ from kdkit.model.checkpoints import load_checkpoint, save_checkpoint
 from kdkit.model.codebook import Codebook, check_clusters
 from kdkit.model.masking import span_mask
 from kdkit.model.speech_model import SpeechModel
-from kdkit.speech import identity
 from kdkit.speech.batches import Batches, to_device
 from kdkit.speech.frames import HOP, frame_mask, num_frames
-from kdkit.speech.manifest import Utterance
+from kdkit.speech.manifest import Utterance, speech_identity
+from kdkit.training import identity
 
 
 class MFCC(nn.Module):
@@ -143,7 +143,7 @@ def kmeans_codebook(
     on the machine, and a training that goes on needs the very same.
     """
     layer = model.config.layers if layer is None else layer
-    made_of = {"clusters": clusters, "layer": layer, "seed": seed, "speech": identity.speech(utterances)}
+    made_of = {"clusters": clusters, "layer": layer, "seed": seed, "speech": speech_identity(utterances)}
     made_of |= identity.weights(model)
     if keep is not None and keep.is_file():
         tensors, meta = load_checkpoint(keep)

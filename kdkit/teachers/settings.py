@@ -10,9 +10,9 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-from kdkit.common import checks
-from kdkit.common.checks import shown
+from kdkit.common import validation
 from kdkit.common.errors import CheckpointError, ConfigError
+from kdkit.common.validation import shown
 from kdkit.model.speech_model import LIMITS
 from kdkit.model.waveform import KERNELS, STRIDES
 from kdkit.teachers.safe_pickle import opened
@@ -48,16 +48,16 @@ class Settings:
         return Settings(self.get(name), f"{self.where}: {name}") if name in self else None
 
     def whole(self, name: str, low: int, high: int, default=_REQUIRED) -> int:
-        return self._checked(name, default, lambda value: checks.whole(value, name, low, high))
+        return self._checked(name, default, lambda value: validation.whole(value, name, low, high))
 
     def number(self, name: str, low: float, high: float, default=_REQUIRED) -> float:
-        return self._checked(name, default, lambda value: checks.number(value, name, low, high))
+        return self._checked(name, default, lambda value: validation.number(value, name, low, high))
 
     def flag(self, name: str, default=_REQUIRED) -> bool:
-        return self._checked(name, default, lambda value: checks.flag(value, name))
+        return self._checked(name, default, lambda value: validation.flag(value, name))
 
     def choice(self, name: str, options: tuple[str, ...], default=_REQUIRED) -> str:
-        return self._checked(name, default, lambda value: checks.choice(value, name, options))
+        return self._checked(name, default, lambda value: validation.choice(value, name, options))
 
     def expect(self, name: str, wanted: object) -> None:
         """Raises :class:`CheckpointError` when the setting is there and something else than ``wanted``."""

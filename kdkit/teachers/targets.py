@@ -73,7 +73,7 @@ class TargetCache:
 
     @property
     def made_of(self) -> dict:
-        """What decides the targets, besides the speech: see :mod:`kdkit.speech.identity`."""
+        """What decides the targets, besides the speech: see :mod:`kdkit.training.identity`."""
         return {"teacher": self.identity, "kept as": "float16 of bf16" if self.bf16 else "float16"}
 
     @property

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kdkit.common.checks import number
 from kdkit.common.errors import AudioError, CheckpointError, ConfigError
+from kdkit.common.validation import number
 from kdkit.model.checkpoints import filled, load_checkpoint, save_checkpoint
 from kdkit.model.codebook import TAU, Codebook
 from kdkit.model.speech_model import ModelConfig, Output, SpeechModel, parameter_count

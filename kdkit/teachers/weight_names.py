@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kdkit.common.checks import shown
 from kdkit.common.errors import CheckpointError, ConfigError
+from kdkit.common.validation import shown
 from kdkit.model.checkpoints import load_into
 from kdkit.model.speech_model import ModelConfig, SpeechModel
 from kdkit.model.waveform import KERNELS

@@ -37,7 +37,7 @@ from kdkit.common.errors import ConfigError, TrainingError
 from kdkit.common.files import alone
 from kdkit.common.machine import best_device, use_bf16
 from kdkit.model.encoder import Layer
-from kdkit.speech import identity
+from kdkit.training import identity
 from kdkit.training.diagnosis import check_frozen, not_finite, out_of_memory
 from kdkit.training.gradients import fixed_order, gradients, graphs_for
 from kdkit.training.interrupt import patient_interrupt
@@ -69,7 +69,7 @@ def train(
     returned at once. Ctrl-C and SIGTERM save before they end it. ``selection`` (:mod:`kdkit.training.selection`)
     keeps the weights of every evaluation that may be wanted at the end, and may end the run early. ``watch`` is shown
     the log so far after every logged step; when it returns True the run stops as after Ctrl-C. ``decides``: what else
-    decides the result, such as the speech that ``evaluate`` uses (:mod:`kdkit.speech.identity`).
+    decides the result, such as the speech that ``evaluate`` uses (:mod:`kdkit.training.identity`).
 
     Raises :class:`TrainingError` at a non-finite loss or when memory runs out, naming step and utterances,
     :class:`CheckpointError` when ``out`` holds a run that was made of something else, :class:`OutputError` when

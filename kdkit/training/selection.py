@@ -38,7 +38,7 @@ class Selection:
         self.patience, self.last, self.not_before = patience, last, not_before
 
     def identity(self, config: TrainConfig) -> dict:
-        """What the choice depends on besides the weights: see :mod:`kdkit.speech.identity`."""
+        """What the choice depends on besides the weights: see :mod:`kdkit.training.identity`."""
         own = {
             "measure": self.measure,
             "patience": self.patience,

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from kdkit.common.errors import CheckpointError, OutputError, TrainingError
 from kdkit.common.files import sweep, writing
 from kdkit.model.checkpoints import load_checkpoint, save_checkpoint
-from kdkit.speech.identity import differences
+from kdkit.training.identity import differences
 
 
 class Snapshots:
     """Weights and optimiser state of ``task``, one file ``step-00000200.safetensors`` a checkpoint.
 
-    ``identity`` is what a run must share with the one that it goes on from (:mod:`kdkit.speech.identity`). A file
+    ``identity`` is what a run must share with the one that it goes on from (:mod:`kdkit.training.identity`). A file
     carries a checksum over everything in it: one that is damaged is reported and passed over for the one before.
     """
 

@@ -452,7 +452,7 @@ def bad_pickle(seed: int, folder: Path) -> tuple[str, Callable[[], object]]:
 
 def archive(seed: int, folder: Path) -> tuple[str, Callable[[], object]]:
     """An archive that would write, or bring in, files of other folders."""
-    from kdkit.common.archives import unpack
+    from kdkit.common.downloads import unpack
 
     rng = random.Random(f"archives/{seed}")
     (folder / "secret.txt").write_text("secret")

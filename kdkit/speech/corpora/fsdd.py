@@ -20,8 +20,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from kdkit.common.archives import unpack
-from kdkit.common.downloads import download
+from kdkit.common.downloads import download, unpack
 from kdkit.common.errors import ConfigError, ManifestError
 from kdkit.speech.audio import SAMPLE_RATE, read_audio, write_audio
 from kdkit.speech.corpora.intake import Found

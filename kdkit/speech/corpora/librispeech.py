@@ -16,8 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from kdkit.common.archives import unpack
-from kdkit.common.downloads import download
+from kdkit.common.downloads import download, unpack
 from kdkit.common.errors import ConfigError, ManifestError
 from kdkit.speech.corpora.intake import Found
 from kdkit.speech.folders import contents

@@ -10,14 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from torch import Tensor, nn
 from torch import uint8 as byte
-
-from kdkit.speech.manifest import Utterance
 
 _SHOWN = 6  # differences in a message
 _MARK = "sha256:"
@@ -65,30 +62,6 @@ def weights(task: nn.Module) -> dict[str, object]:
             constants.setdefault(name.split(".", 1)[0], []).extend(found)
     digests = {f"weights of {part}": digest(dict(tensors)) for part, tensors in parts.items()}
     return digests | {f"constants of {part}": values for part, values in constants.items()}
-
-
-def speech(utterances: Sequence[Utterance], times: bool = True) -> dict[str, object]:
-    """What tells two sets of utterances apart, without reading their audio: see the keys.
-
-    ``times``: also when the files were last changed, which another copy of the same files does not share.
-    """
-    facts, sizes, changed = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
-    for utterance in utterances:
-        facts.update(f"{utterance.id}\t{utterance.duration!r}\t{utterance.text}\n".encode("utf-8", "replace"))
-        try:
-            found = os.stat(utterance.audio)
-            size, time = found.st_size, int(found.st_mtime)
-        except (OSError, ValueError):  # not there: seen when it is read
-            size, time = -1, 0
-        sizes.update(f"{size}\n".encode())
-        changed.update(f"{time}\n".encode())
-    told = {
-        "utterances": len(utterances),
-        "minutes": round(sum(utterance.duration for utterance in utterances) / 60, 3),
-        "ids, durations and texts": _MARK + facts.hexdigest()[:16],
-        "sizes of the files": _MARK + sizes.hexdigest()[:16],
-    }
-    return told | ({"times of the files": _MARK + changed.hexdigest()[:16]} if times else {})
 
 
 def digest(tensors: dict[str, Tensor]) -> str:

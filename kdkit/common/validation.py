@@ -1,18 +1,64 @@
-"""JSON from outside is checked where it enters, against a schema, so that what comes after can rely on it.
+"""Values that come from outside, checked where they enter, so that the code behind can rely on them.
 
-A schema (JSON Schema 2020-12, by the library jsonschema) stands beside the reader of its format and says what a file
-must hold: which fields, of which type, within which bounds.
+Single settings of models and checkpoints go through :func:`whole`, :func:`number`, :func:`flag` and :func:`choice`,
+which return the value or raise an error that names the setting, its value and what is allowed. JSON files go through
+:func:`read_json` with a schema (JSON Schema 2020-12, library jsonschema) that stands beside the reader of the format.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from functools import lru_cache
+from numbers import Integral, Real
 from pathlib import Path
+from reprlib import Repr
 
 from kdkit.common.errors import ConfigError
+
+_SHORT = Repr()
+_SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxtuple = 2, 12, 12
+_SHORT.maxstring = _SHORT.maxother = 60
+
+
+def shown(value: object) -> str:
+    """``repr(value)`` on one line, cut short where it is long."""
+    return " ".join(_SHORT.repr(value).split())
+
+
+def whole(value: object, name: str, low: int, high: int) -> int:
+    """A whole number from ``low`` to ``high``; raises :class:`ConfigError` for anything else, True and 2.0 included."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or not low <= value <= high:
+        raise ConfigError(f"{name} is {shown(value)}: a whole number from {low:,} to {high:,} is needed")
+    return int(value)
+
+
+def number(value: object, name: str, low: float, high: float) -> float:
+    """A finite number from ``low`` to ``high``; raises :class:`ConfigError` for anything else."""
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    if not real or not math.isfinite(value) or not low <= value <= high:
+        raise ConfigError(f"{name} is {shown(value)}: a number from {low:g} to {high:g} is needed")
+    return value
+
+
+def flag(value: object, name: str) -> bool:
+    """True or False; raises :class:`ConfigError` for anything else, 0, 1 and "false" included."""
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name} is {shown(value)}: true or false is needed")
+    return value
+
+
+def choice(value: object, name: str, options: Sequence[str]) -> str:
+    """One of ``options``; raises :class:`ConfigError` that lists them."""
+    if not isinstance(value, str) or value not in options:
+        named = " or ".join(map(repr, options))
+        raise ConfigError(f"{name} is {shown(value)}: choose {named}")
+    return value
+
+
+# --- JSON files ---------------------------------------------------------------------------------------------
 
 LARGEST = 64 * 2**20  # bytes of a JSON file; a report with all its numbers has less than one megabyte
 
