@@ -80,8 +80,7 @@ def test_other_utterances_are_refused(utterances):
 
 def test_a_page_of_its_own_and_in_a_report(utterances, tmp_path):
     from kdkit.report.index_page import write_index
-    from kdkit.report.provenance import provenance
-    from kdkit.report.record import new_entry
+    from kdkit.report.record import new_entry, provenance
 
     result = score(REFERENCES, HYPOTHESES)
     write_error_browser(tmp_path / "e" / "errors.html", result, utterances, title="Errors", limit=2)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from kdkit.recognition.ctc import load_recogniser
-from kdkit.report.provenance import checkpoint_hashes
+from kdkit.report.record import checkpoint_hashes
 from kdkit.teachers import ASSETS, load_model, load_teacher
 
 ROOT = Path(__file__).parent.parent

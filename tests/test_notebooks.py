@@ -12,9 +12,8 @@ import nbformat
 import pytest
 
 from kdkit.report import GIVEN, declared_parameters, find_notebooks, run_report
-from kdkit.report.check import read_tolerances
-from kdkit.report.claims import CLAIMS, answers
-from kdkit.report.compare import rows_of
+from kdkit.report.compare import read_tolerances, rows_of
+from kdkit.report.findings import CLAIMS, answers
 from kdkit.report.record import read_run
 
 FOLDER = Path(__file__).parent.parent / "notebooks"

@@ -15,14 +15,13 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from tiny_lessons import network_references
 
+from kdkit.common import wording
 from kdkit.common.errors import ConfigError
 from kdkit.lessons.results import Results, read_results
-from kdkit.report import words
-from kdkit.report.claims import Claim, answers
+from kdkit.report.execute import Progress
+from kdkit.report.findings import Claim, answers, headline, story
 from kdkit.report.index_page import _place
 from kdkit.report.notebook_page import last_states, mathml, plain_warnings, write_notebook_html
-from kdkit.report.progress import Progress
-from kdkit.report.story import headline, story
 
 matplotlib.use("Agg")
 
@@ -274,11 +273,13 @@ def test_claims_are_answered_by_what_was_found():
 
 
 def test_numbers_as_people_read_them():
-    assert [words.duration(s) for s in (59, 61, 7380)] == ["59 s", "1 min 01 s", "2 h 03 min"]
-    assert words.moment("2026-05-04T10:00:00+02:00") == "2026-05-04 10:00 +02:00"
-    assert words.moment("2026-05-04T10:00:00+00:00") == "2026-05-04 10:00 UTC" and words.moment(None) == ""
-    assert words.size(5e8) == "500 MB" and words.size(2.04e9) == "2.0 GB"
-    lines = words.columns(["a", "b"], [["long cell", "1"], ["a heading over the whole width"], ["x", "22"]])
+    assert [wording.duration(s) for s in (59, 61, 7380)] == ["59 s", "1 min 01 s", "2 h 03 min"]
+    assert wording.moment("2026-05-04T10:00:00+02:00") == "2026-05-04 10:00 +02:00"
+    assert (
+        wording.moment("2026-05-04T10:00:00+00:00") == "2026-05-04 10:00 UTC" and wording.moment(None) == ""
+    )
+    assert wording.size(5e8) == "500 MB" and wording.size(2.04e9) == "2.0 GB"
+    lines = wording.columns(["a", "b"], [["long cell", "1"], ["a heading over the whole width"], ["x", "22"]])
     assert lines == ["a          b", "long cell  1", "a heading over the whole width", "x          22"]
 
 
@@ -347,7 +348,7 @@ def test_notebook_page_needs_no_network(tmp_path):
 
 
 def test_progress_in_a_log_is_plain_and_shows_the_last_output(monkeypatch):
-    monkeypatch.setattr("kdkit.report.progress.LOG_EVERY", 0.05)
+    monkeypatch.setattr("kdkit.report.execute.LOG_EVERY", 0.05)
     log = StringIO()
     progress = Progress("[1/4] 01_x", 3, stream=log)
     progress.cell([new_markdown_cell("# Title\n## Part two"), new_code_cell("train()")], 1)

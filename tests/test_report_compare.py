@@ -11,10 +11,18 @@ from typer.testing import CliRunner
 from kdkit.commands.main import app
 from kdkit.common.errors import ConfigError
 from kdkit.lessons.results import Results
-from kdkit.report.check import Tolerances, check, read_tolerances
-from kdkit.report.compare import as_html, as_text, conditions, load_runs, rows_of
+from kdkit.report.compare import (
+    Tolerances,
+    as_html,
+    as_text,
+    check,
+    conditions,
+    load_runs,
+    read_tolerances,
+    rows_of,
+)
+from kdkit.report.index_page import as_markdown
 from kdkit.report.record import FORMAT, find_runs, main_system, new_entry, read_records, read_run, write_run
-from kdkit.report.summary import as_markdown
 
 MACHINE = {
     "cpu": "Some CPU",

@@ -18,7 +18,7 @@ from kdkit.common.errors import ConfigError
 from kdkit.lessons.profiles import PROFILES
 from kdkit.lessons.results import Results, read_results
 from kdkit.report import find_notebooks
-from kdkit.report.provenance import PARTS, changes, code_version, fingerprints, provenance
+from kdkit.report.record import PARTS, changes, code_version, fingerprints, provenance
 from kdkit.speech.manifest import read_manifest, write_manifest
 from kdkit.teachers import ASSETS
 
@@ -171,8 +171,8 @@ def test_which_code_it_is(tmp_path, monkeypatch):
     package.mkdir(parents=True)
     (package / "a.py").write_text("1\n")
     (tmp_path / "kit/pyproject.toml").touch()
-    monkeypatch.setattr("kdkit.report.provenance.PACKAGE", package)
-    monkeypatch.setattr("kdkit.report.provenance._commit_of_pip", lambda: None)
+    monkeypatch.setattr("kdkit.report.record.PACKAGE", package)
+    monkeypatch.setattr("kdkit.report.record._commit_of_pip", lambda: None)
     monkeypatch.setenv("KDKIT_COMMIT", "abc")
     assert code_version()["commit"] == "abc" and code_version()["dirty"] is None
     git = ["git", "-C", str(tmp_path / "kit"), "-c", "user.name=x", "-c", "user.email=x@x"]

@@ -13,7 +13,7 @@ import yaml
 
 from kdkit.commands.main import app
 from kdkit.lessons.profiles import PROFILES
-from kdkit.report.check import read_tolerances
+from kdkit.report.compare import read_tolerances
 
 ROOT = Path(__file__).parent.parent
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))

@@ -103,12 +103,12 @@ def check(
     good: Annotated[Path, typer.Argument(help="The run that was good.")],
     tolerances: Annotated[
         Path | None,
-        typer.Option(help="JSON file, described in kdkit/report/check.py; default: 5 % and 0.005."),
+        typer.Option(help="JSON file, described in kdkit/report/compare.py; default: 5 % and 0.005."),
     ] = None,
 ) -> None:
     """Has anything got worse? Exit status 1 where a number left its tolerance, or something is missing."""
-    from kdkit.report.check import check as compare_with
-    from kdkit.report.check import read_tolerances
+    from kdkit.report.compare import check as compare_with
+    from kdkit.report.compare import read_tolerances
     from kdkit.report.record import read_run
 
     problems = compare_with(read_run(new), read_run(good), read_tolerances(tolerances))
@@ -124,8 +124,8 @@ def summary(
     run: Annotated[Path, typer.Argument(help="Folder that kdkit report made, or its run.json.")],
 ) -> None:
     """A run on one page of Markdown, as continuous integration shows it."""
+    from kdkit.report.index_page import as_markdown
     from kdkit.report.record import read_run
-    from kdkit.report.summary import as_markdown
 
     print(as_markdown(read_run(run)), end="")
 
@@ -135,8 +135,8 @@ def list_runs(
     folder: Annotated[Path, typer.Argument(help="Where to look, also in its folders.")] = Path("runs"),
 ) -> None:
     """The runs in and below a folder: profile, date, how they ended, notebooks done, and the main WER."""
+    from kdkit.common.wording import columns, moment, rate
     from kdkit.report.record import find_runs, main_system
-    from kdkit.report.words import columns, moment, score
 
     rows = []
     for place, run in find_runs(folder):
@@ -147,7 +147,7 @@ def list_runs(
         best = main_system(run)
         done = sum(entry["status"] == "done" for entry in run["notebooks"])
         wer = (
-            f"{score(best['wer']['test-clean'])}  {best['name']}, {best['role']}, {best['labels']}"
+            f"{rate(best['wer']['test-clean'])}  {best['name']}, {best['role']}, {best['labels']}"
             if best
             else ""
         )

@@ -24,6 +24,7 @@ from kdkit import teachers
 from kdkit.common.errors import CheckpointError, ConfigError
 from kdkit.common.files import cache_folder, write_text
 from kdkit.common.machine import best_device, use_bf16
+from kdkit.common.wording import percent
 from kdkit.lessons.low_resource import FineTuned, load_findings
 from kdkit.lessons.profiles import get_profile
 from kdkit.lessons.results import SOURCES, Results
@@ -328,13 +329,6 @@ def outcome(ours: Sequence[float], baseline: Sequence[float]) -> str:
 def millions(model: torch.nn.Module) -> str:
     """Parameter count for a table: "22.94 M"."""
     return f"{parameter_count(model) / 1e6:.2f} M"
-
-
-def percent(share: float, interval: Sequence[float] | None = None) -> str:
-    """A share as it is read: "23.1 %", with its 95 % interval "23.1 % (21.5 to 24.8)"."""
-    return f"{100 * share:.1f} %" + (
-        f" ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})" if interval else ""
-    )
 
 
 def _asset(preset: str) -> Path:

@@ -1,13 +1,12 @@
 """The notebooks as one reproducible report: run them, keep what they found, compare runs.
 
 * :mod:`~kdkit.report.plan`: which notebooks, with which parameters; everything is checked before anything runs;
-* :mod:`~kdkit.report.execute`: one notebook through papermill, with its time limit and memory;
-* :mod:`~kdkit.report.run`: all of them in order, going on after a failure;
-* :mod:`~kdkit.report.provenance`, :mod:`~kdkit.report.record`: what a run was made of, in ``run.json``;
-* :mod:`~kdkit.report.index_page`, :mod:`~kdkit.report.story`, :mod:`~kdkit.report.claims`,
-  :mod:`~kdkit.report.notebook_page`: pages that need no network;
-* :mod:`~kdkit.report.compare`, :mod:`~kdkit.report.check`, :mod:`~kdkit.report.summary`: runs beside each other, and in
-  continuous integration.
+* :mod:`~kdkit.report.execute`: one notebook through papermill, with its progress, time limit and memory;
+* :mod:`~kdkit.report.run`: all of them in order, and what is kept where one fails;
+* :mod:`~kdkit.report.record`: ``run.json``, what a run was made of and what it found;
+* :mod:`~kdkit.report.findings`: the headline, and the claims of the paper, in sentences;
+* :mod:`~kdkit.report.index_page`, :mod:`~kdkit.report.notebook_page`: pages that need no network;
+* :mod:`~kdkit.report.compare`: runs side by side, and the check of continuous integration.
 
 What two runs have in common, and what not: on one machine, with the same code, parameters, packages and number of
 threads, all metrics are equal to the last digit, except those marked ``timing``. Another processor, another number of

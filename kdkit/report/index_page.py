@@ -1,5 +1,6 @@
-"""The index page of a report: one HTML file that needs no network, made from what notebooks left
-(kdkit.lessons.results).
+"""The index page of a report, one HTML file that needs no network, and its short form in Markdown.
+
+Both are made from what notebooks left (:mod:`kdkit.lessons.results`).
 """
 
 from __future__ import annotations
@@ -7,18 +8,18 @@ from __future__ import annotations
 import base64
 import re
 import struct
+from collections import Counter
 from pathlib import Path
 
 import jinja2
 from markupsafe import Markup
 
+from kdkit.common import wording
 from kdkit.common.files import write_text
 from kdkit.lessons.results import SOURCES
-from kdkit.report import words
-from kdkit.report.claims import CLAIMS, answers
+from kdkit.report.findings import CLAIMS, answers, caveats, comparisons, headline, story
 from kdkit.report.plan import PACKAGE
 from kdkit.report.record import repeat_command
-from kdkit.report.story import caveats, comparisons, headline
 
 TEMPLATES = PACKAGE / "report" / "templates"
 ROLES = {
@@ -78,16 +79,34 @@ def write_index(out: Path, run: dict, records: dict[str, dict]) -> None:
     write_text(out / "index.html", page)
 
 
+def as_markdown(run: dict) -> str:
+    """A run as one page of Markdown: findings, notebooks, recognisers, the number of verdicts, the machine."""
+    machine = run["machine"]
+    return (
+        environment({"cell": lambda text: text.replace("|", "\\|").replace("\n", " ")})
+        .get_template("summary.md.j2")
+        .render(
+            run=run,
+            where=machine["gpu"] or f"{machine['cpu']}, {machine['cores']} cores",
+            sentences=story(run["systems"], run["profile"]),
+            splits=list(dict.fromkeys(split for system in run["systems"] for split in system["wer"])),
+            outcomes=sorted(Counter(verdict["outcome"] for verdict in run["verdicts"]).items()),
+            command=repeat_command(run),
+        )
+        + "\n"
+    )
+
+
 def environment(filters: dict | None = None) -> jinja2.Environment:
-    """Where the templates are read from, with numbers as people read them (:mod:`kdkit.report.words`)."""
+    """Where the templates are read from, with numbers as people read them (:mod:`kdkit.common.wording`)."""
     made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
+        autoescape=lambda name: name.endswith(".html.j2"),
         trim_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    names = ("percent", "count", "duration", "measure", "between", "size", "moment")
-    made.filters |= {name: getattr(words, name) for name in names} | (filters or {})
+    names = ("percent", "rate", "count", "duration", "measure", "between", "size", "moment")
+    made.filters |= {name: getattr(wording, name) for name in names} | (filters or {})
     return made
 
 

@@ -19,9 +19,7 @@ from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
 
 from kdkit.common.files import write_text
-from kdkit.report.plan import PACKAGE
-
-TEMPLATES = PACKAGE / "report" / "templates"
+from kdkit.report.index_page import TEMPLATES
 
 
 class _Renderer(IPythonRenderer):

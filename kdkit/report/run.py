@@ -28,8 +28,17 @@ from kdkit.report.execute import STOPPED, own_kernel, run_notebook
 from kdkit.report.index_page import write_index
 from kdkit.report.notebook_page import write_notebook_html
 from kdkit.report.plan import choose_parameters, declared_parameters, find_notebooks, select, title_of
-from kdkit.report.provenance import changes, fingerprints, provenance
-from kdkit.report.record import FORMAT, is_run, new_entry, read_records, read_run, write_run
+from kdkit.report.record import (
+    FORMAT,
+    changes,
+    fingerprints,
+    is_run,
+    new_entry,
+    provenance,
+    read_records,
+    read_run,
+    write_run,
+)
 
 OWNED = ("notebooks", "metrics", "figures", "audio", "pages", "training")  # folders that a new run replaces
 RESERVED = ".reserve"

@@ -61,9 +61,10 @@ import torch.nn.functional as F
 
 from kdkit import probing
 from kdkit.common.statistics import ratio_interval
+from kdkit.common.wording import percent
 from kdkit.fbank import Fbank
 from kdkit.lessons import exercises, plots
-from kdkit.lessons.lesson import Lesson, millions, outcome, percent
+from kdkit.lessons.lesson import Lesson, millions, outcome
 from kdkit.lessons.plots import probe as figures
 from kdkit.lessons.widgets import LayerExplorer
 from kdkit.probing import listening

@@ -48,6 +48,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from kdkit.common.wording import percent
 from kdkit.distill import (
     DistillConfig,
     DistillTask,
@@ -57,7 +58,7 @@ from kdkit.distill import (
 )
 from kdkit.fbank import fbank_statistics
 from kdkit.lessons import exercises, plots
-from kdkit.lessons.lesson import Lesson, millions, outcome, percent, shipped_study, study_rows
+from kdkit.lessons.lesson import Lesson, millions, outcome, shipped_study, study_rows
 from kdkit.lessons.studies import Trial, contrast, loss_variants, run_study, summary
 from kdkit.lessons.widgets import LossLab, StudentDesigner, TrainingDashboard
 from kdkit.losses import discriminative_loss, regression_loss

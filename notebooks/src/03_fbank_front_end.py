@@ -55,10 +55,11 @@ import torchaudio
 from torch import nn
 
 from kdkit.bench.inference import bench_inference, ratio
+from kdkit.common.wording import percent
 from kdkit.distill import Adaptation, DistillConfig, DistillTask, layer_wise, swap_losses
 from kdkit.fbank import Fbank, fbank_statistics, mel_filterbank
 from kdkit.lessons import exercises, plots
-from kdkit.lessons.lesson import Lesson, outcome, percent, shipped_scores, shipped_study, study_rows
+from kdkit.lessons.lesson import Lesson, outcome, shipped_scores, shipped_study, study_rows
 from kdkit.lessons.widgets import FrontEndLab, TrainingDashboard
 from kdkit.model.speech_model import SpeechModel, parameter_count, preset
 from kdkit.model.waveform import KERNELS, STRIDES

@@ -59,10 +59,11 @@ import torch
 import torch.nn.functional as F
 
 from kdkit.common.errors import CheckpointError
+from kdkit.common.wording import percent
 from kdkit.distill import DistillConfig, DistillTask, default_pairs
 from kdkit.fbank import fbank_statistics
 from kdkit.lessons import exercises, plots
-from kdkit.lessons.lesson import Lesson, percent, shipped_low_resource, shipped_scores
+from kdkit.lessons.lesson import Lesson, shipped_low_resource, shipped_scores
 from kdkit.lessons.low_resource import budgets_in, gain, interaction, mean_wer, run_low_resource
 from kdkit.lessons.widgets import CTCViewer, TrainingDashboard
 from kdkit.model.speech_model import parameter_count

@@ -191,8 +191,8 @@ def report(folder: Path) -> Path:
 
 def read_report(path: Path) -> object:
     from kdkit.report.compare import as_text, load_runs
+    from kdkit.report.index_page import as_markdown
     from kdkit.report.record import find_runs, read_run
-    from kdkit.report.summary import as_markdown
 
     find_runs(path.parent)
     run = read_run(path)
@@ -223,7 +223,7 @@ def tolerances(folder: Path) -> Path:
 
 
 def read_the_tolerances(path: Path) -> object:
-    from kdkit.report.check import read_tolerances
+    from kdkit.report.compare import read_tolerances
 
     return read_tolerances(path)
 

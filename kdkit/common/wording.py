@@ -1,4 +1,4 @@
-"""Numbers as people read them, on pages, in tables and in a terminal."""
+"""Numbers, times and tables as text, for pages, notebooks and terminals."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ from collections.abc import Sequence
 from datetime import datetime
 
 
-def percent(value: float, unit: bool = True, digits: int = 1) -> str:
-    return f"{100 * value:.{digits}f}" + ("\N{NO-BREAK SPACE}%" if unit else "")
+def percent(share: float, interval: Sequence[float] | None = None, digits: int = 1) -> str:
+    """A share (0.231) in per cent, "23.1 %"; with its 95 % interval (low, high) "23.1 % (21.5 to 24.8)"."""
+    return f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%" + between(interval, "share")
 
 
 def count(value: int | None) -> str:
+    """A number of parameters: "4.00 M", "880 k", "312"; "" for None."""
     if value is None:
         return ""
     return f"{value / 1e6:.2f} M" if value >= 1e6 else f"{value / 1e3:.0f} k" if value >= 1e4 else str(value)
 
 
 def duration(seconds: float) -> str:
+    """Seconds as "59 s", "1 min 01 s" or "2 h 03 min"."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     if seconds >= 3600:
@@ -25,7 +28,7 @@ def duration(seconds: float) -> str:
 
 
 def measure(value, unit: str = "") -> str:
-    """A metric as people read it; shares become per cent."""
+    """A metric with its unit, four significant digits; shares become per cent."""
     if isinstance(value, (bool, str)):
         return str(value)
     if unit == "share":
@@ -34,25 +37,26 @@ def measure(value, unit: str = "") -> str:
     return f"{text} {unit}".strip()
 
 
-def score(entry: dict) -> str:
-    """A value with its 95 % interval: "23.1 % (21.5 to 24.8)"."""
-    return f"{percent(entry['value'])}{between(entry.get('interval'), 'share')}"
+def rate(entry: dict) -> str:
+    """An error rate {"value": 0.231, "interval": (0.215, 0.248)} as "23.1 % (21.5 to 24.8)"; the interval may lack."""
+    return percent(entry["value"], entry.get("interval"))
 
 
 def between(interval: Sequence[float] | None, unit: str = "") -> str:
-    """An interval to stand behind its value: " (21.5 to 24.8)"; nothing where there is none."""
-    if not interval:
+    """An interval, to be put after its value: " (21.5 to 24.8)", of unit "share" in per cent; "" for None."""
+    if interval is None:
         return ""
-    low, high = (percent(end, unit=False) if unit == "share" else measure(end) for end in interval)
+    low, high = (f"{100 * end:.1f}" if unit == "share" else measure(end) for end in interval)
     return f" ({low} to {high})"
 
 
-def size(count_of_bytes: float) -> str:
-    return f"{count_of_bytes / 1e9:.1f} GB" if count_of_bytes >= 1e9 else f"{count_of_bytes / 1e6:.0f} MB"
+def size(number_of_bytes: float) -> str:
+    """Bytes as "500 MB" or "2.0 GB"."""
+    return f"{number_of_bytes / 1e9:.1f} GB" if number_of_bytes >= 1e9 else f"{number_of_bytes / 1e6:.0f} MB"
 
 
 def moment(iso: str | None) -> str:
-    """A time of ``run.json`` for people: "2026-05-04 13:20 +02:00"."""
+    """A time in ISO 8601 as "2026-05-04 13:20 +02:00"; "" for None."""
     if not iso:
         return ""
     when = datetime.fromisoformat(iso)
@@ -60,7 +64,7 @@ def moment(iso: str | None) -> str:
 
 
 def columns(head: list[str], rows: list[list[str]]) -> list[str]:
-    """Lines of a table for a terminal; a row of one cell is a heading over the whole width."""
+    """Lines of a table for a terminal; a row of one cell is a heading over all columns."""
     whole = [row for row in [head, *rows] if len(row) > 1]
     widths = [max(len(row[i]) for row in whole) for i in range(len(head))]
     return [

@@ -1,9 +1,19 @@
-"""The finding in a few figures and sentences, every number computed from the rows of the headline table."""
+"""What a run found, in figures and sentences: the headline, each student against its twin, the claims of the paper.
+
+Every number is computed from what the notebooks left; none is written here. The paper (arXiv 2210.15631) is known here
+by its abstract alone. Its tables are not quoted: teacher, speech and sizes are others, so that directions can be
+compared, not figures.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from kdkit.common.wording import between, count, percent, rate
 from kdkit.lessons.results import SOURCES
-from kdkit.report.words import between, count, percent, score
+
+# --- recognisers -------------------------------------------------------------------------------------------------
 
 
 def headline(systems: list[dict]) -> list[dict]:
@@ -98,7 +108,7 @@ def comparisons(systems: list[dict]) -> list[str]:
 
 def score_of(system: dict) -> str:
     """WER on test-clean with its interval."""
-    return score(system["wer"]["test-clean"])
+    return rate(system["wer"]["test-clean"])
 
 
 def _compare(student: dict, twin: dict) -> str:
@@ -114,3 +124,83 @@ def _compare(student: dict, twin: dict) -> str:
         f"They differ by {points} and their intervals overlap, which alone cannot tell them apart: "
         "see the paired verdict."
     )
+
+
+# --- the claims of the paper -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Claim:
+    """``evidence`` lists (beginning of a notebook's name, pattern of a verdict's name); all that fit count, or with
+    ``first`` those of the first pattern that fits any. ``contrasts`` lists (beginning of a notebook's name, a metric
+    that is a difference, what it is): above zero is better."""
+
+    text: str
+    evidence: tuple[tuple[str, str], ...]
+    contrasts: tuple[tuple[str, str, str], ...] = ()
+    first: bool = False
+
+
+CLAIMS = (
+    Claim(
+        "A comprehensive study of student structures: deep & thin against shallow & wide.",
+        (("02", "Deepest * against shallowest *"),),
+        (
+            (
+                "02",
+                "shipped study of structures/12 x 96",
+                "Phone accuracy, deepest against shallowest, shipped study",
+            ),
+        ),
+    ),
+    Claim(
+        "A discriminative loss beside the regression loss helps, especially with few labels.",
+        (("02", "both against regression only"), ("04", "Discriminative loss with few labels: *")),
+        (
+            (
+                "02",
+                "shipped study of losses/both",
+                "Phone accuracy, both losses against regression, shipped study",
+            ),
+        ),
+    ),
+    Claim(
+        "Fbank instead of the waveform CNN saves 17 % of the parameters.", (("03", "*17 % fewer parameters"),)
+    ),
+    Claim(
+        "It doubles the speed of inference.",
+        (("03", "More than twice as fast full size *"), ("03", "More than twice as fast tiny *")),
+        first=True,
+    ),
+    Claim(
+        "It costs little accuracy.",
+        (("03", "Fbank against waveform shipped twins on *"), ("03", "Fbank against waveform tiny-*")),
+    ),
+)
+
+
+def answers(claim: Claim, verdicts: list[dict], metrics: dict[str, dict]) -> list[dict]:
+    """What a run found about a claim, as verdicts: ``name``, ``outcome`` and ``text``.
+
+    ``verdicts`` have ``notebook``, ``name``, ``outcome`` and ``text``; ``metrics`` are those of each notebook.
+    """
+    found = []
+    for notebook, pattern in claim.evidence:
+        fitting = [
+            v for v in verdicts if v["notebook"].startswith(notebook) and fnmatchcase(v["name"], pattern)
+        ]
+        if fitting and claim.first:
+            return fitting
+        found += fitting
+    for notebook, name, words in claim.contrasts:
+        for book, numbers in metrics.items():
+            if book.startswith(notebook) and "interval" in numbers.get(name, {}):
+                found.append(_contrast(words, numbers[name]))
+    return found
+
+
+def _contrast(words: str, metric: dict) -> dict:
+    low, high = metric["interval"]
+    outcome = "better" if low > 0 else "worse" if high < 0 else "inconclusive"
+    text = f"{100 * metric['value']:+.1f} points, 95 % interval {100 * low:+.1f} to {100 * high:+.1f}."
+    return {"name": words, "outcome": outcome, "text": text}
