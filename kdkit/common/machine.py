@@ -51,11 +51,27 @@ def use_bf16(precision: str, device: torch.device) -> bool:
     return any(getattr(torch.cpu, name, bool)() for name in fast)
 
 
+def training_precision(precision: str, device: torch.device) -> str:
+    """ "fp32", "bf16" or "fp16": what training computes in when ``precision`` is asked for.
+
+    "auto" is bf16 where :func:`use_bf16` says so, fp16 with loss scaling on GPUs that have only that (P100, V100, T4:
+    compute capability 6.0, 7.0 and 7.5), and fp32 elsewhere.
+    """
+    import torch
+
+    if precision != "auto":
+        return precision
+    if use_bf16("auto", device):
+        return "bf16"
+    capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else (0, 0)
+    return "fp16" if capability == (6, 0) or capability >= (7, 0) else "fp32"
+
+
 def environment() -> dict[str, object]:
     """:func:`machine`, and what decides how torch computes there: device, precision, threads.
 
     ``memory_gb`` is the machine's, ``gpu_driver`` the version of the driver, ``precision`` what training with "auto"
-    takes, "bf16" or "fp32". Loads torch.
+    takes, "bf16", "fp16" or "fp32". Loads torch.
     """
     import torch
 
@@ -65,7 +81,7 @@ def environment() -> dict[str, object]:
         "gpu_driver": _gpu("driver_version"),
         "cuda": torch.version.cuda if device.type == "cuda" else None,
         "device": device.type,
-        "precision": "bf16" if use_bf16("auto", device) else "fp32",
+        "precision": training_precision("auto", device),
         "threads": torch.get_num_threads(),
     }
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from kdkit import teachers
 from kdkit.common.errors import CheckpointError, ConfigError
 from kdkit.common.files import cache_folder, write_text
-from kdkit.common.machine import best_device, use_bf16
+from kdkit.common.machine import best_device, training_precision
 from kdkit.common.wording import percent
 from kdkit.lessons.low_resource import FineTuned, load_findings
 from kdkit.lessons.profiles import get_profile
@@ -52,12 +52,12 @@ class Lesson(Results):
         super().__init__(Path(out).resolve(), notebook, title, profile, seed)
         self.profile, self.seed = profile, seed
         torch.manual_seed(seed)
-        bf16 = "bf16" if use_bf16("auto", self.device) else "fp32"
+        precision = training_precision("auto", self.device)
         where = torch.cuda.get_device_name() if self.device.type == "cuda" else f"{os.cpu_count()} cores"
         print(
             f"Python {platform.python_version()}, torch {torch.__version__}, torchaudio {torchaudio.__version__}"
         )
-        print(f"device {self.device} ({where}, {torch.get_num_threads()} threads), trains in {bf16}")
+        print(f"device {self.device} ({where}, {torch.get_num_threads()} threads), trains in {precision}")
         print(f"profile {profile}, {why} ({self.size.purpose}), seed {seed}")
         print(f"run folder {self.out}")
         if os.environ.get("KDKIT_ASSETS"):

@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from kdkit.common.errors import CheckpointError, ConfigError
 from kdkit.common.files import cache_folder, write_atomically
-from kdkit.common.machine import best_device, use_bf16
+from kdkit.common.machine import best_device, training_precision
 from kdkit.speech.batches import Batches, Targets
 from kdkit.speech.frames import num_frames
 from kdkit.speech.manifest import Utterance
@@ -63,8 +63,8 @@ class TargetCache:
         corpus = hashlib.sha256()
         for utterance in self.utterances:
             corpus.update(f"{utterance.id}\t{utterance.audio}\t{utterance.duration}\n".encode())
-        self.bf16 = use_bf16(precision, best_device())
-        name = "-".join(map(str, self.layers)) + ("-bf16" if self.bf16 else "")
+        self.precision = training_precision(precision, best_device())
+        name = "-".join(map(str, self.layers)) + ("" if self.precision == "fp32" else f"-{self.precision}")
         self.folder = (
             (root or cache_folder()) / "targets" / f"{self.identity}-{corpus.hexdigest()[:12]}-{name}"
         )
@@ -74,7 +74,8 @@ class TargetCache:
     @property
     def made_of(self) -> dict:
         """What decides the targets, besides the speech: see :mod:`kdkit.training.identity`."""
-        return {"teacher": self.identity, "kept as": "float16 of bf16" if self.bf16 else "float16"}
+        computed = "" if self.precision == "fp32" else f" of {self.precision}"
+        return {"teacher": self.identity, "kept as": f"float16{computed}"}
 
     @property
     def bytes(self) -> int:
@@ -148,7 +149,7 @@ class TargetCache:
     def _origin(self, shard: int) -> str:
         """Stands for all that a shard's targets follow from."""
         digest = hashlib.sha256(json.dumps(self.teacher.config.to_dict(), sort_keys=True).encode())
-        digest.update(f"{self.identity} {self.layers} {self.bf16}\n".encode())
+        digest.update(f"{self.identity} {self.layers} {self.precision}\n".encode())
         for utterance in self._some(shard):
             try:
                 found = os.stat(utterance.audio)
@@ -213,10 +214,11 @@ class TargetCache:
     @torch.no_grad()
     def _write(self, shard: int, seconds_per_batch: float, bar) -> None:
         origin, device, tensors = self._origin(shard), best_device(), {}  # before the files are read
+        dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
         model = self.teacher.model.to(device)
         batches = Batches(self._some(shard), seconds_per_batch)
         for batch in batches.epoch():
-            with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
+            with torch.autocast(device.type, dtype, enabled=self.precision != "fp32"):
                 output = model(batch.waves.to(device), batch.lengths.to(device))
             chosen = torch.stack([output.hidden[layer] for layer in self.layers]).to("cpu", torch.float16)
             for row, (utterance, frames) in enumerate(

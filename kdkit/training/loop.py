@@ -35,7 +35,7 @@ from tqdm import tqdm
 
 from kdkit.common.errors import ConfigError, TrainingError
 from kdkit.common.files import alone
-from kdkit.common.machine import best_device, use_bf16
+from kdkit.common.machine import best_device, training_precision
 from kdkit.model.encoder import Layer
 from kdkit.training import identity
 from kdkit.training.diagnosis import check_frozen, not_finite, out_of_memory
@@ -113,7 +113,9 @@ def _train(
     made_of |= (
         getattr(batches, "identity", {}) | (decides or {}) | (selection.identity(config) if selection else {})
     )
-    snapshots = Snapshots(out / "checkpoints", task, parameters, optimiser, made_of, config.keep)
+    snapshots = Snapshots(
+        out / "checkpoints", task, parameters, optimiser, made_of, config.keep, accelerator.scaler
+    )
     first, evaluations = snapshots.restore() if resume else snapshots.clear()
     if selection and not resume and accelerator.is_main_process:
         selection.clear()
@@ -241,9 +243,7 @@ def processes() -> PartialState:
 
 def _accelerator(config: TrainConfig, leaves_some_out: bool) -> Accelerator:
     AcceleratorState._reset_state()  # a notebook trains more than once, not always in the same precision
-    precision = config.precision
-    if precision == "auto":
-        precision = "bf16" if use_bf16(precision, best_device()) else "fp32"
+    precision = training_precision(config.precision, best_device())
     if config.compile and not torch.cuda.is_available() and not shutil.which(os.environ.get("CXX", "g++")):
         raise ConfigError("compile needs a C++ compiler on a CPU: install g++, or name yours in $CXX")
     if precision == "fp16" and not torch.cuda.is_available():

@@ -23,9 +23,7 @@ class TrainConfig:
     eps: float = 1e-6
     weight_decay: float = 1e-6
     clip: float = 5.0  # largest gradient norm
-    precision: str = (
-        "auto"  # "fp32", "bf16", "fp16" (GPU), "auto": bf16 where the hardware multiplies it faster
-    )
+    precision: str = "auto"  # "fp32", "bf16", "fp16" (GPU); "auto": kdkit.common.machine.training_precision
     seed: int = 0
     accumulate: int = 1  # batches for one step, in every process
     compile: bool = False  # torch.compile of the layers: takes a minute, so it pays in long runs

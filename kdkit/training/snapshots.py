@@ -15,10 +15,13 @@ from kdkit.common.files import sweep, writing
 from kdkit.model.checkpoints import load_checkpoint, save_checkpoint
 from kdkit.training.identity import differences
 
+_SCALER = ("scale", "_growth_tracker")  # what changes in the state of torch's GradScaler
+
 
 class Snapshots:
     """Weights and optimiser state of ``task``, one file ``step-00000200.safetensors`` a checkpoint.
 
+    ``scaler`` is the loss scaling of fp16, whose scale and count of steps since it changed are saved too.
     ``identity`` is what a run must share with the one that it goes on from (:mod:`kdkit.training.identity`). A file
     carries a checksum over everything in it: one that is damaged is reported and passed over for the one before.
     """
@@ -31,9 +34,11 @@ class Snapshots:
         optimiser: torch.optim.Optimizer,
         identity: dict,
         keep: int = 2,
+        scaler: torch.amp.GradScaler | None = None,
     ):
         self.folder, self.task, self.parameters, self.optimiser = folder, task, parameters, optimiser
         self.identity, self.keep = json.loads(json.dumps(identity)), keep
+        self.scaler = scaler
         with writing(folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             sweep(self.folder)
@@ -55,6 +60,9 @@ class Snapshots:
         for name, parameter in self.parameters.items():
             for key, value in self.optimiser.state.get(parameter, {}).items():
                 tensors[f"optimiser.{key}.{name}"] = torch.as_tensor(value)
+        if self.scaler:
+            state = self.scaler.state_dict()
+            tensors |= {f"scaler.{key}": torch.tensor(state[key]) for key in _SCALER}
         meta = {"step": step, "identity": self.identity, "evaluations": evaluations}
         path = self.folder / f"step-{step:08d}.safetensors"
         try:
@@ -112,6 +120,9 @@ class Snapshots:
             self.optimiser.state[parameter] = {
                 key: value.to("cpu" if key == "step" else parameter.device) for key, value in values.items()
             }
+        scaling = {key: tensors[f"scaler.{key}"].item() for key in _SCALER if f"scaler.{key}" in tensors}
+        if self.scaler and scaling:  # a run that began on a GPU with bf16 has none
+            self.scaler.load_state_dict(self.scaler.state_dict() | scaling)
 
 
 def trained_state(task: nn.Module) -> dict[str, Tensor]:
