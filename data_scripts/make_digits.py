@@ -24,7 +24,7 @@ from kdkit.model.speech_model import preset
 from kdkit.recognition.finetune import FineTuneConfig, budgets_of, from_scratch
 from kdkit.speech.augment import AUGMENTED
 from kdkit.speech.corpora.fsdd import fsdd, join_digits, split_digits
-from kdkit.speech.corpora.publish import intake, publish
+from kdkit.speech.corpora.prepare import intake, publish
 from kdkit.speech.manifest import Utterance, read_manifest
 from kdkit.students import load_student, new_student
 from kdkit.training.recipe import TrainConfig

@@ -24,7 +24,7 @@ from kdkit.fbank import fit_statistics
 from kdkit.model.checkpoints import half, load_checkpoint
 from kdkit.model.speech_model import parameter_count
 from kdkit.recognition.ctc import CTCModel, load_recogniser, save_recogniser
-from kdkit.recognition.evaluation import evaluate
+from kdkit.recognition.evaluate import evaluate
 from kdkit.recognition.finetune import FineTuneConfig, fine_tune
 from kdkit.speech.augment import AUGMENTED
 from kdkit.speech.batches import Batches

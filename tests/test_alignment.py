@@ -9,9 +9,8 @@ from formats import SMALL_TORCHAUDIO
 
 from kdkit.commands.aligning import align as align_command
 from kdkit.common.errors import KdkitError
-from kdkit.recognition import phone_alignment as alignment
-from kdkit.recognition.ctc import load_recogniser
-from kdkit.recognition.phone_alignment import (
+from kdkit.recognition import alignment
+from kdkit.recognition.alignment import (
     Aligner,
     add_phones,
     agreement,
@@ -19,7 +18,8 @@ from kdkit.recognition.phone_alignment import (
     recogniser_aligner,
     word_times,
 )
-from kdkit.recognition.transcribe import align as align_text
+from kdkit.recognition.ctc import load_recogniser
+from kdkit.recognition.transcribe import locate_words
 from kdkit.speech.corpora.synthetic.build import build_synthetic
 from kdkit.speech.frames import num_frames
 from kdkit.speech.manifest import read_manifest, write_manifest
@@ -83,7 +83,7 @@ def test_word_times_by_hand():
     margin = alignment._MARGIN
     assert (start, end) == pytest.approx((0.0825 - margin, 0.1425 + margin))
     assert second == pytest.approx((0.2825 - margin, 0.3025 + margin))
-    as_transcribed = align_text(log_probs.log_softmax(-1), "ab", vocabulary=vocabulary)
+    as_transcribed = locate_words(log_probs.log_softmax(-1), "ab", vocabulary=vocabulary)
     assert as_transcribed[0].start == pytest.approx(start + margin)
     close = torch.full((20, 4), -10.0)
     close[range(20), [1, 0, 3, *[0] * 17]] = 0.0
@@ -98,7 +98,7 @@ def test_a_letter_is_where_its_sound_is(sample):
     middles = torch.arange(num_frames(32_000)) * 320 + 199.5  # a frame hears samples 320 t to 320 t + 399
     log_probs = torch.tensor([[0.0, -9.0]]).repeat(len(middles), 1)
     log_probs[(middles - sample).abs().argmin()] = torch.tensor([-9.0, 0.0])
-    (word,) = align_text(log_probs, "a", vocabulary=vocabulary)
+    (word,) = locate_words(log_probs, "a", vocabulary=vocabulary)
     ((start, end),) = word_times(log_probs, ["a"], Aligner("hand", None, vocabulary))
     for middle in ((word.start + word.end) / 2, (start + end) / 2 if sample > 1000 else 0.0125):
         assert abs(middle - sample / 16_000) <= 0.0101

@@ -12,13 +12,11 @@ import torch
 
 from kdkit.common.errors import ConfigError, KdkitError, TextError
 from kdkit.common.parallel import each
-from kdkit.recognition.beam import BeamSearch, reweighted, with_language_model
-from kdkit.recognition.decode import collapse, greedy
-from kdkit.recognition.emissions import Emissions, decode_all, emissions
-from kdkit.recognition.language import letters_of
-from kdkit.recognition.ngram import estimate
-from kdkit.recognition.score import score
+from kdkit.recognition.decode import BeamSearch, collapse, greedy, reweighted, with_language_model
+from kdkit.recognition.evaluate import Emissions, decode_all, emissions
+from kdkit.recognition.lm import estimate, letters_of
 from kdkit.recognition.tune import tune
+from kdkit.recognition.wer import score
 from kdkit.speech.corpora.synthetic.grammar import sentence
 from kdkit.speech.manifest import Utterance
 from kdkit.speech.text import VOCABULARY
@@ -212,7 +210,7 @@ def test_without_flashlight_greedy_works_and_beam_search_says_what_to_install():
 import sys
 sys.modules["flashlight"] = None  # as if it were not installed
 import torch
-from kdkit.recognition.beam import BeamSearch, available
+from kdkit.recognition.decode import BeamSearch, available
 from kdkit.recognition.decode import greedy
 from kdkit.common.errors import ConfigError
 logits, frames = torch.zeros(1, 3, 29), torch.tensor([3])

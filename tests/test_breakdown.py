@@ -7,18 +7,19 @@ from hypothesis import strategies as st
 
 from kdkit.common.errors import TextError
 from kdkit.common.statistics import by_group
-from kdkit.recognition.breakdown import (
+from kdkit.recognition.wer import (
     DELETION,
     EQUAL,
     INSERTION,
     SUBSTITUTION,
-    align,
     by_speaker,
     by_word,
+    compare,
     confusions,
+    score,
     speaker_interval,
+    word_edits,
 )
-from kdkit.recognition.score import compare, score
 
 SENTENCE = st.lists(st.sampled_from(["the", "cat", "sat", "on", "a", "mat"]), max_size=6).map(" ".join)
 PAIRS = st.lists(st.tuples(SENTENCE.filter(bool), SENTENCE), min_size=1, max_size=5)
@@ -30,7 +31,7 @@ def test_alignments_give_both_texts_and_the_score_back(pairs):
     result = score(*map(list, zip(*pairs, strict=True)))
     kinds = []
     for reference, hypothesis in zip(result.references, result.hypotheses, strict=True):
-        steps = align(reference, hypothesis)
+        steps = word_edits(reference, hypothesis)
         assert " ".join(wanted for _, wanted, _ in steps if wanted) == reference
         assert " ".join(found for _, _, found in steps if found) == hypothesis
         assert all((kind == EQUAL) == (wanted == found) for kind, wanted, found in steps)
@@ -52,7 +53,7 @@ def test_words_worked_by_hand():
     assert entry.taken_for == (("to", 1),) and entry.missed == 0.5
     assert ("for", "four", 1) in confusions(result)
     assert np.isnan(next(w for w in by_word(result) if w.word == "four").missed)
-    assert align("", "uh huh") == [(INSERTION, "", "uh"), (INSERTION, "", "huh")]
+    assert word_edits("", "uh huh") == [(INSERTION, "", "uh"), (INSERTION, "", "huh")]
 
 
 def test_speakers_worked_by_hand():

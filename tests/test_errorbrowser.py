@@ -11,7 +11,7 @@ import soundfile
 from kdkit.common.errors import TextError
 from kdkit.lessons.results import Results
 from kdkit.recognition.error_browser import error_browser, write_error_browser
-from kdkit.recognition.score import score
+from kdkit.recognition.wer import score
 from kdkit.speech.audio import write_audio
 from kdkit.speech.manifest import Utterance
 

@@ -21,7 +21,7 @@ from kdkit.lessons.low_resource import run_low_resource
 from kdkit.model.checkpoints import load_checkpoint
 from kdkit.model.speech_model import ModelConfig, SpeechModel
 from kdkit.recognition.ctc import CTCModel, CTCTask, explain_blanks, load_recogniser
-from kdkit.recognition.evaluation import evaluate
+from kdkit.recognition.evaluate import evaluate
 from kdkit.recognition.finetune import (
     FineTuneConfig,
     augmented_fbank,

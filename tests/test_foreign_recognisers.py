@@ -14,11 +14,10 @@ from kdkit import Recogniser
 from kdkit.commands.main import app
 from kdkit.common.errors import CheckpointError, NoRecogniserError
 from kdkit.model.speech_model import SpeechModel
-from kdkit.recognition.beam import available
 from kdkit.recognition.ctc import trainable
-from kdkit.recognition.decode import collapse
+from kdkit.recognition.decode import available, collapse
+from kdkit.recognition.lm import read_arpa
 from kdkit.recognition.loading import load_network, load_start
-from kdkit.recognition.ngram import read_arpa
 from kdkit.speech.audio import read_audio
 from kdkit.speech.corpora.synthetic.build import build_synthetic
 from kdkit.speech.manifest import read_manifest, write_manifest

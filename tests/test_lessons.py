@@ -8,7 +8,7 @@ import soundfile
 from kdkit.common.errors import ConfigError
 from kdkit.lessons.lesson import Lesson
 from kdkit.lessons.results import read_results
-from kdkit.recognition import phone_alignment as alignment
+from kdkit.recognition import alignment
 from kdkit.speech.manifest import write_manifest
 
 
@@ -52,7 +52,7 @@ def test_librispeech_comes_with_another_teacher_and_its_phones_are_estimated(
             (chapter / f"{reader}-1.trans.txt").write_text("".join(lines))
     aligner = alignment.Aligner("a model of letters", None, ("-", "a"))
     monkeypatch.setattr(alignment, "bundle_aligner", lambda device: aligner)
-    monkeypatch.setattr(alignment, "align", lambda u, _: replace(u, phones=((0.0, "a"),)))
+    monkeypatch.setattr(alignment, "estimate_phones", lambda u, _: replace(u, phones=((0.0, "a"),)))
     train, test = lesson.speech(teacher="HUBERT_BASE")
     assert all(u.phones == ((0.0, "a"),) and u.text == "a line of a book" for u in train + test)
     voices = [[u.speaker for u in part[:5]] for part in (train, test)]

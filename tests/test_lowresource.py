@@ -21,7 +21,7 @@ from kdkit.lessons.low_resource import (
 )
 from kdkit.model.speech_model import ModelConfig, SpeechModel
 from kdkit.recognition.finetune import FineTuneConfig
-from kdkit.recognition.score import compare, score
+from kdkit.recognition.wer import compare, score
 from kdkit.speech.audio import write_audio
 from kdkit.speech.manifest import Utterance
 from kdkit.training.recipe import TrainConfig

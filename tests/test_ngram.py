@@ -9,20 +9,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdkit.common.errors import ConfigError, TextError
-from kdkit.recognition.language import letters_of, lexicon, sentences_of, words_of
-from kdkit.recognition.ngram import (
+from kdkit.recognition.lm import (
     END,
     FALLBACK,
     START,
-    UNKNOWN,
     adjusted_counts,
     discounts_of,
     estimate,
+    letters_of,
+    lexicon,
     read_arpa,
+    sentences_of,
+    words_of,
 )
 from kdkit.speech.corpora.synthetic.grammar import sentence
 from kdkit.speech.manifest import Utterance, write_manifest
-from kdkit.speech.transcripts import Cleaning
+from kdkit.speech.transcripts import UNKNOWN, Cleaning
 
 SENTENCES = [sentence(random.Random(i)).split() for i in range(400)]
 TEXTS = st.lists(st.lists(st.sampled_from("abcd"), max_size=6), min_size=1, max_size=8).filter(any)

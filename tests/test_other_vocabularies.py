@@ -5,15 +5,19 @@ import torch
 
 from kdkit import Recogniser
 from kdkit.common.errors import CheckpointError, ConfigError, TextError, TrainingError
-from kdkit.recognition.beam import BeamSearch, available, with_language_model
+from kdkit.recognition.alignment import add_phones, recogniser_aligner
 from kdkit.recognition.ctc import CTCModel, CTCTask, load_recogniser, save_recogniser, trainable
-from kdkit.recognition.decode import blank_fraction, greedy, text_of
-from kdkit.recognition.emissions import Emissions, decode_all, emissions
-from kdkit.recognition.evaluation import evaluate
-from kdkit.recognition.language import letters_of
+from kdkit.recognition.decode import (
+    BeamSearch,
+    available,
+    blank_fraction,
+    greedy,
+    text_of,
+    with_language_model,
+)
+from kdkit.recognition.evaluate import Emissions, decode_all, emissions, evaluate
+from kdkit.recognition.lm import estimate, letters_of
 from kdkit.recognition.loading import load_ctc, load_network
-from kdkit.recognition.ngram import estimate
-from kdkit.recognition.phone_alignment import add_phones, recogniser_aligner
 from kdkit.recognition.tune import tune
 from kdkit.speech.batches import Batches
 from kdkit.speech.corpora.synthetic.build import build_synthetic

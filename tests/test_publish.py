@@ -9,9 +9,8 @@ from typer.testing import CliRunner
 
 from kdkit.commands.main import app
 from kdkit.common.errors import ConfigError, ManifestError, OutputError
-from kdkit.speech.corpora import intake
-from kdkit.speech.corpora.intake import Found, take_in
-from kdkit.speech.corpora.publish import check_manifests, publish
+from kdkit.speech.corpora import prepare
+from kdkit.speech.corpora.prepare import Found, check_manifests, publish, take_in
 from kdkit.speech.corpora.summary import split_by_speaker
 from kdkit.speech.manifest import Utterance, distinct_names, read_manifest, write_manifest, write_manifests
 
@@ -141,8 +140,8 @@ def test_processes_find_what_one_finds(tmp_path, monkeypatch):
     found = [Found(f"u{i}", noise(tmp_path / f"{i}.wav", 0.1 + 0.01 * i)) for i in range(5)]
     found += [Found("gone", tmp_path / "gone.wav"), Found("known", found[0].audio, trouble="known trouble")]
     alone = take_in(found, "test", progress=False)
-    monkeypatch.setattr(intake, "_GROUP", 2)
-    monkeypatch.setattr(intake, "is_much", lambda *_: True)
+    monkeypatch.setattr(prepare, "_GROUP", 2)
+    monkeypatch.setattr(prepare, "is_much", lambda *_: True)
     assert take_in(found, "test", progress=False) == alone
     assert len(alone.utterances) == 5 and [reason for _, reason in alone.bad][1] == "known trouble"
 

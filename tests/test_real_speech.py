@@ -21,7 +21,7 @@ from kdkit.lessons.low_resource import load_findings
 from kdkit.speech.audio import read_audio
 from kdkit.speech.corpora import fsdd, librispeech
 from kdkit.speech.corpora.folders import read_folder
-from kdkit.speech.corpora.intake import Found, shuffled, take_in
+from kdkit.speech.corpora.prepare import Found, shuffled, take_in
 from kdkit.speech.corpora.summary import check_speakers, split_by_speaker, summarise
 from kdkit.speech.corpora.synthetic.build import build_synthetic
 from kdkit.speech.corpora.tables import read_table

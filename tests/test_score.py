@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kdkit.common.errors import TextError
 from kdkit.common.statistics import ratio_interval, verdict
-from kdkit.recognition.score import compare, describe_collapse, score
+from kdkit.recognition.wer import compare, describe_collapse, score
 from kdkit.speech.text import Vocabulary
 
 SENTENCE = st.lists(st.sampled_from(["the", "cat", "sat", "on", "a", "mat"]), max_size=6).map(" ".join)

@@ -21,13 +21,12 @@ from kdkit.commands.main import app
 from kdkit.common.errors import AudioError, CheckpointError, ConfigError
 from kdkit.lessons.widgets import CTCViewer
 from kdkit.model.speech_model import ModelConfig, SpeechModel
-from kdkit.recognition.beam import BeamSearch
 from kdkit.recognition.ctc import CTCModel, save_recogniser
-from kdkit.recognition.emissions import emissions, window_for
-from kdkit.recognition.evaluation import evaluate
+from kdkit.recognition.decode import BeamSearch
+from kdkit.recognition.evaluate import emissions, evaluate, window_for
 from kdkit.recognition.loading import load_network
-from kdkit.recognition.score import score
-from kdkit.recognition.transcribe import Recogniser, Settings, align, transcribe_all
+from kdkit.recognition.transcribe import Recogniser, Settings, locate_words, transcribe_all
+from kdkit.recognition.wer import score
 from kdkit.speech.audio import blocks_of_file, read_audio, write_audio
 from kdkit.speech.corpora.synthetic import build as synthetic
 from kdkit.speech.frames import HOP, num_frames
@@ -195,14 +194,14 @@ def test_the_shortest_files_say_nothing(recogniser, tmp_path, samples):
 
 
 def test_times_of_words_worked_by_hand():
-    found = align(letters("__at|__it"), "at it", start=100)
+    found = locate_words(letters("__at|__it"), "at it", start=100)
     assert [w.word for w in found] == ["at", "it"]
     assert found[0].start == pytest.approx(102 * 0.02 + 0.0025) and found[0].end == pytest.approx(
         105 * 0.02 + 0.0025
     )
     assert found[1].start == pytest.approx(110 * 0.02 + 0.0025) and found[1].score > 0.9
-    assert align(letters("ab"), "") == []
-    double = align(letters("bell"), "bell")
+    assert locate_words(letters("ab"), "") == []
+    double = locate_words(letters("bell"), "bell")
     assert len(double) == 1 and double[0].end == pytest.approx(7 * 0.02 + 0.0025)
 
 

@@ -10,13 +10,12 @@ from hypothesis import strategies as st
 from kdkit.common.errors import TextError, TrainingError
 from kdkit.recognition.ctc import trainable
 from kdkit.recognition.finetune import with_text
-from kdkit.recognition.language import words_of
-from kdkit.recognition.ngram import UNKNOWN
-from kdkit.recognition.score import score
+from kdkit.recognition.lm import words_of
+from kdkit.recognition.wer import score
 from kdkit.speech.manifest import Utterance
 from kdkit.speech.spelling import spelled
 from kdkit.speech.text import VOCABULARY, Vocabulary
-from kdkit.speech.transcripts import Cleaning, all_letters, clean, cleaned, outside, scorable
+from kdkit.speech.transcripts import UNKNOWN, Cleaning, all_letters, clean, cleaned, outside, scorable
 
 ODD = st.text("a1<>[]{}&;ltg$.,:/'-é\u0301\u200d#xが한½™|_ s", max_size=25)
 

@@ -32,9 +32,9 @@ from kdkit.model.codebook import Codebook
 from kdkit.model.costs import count_macs, count_parameters
 from kdkit.model.speech_model import PRESETS, ModelConfig, SpeechModel, preset
 from kdkit.probing.activations import ModelLayers, collect
-from kdkit.recognition.beam import available, with_language_model
 from kdkit.recognition.ctc import CTCModel
-from kdkit.recognition.ngram import estimate
+from kdkit.recognition.decode import available, with_language_model
+from kdkit.recognition.lm import estimate
 from kdkit.speech.batches import Batches
 from kdkit.teachers import Teacher
 from kdkit.training.recipe import TrainConfig

@@ -25,8 +25,8 @@ def align(
     eSpeak NG's. Utterances that have phone times keep them.
     """
     from kdkit.common.machine import best_device
+    from kdkit.recognition.alignment import add_phones, bundle_aligner, recogniser_aligner
     from kdkit.recognition.loading import load_ctc
-    from kdkit.recognition.phone_alignment import add_phones, bundle_aligner, recogniser_aligner
     from kdkit.speech.manifest import read_manifest, write_manifest
 
     utterances = read_manifest(data)

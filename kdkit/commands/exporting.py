@@ -58,10 +58,10 @@ def export(
         print(told if difference is None else f"largest difference from PyTorch: {difference:.1e}")
         print(f"folder: {folder}")
         return
-    from kdkit.recognition.evaluation import evaluate
+    from kdkit.recognition.evaluate import evaluate
     from kdkit.recognition.export.onnx import check_onnx, export_onnx, quantise_onnx
     from kdkit.recognition.loading import OnnxNetwork
-    from kdkit.recognition.score import compare
+    from kdkit.recognition.wer import compare
 
     path = export_onnx(network, check_output(out or stem.with_suffix(".onnx")))
     differences = check_onnx(path, network)

@@ -35,13 +35,12 @@ def lm(
     Never from the text of the speech that is tested on. Text is cleaned as transcripts are: lower case, no accents,
     punctuation or tags. Words with other characters than the recogniser's letters count as unknown.
     """
-    from kdkit.recognition.language import sentences_of
-    from kdkit.recognition.ngram import END, UNKNOWN, estimate
+    from kdkit.recognition.lm import END, estimate, sentences_of
     from kdkit.speech.text import VOCABULARY
-    from kdkit.speech.transcripts import Cleaning
+    from kdkit.speech.transcripts import UNKNOWN, Cleaning
 
     if recogniser is not None:
-        from kdkit.recognition.emissions import vocabulary_of
+        from kdkit.recognition.evaluate import vocabulary_of
         from kdkit.recognition.loading import load_network
 
     vocabulary = VOCABULARY if recogniser is None else vocabulary_of(load_network(recogniser))

@@ -56,7 +56,7 @@ def librispeech_command(
 ) -> None:
     """LibriSpeech, downloaded or in a folder that you have."""
     from kdkit.speech.corpora.librispeech import librispeech
-    from kdkit.speech.corpora.publish import as_splits, intake, publish
+    from kdkit.speech.corpora.prepare import as_splits, intake, publish
 
     found = {name: librispeech(_root(root), name, download) for name in subset}
     publish(*as_splits(intake(found, quick=quick)), out)
@@ -69,7 +69,7 @@ def librilight_command(out: Out, root: Root = None, download: Download = True, q
     For dev and test: kdkit prepare librispeech.
     """
     from kdkit.speech.corpora.librispeech import limited_supervision
-    from kdkit.speech.corpora.publish import intake, publish
+    from kdkit.speech.corpora.prepare import intake, publish
 
     budgets = limited_supervision(_root(root), download)
     (taken,) = intake({"10h": budgets["10h"]}, quick=quick).values()
@@ -99,7 +99,7 @@ def fsdd_command(
     (strings-train, -dev, -test). The test speaker, theo unless told otherwise, is in no other split.
     """
     from kdkit.speech.corpora.fsdd import fsdd, join_digits, split_digits
-    from kdkit.speech.corpora.publish import check_folder, intake, publish
+    from kdkit.speech.corpora.prepare import check_folder, intake, publish
 
     (taken,) = intake({"digits": fsdd(_root(root, "fsdd"), download)}).values()
     splits = split_digits(taken.utterances, test_speaker or ["theo"])
@@ -138,7 +138,7 @@ def folder_command(
     folder, or what --speaker-pattern finds. The trees of LibriSpeech and TIMIT are known.
     """
     from kdkit.speech.corpora.folders import read_folder, speaker_note
-    from kdkit.speech.corpora.publish import as_splits, intake, publish
+    from kdkit.speech.corpora.prepare import as_splits, intake, publish
     from kdkit.speech.folders import contents
 
     found = read_folder(folder, speaker_pattern)
@@ -190,7 +190,7 @@ def table_command(
     start and an end are pieces of their files: they are cut out and written to OUT/audio.
     """
     from kdkit.speech.corpora.pieces import cut_out
-    from kdkit.speech.corpora.publish import as_splits, intake, publish
+    from kdkit.speech.corpora.prepare import as_splits, intake, publish
     from kdkit.speech.corpora.tables import read_table
 
     columns = {"audio": audio_column, "text": text_column, "speaker": speaker_column}
@@ -216,7 +216,7 @@ def check_command(
     quick: Quick = False,
 ) -> None:
     """Open every file of manifests and say what is in them; exit status 1 if something is wrong."""
-    from kdkit.speech.corpora.publish import check_manifests
+    from kdkit.speech.corpora.prepare import check_manifests
 
     if not check_manifests(manifests, quick, allow_speaker_overlap):
         raise typer.Exit(1)

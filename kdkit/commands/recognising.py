@@ -77,12 +77,10 @@ def evaluate(
     to text. With a language model also greedy decoding, and whether the difference is one. The weights are chosen on
     dev speech unless --lm-weight is given, never on the speech that is tested on.
     """
-    from kdkit.recognition.breakdown import confusions
-    from kdkit.recognition.emissions import emissions, vocabulary_of
     from kdkit.recognition.error_browser import write_error_browser
-    from kdkit.recognition.evaluation import evaluate
+    from kdkit.recognition.evaluate import emissions, evaluate, vocabulary_of
     from kdkit.recognition.loading import ready_network
-    from kdkit.recognition.score import compare, describe_collapse
+    from kdkit.recognition.wer import compare, confusions, describe_collapse
     from kdkit.speech.transcripts import scorable
 
     network = ready_network(recogniser, precision)
@@ -162,7 +160,7 @@ def transcribe(
 
     from kdkit.common.files import GrowingFile
     from kdkit.recognition.decode import greedy
-    from kdkit.recognition.emissions import vocabulary_of
+    from kdkit.recognition.evaluate import vocabulary_of
     from kdkit.recognition.loading import load_network
     from kdkit.recognition.transcribe import Settings, transcribe_all
     from kdkit.speech.text import VOCABULARY
@@ -224,8 +222,8 @@ def _search(
     lm: Path | None, lexicon: Path | None, lm_weight: float | None, word_score: float, beam: int, vocabulary
 ):
     """The beam search that the options ask for; None for greedy decoding. ``vocabulary``: what reads the lexicon."""
-    from kdkit.recognition.beam import BeamSearch, with_language_model
-    from kdkit.recognition.language import lexicon as words_of_file
+    from kdkit.recognition.decode import BeamSearch, with_language_model
+    from kdkit.recognition.lm import lexicon as words_of_file
 
     if lm is None and lm_weight is not None:
         raise ConfigError("--lm-weight goes with a language model: give --lm too")
@@ -239,7 +237,7 @@ def _search(
 
 
 def _tuned(search, network, data: Path | None, dev: Path | None, window: float | None, jobs: int | None):
-    from kdkit.recognition.emissions import emissions, vocabulary_of
+    from kdkit.recognition.evaluate import emissions, vocabulary_of
     from kdkit.recognition.tune import tune
     from kdkit.speech.transcripts import scorable
 

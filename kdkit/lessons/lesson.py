@@ -91,14 +91,14 @@ class Lesson(Results):
         speech some voices are drawn, as much as the profile probes. Phone times that it lacks are estimated, which is
         said and kept.
         """
-        from kdkit.recognition.phone_alignment import add_phones, bundle_aligner
+        from kdkit.recognition.alignment import add_phones, bundle_aligner
 
         where = where or ("synthetic" if teacher == "tiny" else "librispeech")
         if where == "synthetic":
             return self.corpus("train", "test-clean")
         if where == "librispeech":
             from kdkit.speech.corpora.librispeech import librispeech
-            from kdkit.speech.corpora.publish import intake
+            from kdkit.speech.corpora.prepare import intake
 
             found = {name: librispeech(cache_folder(), name) for name in ("dev-clean", "test-clean")}
             parts = [taken.utterances for taken in intake(found, quick=True).values()]

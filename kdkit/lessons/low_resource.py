@@ -23,7 +23,7 @@ from kdkit.common.files import write_text
 from kdkit.common.parallel import each_training
 from kdkit.common.statistics import ratio_interval, verdict
 from kdkit.model.speech_model import SpeechModel
-from kdkit.recognition.evaluation import evaluate
+from kdkit.recognition.evaluate import evaluate
 from kdkit.recognition.finetune import FineTuneConfig, fine_tune
 from kdkit.speech.manifest import Utterance, speech_identity
 from kdkit.training import identity

@@ -17,8 +17,8 @@ from kdkit.model.masking import span_mask
 from kdkit.model.speech_model import ModelConfig, SpeechModel
 from kdkit.recognition.ctc_loss import ctc_loss
 from kdkit.recognition.decode import greedy
-from kdkit.recognition.emissions import WINDOW, decode_all, emissions, kept_window
-from kdkit.recognition.score import COLLAPSED
+from kdkit.recognition.evaluate import WINDOW, decode_all, emissions, kept_window
+from kdkit.recognition.wer import COLLAPSED
 from kdkit.speech.augment import AUGMENTED, AugmentConfig, augment, perturb_speed
 from kdkit.speech.batches import to_device
 from kdkit.speech.frames import num_frames
@@ -45,7 +45,7 @@ class CTCModel(nn.Module):
 
     ``forward(waves (B, S), lengths (B,))`` gives logits (B, T, vocabulary) and true frame counts (B,). With
     ``head_only`` no gradient goes below the head. ``window``: seconds that it hears at once when it transcribes
-    (:func:`kdkit.recognition.emissions.window_of`).
+    (:func:`kdkit.recognition.evaluate.window_of`).
 
     A new head finds blank as likely as all characters together, about what CTC's alignments say as long as nothing is
     known (a blank has room between any two characters). Without that bias some character is ahead in every frame by

@@ -7,18 +7,39 @@ when the network is sure. A letter that occurs twice in a row needs a blank betw
 A decoder, greedy or beam search, reads a *stretch* of speech: what lies between two pauses of half a second. A pause
 ends a word whether or not the network says so (:func:`text_of`). Whatever the kit does with a recogniser, the text
 comes from here.
+
+Beam search: not the best symbol of every frame but the best *text*, with a lexicon and a language model.
+
+Greedy decoding adds up nothing: it follows the single best path. Beam search goes through the frames and keeps
+the likeliest beginnings of a text, each judged by all of its paths together,
+
+    log P_CTC(text)  +  lm_weight * log10 P_LM(text)  +  word_score * words
+
+A lexicon allows only words that it knows, spelled letter by letter in a trie. The search is flashlight's (Kahn
+et al. 2022) through ``torchaudio.models.decoder.ctc_decoder``, with KenLM inside; the weights are chosen on dev
+speech by :func:`kdkit.recognition.tune.tune`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from kdkit.common.errors import ConfigError
+from kdkit.recognition.lm import BOUNDARY, LONGEST_WORD, read_arpa
 from kdkit.speech.frames import frame_mask
 from kdkit.speech.text import VOCABULARY, Vocabulary
+from kdkit.speech.transcripts import UNKNOWN
 
 Decoder = Callable[[Tensor, Tensor, Vocabulary], list[str]]  # logits (B, T, V), frames (B,) -> B texts
 
@@ -103,3 +124,204 @@ def stretch(log_probs: Tensor, vocabulary: Vocabulary = VOCABULARY) -> int | Non
         return len(best)
     boundaries = torch.nonzero(best == vocabulary.boundary).flatten()
     return int(boundaries[-1]) if len(boundaries) and boundaries[-1] > 0 else len(best)
+
+
+_IMPOSSIBLE = -1e4  # log-probability
+_WIDEST = 1_000_000  # beam
+NEEDS_FLASHLIGHT = (
+    "beam search needs the package flashlight-text (Python 3.10 to 3.12): pip install 'kdkit[decoding]', or "
+    "pip install flashlight-text==0.0.7; greedy decoding works without it"
+)
+
+
+@dataclass(frozen=True)
+class BeamSearch:
+    """A decoder: called with logits or log-probabilities (B, T, V) and real frames (B,), it returns B texts.
+
+    ``words``: the lexicon; None for any spelling. ``lm``: an ARPA file of words (with a lexicon) or of letters
+    (without), see :func:`with_language_model`; None for no language model. ``lm_weight`` multiplies log10
+    probabilities, as flashlight does it. ``word_score`` is added for every word (with a lexicon only): above 0
+    it mends the LM's liking for few words. ``beam`` hypotheses are kept after every frame, and none that is
+    ``threshold`` worse than the best.
+
+    It can be sent to other processes; the search itself is built on first use in each. Raises :class:`ConfigError`
+    when flashlight-text is not installed, and for settings that do not fit together.
+    """
+
+    words: tuple[str, ...] | None = field(default=None, repr=False)
+    lm: Path | None = None
+    lm_weight: float = 1.0
+    word_score: float = 0.0
+    beam: int = 50
+    threshold: float = 25.0
+
+    def __post_init__(self):
+        if self.beam < 1 or self.threshold <= 0:
+            raise ConfigError(f"beam {self.beam} and threshold {self.threshold} must be more than 0")
+        if self.beam > _WIDEST:
+            raise ConfigError(f"beam {self.beam}: at most {_WIDEST:,} hypotheses can be kept")
+        if self.words is not None and not self.words:
+            raise ConfigError("the lexicon has no word; leave it out to allow any spelling")
+        longest = max(self.words or (), key=len, default="")
+        if len(longest) > LONGEST_WORD:  # flashlight goes down the trie by recursion, and ends the process
+            raise ConfigError(
+                f"the lexicon has a word of {len(longest):,} letters ({longest[:30]}...): is it a list of words?"
+            )
+
+    def __call__(self, logits: Tensor, frames: Tensor, vocabulary: Vocabulary = VOCABULARY) -> list[str]:
+        check(logits, frames, vocabulary)
+        rows = zip(logits.cpu(), frames.tolist(), strict=True)
+        return [next((text for text, _ in self._hypotheses(row[:n], vocabulary)), "") for row, n in rows]
+
+    def alternatives(
+        self, logits: Tensor, most: int = 5, vocabulary: Vocabulary = VOCABULARY
+    ) -> list[tuple[str, float]]:
+        """The best texts of one utterance's logits (T, V), with the scores that the search gives them, best first."""
+        found: dict[str, float] = {}
+        for text, score in self._hypotheses(logits, vocabulary):
+            found.setdefault(text, score)  # the same text by another way is no alternative
+        return sorted(found.items(), key=lambda item: -item[1])[:most]
+
+    def _hypotheses(self, logits: Tensor, vocabulary: Vocabulary) -> Iterator[tuple[str, float]]:
+        search = _search(self, self.lm and _stamp(self.lm), vocabulary)
+        if not len(logits):
+            return
+        emissions = logits.float().log_softmax(-1)  # (T, V)
+        if self.words is not None and vocabulary.boundary is not None:
+            # every word of the lexicon ends in a boundary; the network says none after the last: one more frame
+            emissions = F.pad(emissions, (0, 0, 0, 1), value=_IMPOSSIBLE)
+            emissions[-1, vocabulary.boundary] = 0.0
+        for found in search(emissions[None].contiguous())[0]:
+            yield (
+                " ".join(found.words) if self.words is not None else vocabulary.decode(found.tokens.tolist()),
+                found.score,
+            )
+
+
+def with_language_model(path: str | Path, words: Sequence[str] | None = None, **settings) -> BeamSearch:
+    """A beam search with the ARPA file ``path``: one of words brings its words as the lexicon, unless ``words`` says
+    otherwise; one of letters (``kdkit lm --unit letter``) goes without lexicon.
+
+    Raises :class:`kdkit.common.errors.TextError` for a file that is no ARPA file and :class:`ConfigError` for a model
+    of single words, or a lexicon with a model of letters.
+    """
+    model = read_arpa(path)
+    if model.order < 2:
+        raise ConfigError(f"{path}: KenLM wants n-grams of order 2 or more; make the model with --order 2")
+    known = model.words
+    letters = BOUNDARY in known
+    if letters and words is not None:
+        raise ConfigError(f"{path} is a model of letters, which goes without lexicon: leave the lexicon out")
+    lexicon = None if letters else tuple(sorted(set(known if words is None else words)))
+    return BeamSearch(lexicon, Path(path), **settings)
+
+
+def reweighted(search: BeamSearch, lm_weight: float, word_score: float) -> BeamSearch:
+    """The same search with other weights."""
+    return replace(search, lm_weight=lm_weight, word_score=word_score)
+
+
+def available() -> bool:
+    """Is flashlight-text installed?"""
+    try:
+        _ctc_decoder()
+    except ConfigError:
+        return False
+    return True
+
+
+def _ctc_decoder():
+    try:
+        from torchaudio.models.decoder import ctc_decoder
+    except (ImportError, RuntimeError) as error:  # torchaudio turns the one into the other
+        raise ConfigError(NEEDS_FLASHLIGHT) from error
+    return ctc_decoder
+
+
+@lru_cache(maxsize=2)  # a trie and a language model each
+def _search(settings: BeamSearch, stamp: object, vocabulary: Vocabulary):
+    """flashlight's search, which knows symbols by their numbers. ``stamp`` is that of the LM's file, so that a file
+    made anew is read anew.
+    """
+    build = _ctc_decoder()
+    options = {
+        "tokens": [str(number) for number in range(len(vocabulary))],  # symbols may have spaces in them
+        "lm": settings.lm and str(settings.lm),
+        "beam_size": settings.beam,
+        "beam_threshold": settings.threshold,
+        "nbest": 10,
+        "log_add": True,  # a text has the probability of all its paths together
+        "lm_weight": settings.lm_weight,
+        "blank_token": str(vocabulary.blank),
+        "sil_token": str(vocabulary.blank if vocabulary.boundary is None else vocabulary.boundary),
+    }
+    with _quiet(), tempfile.TemporaryDirectory() as folder:
+        if (
+            settings.words is None
+        ):  # torchaudio would number the LM's letters by the alphabet, the search by the vocabulary
+            letters = Path(folder, "letters.txt")
+            letters.write_text("\n".join((*_units(vocabulary), UNKNOWN)) + "\n", encoding="utf-8")
+            return _built(build, lexicon=None, lm_dict=str(letters) if settings.lm else None, **options)
+        lexicon = Path(folder, "lexicon.txt")
+        lines = [f"{word} {_spelling(word, vocabulary)}\n" for word in _spelled(settings, vocabulary)]
+        lexicon.write_text("".join(lines), encoding="utf-8")
+        return _built(build, lexicon=str(lexicon), word_score=settings.word_score, **options)
+
+
+def _built(build, **options):
+    try:
+        return build(**options)
+    except (RuntimeError, ValueError) as error:  # KenLM's, over several lines
+        raise ConfigError(
+            f"{options['lm'] or 'the lexicon'}: the search cannot be built: {str(error).splitlines()[-1]}"
+        ) from error
+
+
+def _units(vocabulary: Vocabulary) -> list[str]:
+    """What a language model of letters calls the symbols: itself it has no blank and no symbols that are silent."""
+    units = []
+    for number, symbol in enumerate(vocabulary):
+        written = symbol.lower() if vocabulary.is_upper else symbol
+        known = symbol in vocabulary.letters and not symbol.isspace()
+        units.append(BOUNDARY if number == vocabulary.boundary else written if known else f"<{number}>")
+    return units
+
+
+def _spelled(search: BeamSearch, vocabulary: Vocabulary) -> list[str]:
+    """The words that the vocabulary can spell: of a lexicon without language model it must be all."""
+    words = [word for word in search.words if search.lm is None or not vocabulary.outside(word)]
+    missing = len(search.words) - len(words)
+    if not words:
+        raise ConfigError(f"not one word of {search.lm} can be written in {vocabulary.known()}")
+    if missing:
+        told = (
+            f"{missing} of {len(search.words)} words of {search.lm} have letters that the recogniser has not"
+        )
+        warnings.warn(f"{told}: they are left out", stacklevel=2)
+    return words
+
+
+def _spelling(word: str, vocabulary: Vocabulary) -> str:
+    end = [] if vocabulary.boundary is None else [vocabulary.boundary]
+    return " ".join(map(str, [*vocabulary.encode(word, "lexicon"), *end]))
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise ConfigError(f"{path}: no such language model; make one with kdkit lm") from error
+    return found.st_size, found.st_mtime_ns
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps KenLM's progress bar, which C++ writes to the standard error, out of ours."""
+    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)

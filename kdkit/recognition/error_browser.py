@@ -17,17 +17,17 @@ import soundfile
 
 from kdkit.common.errors import AudioError, TextError
 from kdkit.common.files import GrowingFile
-from kdkit.recognition.breakdown import (
+from kdkit.recognition.wer import (
     DELETION,
     EQUAL,
     INSERTION,
     SUBSTITUTION,
-    align,
+    Score,
     by_speaker,
     by_word,
     confusions,
+    word_edits,
 )
-from kdkit.recognition.score import Score
 from kdkit.speech.audio import SAMPLE_RATE, read_audio
 from kdkit.speech.manifest import Utterance
 from kdkit.speech.transcripts import clean
@@ -129,7 +129,7 @@ def page(title: str, fragment: str) -> str:
 
 
 def _article(result: Score, i: int, utterance: Utterance, sound: bool) -> str:
-    steps = align(result.references[i], result.hypotheses[i])
+    steps = word_edits(result.references[i], result.hypotheses[i])
     kinds = sorted({kind for kind, _, _ in steps} - {EQUAL})
     words = "".join(
         f'<span class="word {kind}" title="{kind}"><span class="said">{escape(said)}</span>'

@@ -16,8 +16,7 @@ from kdkit.common.files import write_text
 from kdkit.fbank import fit_statistics
 from kdkit.model.speech_model import SpeechModel, parameter_count
 from kdkit.recognition.ctc import CTCModel, CTCTask, MaskConfig, save_recogniser, trainable
-from kdkit.recognition.emissions import window_for
-from kdkit.recognition.evaluation import evaluate
+from kdkit.recognition.evaluate import evaluate, window_for
 from kdkit.speech.augment import AUGMENTED, AugmentConfig
 from kdkit.speech.batches import Batches
 from kdkit.speech.manifest import Utterance, speech_identity, subset

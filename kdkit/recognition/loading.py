@@ -21,7 +21,7 @@ from kdkit.model.checkpoints import is_own, read_safetensors
 from kdkit.model.inference import optimised
 from kdkit.model.speech_model import SpeechModel
 from kdkit.recognition.ctc import CTCModel, load_recogniser, recogniser_from
-from kdkit.recognition.emissions import Network, kept_window
+from kdkit.recognition.evaluate import Network, kept_window
 from kdkit.recognition.foreign import asr_bundles, recogniser_of_bundle, recogniser_of_folder
 from kdkit.speech.text import VOCABULARY, Vocabulary
 from kdkit.teachers import ASSETS, load_teacher

@@ -5,7 +5,7 @@
     recogniser(samples, 44_100)                         # an array and its rate
     recogniser.transcribe("speech.mp3").words           # (Word("the", 0.31, 0.38, 0.97), ...)
 
-A file goes through the network in overlapping windows (:func:`kdkit.recognition.emissions.hear`). Its emissions are
+A file goes through the network in overlapping windows (:func:`kdkit.recognition.evaluate.hear`). Its emissions are
 cut in the middle of pauses (:func:`kdkit.recognition.decode.stretch`), each stretch is decoded and aligned, and then
 forgotten: memory does not grow with the file. ``kdkit evaluate`` goes the same way, so it scores the text that this
 gives.
@@ -26,10 +26,10 @@ from torch import Tensor, nn
 from kdkit.common.errors import AudioError, ConfigError, KdkitError
 from kdkit.common.machine import best_device
 from kdkit.common.parallel import cores, each
+from kdkit.recognition.alignment import timed_words
 from kdkit.recognition.decode import Decoder, decode_stretches, greedy, stretch
-from kdkit.recognition.emissions import Network, hear, vocabulary_of, window_of
+from kdkit.recognition.evaluate import Network, hear, vocabulary_of, window_of
 from kdkit.recognition.loading import ready_network
-from kdkit.recognition.word_alignment import timed_words
 from kdkit.speech.audio import SAMPLE_RATE, blocks_of_file
 from kdkit.speech.frames import HOP
 from kdkit.speech.stream import Window, blocks_of_array, windows
@@ -75,7 +75,7 @@ class Transcript:
 class Recogniser:
     """A network and a decoder.
 
-    ``window`` and ``margin`` in seconds, see :func:`kdkit.recognition.emissions.window_of`: by default the network's
+    ``window`` and ``margin`` in seconds, see :func:`kdkit.recognition.evaluate.window_of`: by default the network's
     own, which is as long as the utterances that it was fine-tuned on.
     """
 
@@ -97,7 +97,7 @@ class Recogniser:
     ) -> Recogniser:
         """From what :func:`load_network` takes: a file (``.safetensors``, ``.onnx``, ``.pt``), a folder
         or hub id of transformers, or a name of a shipped recogniser or torchaudio's; on the GPU if there is one.
-        ``decoder``: greedy, or a :class:`kdkit.recognition.beam.BeamSearch`; ``precision``: "fp32", "bf16", "int8"
+        ``decoder``: greedy, or a :class:`kdkit.recognition.decode.BeamSearch`; ``precision``: "fp32", "bf16", "int8"
         (:func:`kdkit.recognition.loading.ready_network`)."""
         return cls(ready_network(path, precision), decoder, **settings)
 
@@ -215,12 +215,14 @@ class _Listener:
 
     def _decode(self, stop: int) -> None:
         for log_probs, text in decode_stretches(self.decoder, self.waiting[:stop], self.vocabulary):
-            self.words += align(log_probs, text, self.start, self.vocabulary)
+            self.words += locate_words(log_probs, text, self.start, self.vocabulary)
             self.start += len(log_probs)
         self.waiting = self.waiting[stop:].clone()
 
 
-def align(log_probs: Tensor, text: str, start: int = 0, vocabulary: Vocabulary = VOCABULARY) -> list[Word]:
+def locate_words(
+    log_probs: Tensor, text: str, start: int = 0, vocabulary: Vocabulary = VOCABULARY
+) -> list[Word]:
     """When each word of ``text`` was said, by the best CTC path through (T, V) that spells it.
 
     ``start``: frames that went before. Raises :class:`TextError` for a text that has no room in the frames.

@@ -11,10 +11,9 @@ from tqdm import tqdm
 
 from kdkit.common.errors import ConfigError
 from kdkit.common.parallel import each
-from kdkit.recognition.beam import BeamSearch, reweighted
-from kdkit.recognition.decode import text_of
-from kdkit.recognition.emissions import Emissions
-from kdkit.recognition.score import score
+from kdkit.recognition.decode import BeamSearch, reweighted, text_of
+from kdkit.recognition.evaluate import Emissions
+from kdkit.recognition.wer import score
 from kdkit.speech.text import Vocabulary
 
 LM_WEIGHTS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
@@ -22,7 +21,7 @@ WORD_SCORES = (-1.0, 0.0, 1.0, 2.0)
 
 
 @dataclass(frozen=True)
-class Trial:
+class WeightTrial:
     """One setting on dev: error rates are shares."""
 
     lm_weight: float
@@ -36,11 +35,11 @@ class Tuned:
     """The search with the best weights, and everything that was tried, in the order of trying."""
 
     search: BeamSearch
-    trials: tuple[Trial, ...]
+    trials: tuple[WeightTrial, ...]
     utterances: int  # of dev
 
     @property
-    def best(self) -> Trial:
+    def best(self) -> WeightTrial:
         """Fewest word errors; of equals fewest letter errors, then the smaller weights."""
         return min(self.trials, key=lambda t: (t.wer, t.cer, t.lm_weight, abs(t.word_score)))
 
@@ -80,8 +79,8 @@ def tune(
     return Tuned(reweighted(search, tuned.best.lm_weight, tuned.best.word_score), trials, tuned.utterances)
 
 
-def _trial(task: tuple[BeamSearch, list, list[str], Vocabulary]) -> Trial:
+def _trial(task: tuple[BeamSearch, list, list[str], Vocabulary]) -> WeightTrial:
     search, rows, references, vocabulary = task
     texts = [text_of(search, torch.from_numpy(row), vocabulary) for row in rows]
     result = score(references, texts, vocabulary=vocabulary)
-    return Trial(search.lm_weight, search.word_score, result.wer, result.cer)
+    return WeightTrial(search.lm_weight, search.word_score, result.wer, result.cer)

@@ -66,7 +66,7 @@ from kdkit.model.waveform import KERNELS, STRIDES
 from kdkit.probing import last_layer, probe_layers
 from kdkit.probing.activations import ModelLayers, collect
 from kdkit.recognition.ctc import CTCModel
-from kdkit.recognition.evaluation import evaluate
+from kdkit.recognition.evaluate import evaluate
 from kdkit.speech.audio import read_audio
 from kdkit.speech.batches import Batches
 from kdkit.speech.frames import num_frames

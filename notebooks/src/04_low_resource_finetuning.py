@@ -67,17 +67,15 @@ from kdkit.lessons.lesson import Lesson, shipped_low_resource, shipped_scores
 from kdkit.lessons.low_resource import budgets_in, gain, interaction, mean_wer, run_low_resource
 from kdkit.lessons.widgets import CTCViewer, TrainingDashboard
 from kdkit.model.speech_model import parameter_count
-from kdkit.recognition.beam import NEEDS_FLASHLIGHT, available, with_language_model
 from kdkit.recognition.ctc import CTCModel, CTCTask, trainable
-from kdkit.recognition.decode import collapse, greedy
-from kdkit.recognition.emissions import emissions
+from kdkit.recognition.decode import NEEDS_FLASHLIGHT, available, collapse, greedy, with_language_model
 from kdkit.recognition.error_browser import error_browser
-from kdkit.recognition.evaluation import evaluate
+from kdkit.recognition.evaluate import emissions, evaluate
 from kdkit.recognition.finetune import FineTuneConfig, budgets_of, from_scratch
-from kdkit.recognition.ngram import estimate
-from kdkit.recognition.score import compare, describe_collapse, score
-from kdkit.recognition.transcribe import align
+from kdkit.recognition.lm import estimate
+from kdkit.recognition.transcribe import locate_words
 from kdkit.recognition.tune import tune
+from kdkit.recognition.wer import compare, describe_collapse, score
 from kdkit.speech.audio import read_audio
 from kdkit.speech.batches import Batches
 from kdkit.speech.corpora.synthetic.grammar import sentence
@@ -201,7 +199,7 @@ print("reference ", utterance.text)
 # with the *reference*; `kdkit transcribe --format json` gives the times of its own words this way.
 
 # %%
-words = align(logits[0].log_softmax(-1), utterance.text)
+words = locate_words(logits[0].log_softmax(-1), utterance.text)
 marks = [(word.start, word.word) for word in words]
 figure = plots.emissions(probabilities, VOCABULARY, marks)
 lesson.figure(

@@ -136,14 +136,14 @@ def read_a_manifest(path: Path) -> object:
 
 
 def language_model(folder: Path) -> Path:
-    from kdkit.recognition.ngram import estimate
+    from kdkit.recognition.lm import estimate
 
     estimate([["the", "cat", "sat"], ["a", "dog", "sat"], ["the", "dog"]] * 3, 2).write(folder / "lm.arpa")
     return folder / "lm.arpa"
 
 
 def search_with(path: Path) -> object:
-    from kdkit.recognition.beam import with_language_model
+    from kdkit.recognition.decode import with_language_model
 
     torch.manual_seed(0)
     return with_language_model(path)(torch.randn(1, 30, 29), torch.tensor([30]))
@@ -160,8 +160,8 @@ def model_of(path: Path) -> object:
 
 
 def words_of(path: Path) -> object:
-    from kdkit.recognition.beam import BeamSearch
-    from kdkit.recognition.language import lexicon
+    from kdkit.recognition.decode import BeamSearch
+    from kdkit.recognition.lm import lexicon
 
     torch.manual_seed(0)
     return BeamSearch(lexicon(path), beam=10)(torch.randn(1, 30, 29), torch.tensor([30]))

@@ -9,7 +9,7 @@ import numpy as np
 
 from kdkit.lessons.exercises.checking import Wrong, check, check_answer, compare
 from kdkit.lessons.exercises.ctc import WORDS, random_words
-from kdkit.recognition.score import score
+from kdkit.recognition.wer import score
 
 # --- errors ------------------------------------------------------------------------------------------------------
 

@@ -13,13 +13,10 @@ from kdkit.common.errors import TextError
 from kdkit.lessons import plots
 from kdkit.lessons.widgets import drawing
 from kdkit.lessons.widgets.panel import Panel, choice, player, slider
-from kdkit.recognition.beam import BeamSearch
-from kdkit.recognition.breakdown import EQUAL
-from kdkit.recognition.breakdown import align as align_words
-from kdkit.recognition.decode import greedy
-from kdkit.recognition.emissions import Emissions, Network, decode_all, emissions
-from kdkit.recognition.score import Score, score
-from kdkit.recognition.transcribe import Word, align
+from kdkit.recognition.decode import BeamSearch, greedy
+from kdkit.recognition.evaluate import Emissions, Network, decode_all, emissions
+from kdkit.recognition.transcribe import Word, locate_words
+from kdkit.recognition.wer import EQUAL, Score, score, word_edits
 from kdkit.speech.audio import read_audio
 from kdkit.speech.manifest import Utterance
 
@@ -29,7 +26,7 @@ ORDERS = ("as given", "worst first", "best first")
 class CTCViewer(Panel):
     """Emissions, blanks, best path, alternatives of a beam search and word times of one utterance after the other.
 
-    ``recognisers``: {name: network}. ``search``: a :class:`kdkit.recognition.beam.BeamSearch` for the alternatives,
+    ``recognisers``: {name: network}. ``search``: a :class:`kdkit.recognition.decode.BeamSearch` for the alternatives,
     or None. The utterances come ``as given`` or by their share of wrong words; ``place`` 1 is the first of them.
     """
 
@@ -87,7 +84,7 @@ class CTCViewer(Panel):
         found, result = self.heard()
         texts = result.hypotheses if self.state["words_of"] == "hypothesis" else result.references
         try:
-            return align(found.log_probs[self.index], texts[self.index], vocabulary=found.vocabulary)
+            return locate_words(found.log_probs[self.index], texts[self.index], vocabulary=found.vocabulary)
         except TextError:  # more letters than frames
             return []
 
@@ -131,7 +128,7 @@ class CTCViewer(Panel):
         found, result = self.heard()
         i, utterance = self.index, found.utterances[self.index]
         marks = []
-        for kind, said, written in align_words(result.references[i], result.hypotheses[i]):
+        for kind, said, written in word_edits(result.references[i], result.hypotheses[i]):
             if kind == EQUAL:
                 marks.append(f"<span>{escape(said)}</span>")
             else:

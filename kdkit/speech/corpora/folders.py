@@ -15,8 +15,8 @@ from pathlib import Path
 
 from kdkit.common.errors import ConfigError, ManifestError
 from kdkit.common.files import read_text
-from kdkit.speech.corpora.intake import Found
 from kdkit.speech.corpora.librispeech import SUBSETS, line_of, transcripts
+from kdkit.speech.corpora.prepare import Found
 from kdkit.speech.folders import by_ending, contents
 
 SPLIT_FOLDERS = {"train": "train", "dev": "dev", "valid": "dev", "validation": "dev", "test": "test"}

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from kdkit.common.downloads import download, unpack
 from kdkit.common.errors import ConfigError, ManifestError
 from kdkit.speech.audio import SAMPLE_RATE, read_audio, write_audio
-from kdkit.speech.corpora.intake import Found
+from kdkit.speech.corpora.prepare import Found
 from kdkit.speech.manifest import Utterance
 
 URL = "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/tags/v1.0.10.tar.gz"

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from kdkit.common.downloads import download, unpack
 from kdkit.common.errors import ConfigError, ManifestError
-from kdkit.speech.corpora.intake import Found
+from kdkit.speech.corpora.prepare import Found
 from kdkit.speech.folders import contents
 
 SUBSETS = {  # and the SHA-256 of their archives

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from kdkit.common.errors import AudioError
 from kdkit.common.parallel import each
 from kdkit.speech.audio import SAMPLE_RATE, read_audio, write_audio
-from kdkit.speech.corpora.intake import Found, is_much
+from kdkit.speech.corpora.prepare import Found, is_much
 
 _NAME = 60  # characters of a folder's name: systems allow 255 bytes
 _LATE = 0.1  # seconds that a piece may end after its recording: times are often rounded up

@@ -17,7 +17,7 @@ LONG = 35.0  # seconds: LibriSpeech's longest training utterances are about as l
 
 
 @dataclass(frozen=True)
-class Summary:
+class SplitSummary:
     """Figures of one split. ``outside`` counts the utterances in which a character outside the alphabet occurs."""
 
     utterances: int
@@ -70,8 +70,8 @@ class Summary:
         return "\n".join(lines)
 
 
-def summarise(utterances: Sequence[Utterance]) -> Summary:
-    """The :class:`Summary` of a split; raises :class:`ConfigError` when there is nothing in it."""
+def summarise(utterances: Sequence[Utterance]) -> SplitSummary:
+    """The :class:`SplitSummary` of a split; raises :class:`ConfigError` when there is nothing in it."""
     if not utterances:
         raise ConfigError("no utterances to summarise: every file was bad, or none was found")
     by_length = sorted((u.duration, u.id) for u in utterances)
@@ -82,7 +82,7 @@ def summarise(utterances: Sequence[Utterance]) -> Summary:
         frames = num_frames(round(utterance.duration * 16_000))
         if not outside(text) and frames_needed(VOCABULARY.encode(text)) > frames:
             too_fast.append(utterance.id)
-    return Summary(
+    return SplitSummary(
         utterances=len(utterances),
         hours=sum(u.duration for u in utterances) / 3600,
         speakers=len({u.speaker for u in utterances if u.speaker}),

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from kdkit.common.errors import ManifestError
 from kdkit.common.files import read_text
-from kdkit.speech.corpora.intake import Found
 from kdkit.speech.corpora.pieces import Piece
+from kdkit.speech.corpora.prepare import Found
 from kdkit.speech.manifest import LONGEST, check_string, json_object
 
 COLUMNS = {  # what such columns are called by those who publish tables, in the order they are looked for

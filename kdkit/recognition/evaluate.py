@@ -2,6 +2,8 @@
 
 Sound goes through a network in overlapping windows (:func:`kdkit.speech.stream.windows`); a recording of up to one
 and a half windows goes through in one piece. ``evaluate``, ``finetune`` and ``transcribe`` all do it here.
+
+What a whole recogniser is worth: error rates with intervals, and its real-time factor.
 """
 
 from __future__ import annotations
@@ -17,8 +19,8 @@ from torch import Tensor, nn
 from kdkit.common.errors import CheckpointError, ConfigError
 from kdkit.common.parallel import cores, each
 from kdkit.common.validation import number
-from kdkit.recognition.beam import BeamSearch
-from kdkit.recognition.decode import Decoder, text_of
+from kdkit.recognition.decode import BeamSearch, Decoder, greedy, text_of
+from kdkit.recognition.wer import Score, score, speaker_interval
 from kdkit.speech.audio import MIN_SAMPLES, SAMPLE_RATE
 from kdkit.speech.batches import GRAIN, Batches, collate
 from kdkit.speech.frames import HOP
@@ -178,3 +180,58 @@ def decode_all(
 def _decode(task: tuple[BeamSearch, list, Vocabulary]) -> list[str]:
     decoder, rows, vocabulary = task
     return [text_of(decoder, torch.from_numpy(row), vocabulary) for row in rows]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A score and what it cost. ``network`` and ``decoding`` are seconds of wall clock, ``speech`` seconds of audio.
+
+    ``utterances`` are those that were scored. Files that cannot be read are left out, here and wherever the kit scores
+    a recogniser; ``skipped`` has (id, reason) of each.
+    ``network`` includes reading files and the front-end; ``decoding`` includes starting processes the first time.
+    """
+
+    score: Score
+    utterances: tuple[Utterance, ...]
+    network: float
+    decoding: float
+    speech: float
+    skipped: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def rtf(self) -> float:
+        """Real-time factor: seconds of computing for each second of speech, from file to text."""
+        return (self.network + self.decoding) / self.speech
+
+    @property
+    def speakers(self) -> list[str]:
+        return [utterance.speaker for utterance in self.utterances]
+
+    def speaker_interval(self, seed: int = 0) -> tuple[float, float]:
+        """95 % interval of the WER over speakers (:func:`kdkit.recognition.wer.speaker_interval`)."""
+        return speaker_interval(self.score, self.speakers, seed)
+
+    @property
+    def cost(self) -> str:
+        """The real-time factor and its parts, in words."""
+        return (
+            f"real-time factor {self.rtf:.4f}, {1 / self.rtf:.0f} times real time: reading and network "
+            f"{self.network / self.speech:.4f}, decoding {self.decoding / self.speech:.4f}"
+        )
+
+
+def evaluate(
+    network: Network,
+    speech: Sequence[Utterance] | Emissions,
+    decoder: Decoder = greedy,
+    jobs: int | None = None,
+    seed: int = 0,
+) -> Evaluation:
+    """Runs and scores a recogniser. ``speech`` may be emissions computed before, which other decoders share; their time
+    counts as the network's. ``jobs``: processes that decode."""
+    found = speech if isinstance(speech, Emissions) else emissions(network, speech)
+    began = time.perf_counter()
+    texts = decode_all(decoder, found.log_probs, jobs, found.vocabulary)
+    decoding = time.perf_counter() - began
+    result = score(found.references, texts, seed, found.vocabulary)
+    return Evaluation(result, found.utterances, found.seconds, decoding, found.speech, found.skipped)

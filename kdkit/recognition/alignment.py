@@ -1,4 +1,6 @@
-"""Phone times for speech that has only a transcript (LibriSpeech): estimates, by forced alignment.
+"""Where the words of a text are in a recogniser's emissions: the best CTC path that spells it.
+
+Phone times for speech that has only a transcript (LibriSpeech): estimates, by forced alignment.
 
 1. A recogniser of letters gives log-probabilities every 20 ms: torchaudio's alignment bundle (MMS_FA, downloaded), or a
    recogniser of kdkit's.
@@ -17,22 +19,71 @@ from functools import lru_cache
 
 import torch
 import torchaudio
+import torchaudio.functional as AF
 from torch import Tensor
+from torchaudio.functional import TokenSpan
 from tqdm import tqdm
 
 from kdkit.common.downloads import download
-from kdkit.common.errors import KdkitError
+from kdkit.common.errors import KdkitError, TextError
 from kdkit.common.files import cache_folder
-from kdkit.recognition.word_alignment import frame_time, timed_words
-from kdkit.speech.audio import read_audio
+from kdkit.speech.audio import SAMPLE_RATE, read_audio
 from kdkit.speech.corpora.synthetic import espeak
 from kdkit.speech.corpora.synthetic.phones import SILENCE, normalise
-from kdkit.speech.frames import num_frames
+from kdkit.speech.frames import HOP, RECEPTIVE_FIELD, num_frames
 from kdkit.speech.manifest import Utterance, frame_phones
-from kdkit.speech.text import Vocabulary
+from kdkit.speech.text import Vocabulary, frames_needed
 from kdkit.speech.transcripts import clean
 
-HOP = 0.02  # seconds between frames
+
+def frame_time(frame: int) -> float:
+    """Where a frame begins, in seconds. It hears samples 320 t to 320 t + 400 and stands for the 20 ms around their
+    middle, from 320 t + 40 on; before that the frame before it is nearer.
+    """
+    return (HOP * frame + (RECEPTIVE_FIELD - HOP) / 2) / SAMPLE_RATE
+
+
+def timed_words(
+    log_probs: Tensor, words: Sequence[str], vocabulary: Vocabulary, start: int = 0
+) -> list[tuple[float, float, float]]:
+    """(start, end, score) of each word, in seconds, by :func:`word_spans`: from its first letter to its last, and the
+    mean probability of its letters. ``start``: frames that went before (T, V)."""
+    return [
+        (
+            frame_time(start + spans[0].start),
+            frame_time(start + spans[-1].end),
+            sum(span.score for span in spans) / len(spans),
+        )
+        for spans in word_spans(log_probs, words, vocabulary)
+    ]
+
+
+def word_spans(log_probs: Tensor, words: Sequence[str], vocabulary: Vocabulary) -> list[list[TokenSpan]]:
+    """For each word the spans of its letters, on the best path through log-probabilities (T, V) that spells them all.
+
+    A span has ``start`` and ``end`` (frames) and ``score``, the mean probability of its letter. Raises
+    :class:`TextError` for characters outside the vocabulary, and for words that do not fit into so many frames.
+    """
+    spelled = [vocabulary.encode(word) for word in words]
+    between = [] if vocabulary.boundary is None else [vocabulary.boundary]
+    numbers = [n for i, word in enumerate(spelled) for n in [*(between if i else ()), *word]]
+    if not numbers:
+        return []
+    if frames_needed(numbers) > len(log_probs):
+        raise TextError(f"{len(numbers)} letters do not fit into {len(log_probs)} frames")
+    targets = torch.tensor([numbers], dtype=torch.int32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torchaudio announces its own future
+        path, scores = AF.forced_align(log_probs[None].contiguous(), targets, blank=vocabulary.blank)
+        spans = iter(AF.merge_tokens(path[0], scores[0].exp(), blank=vocabulary.blank))
+    found = []
+    for i, word in enumerate(spelled):
+        if i and between:
+            next(spans)
+        found.append([next(spans) for _ in word])
+    return found
+
+
 _MARGIN = 0.04  # seconds that a word is longer than its letters' peaks, on either side where there is room
 
 
@@ -104,14 +155,14 @@ def pronunciation(word: str) -> tuple[tuple[float, str], ...]:
     return tuple(((sample - begin) / (end - begin), symbol) for sample, symbol in spoken[first : last + 1])
 
 
-def align(utterance: Utterance, aligner: Aligner) -> Utterance:
+def estimate_phones(utterance: Utterance, aligner: Aligner) -> Utterance:
     """The utterance with estimated phone times."""
     words = clean(utterance.text, vocabulary=aligner.vocabulary).split()
     phones, now = [(0.0, SILENCE)], 0.0
     for word, (start, end) in zip(
         words, word_times(aligner.log_probs(read_audio(utterance.audio)), words, aligner), strict=True
     ):
-        if start - now > HOP:
+        if start - now > HOP / SAMPLE_RATE:
             phones.append((round(now, 4), SILENCE))
         phones += [(round(start + share * (end - start), 4), symbol) for share, symbol in pronunciation(word)]
         now = end
@@ -126,7 +177,7 @@ def add_phones(utterances: Sequence[Utterance], aligner: Aligner) -> list[Uttera
     done, failed = [], []
     for utterance in tqdm(utterances, desc="aligning", unit="utt", mininterval=1.0):
         try:
-            done.append(utterance if utterance.phones else align(utterance, aligner))
+            done.append(utterance if utterance.phones else estimate_phones(utterance, aligner))
         except KdkitError as error:
             failed.append(f"{utterance.id}: {error}")
             done.append(utterance)
