@@ -1,6 +1,7 @@
 """The checks of the exercises: right answers pass however often they are tried, typical wrong ones get their hint."""
 
 import re
+from difflib import SequenceMatcher
 from itertools import pairwise
 
 import numpy as np
@@ -484,20 +485,154 @@ def test_every_call_has_cases_of_its_own(attempt, capsys):
     assert len(set(rounds)) == 3
 
 
-def test_arguments_are_copies(capsys):
-    def in_place(p, h, mask, cosine_weight=1.0):
-        p -= 0  # allowed, and must not change what the answer is compared with
-        result = regression(p.clone(), h.clone(), mask, cosine_weight)
-        p.zero_(), h.zero_()
-        return result
+def spoil(value):
+    """Writes into a tensor, an array, a list or the weights of a module; False for anything else."""
+    if isinstance(value, torch.Tensor):
+        value.data.fill_(1) if value.dtype == torch.bool else value.data.mul_(2)
+    elif isinstance(value, np.ndarray):
+        value[0] = value[1] if value.dtype.kind == "U" else 2 * value[0] + 1
+    elif isinstance(value, list):
+        value.append(value[0] if value else 0)
+    elif isinstance(value, torch.nn.Module):
+        next(value.parameters()).mul_(2)
+    else:
+        return False
+    return True
 
-    seen = []
-    call = checking.guard(lambda x: seen.append(x.zero_()) or x, "x")
-    kept = torch.ones(3)
-    call(kept)
-    assert kept.sum() == 3 and seen[0].sum() == 0
-    exercises.check_regression_loss(lambda *a: in_place(*(x.detach().clone() for x in a[:3]), *a[3:]))
+
+@pytest.mark.parametrize("attempt", RIGHT, ids=lambda f: f.__name__)
+def test_an_answer_that_changes_an_argument_is_wrong_whatever_it_returns(attempt, capsys):
+    def spoils(last):
+        def answer(*arguments):
+            result = attempt(*arguments)
+            found = any(spoil(value) for value in (arguments[::-1] if last else arguments))
+            changed.append(found)
+            return result
+
+        return answer
+
+    for last in (False, True):
+        changed = []
+        answer = spoils(last)
+        kept = check_of(attempt.__name__)(answer) is answer
+        said = capsys.readouterr().out
+        assert kept == (not any(changed)) and ("changes its argument" in said) == any(changed), said
+
+
+def test_the_argument_is_named_and_the_callers_own_stays(capsys):
+    def answer(cosines, tau):
+        cosines /= tau
+        return ids_in_play(cosines, 1)
+
+    kept = torch.ones(3, 2)
+    with pytest.raises(checking.Wrong, match="changes its argument `cosines`"):
+        checking.guard(answer, "ids_in_play")(kept, 0.5)
+    assert kept.sum() == 6
+    exercises.check_ids_in_play(answer)
+    assert "changes its argument `cosines`" in capsys.readouterr().out
+    exercises.check_regression_loss(lambda *a: regression(*(x.detach().clone() for x in a[:3]), *a[3:]))
     assert "no gradient flows" in capsys.readouterr().out  # as far as that it was right
+
+
+def by_table(a, b):
+    table = np.zeros((len(a) + 1, len(b) + 1))
+    table[:, 0], table[0] = range(len(a) + 1), range(len(b) + 1)
+    for i, j in np.ndindex(len(a), len(b)):
+        same = table[i, j] + (a[i] != b[j])
+        table[i + 1, j + 1] = min(table[i, j + 1] + 1, table[i + 1, j] + 1, same)
+    return table[-1, -1]
+
+
+@pytest.mark.parametrize(
+    ("check", "answer"),
+    [
+        (exercises.check_edits, by_table),
+        (exercises.check_frames_of, lambda n: np.floor((n - 400) / 320) + 1),
+        (exercises.check_conv_frames, lambda n, k, s, p=0: np.floor((n + 2 * p - k) / s) + 1),
+        (exercises.check_frames_needed, lambda text: float(frames_needed(text))),
+    ],
+    ids=["edits", "frames_of", "conv_frames", "frames_needed"],
+)
+def test_whole_numbers_may_be_floats(check, answer, capsys):
+    assert check(answer) is answer, capsys.readouterr().out
+
+
+def test_a_float_that_is_no_whole_number_is_told_apart(capsys):
+    exercises.check_frames_of(lambda n: n / 320)
+    assert "divide with //" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("check", "answer", "words"),
+    [
+        (exercises.check_staged_loss, lambda s, n, f, h, t, m, usual: usual, "a torch tensor is needed"),
+        (
+            exercises.check_staged_loss,
+            lambda s, n, f, h, t, m, usual: staged_loss(s, n, f, h, t, m, lambda: usual),
+            "a torch tensor is needed",
+        ),
+        (exercises.check_alignment, lambda x, y: alignment(x, y) if len(x) < 0 else x, "one number"),
+        (exercises.check_spread_pairs, lambda m, n: [1, 2, 3], "pairs"),
+        (exercises.check_word_error_rate, lambda r, h: "12 %", "one rate"),
+    ],
+)
+def test_answers_of_another_type_get_a_word_and_no_traceback(check, answer, words, capsys):
+    assert check(answer) is not answer
+    assert words in capsys.readouterr().out
+
+
+def test_an_error_of_the_check_itself_is_a_word_too(capsys):
+    def steps(call, rng):
+        yield f"it is {call() + 1}"
+
+    own = len
+    assert checking.check("answer", lambda: "text", own, steps) is own
+    assert "cannot use this answer (TypeError" in capsys.readouterr().out
+    checking.check_answer("answer", ["a"], {"a": "b"}.__getitem__)
+    assert "cannot use this answer (TypeError" in capsys.readouterr().out
+
+
+def test_a_loop_without_end_is_stopped(monkeypatch, capsys):
+    def endless(samples):
+        while samples:
+            pass
+
+    monkeypatch.setattr(checking, "PATIENCE", 0.05)
+    exercises.check_frames_of(endless)
+    assert "longer than 0.05 seconds" in capsys.readouterr().out
+
+
+def by_matching_blocks(a, b):
+    return max(len(a), len(b)) - sum(m.size for m in SequenceMatcher(None, a, b).get_matching_blocks())
+
+
+def by_two_pointers(a, b):
+    i = j = errors = 0
+    while i < len(a) and j < len(b):
+        if a[i] != b[j]:
+            errors += 1
+            if i + 1 < len(a) and a[i + 1] == b[j]:
+                j -= 1
+            elif j + 1 < len(b) and a[i] == b[j + 1]:
+                i -= 1
+        i, j = i + 1, j + 1
+    return errors + len(a) - i + len(b) - j
+
+
+def in_one_row(a, b):
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        row[0] = i
+        for j, y in enumerate(b, 1):
+            row[j] = min(row[j] + 1, row[j - 1] + 1, row[j - 1] + (x != y))
+    return row[-1]
+
+
+@pytest.mark.parametrize(
+    "answer", [by_matching_blocks, by_two_pointers, in_one_row], ids=lambda f: f.__name__
+)
+def test_a_plausible_wrong_distance_never_passes(answer, capsys):
+    assert not any(exercises.check_edits(answer) is answer for _ in range(10))
 
 
 # --- answers that are read off -----------------------------------------------------------------------------------
@@ -536,6 +671,7 @@ def test_which_term_sees_what(capsys):
         ("double", "right direction"),
         ("same", "no distance"),
         ("minus", "points another way"),
+        (["double"], "none of the predictions"),
         ("none", "none of the predictions"),
         (None, "no answer yet"),
     ):
@@ -571,9 +707,9 @@ def test_the_saving_is_read_from_the_table(answer, words, capsys):
     [
         ((-0.3, -0.1), "better", "✓"),
         ((-0.3, -0.1), "Better ", "✓"),
-        ((-0.3, -0.1), "not better", "error"),
+        ((-0.3, -0.1), "worse", "error"),
         ((-0.3, -0.1), "inconclusive", "not inside"),
-        ((0.1, 0.2), "not better", "✓"),
+        ((0.1, 0.2), "worse", "✓"),
         ((-0.3, 0.1), "better", "is 0 inside"),
         ((-0.3, 0.1), "inconclusive", "✓"),
         ((-0.3, 0.1), "perhaps", "none of the words"),

@@ -489,14 +489,14 @@ print(f"95 % interval: {low:+.1f} to {high:+.1f} points")
 # %% [markdown]
 # ### Exercise 5: say what the interval says
 #
-# *Difficulty 1 of 3, about two minutes.* Is the distilled one "better", "not better", or is it "inconclusive"?
+# *Difficulty 1 of 3, about two minutes.* Is the distilled one "better", "worse", or is it "inconclusive"?
 
 # %% tags=["exercise"]
 # hint: Fewer errors are good, so a change below 0 is.
 # hint: The middle decides nothing. Where does 0 lie: left of the interval, right of it, or inside?
-# stub: my_verdict = None  # "better", "not better" or "inconclusive"
+# stub: my_verdict = None  # "better", "worse" or "inconclusive"
 # solution
-my_verdict = "better" if high < 0 else "not better" if low > 0 else "inconclusive"
+my_verdict = "better" if high < 0 else "worse" if low > 0 else "inconclusive"
 # end
 
 # %%

@@ -1,23 +1,29 @@
-"""How an answer is checked: fresh random cases, a guarded call, and hints for the mistakes that are recognised.
+"""How an answer is checked: random cases, a guarded call, and hints for mistakes that are recognised.
 
-A check is a generator ``trial(call, rng)``. It calls the learner's function by ``call(...)``, yields a sentence for
-each thing that holds, and raises :class:`Wrong`, whose text is the hint, at the first that does not. A mistake is
-recognised by doing it: where the learner's results equal those of a known wrong function on every case, that
-function's hint is given. Nothing is compared with a stored number, and torch's own random numbers are left alone.
+A check is a generator ``steps(call, rng)``. It calls the learner's function by ``call(...)``, yields a sentence for
+each property that holds, and raises :class:`Wrong`, whose text is the hint, at the first that does not. A mistake is
+recognised by making it: where the learner's results equal those of a known wrong function on every case, that
+function's hint is given. Nothing is compared with a stored number, and torch's global random state is not touched.
 """
 
 from __future__ import annotations
 
+import copy
+import inspect
+import signal
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from numbers import Integral, Real
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-Trial = Callable[[Callable, np.random.Generator], Iterator[str]]
+Steps = Callable[[Callable, np.random.Generator], Iterator[str]]
 Mistake = tuple[str, Callable]  # the hint, and the wrong function
+PATIENCE = 10.0  # seconds that one call of an answer may take
 
 
 class Wrong(Exception):
@@ -28,17 +34,18 @@ class NotWritten(Wrong):
     """The answer is still the stub."""
 
 
-def check(name: str, attempt, own: Callable, trial: Trial) -> Callable:
-    """Tries ``attempt`` and prints what was found; returns it when it is right, else ``own``, and says so."""
-    if attempt is own:  # only the check was run again, after it had given this one
+def check(name: str, attempt, own: Callable, steps: Steps) -> Callable:
+    """Checks ``attempt`` and prints the result; returns ``attempt`` if it is right, else ``own``, and says which."""
+    if attempt is own:  # only the check was run again, after it had returned this one
         print(
             f"… this is the kit's own {name}, not yours: run the cell with your function, then this one again."
         )
         return own
-    rng = np.random.default_rng()  # from entropy: every call has other cases
+    rng = np.random.default_rng()  # from entropy: every run of the check has other cases
     try:
-        for sentence in trial(guard(attempt, name), rng):
-            print(f"✓ {sentence[0].upper()}{sentence[1:]}.")
+        with _no_traceback():
+            for sentence in steps(guard(attempt, name), rng):
+                print(f"✓ {sentence[0].upper()}{sentence[1:]}.")
     except NotWritten:
         print(f"… {name} is not written yet: it returns None.")
         print("The notebook goes on with the kit's own, so you can come back to it.")
@@ -52,22 +59,41 @@ def check(name: str, attempt, own: Callable, trial: Trial) -> Callable:
 
 
 def check_answer(name: str, answer, find: Callable[[object], str]) -> None:
-    """For answers that are read off a figure: ``find(answer)`` gives a sentence, or raises :class:`Wrong`.
+    """Checks an answer that is read off a figure: ``find(answer)`` returns a sentence, or raises :class:`Wrong`.
 
-    Nothing is given back: the answer stays the learner's, and nothing further on depends on it.
+    Returns nothing: the answer stays the learner's, and no later cell depends on it.
     """
     if answer is None:
         print(f"… {name} is None: no answer yet. Nothing further on depends on it.")
         return
     try:
-        print(f"✓ {find(answer)}")
+        with _no_traceback():
+            print(f"✓ {find(answer)}")
     except Wrong as wrong:
         print(f"✗ {wrong}")
         print("Change your answer and run both cells again.")
 
 
+@contextmanager
+def _no_traceback() -> Iterator[None]:
+    """Turns an error of the check itself, on an answer that it did not expect, into :class:`Wrong`."""
+    try:
+        yield
+    except Wrong:
+        raise
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise Wrong(
+            f"The check cannot use this answer ({what}): is it of the type that is asked for?"
+        ) from error
+
+
 def guard(attempt, name: str) -> Callable:
-    """``attempt``, given copies of its arguments; what goes wrong in it becomes :class:`Wrong` with the line."""
+    """``attempt`` on copies of its arguments.
+
+    The returned function raises :class:`Wrong` with the learner's line where ``attempt`` raises, where it takes longer
+    than :data:`PATIENCE`, and where it has changed an argument; :class:`NotWritten` where it returns None.
+    """
     if attempt is None:
         raise_later = NotWritten("None")
     elif not callable(attempt):
@@ -80,15 +106,46 @@ def guard(attempt, name: str) -> Callable:
     def call(*arguments):
         if raise_later is not None:
             raise raise_later
+        given = [_copy(argument) for argument in arguments]
         try:
-            result = attempt(*map(_copy, arguments))
+            with _at_most(PATIENCE):
+                result = attempt(*given)
         except Exception as error:  # whatever a learner's code may raise
             raise Wrong(_explain(error, attempt, name, arguments)) from error
         if result is None:
             raise NotWritten(name)
+        for place, (before, after) in enumerate(zip(arguments, given, strict=True)):
+            if not _unchanged(before, after):
+                raise Wrong(
+                    f"{name} changes its argument {_parameter(attempt, place)}: whoever calls it would go on with "
+                    "other data. Make a new value, such as `y = x / 2` instead of `x /= 2`, or work on a copy."
+                )
         return result
 
     return call
+
+
+class TooSlow(Exception):
+    """A call took longer than it may."""
+
+
+@contextmanager
+def _at_most(seconds: float) -> Iterator[None]:
+    """Raises :class:`TooSlow` in the code within after so many seconds; no limit on Windows or off the main thread."""
+    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number, frame):
+        raise TooSlow(f"one call takes longer than {seconds:g} seconds; does a loop never end?")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def compare(
@@ -99,9 +156,10 @@ def compare(
     shape: str = "",
     tolerance: float = 1e-4,
 ) -> None:
-    """Raises :class:`Wrong` unless ``call`` gives what ``right`` gives on all cases.
+    """Raises :class:`Wrong` unless ``call`` returns what ``right`` returns, on every one of ``cases`` (arguments).
 
-    ``shape`` is said when a tensor has another shape; ``tolerance`` is relative, and absolute below 1.
+    ``mistakes`` are tried in their order. ``shape`` is added to the hint where the shape or type differs.
+    ``tolerance`` is relative, and absolute below 1.
     """
     expected = [right(*map(_copy, case)) for case in cases]
     found = []
@@ -112,7 +170,10 @@ def compare(
     for hint, wrong in mistakes:
         if all(close(a, wrong(*map(_copy, case)), tolerance) for a, case in zip(found, cases, strict=True)):
             raise Wrong(hint)
-    bad = next(i for i in range(len(cases)) if not close(found[i], expected[i], tolerance))
+    bad = min(
+        (i for i in range(len(cases)) if not close(found[i], expected[i], tolerance)),
+        key=lambda i: len(_given(cases[i])),  # the smallest case is the easiest to redo by hand
+    )
     if isinstance(found[bad], (Tensor, float)) and not np.isfinite(float(torch.as_tensor(found[bad]).sum())):
         raise Wrong(
             "The result is not a finite number (nan or inf): look for a division by zero or a logarithm of zero."
@@ -121,7 +182,10 @@ def compare(
 
 
 def same_kind(found, wanted, shape: str = ""):
-    """``found`` as the type of ``wanted``; :class:`Wrong` says what it is instead."""
+    """``found`` as the type of ``wanted``; raises :class:`Wrong`, which names its type, where it is another.
+
+    A whole number may come as a float (3.0), as NumPy's floor and tables of zeros give it.
+    """
     kind = type(found).__name__
     if isinstance(found, (Tensor, np.ndarray)):
         kind += f" of shape {tuple(found.shape)}"
@@ -136,9 +200,9 @@ def same_kind(found, wanted, shape: str = ""):
     if isinstance(found, (Tensor, np.ndarray)) and found.ndim == 0:
         found = found.item()
     if isinstance(wanted, Integral):
-        if isinstance(found, Real) and not isinstance(found, Integral):
+        if isinstance(found, Real) and not isinstance(found, Integral) and not float(found).is_integer():
             raise Wrong(f"It returns the float {found}; this is counted in whole numbers: divide with //.")
-        if not isinstance(found, Integral) or isinstance(found, bool):
+        if not isinstance(found, Real) or isinstance(found, bool):
             raise Wrong(f"It returns a {kind}; a whole number is asked for. {shape}".strip())
         return int(found)
     if isinstance(wanted, Real):
@@ -151,7 +215,7 @@ def same_kind(found, wanted, shape: str = ""):
 
 
 def close(a, b, tolerance: float = 1e-4) -> bool:
-    """Equal up to ``tolerance``; other shapes and types are simply not equal."""
+    """Equal up to ``tolerance``; values of other shapes or types are not equal."""
     if isinstance(a, (Tensor, Real)) and isinstance(b, (Tensor, Real)):
         a, b = (torch.as_tensor(x).double() for x in (a, b))
         return a.shape == b.shape and torch.allclose(a, b, rtol=tolerance, atol=tolerance)
@@ -163,13 +227,32 @@ def torch_generator(rng: np.random.Generator) -> torch.Generator:
 
 
 def _copy(value):
+    """A copy that an answer may change without harm; functions, numbers and texts as they are."""
     if isinstance(value, Tensor):
-        return value.clone()
-    return value.copy() if isinstance(value, (np.ndarray, list)) else value
+        return value.clone()  # connected: gradients flow through it
+    return copy.deepcopy(value) if isinstance(value, (np.ndarray, list, dict, nn.Module)) else value
+
+
+def _unchanged(before, after) -> bool:
+    if isinstance(before, nn.Module):
+        return all(torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True))
+    if isinstance(before, Tensor):
+        return before.shape == after.shape and torch.equal(before.detach(), after.detach())
+    if isinstance(before, np.ndarray):
+        return np.array_equal(before, after)
+    return not isinstance(before, (list, dict)) or before == after
+
+
+def _parameter(attempt, place: int) -> str:
+    """The name of a parameter of ``attempt``, or its number."""
+    try:
+        return f"`{list(inspect.signature(attempt).parameters)[place]}`"
+    except (TypeError, ValueError, IndexError):  # built in, or *arguments
+        return f"number {place + 1}"
 
 
 def _explain(error: Exception, attempt, name: str, arguments: tuple) -> str:
-    """What was raised, and the innermost line of the learner's own cell that it passed through."""
+    """What was raised, and the innermost line of the learner's own cell in the traceback."""
     what = f"{type(error).__name__}: {error}".strip().splitlines()[0]
     file = getattr(getattr(attempt, "__code__", None), "co_filename", None)
     lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
@@ -183,7 +266,7 @@ def _explain(error: Exception, attempt, name: str, arguments: tuple) -> str:
 
 
 def _given(case: tuple) -> str:
-    """The arguments of a case in words: small ones as they are, tensors by their shape."""
+    """The arguments of a case as text: small ones in full, large arrays by their shape."""
     return f"Given {', '.join(map(_show, case))}:" if case else "Called:"
 
 
@@ -199,7 +282,10 @@ def _show(value) -> str:
     if isinstance(value, Tensor) and value.numel() == 1:
         value = value.item()
     if isinstance(value, (Tensor, np.ndarray)):
-        return f"an array {tuple(value.shape)}"
+        small = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
+        if small.size > 12:
+            return f"an array {tuple(small.shape)}"
+        return str((np.round(small, 3) if small.dtype.kind == "f" else small).tolist())
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, (str, int, list, tuple)):

@@ -169,7 +169,7 @@ def check_terms(answer: str | None, guesses: Mapping[str, Tensor], target: Tenso
     own = [name for name in guesses if cost[name][0] > 1e-3 and angles[name] < floor + 1e-3]
 
     def find(given: object) -> str:
-        if given not in guesses:
+        if not isinstance(given, str) or given not in guesses:
             raise Wrong(f"{given!r} is none of the predictions. They are: {', '.join(map(repr, guesses))}.")
         if given not in own and cost[given][0] <= 1e-3:
             raise Wrong(

@@ -11,7 +11,15 @@ from torch import Tensor, nn
 from torchaudio.compliance.kaldi import get_mel_banks
 
 from kdkit.fbank import mel_filterbank
-from kdkit.lessons.exercises.checking import Wrong, check, check_answer, close, compare, torch_generator
+from kdkit.lessons.exercises.checking import (
+    Wrong,
+    check,
+    check_answer,
+    close,
+    compare,
+    same_kind,
+    torch_generator,
+)
 from kdkit.lessons.exercises.losses import REGIONS
 from kdkit.losses import regression_loss
 
@@ -232,7 +240,7 @@ def staged_loss(
 
 
 def check_staged_loss(attempt: Callable) -> Callable:
-    """``attempt(step, adaptation_steps, features, head, target, mask, usual_loss)`` -> scalar (DESIGN 1.4)."""
+    """``attempt(step, adaptation_steps, features, head, target, mask, usual_loss)`` -> scalar."""
     return check("staged_loss", attempt, staged_loss, _staged_loss)
 
 
@@ -256,7 +264,7 @@ def _staged_loss(call: Callable, rng: np.random.Generator) -> Iterator[str]:
         return torch.tensor(50.0, requires_grad=True)  # larger than any distance here
 
     def at(step: int, adaptation_steps: int = steps) -> Tensor:
-        return call(step, adaptation_steps, *data, usual)
+        return same_kind(call(step, adaptation_steps, *data, usual), torch.tensor(0.0))
 
     def adapted(step, adaptation_steps, features, head, target, mask, usual_loss) -> Tensor:
         rows = [(head(f[m]) - t[m]).abs().double() for f, t, m in zip(features, target, mask, strict=True)]
@@ -309,17 +317,17 @@ def _staged_loss(call: Callable, rng: np.random.Generator) -> Iterator[str]:
     if not loss.requires_grad:
         raise Wrong("No gradient reaches the front-end: .item(), .detach() or no_grad cut it off.")
     yield "a gradient reaches the front-end"
-    if not close(at(steps - 1).detach(), adapted(*early[0])):
+    if not close(at(steps - 1), adapted(*early[0])):
         raise Wrong(
             f"Off by one: with {steps} steps of adaptation, counted from 0, step {steps - 1} is the last of them."
         )
     for step in (steps, steps + int(rng.integers(1, 100))):
-        if not close(at(step).detach(), usual().detach()):
+        if not close(at(step), usual().detach()):
             late = " Off by one: steps are counted from 0." if step == steps else ""
             raise Wrong(
                 f"In step {step} of a run with {steps} steps of adaptation, usual_loss() takes over.{late}"
             )
-    if not close(at(0, 0).detach(), usual().detach()):
+    if not close(at(0, 0), usual().detach()):
         raise Wrong("Without adaptation (0 steps) the usual loss is the first step's, too.")
     yield "then the usual loss takes over, at the right step, and at once when there is no adaptation"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from difflib import SequenceMatcher
 
 import jiwer
 import numpy as np
@@ -15,7 +16,7 @@ from kdkit.recognition.wer import score
 
 
 def edits(reference: Sequence, hypothesis: Sequence) -> int:
-    """Substitutions, deletions and insertions at the least, by jiwer; items are compared as words."""
+    """The fewest substitutions, deletions and insertions, by jiwer; items are compared as words."""
     names: dict = {}
     one, two = (
         " ".join(f"w{names.setdefault(item, len(names))}" for item in x) for x in (reference, hypothesis)
@@ -27,7 +28,7 @@ def edits(reference: Sequence, hypothesis: Sequence) -> int:
 
 
 def _distance(a: Sequence, b: Sequence, substitution: int = 1, insertion: int = 1, deletion: int = 1) -> int:
-    """The edit distance with other prices."""
+    """The edit distance with other costs."""
     row = [j * insertion for j in range(len(b) + 1)]
     for i, x in enumerate(a, 1):
         diagonal, row[0] = row[0], i * deletion
@@ -37,8 +38,26 @@ def _distance(a: Sequence, b: Sequence, substitution: int = 1, insertion: int = 
     return row[-1]
 
 
+def _by_difflib(a: Sequence, b: Sequence) -> int:
+    """Edits in the alignment of :mod:`difflib`, which begins at the longest common block."""
+    blocks = SequenceMatcher(None, a, b, autojunk=False).get_opcodes()
+    return sum(max(i2 - i1, j2 - j1) for tag, i1, i2, j1, j2 in blocks if tag != "equal")
+
+
+def _with_swaps(a: Sequence, b: Sequence) -> int:
+    """Damerau's distance, in which a swap of neighbours is one edit."""
+    table = {(i, 0): i for i in range(len(a) + 1)} | {(0, j): j for j in range(len(b) + 1)}
+    for i in range(1, len(a) + 1):
+        for j in range(1, len(b) + 1):
+            costs = [table[i - 1, j] + 1, table[i, j - 1] + 1, table[i - 1, j - 1] + (a[i - 1] != b[j - 1])]
+            if i > 1 and j > 1 and (a[i - 2], a[i - 1]) == (b[j - 1], b[j - 2]):
+                costs.append(table[i - 2, j - 2] + 1)
+            table[i, j] = min(costs)
+    return table[len(a), len(b)]
+
+
 def _changed(rng: np.random.Generator, words: list[str]) -> list[str]:
-    """Some words left out, replaced and put in; never nothing."""
+    """Some words deleted, replaced and inserted; never empty."""
     made = []
     for word in words:
         draw = rng.random()
@@ -57,8 +76,11 @@ def check_edits(attempt: Callable) -> Callable:
 
 def _edits(call: Callable, rng: np.random.Generator) -> Iterator[str]:
     cases = [(words, _changed(rng, words)) for words in (random_words(rng, 9) for _ in range(10))]
+    # of few words, where greedy alignments go wrong; short, because a plain recursion is a right answer, too
+    few = rng.choice(WORDS, 3, replace=False)
+    cases += [tuple(rng.choice(few, n).tolist() for n in rng.integers(4, 8, 2)) for _ in range(20)]
     cases += [(["the", "red", "pen"], ["red", "pen"]), (["red", "pen"], ["the", "red", "pen"])]
-    cases += [(["see", "a", "red", "pen"], ["see", "a", "small", "pen"])]
+    cases += [(["see", "a", "red", "pen"], ["see", "a", "small", "pen"]), (["red", "pen"], ["pen", "red"])]
 
     def in_place(a, b):
         return sum(x != y for x, y in zip(a, b)) + abs(len(a) - len(b))
@@ -94,6 +116,14 @@ def _edits(call: Callable, rng: np.random.Generator) -> Iterator[str]:
         (
             "This compares sets of words; order and repeats count, too.",
             lambda a, b: len(set(a) ^ set(b)),
+        ),
+        (
+            "The alignment is greedy, as difflib's is: the longest common block need not be part of the cheapest one.",
+            _by_difflib,
+        ),
+        (
+            "Neighbours that have changed places count as one edit (that is Damerau's distance); here they are two.",
+            _with_swaps,
         ),
     ]
     compare(call, cases, edits, mistakes)
@@ -199,16 +229,16 @@ def _word_error_rate(call: Callable, rng: np.random.Generator) -> Iterator[str]:
 
 # --- an interval to read -----------------------------------------------------------------------------------------
 
-VERDICTS = ("better", "not better", "inconclusive")
+VERDICTS = ("better", "worse", "inconclusive")
 
 
 def check_verdict(answer: str | None, interval: tuple[float, float]) -> None:
-    """Is it what a 95 % ``interval`` of the change in WER says of the new system, one of :data:`VERDICTS`?"""
+    """Does it read a 95 % ``interval`` of the change in WER rightly? One of :data:`VERDICTS`, about the new system."""
     low, high = interval
-    own = "better" if high < 0 else "not better" if low > 0 else "inconclusive"
+    own = "better" if high < 0 else "worse" if low > 0 else "inconclusive"
     where = {
         "better": "lies below 0 as a whole: fewer errors, whichever utterances are drawn",
-        "not better": "lies above 0 as a whole: more errors, whichever utterances are drawn",
+        "worse": "lies above 0 as a whole: more errors, whichever utterances are drawn",
         "inconclusive": "holds 0: it may be better or worse, this much speech cannot tell",
     }
 
@@ -222,6 +252,6 @@ def check_verdict(answer: str | None, interval: tuple[float, float]) -> None:
             raise Wrong("The middle of the interval is not the verdict: is 0 inside, between its two ends?")
         if word == "inconclusive":
             raise Wrong("0 is not inside the interval: then the data do say something.")
-        raise Wrong("Mind the sign: the change of an *error* rate is read, so below 0 is good.")
+        raise Wrong("Mind the sign: this is the change of an *error* rate, so below 0 is good.")
 
     check_answer("my_verdict", answer, find)
