@@ -251,6 +251,17 @@ def test_questions_are_complete(name):
             assert choice.because.rstrip("`*").endswith("."), choice
 
 
+def test_the_length_of_a_choice_does_not_give_it_away():
+    asked = [question for name in FILES for question in questions(name)]
+    lengths = [[len(choice.text) for choice in question.choices] for question in asked]
+    for question, of_choices in zip(asked, lengths, strict=True):
+        assert max(of_choices) <= 1.25 * min(of_choices), f"{question.text}: {of_choices}"
+    rights = [of_choices[question.right] for question, of_choices in zip(asked, lengths, strict=True)]
+    for extreme in (max, min):
+        share = np.mean([right == extreme(each) for right, each in zip(rights, lengths, strict=True)])
+        assert share <= 0.5, f"the {extreme.__name__}imal length is right in {share:.0%} of the questions"
+
+
 def test_answers_are_counted_and_explained():
     quiz = exercises.quiz("01_teacher_probing")
     first = quiz.questions[0]

@@ -6,7 +6,7 @@ QUESTIONS = (
     ask(
         "What would happen if greedy decoding dropped blanks first and merged repeats afterwards?",
         yes(
-            "No word with a double letter could ever be written.",
+            "Words with a double letter could not be written.",
             "`l - l` becomes `l l` when the blank goes first, and then one l. The blank is there to keep them apart.",
         ),
         no(
@@ -21,16 +21,16 @@ QUESTIONS = (
     ask(
         "Early in fine-tuning a recogniser writes nothing at all. What is going on?",
         yes(
-            "It says blank everywhere, the safest guess while letters are not told apart.",
-            "Blank is right in most frames. It comes before the first letters, and passes if training goes well.",
+            "It predicts the blank in all frames, which passes.",
+            "Blank is right in most frames, the safest guess while letters cannot be told apart yet.",
         ),
         no(
-            "The learning rate is certainly wrong.",
+            "The learning rate is too large and has to be lowered.",
             "It may be, if the blanks stay for long; at the beginning they are normal.",
         ),
         no(
-            "The CTC head is not connected.",
-            "Then the loss would not fall. It does: from babble to blanks is already an improvement.",
+            "The CTC head is not connected to the optimiser.",
+            "Then the loss would not fall. It does: from random letters to blanks is already an improvement.",
         ),
     ),
     ask(
@@ -40,37 +40,37 @@ QUESTIONS = (
             "Errors over *reference* words, 10 / 8. With many insertions it is above 100 %.",
         ),
         no("83 %", "That divides by the words of the hypothesis: 10 / 12."),
-        no("100 %, as it cannot be more", "It can: nothing bounds the number of insertions."),
+        no("100 %", "It is not bounded by 100 %: nothing limits the number of insertions."),
         no("80 %", "That is 8 / 10, reference words over errors: upside down."),
     ),
     ask(
         "A change in WER has the 95 % interval -1.2 to +0.4 points. What may you say?",
         yes(
-            "Inconclusive: this test set cannot tell whether it helps.",
+            "Inconclusive: this test set cannot tell.",
             "0 lies inside. More test speech would make the interval narrower, if the question matters.",
         ),
         no(
-            "It helps, most of the interval is below 0.",
-            "Most is not all. If such intervals counted as success, chance would be celebrated often.",
+            "It helps: most of the interval is below 0.",
+            "Most is not all. If such intervals counted as success, chance would often be reported as a finding.",
         ),
         no(
-            "It makes no difference.",
+            "It makes no difference: 0 lies inside.",
             "Not that either: -1.2 points would be worth having, and it is inside as well.",
         ),
     ),
     ask(
         "What would happen if the weights of the language model were chosen on the test set?",
         yes(
-            "The WER would look better than it will be on other speech.",
-            "The choice fits the accidents of that set. Hence dev speech, of other voices, for every choice.",
+            "The WER would look lower than it is on other speech.",
+            "The choice fits the accidents of that set. Hence every choice is made on dev speech, of other voices.",
         ),
         no(
-            "Nothing: two numbers cannot overfit.",
+            "Nothing would change: two numbers cannot be overfitted.",
             "They can, a little; and whoever tries many settings picks the luckiest one.",
         ),
         no(
-            "The recogniser would hear better.",
-            "The weights change what is written for what was heard, never the hearing.",
+            "The recogniser would hear the sounds of that set better.",
+            "The weights change which words are written, not the probabilities of the letters.",
         ),
     ),
 )
