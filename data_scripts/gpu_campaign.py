@@ -3,18 +3,26 @@
     python data_scripts/gpu_campaign.py curve --out tables --minutes 30
 
 Parts: ``kernels`` (each operation in several ways), ``curve`` (batch sizes, variants, memory), ``profile`` (where the
-time of a step goes), ``training`` (whole trainings, reading the speech included), ``tiny`` (the same for tiny models).
+time of a step goes), ``training`` (whole trainings, reading the speech included), ``tiny`` (the same for tiny models),
+``many`` (ten tiny fine-tunings at once).
 Speech is synthetic, joined to the lengths of LibriSpeech's utterances (half of them 14 to 16 s), in FLAC.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import soundfile
@@ -215,40 +223,56 @@ def optimise(runner: Runner, steps: Steps) -> None:
     runner.optimiser.zero_grad(set_to_none=True)
 
 
+def second_half(
+    name: str,
+    make: Callable[[], nn.Module],
+    speech: list[Utterance],
+    seconds: float,
+    folder: Path,
+    steps: int,
+    graphs: bool = True,
+    **settings,
+) -> tuple[float, float, float, float]:
+    """A training's hours of speech an hour and steps a second in its second half, the first being spent on what is done
+    once for a shape; how many seconds all of it took; its last loss.
+    """
+    batches = Batches(speech, seconds, **settings)
+    seen: list[tuple[int, float]] = []
+    recipe = TrainConfig(steps=steps, lr=1e-4, log_every=max(2, steps // 20), save_every=10**6, graphs=graphs)
+
+    def watch(rows: list[dict]) -> bool:
+        seen.append((rows[-1]["step"], time.perf_counter()))
+        return False
+
+    began = time.perf_counter()
+    rows = train(make(), batches, recipe, folder, resume=False, title=name, watch=watch)
+    took = time.perf_counter() - began
+    (step, then), (last, now) = seen[len(seen) // 2], seen[-1]
+    rate = (last - step) / (now - then)
+    speed = batches.seconds / batches.steps_per_epoch * rate
+    batches.close()
+    return speed, rate, took, rows[-1]["loss"]
+
+
 def speed_of_training(
-    name: str, make: Callable[[], nn.Module], speech, seconds: float, args, steps: int = 60, **settings
+    name: str, make: Callable[[], nn.Module], speech, seconds: float, args, steps: int, **settings
 ) -> None:
-    """Of the second half of a training; the first includes what is done once for a shape."""
+    """With graphs, and a quarter of the steps without."""
     for graphs in (True, False):
+        title = f"{name}, {seconds} s, {'graphs' if graphs else 'plain'}"
         try:
-            batches = Batches(speech, seconds, **settings)
-            seen: list[tuple[int, float]] = []
-            recipe = TrainConfig(
-                steps=steps, lr=1e-4, log_every=2 if DRY else 10, save_every=10**6, graphs=graphs
+            folder, some = args.folder / title.replace(", ", "-"), steps if graphs or DRY else steps // 4
+            speed, rate, took, loss = second_half(
+                title, make, speech, seconds, folder, some, graphs, **settings
             )
-            began = time.perf_counter()
-
-            def watch(rows: list[dict], seen: list = seen) -> bool:
-                seen.append((rows[-1]["step"], time.perf_counter()))
-                return False
-
-            folder = args.folder / f"{name}-{graphs}-{seconds}"
-            rows = train(make(), batches, recipe, folder, resume=False, title=name, watch=watch)
-            took = time.perf_counter() - began
-            (step, then), (last, now) = seen[len(seen) // 2], seen[-1]
-            speed = batches.seconds / batches.steps_per_epoch * (last - step) / (now - then)
-            line(
-                f"{name}, {seconds} s, {'graphs' if graphs else 'plain'}", speed,
-                f"{(last - step) / (now - then):.1f} st/s", f"{took:.0f} s", f"loss {rows[-1]['loss']:.3f}",
-            )  # fmt: skip
-            batches.close()
+            line(title, speed, f"{rate:.1f} st/s", f"{took:.0f} s", f"loss {loss:.3f}")
         except Exception:
-            line(f"{name}, {seconds} s, graphs {graphs}", "failed")
+            line(title, "failed")
             traceback.print_exc()
 
 
 def training(args) -> None:
-    """Whole trainings by train(), speech read from FLAC: hours an hour over all steps, the first ones included."""
+    """Whole trainings by train(), speech read from FLAC."""
     speech = corpus(args.folder, args.minutes, 100)
     line("second half of a training", "h an hour", "", "all took")
     for seconds, steps in ((20, 10),) if DRY else ((150, 200), (600, 100)):
@@ -256,9 +280,13 @@ def training(args) -> None:
         speed_of_training("full", make, speech, seconds, args, steps=steps)
 
 
+def recogniser() -> nn.Module:
+    return CTCTask(CTCModel(SpeechModel(preset("tiny-sw-fbank"))), speeds=(0.9, 1.0, 1.1))
+
+
 def tiny(args) -> None:
     """Tiny models: distillation, pre-training, fine-tuning, in batches of whole utterances."""
-    speech = corpus(args.folder, min(args.minutes, 20), 10, True)
+    speech = corpus(args.folder, min(args.minutes, 20), 1, True)
     line("second half of a training", "h an hour", "", "all took")
     labels = Labels(
         {u.id: torch.randint(100, (round(u.duration * 50) + 9,)).short() for u in speech}, 100, "none"
@@ -274,22 +302,74 @@ def tiny(args) -> None:
             SpeechModel(preset("tiny-teacher")), torch.full((80,), 6.0), torch.full((80,), 3.0)
         )
 
-    def recogniser() -> nn.Module:
-        return CTCTask(CTCModel(SpeechModel(preset("tiny-dt-fbank"))), speeds=(0.9, 1.0, 1.1))
-
-    for seconds in (20,) if DRY else (64, 300):
+    for seconds in (20,) if DRY else (64,) if args.quick else (64, 300):
         for name, make in {
             "distilling": lambda: pair_task("tiny"),
+            "ctc": recogniser,
             "pretraining": pretraining,
             "filterbank": filterbank,
-            "ctc": recogniser,
         }.items():
-            speed_of_training(
-                name, make, speech, seconds, args, steps=10 if DRY else 100 if args.quick else 300, cache=True
-            )
+            steps = 10 if DRY else 600 if args.quick else 1500
+            speed_of_training(name, make, speech, seconds, args, steps=steps, cache=True)
 
 
-PARTS = {"kernels": kernels, "curve": curve, "profile": part_times, "training": training, "tiny": tiny}
+def fine_tuned(number: int, folder: Path, minutes: float, steps: int) -> tuple[float, float, float, float]:
+    """One of ``many``, in a process of its own."""
+    torch.set_num_threads(1)
+    speech = corpus(folder, minutes, 1, True)
+    return second_half(
+        f"fine-tuning {number}", recogniser, speech, 16, folder / f"many-{number}", steps, cache=True
+    )
+
+
+def many(args) -> None:
+    """Tiny models fine-tuned side by side on one GPU, each by a process of its own: how much faster than one alone?"""
+    minutes, steps = min(args.minutes, 10), 10 if DRY else 1200 if args.quick else 3000
+    corpus(args.folder, minutes, 1, True)  # for all of them
+    line("second halves together", "h an hour", "st/s", "all took", "ratio")
+    first = None
+    for title, count, sharing in (
+        ("one", 1, nullcontext()),
+        ("ten through MPS", 10, by_mps(args.folder / "mps")),
+        ("ten, no MPS", 10, nullcontext()),
+    ):
+        if DRY:
+            count, sharing = min(count, 2), nullcontext()
+        try:
+            with sharing, ProcessPoolExecutor(count, get_context("spawn")) as pool:
+                run = partial(fine_tuned, folder=args.folder, minutes=minutes, steps=steps)
+                found = [*pool.map(run, range(count))]
+            speed, rate, *_ = map(sum, zip(*found, strict=True))
+            first = first or speed
+            line(title, speed, f"{rate:.1f}", f"{max(took for *_, took, _ in found):.0f} s", speed / first)
+        except Exception as error:
+            line(title, "failed", repr(error)[:150])
+
+
+@contextmanager
+def by_mps(folder: Path) -> Iterator[None]:
+    """Programs that start within share the GPU through NVIDIA's Multi-Process Service: their kernels run side by side;
+    otherwise programs take turns.
+    """
+    places = {f"CUDA_MPS_{name}_DIRECTORY": str(folder / name.lower()) for name in ("PIPE", "LOG")}
+    for place in places.values():
+        Path(place).mkdir(parents=True, exist_ok=True)
+    with patch.dict(os.environ, places):
+        subprocess.run(["nvidia-cuda-mps-control", "-d"], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run(["nvidia-cuda-mps-control"], input="quit\n", text=True, timeout=30)
+
+
+PARTS = {
+    "kernels": kernels,
+    "curve": curve,
+    "profile": part_times,
+    "training": training,
+    "tiny": tiny,
+    "many": many,
+}
 PARTS["tinycurve"] = lambda args: curve(args, "tiny")
 
 if __name__ == "__main__":

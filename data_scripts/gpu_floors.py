@@ -29,7 +29,7 @@ from kdkit.bench.distill import SIZES
 from kdkit.distill import DistillConfig, DistillTask, default_pairs
 from kdkit.model import encoder
 from kdkit.model.codebook import Codebook
-from kdkit.model.fast import cnn, positions, rows
+from kdkit.model.fast import attention, cnn, positions, rows
 from kdkit.model.speech_model import SpeechModel, preset
 from kdkit.teachers import Teacher
 from kdkit.training.graphs import Steps
@@ -122,8 +122,8 @@ def stand_ins(counter: list[Counter]) -> ExitStack:
         (positions, "windows_product", product),
         (positions, "weight_gradient", gradient),
         (rows, "_launch", launch),
-        (encoder, "multiplies_low", lambda x: x.dtype == torch.bfloat16),
-        (encoder, "trusted", lambda name: True),
+        *((module, "multiplies_low", lambda x: x.dtype == torch.bfloat16) for module in (attention, encoder)),
+        *((module, "trusted", lambda name: True) for module in (attention, encoder)),
         (losses, "regression_frames", rows.regression_rows),
         (torch, "autocast", lambda *_, **__: nullcontext()),  # knows no device of shapes alone
     ):

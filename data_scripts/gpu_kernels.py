@@ -105,29 +105,23 @@ def kernels(args) -> None:
     padded = F.pad(waves, (0, 16))
     tried("  first layer", lambda: windows_product(padded, weight, bias, first_rows, 5, True, BF16))
     frames = first_rows
-    for layer, conv in enumerate(cnn.convs[1:], 1):
+    for layer, (conv, low) in enumerate(zip(cnn.convs[1:], fast.others, strict=True), 2):
         kernel, inputs = conv.kernel_size[0], conv.in_channels
-        x = torch.randn(batch, frames, inputs, device=GPU, dtype=BF16)
-        first, last = x.transpose(1, 2).contiguous(), x.transpose(1, 2)[:, :, None]
-        rows = (frames - kernel) // 2 + 1
-        w, low = fast.weights[layer - 1], conv.weight.to(BF16)
-        flop = 2 * batch * rows * conv.weight.numel()
+        x = torch.randn(batch, frames, inputs, device=GPU, dtype=BF16).transpose(1, 2)
+        first, last, weight = x.contiguous(), x[:, :, None], low.weight[:, :, None]
+        frames = (frames - kernel) // 2 + 1
+        flop = 2 * batch * frames * conv.weight.numel()
         for name, run in {
-            "windows and GELU": lambda: windows_product(
-                x.flatten(1), w, fast.biases[layer - 1], rows, 2 * inputs, True, BF16
-            ),
-            "windows": lambda: windows_product(x.flatten(1), w, None, rows, 2 * inputs, False, BF16),
-            "cuDNN (B, C, T)": lambda: F.conv1d(first, low, stride=2),
-            "cuDNN channels last": lambda: F.conv2d(
-                last, low[:, :, None].contiguous(memory_format=torch.channels_last), stride=(1, 2)
-            ),
+            "(B, C, T)": lambda: F.conv1d(first, low.weight.contiguous(), stride=2),
+            "channels last": lambda: F.conv2d(last, weight, stride=(1, 2)),
+            "channels last and GELU": lambda: F.gelu(F.conv2d(last, weight, stride=(1, 2))),
         }.items():
             try:
-                took = replayed(run)
-                line(f"  layer {layer + 1}: {name}", took, f"{flop / took / 1e9:.0f} TFLOP/s")
+                with fixed_order(GPU):
+                    took = replayed(run)
+                line(f"  layer {layer}: {name}", took, f"{flop / took / 1e9:.0f} TFLOP/s")
             except Exception as error:
-                line(f"  layer {layer + 1}: {name}", "failed", repr(error)[:150])
-        frames = rows
+                line(f"  layer {layer}: {name}", "failed", repr(error)[:150])
     wide, narrow = model.config, preset(small)
     x = torch.randn(batch, total, wide.dim, device=GPU)
     positions, low = model.encoder.positions, x.to(BF16)

@@ -291,6 +291,7 @@ class DistillTask(nn.Module):
             return self.adapt(inputs)
         target = self.targets(inputs, max(self.layers, default=0))
         output = self.student(waves, lengths)
+        mask = output.mask
         same_frames(next(iter(target.values())), output.last)
         loss, parts = torch.zeros((), device=waves.device), {}
         if self.config.uses_regression:
@@ -305,8 +306,8 @@ class DistillTask(nn.Module):
                 teacher = self.codebook(last) * (self.codebook.tau / self.tau)  # (B, T, K)
             distance = hard_label_loss if self.config.variant == "hard" else discriminative_loss
             logits = self.cluster_head(output.last)
-            parts["discriminative"] = distance(logits, teacher, output.mask)
-            parts["codes"] = _ids_in_use(logits, output.mask) / _ids_in_use(teacher, output.mask)
+            parts["discriminative"] = distance(logits, teacher, mask)
+            parts["codes"] = _ids_in_use(logits, mask) / _ids_in_use(teacher, mask)
             loss = loss + inputs["weights"][1] * parts["discriminative"]
         return loss, {name: part.detach() for name, part in parts.items()}
 
@@ -353,13 +354,13 @@ class DistillTask(nn.Module):
         """Regression loss, mean over the pairs; and how much the predictions of the last pair vary over the frames, as
         a share of the variation of their targets: near 0, the student has collapsed.
         """
-        weights = self.config.cosine_weight, self.config.distance
+        weights, mask = (self.config.cosine_weight, self.config.distance), output.mask
         losses = []
         for head, (s, t) in zip(self.heads, self.config.pairs, strict=True):
             prediction, wanted = head(output.hidden[s]), target[t]
-            losses.append(regression_loss(prediction, wanted, output.mask, *weights))
+            losses.append(regression_loss(prediction, wanted, mask, *weights))
         with torch.no_grad():
-            p, h = (_deviation(states.float(), output.mask).mean() for states in (prediction, wanted))
+            p, h = (_deviation(states.float(), mask).mean() for states in (prediction, wanted))
             spread = p / h.clamp_min(1e-6)
         return torch.stack(losses).mean(), spread
 

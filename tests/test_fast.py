@@ -4,6 +4,8 @@ import contextlib
 import os
 import subprocess
 import sys
+import warnings
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -21,7 +23,7 @@ from kdkit.distill import DistillConfig, DistillTask
 from kdkit.model import encoder
 from kdkit.model.codebook import Codebook
 from kdkit.model.encoder import PositionalConv
-from kdkit.model.fast import checks
+from kdkit.model.fast import attention, checks, cnn, frozen, positions
 from kdkit.model.fast.attention import segments
 from kdkit.model.fast.cnn import FrozenCNN
 from kdkit.model.fast.frozen import hastened
@@ -35,8 +37,9 @@ from kdkit.speech.batches import GRAIN, Batch
 from kdkit.speech.frames import num_frames
 from kdkit.teachers import Teacher
 from kdkit.teachers.pretrain import FilterbankTask, Labels, PretrainTask
-from kdkit.training.graphs import Steps, rung
+from kdkit.training.graphs import Steps, recordable, rung
 
+TWINS = FrozenCNN, FrozenPositions
 CHANNELS = (32, 32, 16, 16, 16, 16, 48)
 
 
@@ -60,21 +63,20 @@ def test_windows_are_a_convolution():
 @pytest.mark.parametrize("bias", [False, True])
 def test_frozen_cnn_is_the_cnn(bias):
     torch.manual_seed(0)
-    cnn, batch = WaveformCNN(CHANNELS, bias=bias).double(), speech(9000, 5000, 4321)
-    cnn.norm.weight.data.normal_()
-    cnn.norm.bias.data.normal_()
-    expected = cnn(batch.waves, batch.lengths)
-    found = FrozenCNN(cnn, torch.float32)(batch.waves, batch.lengths)
+    plain, batch = WaveformCNN(CHANNELS, bias=bias).double(), speech(9000, 5000, 4321)
+    plain.norm.weight.data.normal_()
+    plain.norm.bias.data.normal_()
+    expected = plain(batch.waves, batch.lengths)
+    found = FrozenCNN(plain, torch.float32)(batch.waves, batch.lengths)
+    assert found.is_contiguous()  # the channels stayed beside each other
     for row, frames in enumerate(num_frames(batch.lengths).tolist()):
         torch.testing.assert_close(found[row, :frames], expected[row, :frames].float(), rtol=1e-4, atol=1e-4)
 
 
 def test_frozen_positions_are_the_positional_convolution():
     torch.manual_seed(0)
-    positions, x = PositionalConv(64, 16, 4), torch.randn(2, 45, 64)
-    torch.testing.assert_close(
-        FrozenPositions(positions, torch.float32)(x), positions(x), rtol=1e-4, atol=1e-4
-    )
+    plain, x = PositionalConv(64, 16, 4), torch.randn(2, 45, 64)
+    torch.testing.assert_close(FrozenPositions(plain, torch.float32)(x), plain(x), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("kernel", [16, 9])
@@ -88,8 +90,10 @@ def test_grouped_convolution_is_the_one_of_torch_both_ways(kernel):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("by_kernel", [True, False])
 @pytest.mark.parametrize("name", ["tiny-teacher", "tiny-dt-fbank"])
-def test_hastened_models_are_the_same_function(name):
+def test_hastened_models_are_the_same_function(name, by_kernel, monkeypatch):
+    monkeypatch.setattr(frozen, "by_kernel", lambda device: by_kernel)
     torch.manual_seed(0)
     model, batch = SpeechModel(replace(preset(name), layers=3)).eval(), speech(9000, 6000)
     expected, found = (some(batch.waves, batch.lengths) for some in (model, hastened(model, torch.float32)))
@@ -97,8 +101,18 @@ def test_hastened_models_are_the_same_function(name):
         torch.testing.assert_close(b[expected.mask], a[expected.mask], rtol=1e-3, atol=1e-3)
     low = hastened(model, torch.bfloat16)(batch.waves, batch.lengths).last
     assert low.dtype == torch.bfloat16
+    twins = [part for part in hastened(model, torch.bfloat16).modules() if isinstance(part, TWINS)]
+    assert len(twins) == by_kernel * (2 if name == "tiny-teacher" else 1)
     apart = (low - expected.last)[expected.mask].norm() / expected.last[expected.mask].norm()
     assert apart < 0.03
+
+
+def test_attention_assembles_the_gradient_of_its_input_once():
+    torch.manual_seed(0)
+    layer, x = encoder.Attention(32, 4, 0.0), torch.randn(2, 30, 32, requires_grad=True)
+    with Watched() as watched:
+        layer(x, None).sum().backward()
+    assert watched.names["aten.stack.default"] == 1 and not watched.names["aten.clone.default"]
 
 
 def test_segments_are_real_frames_and_padding_in_turn():
@@ -130,7 +144,9 @@ def test_steps_have_the_gradients_of_the_plain_loop():
         for share, add in ((1.0, False), (0.5, False), (0.3, True), (0.2, True)):
             if not add or share == 0.3:
                 task.zero_grad()
-            found, by_name = steps(batch, share, add=add)
+            with Watched() as watched:
+                found, by_name = steps(batch, share, add=add)
+            assert watched.copied and all(map(in_one_pass, watched.copied))
             torch.testing.assert_close(found, loss, rtol=allowed, atol=0)
             assert by_name.keys() == parts.keys()
             if share in (0.5, 0.2):  # 0.3 + 0.2, added up, is 0.5 in one
@@ -142,19 +158,31 @@ def test_steps_have_the_gradients_of_the_plain_loop():
 
 
 class Watched(TorchDispatchMode):
-    """Notes the operations that take or give a tensor of the host, which a graph cannot record."""
+    """Notes the operations: how often each, lists that are copied, and those that take or give a tensor of the host,
+    which a graph cannot record.
+    """
 
     def __init__(self):
         super().__init__()
-        self.on_host, self.attended = [], 0
+        self.on_host, self.copied, self.attended, self.names = [], [], 0, Counter()
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         out = function(*args, **(kwargs or {}))
+        self.names[str(function)] += 1
+        if "foreach_copy" in str(function):
+            self.copied.append(args[:2])
         every = [t for t in tree_leaves((args, kwargs, out)) if isinstance(t, torch.Tensor)]
         if any(t.device.type == "cpu" for t in every):
             self.on_host.append(str(function))
         self.attended += "flash_attention" in str(function)
         return out
+
+
+def in_one_pass(copied: tuple[list, list]) -> bool:
+    """Does a GPU copy these tensors together? torch says so of tensors of one dtype, which lie as their places do."""
+    into, given = copied
+    alike = all(a.stride() == b.stride() for a, b in zip(into, given, strict=True))
+    return alike and len({tensor.dtype for tensor in given}) == 1
 
 
 def tasks() -> dict:
@@ -171,10 +199,12 @@ def tasks() -> dict:
         "labels": torch.ones(4, 16).long(),
         "sizes": torch.ones(4).long(),
     }
-    frozen = CTCTask(CTCModel(SpeechModel(student)))
-    frozen.recogniser.model.front_end.requires_grad_(False)
+    still = CTCTask(CTCModel(SpeechModel(student)))
+    still.recogniser.model.front_end.requires_grad_(False)
+    distilling = DistillTask(SpeechModel(student), teacher, config), {"weights": torch.ones(2)}
     return {
-        "distilling": (DistillTask(SpeechModel(student), teacher, config), {"weights": torch.ones(2)}),
+        "distilling": distilling,
+        "distilling, no kernels": distilling,
         "pretraining": (
             PretrainTask(SpeechModel(tiny), Codebook(tiny.dim, 20, 16), Labels({}, 20, "none")),
             {"targets": torch.zeros(frames).long(), "hidden": torch.ones(frames).bool()},
@@ -182,20 +212,32 @@ def tasks() -> dict:
         "filterbank": (FilterbankTask(SpeechModel(tiny), torch.zeros(80), torch.ones(80)), {}),
         "ctc": (CTCTask(CTCModel(SpeechModel(student))), labelled),
         "ctc, warped": (CTCTask(CTCModel(SpeechModel(replace(student, fbank_warp=0.1)))), labelled),
-        "ctc, frozen": (frozen, labelled),
+        "ctc, frozen": (still, labelled),
     }
 
 
 @pytest.mark.parametrize(
-    "name", ["distilling", "pretraining", "filterbank", "ctc", "ctc, warped", "ctc, frozen"]
+    "name",
+    [
+        "distilling",
+        "distilling, no kernels",
+        "pretraining",
+        "filterbank",
+        "ctc",
+        "ctc, warped",
+        "ctc, frozen",
+    ],
 )
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 def test_a_graph_can_record_what_a_task_computes(name, dtype, monkeypatch):
     """On a GPU that is only pretended: no value is looked at, and nothing comes from the host."""
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
-    monkeypatch.setattr(encoder, "trusted", lambda name: name == "segments")
-    monkeypatch.setattr(checks, "trusted", lambda name: False)
-    monkeypatch.setattr(losses, "trusted", lambda name: False)
+    monkeypatch.setattr(attention, "trusted", lambda name: name == "segments")
+    monkeypatch.setattr(encoder, "trusted", lambda name: False)
+    monkeypatch.setattr(frozen, "by_kernel", lambda device: name != "distilling, no kernels")
+    for user in (cnn, positions):  # of a kernel that does not run here
+        monkeypatch.setattr(user, "windows_product", windows_plain)
+    monkeypatch.setattr(losses, "trusted", lambda *_: False)
     monkeypatch.setattr(ctc, "ctc_loss", lambda log_probs, *_: log_probs.sum((1, 2)))
     task, inputs = tasks()[name]
     task.train()
@@ -242,19 +284,63 @@ def test_what_cannot_be_recorded_is_computed_as_it_is(monkeypatch):
     assert not steps.capture
 
 
-def test_a_kernel_that_is_wrong_here_is_not_used(monkeypatch):
+@pytest.fixture
+def gpu(monkeypatch):
+    """A GPU that is only pretended, on which one kernel is wrong: ``gpu(capability, triton)``."""
+
     def wrong(device, low):
         checks.compare(torch.ones(3), torch.zeros(3) + 1.1, 1e-2)
 
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
+    def pretended(capability: tuple[int, int] = (9, 0), triton: bool = True) -> None:
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
+        monkeypatch.setattr(checks, "AVAILABLE", triton)
+
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.random, "fork_rng", lambda **_: contextlib.nullcontext())
-    monkeypatch.setitem(checks.CHECKS, "broken", wrong)
-    monkeypatch.setattr(checks, "AVAILABLE", True)
-    assert not checks.trusted("broken"), "not even tried, unless it is asked for"
-    monkeypatch.setenv("KDKIT_FAST", "1")
-    with pytest.warns(UserWarning, match="kernel 'broken' does not work on this GPU.*9.1e-02 apart"):
-        assert not checks.trusted("broken")
+    right = dict.fromkeys(checks.CHECKS, lambda device, low: None)
+    monkeypatch.setattr(checks, "CHECKS", right | {"broken": wrong})
+    for known in (checks._right, checks._has_triton):
+        known.cache_clear()
+    yield pretended
+    for known in (checks._right, checks._has_triton):
+        known.cache_clear()
+
+
+def trusted() -> set[str]:
+    return {name for name in checks.CHECKS if checks.trusted(name)}
+
+
+def test_a_kernel_that_is_wrong_here_is_not_used(gpu, monkeypatch):
+    gpu()
+    monkeypatch.setenv("KDKIT_FAST", "0")
+    assert not trusted(), "not even tried"
+    monkeypatch.delenv("KDKIT_FAST")
+    with pytest.warns(UserWarning, match="kernel 'broken' does not work on this GPU.*9.1e-02 apart") as said:
+        assert trusted() == {"windows", "weight_gradient", "rows", "ctc", "segments"} == trusted()
+    assert len(said) == 1
+
+
+def test_old_gpus_compile_no_matrix_products(gpu):
+    gpu((7, 5))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert trusted() == {"rows", "ctc", "segments"}
+
+
+def test_without_triton_one_warning_says_so(gpu):
+    gpu(triton=False)
+    with pytest.warns(UserWarning, match="Triton is not installed") as said:
+        assert trusted() == {"segments"}
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_what_a_task_does_on_the_host_is_not_recorded(right, monkeypatch):
+    monkeypatch.setattr(ctc, "has_kernel", lambda: right)
+    assert recordable(tasks()["ctc"][0]) == right
+    masked = SpeechModel(replace(preset("tiny-dt-fbank"), layers=1))
+    masked.front_end.spec_augment = object()
+    assert not recordable(CTCTask(CTCModel(masked)))
 
 
 @given(st.integers(400, 3_000_000))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from kdkit.model.fast.attention import attend, has_amx, multiplies_low, segments, takes_segments
 from kdkit.model.fast.checks import trusted
 from kdkit.model.fast.fftconv import fft_conv1d, kernel_spectrum, product_conv1d, product_matrices
-from kdkit.model.fast.positions import GroupedConv
+from kdkit.model.fast.positions import GroupedConv, fits
 from kdkit.model.relative_positions import PositionGate, RelativePositions
 
 
@@ -41,7 +41,7 @@ class PositionalConv(nn.Module):
         if self.matrices is not None and x.device.type == "cpu":
             y = product_conv1d(x.to(torch.bfloat16), self.matrices)
             return F.gelu(y + self.conv.bias.to(y.dtype)).to(x.dtype)
-        if self.spectrum is None and multiplies_low(x) and trusted("weight_gradient"):
+        if self.spectrum is None and multiplies_low(x) and self._by_kernels():
             low = x.to(torch.get_autocast_dtype("cuda")) if x.dtype == torch.float32 else x
             y = GroupedConv.apply(low, self.conv.weight, self.conv.groups)
             return F.gelu(y + self.conv.bias.to(y.dtype))
@@ -49,6 +49,9 @@ class PositionalConv(nn.Module):
         if spectrum is None:
             spectrum = kernel_spectrum(self.conv.weight, self.conv.groups)
         return F.gelu(fft_conv1d(x, spectrum.to(x.device)) + self.conv.bias).to(x.dtype)
+
+    def _by_kernels(self) -> bool:
+        return fits(self.conv) and trusted("windows") and trusted("weight_gradient")
 
     def fold(self, bf16: bool = False) -> None:
         """Makes weight and norm one tensor, and keeps its spectrum: for a model that is trained no more.
@@ -87,9 +90,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None, bias: Tensor | None = None) -> Tensor:
         qkv = self.qkv(x)
-        q, k, v = (
-            qkv.to(self.dtype or qkv.dtype).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        )  # each (B, heads, T, d)
+        apart = qkv.to(self.dtype or qkv.dtype).unflatten(-1, (3, self.heads, -1)).unbind(2)
+        q, k, v = (some.transpose(1, 2) for some in apart)  # each (B, heads, T, d)
         if bias is not None:
             bias = self.gate(x, bias).to(q.dtype)
             mask = bias if mask is None else bias.masked_fill(~mask, -torch.inf)

@@ -15,7 +15,7 @@ from kdkit.common.errors import CheckpointError, ConfigError, NoRecogniserError,
 from kdkit.model.checkpoints import filled, load_checkpoint, save_checkpoint
 from kdkit.model.masking import span_mask
 from kdkit.model.speech_model import ModelConfig, SpeechModel
-from kdkit.recognition.ctc_loss import ctc_loss
+from kdkit.recognition.ctc_loss import ctc_loss, has_kernel
 from kdkit.recognition.decode import greedy
 from kdkit.recognition.evaluate import WINDOW, decode_all, emissions, kept_window
 from kdkit.recognition.wer import COLLAPSED
@@ -170,6 +170,11 @@ class CTCTask(nn.Module):
     def stage(self) -> bool:
         """What :meth:`compute` depends on besides its inputs: does only the head learn?"""
         return self.training and self._head_only
+
+    @property
+    def on_device(self) -> bool:
+        """Is all of :meth:`compute` done on the GPU?"""
+        return has_kernel()
 
     def forward(self, batch) -> tuple[Tensor, dict[str, Tensor]]:
         return self.compute(self.prepare(batch))

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from kdkit.model import fast
-from kdkit.training.graphs import Steps, draws_nothing_inside
+from kdkit.training.graphs import Steps, recordable
 
 
 def gradients(
@@ -55,7 +55,7 @@ def graphs_for(
 ) -> Steps | None:
     """Steps as CUDA graphs, for a task that can be computed so, in one process with a GPU."""
     alone = accelerator.device.type == "cuda" and accelerator.num_processes == 1
-    if not (wanted and fast.wanted() and alone and draws_nothing_inside(task)):
+    if not (wanted and fast.wanted() and alone and recordable(task)):
         return None
     scale = None
     if accelerator.scaler is not None:

@@ -83,7 +83,7 @@ class Steps:
     ):
         self.task, self.parameters, self.dtype, self.scale = task, parameters, dtype, scale
         self.device = next(iter(parameters.values())).device
-        self.capture = capture and self.device.type == "cuda" and draws_nothing_inside(task)
+        self.capture = capture and self.device.type == "cuda" and recordable(task)
         self.graphs: dict[tuple, Recorded] = {}
         self.seen: Counter[tuple] = Counter()
         self.pool = torch.cuda.graph_pool_handle() if self.capture else None
@@ -146,10 +146,11 @@ class Steps:
             try:
                 recorded = self.graphs[key] = self._record(inputs)
             except (RuntimeError, AssertionError) as error:  # torch.OutOfMemoryError is one
-                warnings.warn(
-                    f"no CUDA graph of this task, which is slower: {str(error).splitlines()[0]}", stacklevel=2
-                )
+                said = (str(error) or repr(error)).splitlines()[0]
+                warnings.warn(f"no CUDA graph of this task, which is slower: {said}", stacklevel=2)
+            if recorded is None:  # computed here, where the error no longer holds its tensors
                 self.capture = False
+                self.graphs.clear()
                 torch.cuda.synchronize()
                 return self._compute(inputs)
         for name, tensor in inputs.items():
@@ -160,23 +161,32 @@ class Steps:
     def _record(self, inputs: dict[str, Tensor]) -> Recorded:
         static = {name: tensor.clone() for name, tensor in inputs.items()}
         graph, random = torch.cuda.CUDAGraph(), torch.cuda.get_rng_state()
-        self.stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self.stream):
-            # once as it is: libraries set themselves up at their first call on a stream
-            expected = self._state(self._compute(static))
-            torch.cuda.synchronize()
-            # thread_local: threads that read ahead pin memory meanwhile
-            graph.capture_begin(pool=self.pool, capture_error_mode="thread_local")
-            try:
-                outcome = self._compute(static)
-            finally:
-                graph.capture_end()
-        torch.cuda.current_stream().wait_stream(self.stream)
-        torch.cuda.set_rng_state(random)
-        graph.replay()
-        if not torch.allclose(self._state(outcome), expected, rtol=1e-3, equal_nan=True):
-            raise RuntimeError("played back, a graph gives another loss or other gradients")
-        torch.cuda.set_rng_state(random)
+        try:
+            self.stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self.stream):
+                # once as it is: libraries set themselves up at their first call on a stream
+                expected = self._state(self._compute(static))
+                torch.cuda.synchronize()
+                if torch.cuda.mem_get_info()[0] < torch.cuda.memory_reserved():
+                    torch.cuda.empty_cache()  # room for what the graph keeps
+                # thread_local: threads that read ahead pin memory meanwhile
+                graph.capture_begin(pool=self.pool, capture_error_mode="thread_local")
+                try:
+                    outcome = self._compute(static)
+                finally:
+                    graph.capture_end()
+            torch.cuda.current_stream().wait_stream(self.stream)
+            torch.cuda.set_rng_state(random)
+            graph.replay()
+            if not torch.allclose(self._state(outcome), expected, rtol=1e-3, equal_nan=True):
+                raise RuntimeError("played back, a graph gives another loss or other gradients")
+        except RuntimeError:
+            # a recording that broke off leaves the generator waiting for its end: go on with a copy
+            generator = torch.cuda.default_generators[torch.cuda.current_device()]
+            generator.graphsafe_set_state(generator.clone_state())
+            raise
+        finally:
+            torch.cuda.set_rng_state(random)
         return Recorded(graph, static, outcome)
 
     def _state(self, outcome: Outcome) -> Tensor:
@@ -194,7 +204,7 @@ class Steps:
         found = torch.autograd.grad(scaled, [leaves[name] for name in self.parameters], allow_unused=True)
         used = [gradient is not None for gradient in found]
         into = [g for g, some in zip(self.gradients.values(), used, strict=True) if some]
-        torch._foreach_copy_(into, [gradient for gradient in found if gradient is not None])
+        copy_all(into, [gradient for gradient in found if gradient is not None])
         values = torch.stack([loss.detach(), *(part.detach().to(loss.dtype) for part in parts.values())])
         return Outcome(values, list(parts), used)
 
@@ -215,13 +225,21 @@ class Steps:
         if self.cast:
             with torch.no_grad():
                 low = [tensor.detach() for tensor in self.low]
-                torch._foreach_copy_(low, [self.parameters[name].detach() for name in self.cast])
+                copy_all(low, [self.parameters[name].detach() for name in self.cast])
             leaves |= {name: tensor.requires_grad_() for name, tensor in zip(self.cast, low, strict=True)}
         return leaves
 
 
-def draws_nothing_inside(task: nn.Module) -> bool:
-    """Is everything random drawn in ``prepare``, dropout aside? SpecAugment draws on the host, inside the model."""
-    return hasattr(task, "compute") and not any(
-        getattr(module, "spec_augment", None) is not None for module in task.modules()
-    )
+def copy_all(into: list[Tensor], given: list[Tensor]) -> None:
+    """Copies each tensor to its place. A GPU does so in one pass if they have one dtype, else one after the other."""
+    for dtype in dict.fromkeys(tensor.dtype for tensor in given):
+        pairs = [(to, tensor) for to, tensor in zip(into, given, strict=True) if tensor.dtype == dtype]
+        torch._foreach_copy_(*map(list, zip(*pairs, strict=True)))
+
+
+def recordable(task: nn.Module) -> bool:
+    """Can a graph of the task be recorded on a GPU? Everything random is drawn in ``prepare``, dropout aside
+    (SpecAugment draws on the host, inside the model), and the task does not say otherwise (``on_device``).
+    """
+    inside = any(getattr(module, "spec_augment", None) is not None for module in task.modules())
+    return hasattr(task, "compute") and not inside and getattr(task, "on_device", True)

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from kdkit.model.fast import wanted
 
+# kernels with matrix products, for GPUs of 2020 (Ampere) or later: on older ones Triton's compiler may end the process
+MULTIPLYING = ("windows", "weight_gradient")
 AVAILABLE = find_spec("triton") is not None  # there are no wheels for some systems
 CHECKS: dict[
     str, Callable[..., None]
@@ -35,17 +37,20 @@ def check(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
 
 
 def trusted(name: str, *twin: Callable) -> bool:
-    """Are kernels :func:`wanted`, and has ``name`` (a key of ``CHECKS``) the answers of its plain twin here?
+    """Are kernels :func:`wanted`, and has ``name`` (a key of ``CHECKS``) the answers of its plain twin on this GPU?
 
     ``twin``: the plain function, where it stands in a module that imports the kernel.
     """
-    return wanted() and AVAILABLE and _right(name, *twin)
+    return wanted() and _right(name, *twin)
 
 
 @cache
 def _right(name: str, *twin: Callable) -> bool:
     """Tried once in a process."""
-    low = torch.bfloat16 if torch.cuda.get_device_capability() >= (8, 0) else torch.float16
+    recent = torch.cuda.get_device_capability() >= (8, 0)
+    if (name in MULTIPLYING and not recent) or (name != "segments" and not _has_triton()):
+        return False
+    low = torch.bfloat16 if recent else torch.float16
     try:
         with (
             torch.random.fork_rng(devices=[torch.cuda.current_device()]),
@@ -62,6 +67,15 @@ def _right(name: str, *twin: Callable) -> bool:
         )
         return False
     return True
+
+
+@cache
+def _has_triton() -> bool:
+    if not AVAILABLE:
+        warnings.warn(
+            "Triton is not installed: the GPU does without kdkit's kernels, and is slower", stacklevel=2
+        )
+    return AVAILABLE
 
 
 def compare(found: Tensor, expected: Tensor, allowed: float) -> None:
