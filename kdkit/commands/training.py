@@ -106,7 +106,9 @@ def distill(
     compiled: Annotated[
         bool, typer.Option("--compile", help="torch.compile of the layers: for long runs on a GPU.")
     ] = False,
-    graphs: Annotated[bool, typer.Option(help="On a GPU, if $KDKIT_FAST is 1: steps as CUDA graphs.")] = True,
+    graphs: Annotated[
+        bool, typer.Option(help="On a GPU, unless $KDKIT_FAST is 0: steps as CUDA graphs.")
+    ] = True,
     tensorboard: Board = False,
     save_every: SaveEvery = "5min",
     fresh: Fresh = False,

@@ -27,7 +27,7 @@ class TrainConfig:
     seed: int = 0
     accumulate: int = 1  # batches for one step, in every process
     compile: bool = False  # torch.compile of the layers: takes a minute, so it pays in long runs
-    graphs: bool = True  # on a GPU, if $KDKIT_FAST is 1: steps as CUDA graphs (kdkit.training.graphs)
+    graphs: bool = True  # on a GPU, unless $KDKIT_FAST is 0: steps as CUDA graphs (kdkit.training.graphs)
     log_every: int = 10
     evaluate_every: int = 0  # 0: only at the end
     save_minutes: float = 5.0  # between checkpoints
