@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from io import StringIO
 
 import matplotlib
@@ -17,9 +17,10 @@ from tiny_lessons import network_references
 
 from kdkit.common import wording
 from kdkit.common.errors import ConfigError
+from kdkit.lessons.profiles import PROFILES
 from kdkit.lessons.results import Results, read_results
 from kdkit.report.execute import Progress
-from kdkit.report.findings import Claim, answers, headline, story
+from kdkit.report.findings import CLAIMS, Claim, answers, headline, in_a_sentence, story
 from kdkit.report.index_page import _place
 from kdkit.report.notebook_page import last_states, mathml, plain_warnings, write_notebook_html
 
@@ -270,6 +271,17 @@ def test_claims_are_answered_by_what_was_found():
         assert found["outcome"] == outcome and found["name"] == "Gain"
     assert found["text"] == "-2.0 points, 95 % interval -3.0 to -1.0."
     assert answers(claim, [], {"02_x": {}}) == []
+
+
+def test_a_claim_is_answered_in_a_sentence_with_its_budget():
+    found = [{"outcome": outcome} for outcome in ("inconclusive", "better", "inconclusive")]
+    claim = Claim("c", (), budget="{study_steps} steps, {study_seeds}")
+    assert in_a_sentence(claim, found, {"study_steps": 40, "study_seeds": [0, 1]}) == (
+        "3 findings: 1 better, 2 inconclusive. This run itself: 40 steps, 2 seeds; a shipped finding had more."
+    )
+    assert in_a_sentence(replace(claim, budget=""), found[:1], {}) == "1 finding: 1 inconclusive."
+    for each in CLAIMS:
+        assert "{" not in in_a_sentence(each, found, asdict(PROFILES["quick"])), each.text
 
 
 def test_numbers_as_people_read_them():

@@ -7,11 +7,12 @@ compared, not figures.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from kdkit.common.wording import between, count, percent, rate
-from kdkit.lessons.results import SOURCES
+from kdkit.lessons.results import OUTCOMES, SOURCES
 
 # --- recognisers -------------------------------------------------------------------------------------------------
 
@@ -133,17 +134,19 @@ def _compare(student: dict, twin: dict) -> str:
 class Claim:
     """``evidence`` lists (beginning of a notebook's name, pattern of a verdict's name); all that fit count, or with
     ``first`` those of the first pattern that fits any. ``contrasts`` lists (beginning of a notebook's name, a metric
-    that is a difference, what it is): above zero is better."""
+    that is a difference, what it is): above zero is better. ``budget`` says what the run itself spent on it, with
+    fields of its profile in braces."""
 
     text: str
     evidence: tuple[tuple[str, str], ...]
     contrasts: tuple[tuple[str, str, str], ...] = ()
     first: bool = False
+    budget: str = ""
 
 
 CLAIMS = (
     Claim(
-        "A comprehensive study of student structures: deep & thin against shallow & wide.",
+        "The structure of a student matters: deep & thin against shallow & wide (the abstract names no winner).",
         (("02", "Deepest * against shallowest *"),),
         (
             (
@@ -152,6 +155,7 @@ CLAIMS = (
                 "Phone accuracy, deepest against shallowest, shipped study",
             ),
         ),
+        budget="{study_steps} steps a student, {structure_seeds} a structure, {study_minutes:g} minutes of speech",
     ),
     Claim(
         "A discriminative loss beside the regression loss helps, especially with few labels.",
@@ -163,6 +167,7 @@ CLAIMS = (
                 "Phone accuracy, both losses against regression, shipped study",
             ),
         ),
+        budget="{study_steps} steps a student, {study_seeds} a loss, {study_minutes:g} minutes of speech",
     ),
     Claim(
         "Fbank instead of the waveform CNN saves 17 % of the parameters.", (("03", "*17 % fewer parameters"),)
@@ -171,10 +176,12 @@ CLAIMS = (
         "It doubles the speed of inference.",
         (("03", "More than twice as fast full size *"), ("03", "More than twice as fast tiny *")),
         first=True,
+        budget="{speed_rounds} rounds of measurement on this machine",
     ),
     Claim(
         "It costs little accuracy.",
         (("03", "Fbank against waveform shipped twins on *"), ("03", "Fbank against waveform tiny-*")),
+        budget="{twin_steps} steps a twin",
     ),
 )
 
@@ -197,6 +204,23 @@ def answers(claim: Claim, verdicts: list[dict], metrics: dict[str, dict]) -> lis
             if book.startswith(notebook) and "interval" in numbers.get(name, {}):
                 found.append(_contrast(words, numbers[name]))
     return found
+
+
+def in_a_sentence(claim: Claim, found: list[dict], sizes: dict) -> str:
+    """What was found about a claim, counted, and what this run spent on it. ``sizes``: those of its profile."""
+    numbers = Counter(item["outcome"] for item in found)
+    counted = ", ".join(f"{numbers[outcome]} {outcome}" for outcome in OUTCOMES if outcome in numbers)
+    said = f"{len(found)} finding{'s' if len(found) > 1 else ''}: {counted}."
+    if not claim.budget or not sizes:
+        return said
+    seeds = {
+        name: f"{len(value)} seed{'s' if len(value) > 1 else ''}"
+        for name, value in sizes.items()
+        if name.endswith("_seeds")
+    }
+    return (
+        f"{said} This run itself: {claim.budget.format_map({**sizes, **seeds})}; a shipped finding had more."
+    )
 
 
 def _contrast(words: str, metric: dict) -> dict:

@@ -17,7 +17,7 @@ from markupsafe import Markup
 from kdkit.common import wording
 from kdkit.common.files import write_text
 from kdkit.lessons.results import SOURCES
-from kdkit.report.findings import CLAIMS, answers, caveats, comparisons, headline, story
+from kdkit.report.findings import CLAIMS, answers, caveats, comparisons, headline, in_a_sentence, story
 from kdkit.report.plan import PACKAGE
 from kdkit.report.record import repeat_command
 
@@ -67,7 +67,11 @@ def write_index(out: Path, run: dict, records: dict[str, dict]) -> None:
             caveats=caveats(run["profile"]),
             headline=headline(systems),
             comparisons=comparisons(systems),
-            claims=[(claim.text, found) for claim in CLAIMS if (found := answers(claim, verdicts, metrics))],
+            claims=[
+                (claim.text, in_a_sentence(claim, found, run.get("sizes", {})), found)
+                for claim in CLAIMS
+                if (found := answers(claim, verdicts, metrics))
+            ],
             verdicts=verdicts,
             shipped=any(system["source"] == "shipped" for system in systems),
             command=repeat_command(run),
