@@ -12,9 +12,9 @@ import torch
 import typer
 from typer.testing import CliRunner
 
+from kdkit.commands.distilling import layer_pairs
 from kdkit.commands.main import app, main, plain_warning
 from kdkit.commands.speech import split_minutes
-from kdkit.commands.training import layer_pairs
 from kdkit.common.errors import ConfigError
 from kdkit.model.checkpoints import load_checkpoint
 from kdkit.model.speech_model import PRESETS, ModelConfig, SpeechModel

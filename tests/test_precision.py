@@ -45,15 +45,15 @@ def fp16(monkeypatch):
     every second step and, far too large at first, makes gradients overflow."""
     if torch.cuda.is_available():
         return
-    real = loop._accelerator
+    real = loop.accelerator_for
 
-    def faked(config, leaves_some_out):
-        accelerator = real(replace(config, precision="fp32"), leaves_some_out)
+    def faked(precision, leaves_some_out):
+        accelerator = real("fp32", leaves_some_out)
         accelerator.state._mixed_precision, accelerator.native_amp = "fp16", True
         accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**17, growth_interval=2)
         return accelerator
 
-    monkeypatch.setattr(loop, "_accelerator", faked)
+    monkeypatch.setattr(loop, "accelerator_for", faked)
 
 
 def scaling(out):

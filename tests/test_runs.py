@@ -318,7 +318,7 @@ def test_sigterm_saves_as_ctrl_c_does(manifest, tmp_path):
 
 def test_checkpoints_come_by_the_clock(tmp_path, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("kdkit.training.loop.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("kdkit.training.run.time.perf_counter", lambda: now[0])
     saved = []
 
     class Slow(Batches):

@@ -20,7 +20,6 @@ from torch import nn
 
 from kdkit.common.errors import CheckpointError, ConfigError, TrainingError
 from kdkit.model.checkpoints import load_checkpoint, save_checkpoint
-from kdkit.model.encoder import Encoder
 from kdkit.training import snapshots
 from kdkit.training.loop import train
 from kdkit.training.recipe import TrainConfig, learning_rate
@@ -332,59 +331,6 @@ def test_more_processes_than_gpus_are_refused(tmp_path, monkeypatch):
         train(Task(), Batches(), RECIPE, tmp_path)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU no compiler is needed")
-def test_compiling_on_a_cpu_asks_for_a_compiler(tmp_path, monkeypatch):
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(ConfigError, match=r"install g\+\+"):
-        train(Task(), Batches(), replace(RECIPE, compile=True), tmp_path)
-
-
-class Lengths(Batches):
-    """Batches of changing shape, some of them padded."""
-
-    def batch(self, step):
-        self.asked.append(step)
-        shape = ((2, 40), (3, 31), (2, 57))[step % 3]
-        waves = torch.randn(*shape, 32, generator=torch.Generator().manual_seed(step))
-        lengths = torch.full(shape[:1], shape[1])
-        lengths[0] -= 9 * (step % 2)
-        return Batch(waves, lengths, [Item(f"u{step}")])
-
-
-class Encoded(nn.Module):
-    frozen = ()
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(3)
-        self.encoder, self.head = Encoder(32, 2, 64, 4, dropout=0.0), nn.Linear(32, 1)
-
-    def forward(self, batch):
-        mask = torch.arange(batch.waves.shape[1], device=batch.waves.device) < batch.lengths[:, None]
-        hidden = self.encoder(batch.waves, mask)[-1]
-        loss = (self.head(hidden)[..., 0] - batch.waves.sum(-1).tanh())[mask].square().mean()
-        return loss, {"square": loss.detach()}
-
-
-@pytest.mark.skipif(not (shutil.which("g++") or torch.cuda.is_available()), reason="needs a C++ compiler")
-@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 0.01)])
-def test_compiled_layers_learn_the_same(tmp_path, precision, tolerance):
-    plain, compiled = Encoded(), Encoded()
-    recipe = replace(RECIPE, steps=6, precision=precision)
-    expected = train(plain, Lengths(), recipe, tmp_path / "plain")
-    log = train(compiled, Lengths(), replace(recipe, compile=True), tmp_path / "compiled")
-    assert expected[0]["loss"] > 1.2 * expected[-1]["loss"]
-    assert [r["loss"] for r in log] == pytest.approx([r["loss"] for r in expected], rel=tolerance)
-    assert [r["grad_norm"] for r in log] == pytest.approx(
-        [r["grad_norm"] for r in expected], rel=10 * tolerance
-    )
-    assert compiled.state_dict().keys() == plain.state_dict().keys()
-    again = train(
-        compiled, Lengths(), replace(recipe, steps=6), tmp_path / "compiled"
-    )  # goes on without compile
-    assert again == log
-
-
 @pytest.mark.parametrize(
     "settings", [{"schedule": "cosine"}, {"precision": "fp8"}, {"steps": 0}, {"accumulate": 0}, {"keep": 0}]
 )
@@ -421,7 +367,8 @@ import torch
 sys.path.insert(0, {tests!r})
 import test_training as t
 from kdkit.training.selection import Selection
-from kdkit.training.loop import processes, train
+from kdkit.training.loop import train
+from kdkit.training.processes import processes
 
 assert processes().num_processes == int(t.os.environ.get("WORLD_SIZE", 1))
 
@@ -517,7 +464,8 @@ sys.path.insert(0, {tests!r})
 
 def run(out, accumulate):
     import test_training as t
-    from kdkit.training.loop import processes, train
+    from kdkit.training.loop import train
+    from kdkit.training.processes import processes
 
     torch.set_num_threads(1)
     task = t.Task()

@@ -36,7 +36,7 @@ class Speed:
     """
 
     name: str
-    precision: str  # "plain" (float32, as it was trained), "fp32", "bf16", "int8", or one of them "compiled"
+    precision: str  # "plain" (float32, as it was trained), "fp32", "bf16" or "int8"
     batch: int
     seconds: float  # of each utterance
     parameters: int
@@ -63,16 +63,14 @@ def bench_inference(
     precisions: Sequence[str] = ("plain", "fp32", "bf16", "int8"),
     shapes: Sequence[tuple[int, float]] = ((1, 10.0), (8, 12.0)),
     rounds: int = 5,
-    compiled: bool = False,
     peer: bool = True,
     others: Mapping[str, SpeechModel] | None = None,
 ) -> list[Speed]:
     """Times forward passes of ``names`` (presets) for (batch, seconds) in ``shapes``; utterances of equal length.
 
-    ``others``: models by name that take part, too, such as those of recognisers.
-    bf16 is left out where it would be emulated, int8 on a GPU. ``compiled`` adds torch.compile of the layers in fp32
-    and bf16 (a minute or two each). ``peer`` adds what one would take instead, transformers' HubertModel of
-    DistilHuBERT's shape, where transformers is installed.
+    ``others``: further models by name, such as those of recognisers. bf16 is left out where it would be emulated,
+    int8 on a GPU. ``peer`` adds the usual alternative, transformers' HubertModel in DistilHuBERT's shape, where
+    transformers is installed.
     """
     device = best_device()
     if not use_bf16("auto", device):
@@ -89,10 +87,6 @@ def bench_inference(
         plain = model.eval().to(device)
         for precision in precisions:
             racers[name, precision] = plain if precision == "plain" else optimised(plain, precision)
-        for precision in [p for p in ("fp32", "bf16") if compiled and p in precisions]:
-            racers[name, f"{precision} compiled"] = fast = optimised(plain, precision)
-            for layer in fast.encoder.layers:
-                layer.compile()
     macs = {name: count_macs(model.config) for name, model in models.items()}
     found = []
     extra = {(PEER, "plain"): distilhubert().to(device)} if peer and find_spec("transformers") else {}

@@ -1,7 +1,8 @@
-"""The commands of the command line, and the options that several of them share.
+"""The commands of the command line.
 
 Each module registers its commands with ``app``; a command only collects what a function of the package needs and
-prints what it found. torch is imported inside commands, so that ``kdkit --help`` answers at once.
+prints what it returned. torch is imported inside commands, so that ``kdkit --help`` answers at once. Options that
+several commands share: :mod:`kdkit.commands.options`.
 """
 
 from __future__ import annotations
@@ -9,16 +10,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from kdkit.commands.options import ungrouped
+
 
 class _Checked:
-    """A command whose values make sense before it begins: numbers are finite, texts and paths are not empty.
+    """A command whose values are checked before it begins: numbers are finite, texts and paths are not empty.
 
-    ``float`` takes "nan" and "inf", an empty shell variable gives an empty text, and both fail late and in odd ways.
+    ``float`` accepts "nan" and "inf", and an unset shell variable gives an empty text; both would fail late.
     """
 
     def parse_args(self, context: typer.Context, arguments: list[str]) -> list[str]:
@@ -43,13 +45,14 @@ class _Group(_Checked, TyperGroup):
 
 
 class Commands(typer.Typer):
-    """A typer app, or a group in it, of commands that check their values (:class:`_Checked`)."""
+    """A typer app, or a group in it, whose commands check their values and take groups of options."""
 
     def __init__(self, **settings):
         super().__init__(cls=_Group, rich_markup_mode=None, **settings)
 
     def command(self, *arguments, **settings):
-        return super().command(*arguments, **{"cls": _Command} | settings)
+        register = super().command(*arguments, **{"cls": _Command} | settings)
+        return lambda function: register(ungrouped(function))
 
 
 app = Commands(
@@ -63,80 +66,10 @@ bench = Commands(help="Measure speed, as ratios from one run.", no_args_is_help=
 app.add_typer(bench, name="bench")
 
 
-def _folder_to_write(path: Path | None) -> Path | None:
-    from kdkit.common.files import check_output
-
-    return None if path is None else check_output(path, folder=True)
-
-
-def _file_to_write(path: Path | None) -> Path | None:
-    from kdkit.common.files import check_output
-
-    return None if path is None else check_output(path)
-
-
-def folder_option(help: str, *names: str, **settings) -> object:
-    """An option for a folder that results go to: tried before the work begins."""
-    return typer.Option(*names, help=help, callback=_folder_to_write, **settings)
-
-
-def file_option(help: str, *names: str, **settings) -> object:
-    """An option for a file that results go to: tried before the work begins."""
-    return typer.Option(*names, help=help, callback=_file_to_write, **settings)
-
-
-Out = Annotated[Path, folder_option("Folder for what is made.")]
-Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of everything that is drawn.")]
-Steps = Annotated[int, typer.Option(min=1, max=10**8, help="Optimiser steps.")]
-Rate = Annotated[float, typer.Option("--lr", min=0, help="Highest learning rate.")]
-BatchSeconds = Annotated[float, typer.Option(min=1, help="Seconds of speech in a batch, padding included.")]
-Data = Annotated[
-    Path | None, typer.Option(help="Manifest (JSON lines) of your own speech; default: synthetic speech.")
-]
-Accumulate = Annotated[int, typer.Option(min=1, max=4096, help="Batches for one step, in every process.")]
-Precision = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16 (GPU).")]
-Board = Annotated[
-    bool, typer.Option("--tensorboard", help="Also write TensorBoard curves to OUT/tensorboard.")
-]
-Bins = Annotated[int, typer.Option(min=1, help="Mel bins of the Fbank.")]
-Normalisation = Annotated[str, typer.Option(help="Of Fbank: corpus, utterance or mean.")]
-Floor = Annotated[
-    float,
-    typer.Option(min=0, help="Fbank energies end so many dB below the utterance's loudest; 0: nowhere."),
-]
-AdaptTo = Annotated[
-    str, typer.Option(help="What adaptation learns: the teacher's h0, its front-end's output, or both.")
-]
-Deep = Annotated[bool, typer.Option("--deep", help="Two convolutions in the Fbank front-end, not one.")]
-Warp = Annotated[
-    float,
-    typer.Option(min=0, help="Fbank of other vocal tracts, frequencies changed by up to this share: 0.1."),
-]
-Fresh = Annotated[
-    bool, typer.Option("--fresh", help="Start anew: what an earlier run left in --out is removed.")
-]
-SaveEvery = Annotated[
-    str, typer.Option(metavar="STEPS|MINUTESmin", help="Between checkpoints: steps, or a time such as 5min.")
-]
-Minutes = Annotated[float | None, typer.Option(min=0, help="Use the first so many minutes.")]
-
-
-def save_interval(text: str) -> dict[str, float]:
-    """``--save-every`` as settings of :class:`kdkit.training.recipe.TrainConfig`; :class:`ConfigError` for anything
-    else.
-    """
-    from kdkit.common.errors import ConfigError
-
-    try:
-        if text.endswith("min"):
-            return {"save_minutes": float(text.removesuffix("min"))}
-        return {"save_every": int(text)}
-    except ValueError:
-        raise ConfigError(f"--save-every {text}: give steps (200) or minutes (5min)") from None
-
-
 def speech_of(data: Path | None, split: str, minutes: float | None, default: float) -> list:
-    """The utterances of a manifest, or synthetic ones; the first ``minutes`` of them."""
+    """The utterances of manifest ``data``, all or the first ``minutes``; None: synthetic speech of a split, of
+    ``minutes`` or ``default`` minutes.
+    """
     from kdkit.speech.corpora.synthetic.build import build_synthetic
     from kdkit.speech.manifest import read_manifest, subset
 

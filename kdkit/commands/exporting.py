@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from kdkit.commands import Data, Minutes, app, speech_of
+from kdkit.commands import app, speech_of
+from kdkit.commands.options import Data, Minutes
 from kdkit.common.errors import ConfigError
 
 

@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from kdkit.commands import (
-    Accumulate,
+from kdkit.commands import app, say_skipped, speech_of
+from kdkit.commands.options import (
     AdaptTo,
-    BatchSeconds,
     Bins,
-    Board,
     Data,
-    Deep,
-    Floor,
-    Fresh,
+    FbankOptions,
     Minutes,
-    Normalisation,
     Out,
-    Precision,
-    Rate,
-    SaveEvery,
-    Seed,
+    RunOptions,
     Steps,
-    app,
     file_option,
-    save_interval,
-    say_skipped,
-    speech_of,
 )
 from kdkit.common.errors import ConfigError
 
@@ -56,6 +45,13 @@ def statistics(
     print(f"statistics: {out}")
 
 
+@dataclass
+class SwapRunOptions(RunOptions):
+    """How the new front-end is trained."""
+
+    steps: Steps = 600
+
+
 @app.command(
     epilog="Examples: kdkit swap tiny-dt-waveform --adapt 300 --steps 600 --out runs/swapped\n\n"
     "kdkit swap runs/recogniser/recogniser.safetensors --data unlabelled.jsonl --out runs/fast"
@@ -67,23 +63,13 @@ def swap(
         typer.Argument(help="A waveform student, shipped or a checkpoint, or a waveform recogniser."),
     ],
     out: Out,
+    *,
     data: Data = None,
     minutes: Minutes = None,
     adapt: Annotated[int, typer.Option(min=0, help="Steps in which the new front-end alone learns.")] = 300,
     adapt_to: AdaptTo = "h0",
-    bins: Bins = 80,
-    normalisation: Normalisation = "corpus",
-    floor: Floor = 0,
-    deep: Deep = False,
-    steps: Steps = 600,
-    lr: Rate = 1e-3,
-    batch_seconds: BatchSeconds = 32,
-    accumulate: Accumulate = 1,
-    precision: Precision = "auto",
-    tensorboard: Board = False,
-    save_every: SaveEvery = "5min",
-    fresh: Fresh = False,
-    seed: Seed = 0,
+    front_end: FbankOptions,
+    run: SwapRunOptions,
 ) -> None:
     """Give a waveform student that is good already a Fbank front-end.
 
@@ -99,8 +85,8 @@ def swap(
     from kdkit.speech.batches import Batches
     from kdkit.students import swap_front_end
     from kdkit.teachers import Teacher, origin, save_model
-    from kdkit.training.loop import held, processes, train
-    from kdkit.training.recipe import TrainConfig
+    from kdkit.training.loop import train
+    from kdkit.training.processes import held, processes
     from kdkit.training.run_log import lasting
 
     follows = BY_NAME[choice(adapt_to, "--adapt-to", tuple(BY_NAME))]
@@ -109,35 +95,30 @@ def swap(
     old = start if recogniser is None else recogniser.model
     if old.config.front_end != "waveform":
         raise ConfigError(f"{model} has the {old.config.front_end} front-end already: nothing to swap")
-    if adapt >= steps:
-        raise ConfigError(f"--adapt {adapt} leaves none of {steps} steps for learning together")
+    if adapt >= run.steps:
+        raise ConfigError(f"--adapt {adapt} leaves none of {run.steps} steps for learning together")
     speech = speech_of(data, "unlabelled", minutes, 60)
     path = out / ("recogniser.safetensors" if recogniser else "student.safetensors")
     context.with_resource(held(out))
-    new = swap_front_end(
-        old, seed, bins=bins, normalisation=normalisation, fbank_floor=floor, fbank_deep=deep
-    )
+    new = swap_front_end(old, run.seed, **front_end.settings())
     fit_statistics(new, speech)
     teacher = Teacher(old.requires_grad_(False).eval(), None, model, {})
     task = DistillTask(new, teacher, swap_losses(old.config, adapt, follows))
-    batches = Batches(speech, batch_seconds, seed)
-    recipe = TrainConfig(
-        steps=steps,
-        lr=lr,
-        stages=(adapt,) if adapt else (),
-        seed=seed,
-        accumulate=accumulate,
-        precision=precision,
-        tensorboard=tensorboard,
-        **save_interval(save_every),
-    )
-    if fresh and processes().is_main_process:
+    batches = Batches(speech, run.batch_seconds, run.seed)
+    recipe = run.recipe(stages=(adapt,) if adapt else ())
+    if run.fresh and processes().is_main_process:
         path.unlink(missing_ok=True)
     title = f"swapping the front-end of {Path(model).stem}"
-    log = train(task, batches, recipe, out, resume=not fresh, title=title)
+    log = train(task, batches, recipe, out, resume=not run.fresh, title=title)
     if not processes().is_main_process:
         return
-    meta = {**task.settings, **task.origin, "from": origin(model), "steps": steps, "last": lasting(log[-1])}
+    meta = {
+        **task.settings,
+        **task.origin,
+        "from": origin(model),
+        "steps": run.steps,
+        "last": lasting(log[-1]),
+    }
     if recogniser:
         fast = CTCModel(new, recogniser.vocabulary)
         fast.head, fast.mask_embedding = recogniser.head, recogniser.mask_embedding

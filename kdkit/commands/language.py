@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from kdkit.commands import app, file_option
+from kdkit.commands import app
+from kdkit.commands.options import file_option
 from kdkit.common.errors import TextError
 
 

@@ -15,22 +15,23 @@ from kdkit.common.errors import KdkitError
 from kdkit.training.interrupt import terminate_as_interrupt
 
 # In the order of kdkit --help.
-ROOMS = (
+MODULES = (
     "reports",
     "speech",
     "preparing",
     "aligning",
     "models",
     "front_ends",
-    "training",
+    "distilling",
+    "finetuning",
     "language",
     "recognising",
     "exporting",
     "speed",
 )
 
-for room in ROOMS:
-    import_module(f"kdkit.commands.{room}")
+for name in MODULES:
+    import_module(f"kdkit.commands.{name}")
 
 
 _whole_warning = warnings.formatwarning

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from kdkit.commands import Data, Seed, app, folder_option, speech_of
+from kdkit.commands import app, speech_of
+from kdkit.commands.options import Data, Seed, folder_option
 from kdkit.common.errors import ConfigError
 
 

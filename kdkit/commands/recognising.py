@@ -11,7 +11,8 @@ from typing import Annotated
 
 import typer
 
-from kdkit.commands import Data, Minutes, app, file_option, say_skipped, speech_of
+from kdkit.commands import app, say_skipped, speech_of
+from kdkit.commands.options import Data, Minutes, file_option
 from kdkit.common.errors import ConfigError, TextError
 
 Model = Annotated[

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from kdkit.commands import Commands, Seed, app, file_option, folder_option
+from kdkit.commands import Commands, app
+from kdkit.commands.options import Seed, file_option, folder_option
 from kdkit.common.errors import ConfigError
 from kdkit.lessons.profiles import PROFILES, get_profile
 

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from kdkit.commands import Seed, app, folder_option
+from kdkit.commands import app
+from kdkit.commands.options import Seed, folder_option
 from kdkit.common.errors import ConfigError
 
 

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from kdkit.commands import BatchSeconds, bench
+from kdkit.commands import bench
+from kdkit.commands.options import BatchSeconds
 from kdkit.common.errors import ConfigError
 
 
@@ -57,9 +58,6 @@ def bench_inference_command(
         list[str] | None, typer.Option(help="plain, fp32, bf16, int8; repeat for more; default: all.")
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Runs of every model, interleaved.")] = 5,
-    compiled: Annotated[
-        bool, typer.Option("--compile", help="Also torch.compile: minutes more before the first run.")
-    ] = False,
 ) -> None:
     """Speed of inference: teacher and students, waveform and Fbank.
 
@@ -82,7 +80,7 @@ def bench_inference_command(
     others = {source: load_start(source, new_head=True) for source in model or ()}
     print(", ".join(f"{key} {value}" for key, value in machine().items() if value))
     names, peer = FULL if size == "full" else TINY, size == "full"
-    rows = bench_inference(names, precision or known, shapes, rounds, compiled, peer, others)
+    rows = bench_inference(names, precision or known, shapes, rounds, peer, others)
     print("\n".join(table(rows)))
 
 

@@ -24,7 +24,8 @@ from kdkit.speech.text import VOCABULARY, Vocabulary
 from kdkit.speech.transcripts import scorable
 from kdkit.students import new_student
 from kdkit.training import identity
-from kdkit.training.loop import held, processes, train
+from kdkit.training.loop import train
+from kdkit.training.processes import held, processes
 from kdkit.training.recipe import TrainConfig
 from kdkit.training.selection import Selection
 

@@ -26,7 +26,6 @@ class TrainConfig:
     precision: str = "auto"  # "fp32", "bf16", "fp16" (GPU); "auto": kdkit.common.machine.training_precision
     seed: int = 0
     accumulate: int = 1  # batches for one step, in every process
-    compile: bool = False  # torch.compile of the layers: takes a minute, so it pays in long runs
     graphs: bool = True  # on a GPU, unless $KDKIT_FAST is 0: steps as CUDA graphs (kdkit.training.graphs)
     log_every: int = 10
     evaluate_every: int = 0  # 0: only at the end
@@ -55,7 +54,6 @@ class TrainConfig:
         """The settings that decide the weights at the end; the others may change when a run goes on."""
         aside = (
             "accumulate",
-            "compile",
             "graphs",
             "log_every",
             "evaluate_every",

@@ -82,7 +82,6 @@ def _attend_in_segments(q: Tensor, k: Tensor, v: Tensor, bounds: Tensor, dropout
     return y.unflatten(0, (batch, total)).transpose(1, 2)
 
 
-@torch.compiler.disable  # torch 2.11 compiles a backward pass of it that knows one length only
 def _attend_and_learn(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
     mask = mask if mask is None or mask.dtype == torch.bool else mask.float()
     with torch.autocast("cpu", enabled=False):
