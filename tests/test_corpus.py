@@ -280,10 +280,10 @@ def test_the_cache_folder_comes_from_the_environment(monkeypatch, tmp_path):
 def test_a_failing_block_leaves_nothing(tmp_path, monkeypatch):
     real = synthetic.speak
 
-    def fails(split, number, seed):
+    def fails(split, number, *rest):
         if number == 3:
             raise KdkitError("out of breath")
-        return real(split, number, seed)
+        return real(split, number, *rest)
 
     monkeypatch.setattr(synthetic, "speak", fails)
     with pytest.raises(KdkitError, match="out of breath"):
@@ -295,12 +295,12 @@ def test_the_faster_builder_wins(tmp_path, monkeypatch):
     monkeypatch.setattr(synthetic, "BLOCK", 3)
     real, calls = synthetic.speak, []
 
-    def speak_while_another_builds(split, number, seed):
+    def speak_while_another_builds(split, number, *rest):
         calls.append(number)
         if len(calls) == 2:  # another process finishes the same block first
             (tmp_path / "00000").mkdir()
             (tmp_path / "00000" / "manifest.jsonl").write_text("theirs")
-        return real(split, number, seed)
+        return real(split, number, *rest)
 
     monkeypatch.setattr(synthetic, "speak", speak_while_another_builds)
     make_block(tmp_path, "dev", 0, 0)
@@ -322,7 +322,7 @@ def test_a_killed_build_leaves_only_whole_blocks_and_goes_on(tmp_path):
         "build({!r}, {{'train': 60}}, progress=False)"
     )
     build = subprocess.Popen([sys.executable, "-c", code.format(str(tmp_path))], start_new_session=True)
-    folder = tmp_path / f"{synthetic.VERSION}-seed0" / "train"
+    folder = tmp_path / "synthetic-v1-seed0" / "train"
     deadline = time.monotonic() + 60
     while not list(folder.glob("0*")) and time.monotonic() < deadline:
         time.sleep(0.02)

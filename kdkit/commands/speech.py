@@ -22,6 +22,9 @@ def corpus(
         Path | None, folder_option("Where corpora are kept; default: the cache, $KDKIT_CACHE.")
     ] = None,
     seed: Seed = 0,
+    world: Annotated[
+        int, typer.Option(help="1, or 2: few labelled voices, thousands of words, broad unlabelled speech.")
+    ] = 1,
 ) -> None:
     """Make synthetic speech with exact phone times.
 
@@ -29,7 +32,7 @@ def corpus(
     """
     from kdkit.speech.corpora.synthetic.build import build_synthetic
 
-    splits = build_synthetic(root, split_minutes(minutes) if minutes else None, seed)
+    splits = build_synthetic(root, split_minutes(minutes) if minutes else None, seed, world=world)
     for split, utterances in splits.items():
         hours = sum(u.duration for u in utterances) / 3600
         speakers = len({u.speaker for u in utterances})

@@ -7,7 +7,7 @@
 A block is made in a folder of its own that is renamed when complete, so a build that is killed, or several
 builds at once, never leave a half-written block, and the next build goes on where the last one stopped. What
 an utterance says and who says it follows from (seed, split, number) alone: a longer split begins with the
-shorter one.
+shorter one. What is said, by whom and where, is a world (:mod:`.worlds`), of which there are two.
 """
 
 from __future__ import annotations
@@ -31,14 +31,11 @@ from kdkit.common.errors import ConfigError, KdkitError
 from kdkit.common.files import cache_folder, check_output, partial_name, sweep, writing
 from kdkit.common.parallel import ISOLATED
 from kdkit.speech.audio import wav_bytes
-from kdkit.speech.corpora.synthetic import espeak, grammar, phones, voices
-from kdkit.speech.corpora.synthetic.acoustics import add_noise, reverberate
+from kdkit.speech.corpora.synthetic import espeak, grammar, phones
+from kdkit.speech.corpora.synthetic.worlds import WORLDS
 from kdkit.speech.manifest import Utterance, read_manifest, subset, write_manifest
 
-VERSION = "synthetic-v1"  # part of the folder's name: change it whenever the speech would change
 BLOCK = 25  # utterances
-DEFAULT_MINUTES = {"unlabelled": 600.0, "train": 60.0, "dev": 5.0, "test-clean": 10.0, "test-other": 10.0}
-SPLITS = tuple(DEFAULT_MINUTES)
 
 _RATE = 16_000
 _TYPICAL_SECONDS = 2.6  # of an utterance: only decides how many blocks are started at first
@@ -50,40 +47,46 @@ def build_synthetic(
     minutes: dict[str, float] | None = None,
     seed: int = 0,
     progress: bool = True,
+    world: int = 1,
 ) -> dict[str, list[Utterance]]:
     """Make the splits that are asked for, unless they are on disk already, and return them.
 
     `root` is the folder that holds corpora (None: cache_folder()). `minutes` gives the length of each split
-    wanted ("unlabelled", "train", "dev", "test-clean", "test-other"); None stands for DEFAULT_MINUTES. A
-    split on disk is extended when it is too short; when it is longer, its beginning is returned. "test-clean"
-    has voices never heard in training; "test-other" has other voices, other accents, noise and reverberation.
-    All cores work; one makes an hour of speech in some 15 seconds.
+    wanted ("unlabelled", "train", "dev", "test-clean", "test-other", in world 2 also "dev-other"); None stands for
+    the world's own. A split on disk is extended when it is too short; when it is longer, its beginning is returned.
+    "test-clean" has voices never heard in training; "test-other" has other voices, other accents, noise and
+    reverberation. All cores work; one makes an hour of speech in some 10 seconds. `world` is 1, or 2, in which the
+    first labelled minutes are of few voices and do not contain all words (:mod:`.worlds`).
 
-    Raises ConfigError for an unknown split or a length that is not positive.
+    Raises ConfigError for an unknown world or split, or a length that is not positive.
     """
-    minutes = dict(DEFAULT_MINUTES if minutes is None else minutes)
+    if world not in WORLDS:
+        raise ConfigError(f"synthetic corpus: no world {world!r}; there are {', '.join(map(str, WORLDS))}")
+    usual = WORLDS[world].minutes
+    minutes = dict(usual if minutes is None else minutes)
     for split, length in minutes.items():
-        if split not in SPLITS:
-            raise ConfigError(f"synthetic corpus: no split {split!r}; there are {', '.join(SPLITS)}")
+        if split not in usual:
+            raise ConfigError(f"synthetic corpus: no split {split!r}; there are {', '.join(usual)}")
         if not (math.isfinite(length) and length > 0):
             raise ConfigError(f"synthetic corpus: minutes of {split!r} must be more than 0, not {length}")
-    folder = Path(root or cache_folder()) / f"{VERSION}-seed{seed}"
+    folder = Path(root or cache_folder()) / f"{WORLDS[world].version}-seed{seed}"
     return {
-        split: _build_split(folder / split, split, length, seed, progress)
+        split: _build_split(folder / split, split, length, seed, progress, world)
         for split, length in minutes.items()
     }
 
 
-def speak(split: str, number: int, seed: int = 0) -> tuple[np.ndarray, dict[str, object]]:
-    """One utterance of the corpus: (waveform (samples,) float32 at 16 kHz, its manifest fields).
+def speak(split: str, number: int, seed: int = 0, world: int = 1) -> tuple[np.ndarray, dict[str, object]]:
+    """One utterance of a world: (waveform (samples,) float32 at 16 kHz, its manifest fields).
 
-    The draw (sentence, speaker, rate, pitch, gain, noise) depends on (seed, split, number) only; the wavering
+    The draw (sentence, speaker, rate, pitch, gain, noise) depends on (world, seed, split, number) only; the wavering
     of the voice also on what the engine has spoken since `espeak.restart`.
     """
-    rng = random.Random(f"{VERSION}/{seed}/{split}/{number}")
-    noise_rng = np.random.default_rng([seed, SPLITS.index(split), number])
-    text = grammar.spoken(rng)
-    speaker = voices.SPEAKERS[split][int(rng.random() * len(voices.SPEAKERS[split]))]
+    scene = WORLDS[world]
+    rng = random.Random(f"{scene.version}/{seed}/{split}/{number}")
+    noise_rng = np.random.default_rng([seed, [*scene.minutes].index(split), number])
+    text = scene.spoken(rng)
+    speaker = scene.speaker(split, number, rng)
     tract = speaker.tract * (0.99 + 0.02 * rng.random())
     rate = speaker.rate * (0.9 + 0.2 * rng.random()) / tract  # resampling by `tract` speaks that much faster
     pitch, pitch_range = speaker.pitch + 16 * rng.random() - 8, 35 + 30 * rng.random()
@@ -92,12 +95,7 @@ def speak(split: str, number: int, seed: int = 0) -> tuple[np.ndarray, dict[str,
     wave = soxr.resample(wave, espeak.RATE_HZ * tract, _RATE)
     starts = [(sample / (espeak.RATE_HZ * tract), phones.normalise(ipa)) for sample, ipa in events]
     wave, starts = _pad(wave, starts, before=0.05 + 0.2 * rng.random(), after=0.05 + 0.2 * rng.random())
-    if split == "test-other":
-        wave = reverberate(wave, seconds=0.1 + 0.4 * rng.random(), rng=noise_rng)
-        wave = add_noise(wave, snr=5 + 15 * rng.random(), slope=2 * rng.random(), rng=noise_rng)
-    else:
-        wave = add_noise(wave, snr=45 + 15 * rng.random(), slope=0.0, rng=noise_rng)
-    wave *= 10 ** (-(1 + 11 * rng.random()) / 20) / np.abs(wave).max()  # peak at -1 to -12 dB
+    wave = scene.record(wave, split, speaker, seed, rng, noise_rng)
     return wave, {
         "id": f"{split}-{number}",
         "duration": len(wave) / _RATE,
@@ -134,7 +132,9 @@ def _pad(
     return padded, moved
 
 
-def _build_split(folder: Path, split: str, minutes: float, seed: int, progress: bool) -> list[Utterance]:
+def _build_split(
+    folder: Path, split: str, minutes: float, seed: int, progress: bool, world: int
+) -> list[Utterance]:
     manifest = folder / "manifest.jsonl"
     if manifest.exists():
         utterances = read_manifest(manifest)
@@ -153,7 +153,7 @@ def _build_split(folder: Path, split: str, minutes: float, seed: int, progress: 
             typical = have / len(blocks) if blocks else BLOCK * _TYPICAL_SECONDS / 60
             wanted = range(len(blocks), len(blocks) + math.ceil((minutes - have) / typical))
             missing = [block for block in wanted if not _block_folder(folder, block).exists()]
-            for _ in _make_blocks(folder, split, missing, seed):
+            for _ in _make_blocks(folder, split, missing, seed, world):
                 bar.update(min(typical, bar.total - bar.n))
             blocks += [read_manifest(_block_folder(folder, block) / "manifest.jsonl") for block in wanted]
             bar.update(min(sum(map(_minutes, blocks)), bar.total) - bar.n)
@@ -173,7 +173,7 @@ def _block_folder(folder: Path, block: int) -> Path:
     return folder / f"{block:05d}"
 
 
-def _make_blocks(folder: Path, split: str, blocks: list[int], seed: int) -> Iterator[int]:
+def _make_blocks(folder: Path, split: str, blocks: list[int], seed: int, world: int = 1) -> Iterator[int]:
     """Make the blocks, on all cores if there are several; yields each as it is done.
 
     The workers are plain subprocesses: multiprocessing would import the caller's main script again, which
@@ -186,14 +186,8 @@ def _make_blocks(folder: Path, split: str, blocks: list[int], seed: int) -> Iter
     workers = max(1, min(_cores(), len(blocks) // 2))
     package_parent = str(Path(__file__).resolve().parents[4])
     path = os.pathsep.join([package_parent, *filter(None, [os.environ.get("PYTHONPATH")])])
-    command = [
-        sys.executable,
-        "-m",
-        "kdkit.speech.corpora.synthetic.build",
-        str(folder.resolve()),
-        split,
-        str(seed),
-    ]
+    command = [sys.executable, "-m", "kdkit.speech.corpora.synthetic.build"]
+    command += [str(folder.resolve()), split, str(seed), str(world)]
     with tempfile.TemporaryFile("w+") as errors:
         processes = []
         try:
@@ -229,7 +223,7 @@ def _cores() -> int:
         return os.cpu_count() or 1
 
 
-def make_block(folder: Path, split: str, block: int, seed: int) -> None:
+def make_block(folder: Path, split: str, block: int, seed: int, world: int = 1) -> None:
     """Speak one block into a folder beside its place and rename it when complete."""
     place = _block_folder(folder, block)
     if place.exists():
@@ -242,7 +236,7 @@ def make_block(folder: Path, split: str, block: int, seed: int) -> None:
         with espeak.lock:
             espeak.restart()  # so that a block sounds the same whatever was spoken before
             for i in range(BLOCK):
-                wave, fields = speak(split, block * BLOCK + i, seed)
+                wave, fields = speak(split, block * BLOCK + i, seed, world)
                 audio = partial / f"{i:02d}.wav"
                 with writing(audio):
                     audio.write_bytes(wav_bytes(np.rint(wave * 32767).astype(np.int16)))
@@ -258,10 +252,10 @@ def make_block(folder: Path, split: str, block: int, seed: int) -> None:
 
 
 def _worker() -> None:
-    folder, split, seed = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    folder, split, seed, world = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     for block in json.load(sys.stdin):
         try:
-            make_block(folder, split, block, seed)
+            make_block(folder, split, block, seed, world)
         except KdkitError as error:
             sys.exit(str(error))
         os.write(sys.stdout.fileno(), b"%d\n" % block)  # one write: the workers share the pipe

@@ -1,8 +1,9 @@
-"""The speakers of the synthetic corpus: who is heard in training, and who never is.
+"""The speakers of the synthetic worlds: who is heard in training, and who never is.
 
 A speaker is an eSpeak voice variant, a vocal-tract length (all formants scaled together, by resampling), a
-pitch and a speaking rate. Variants differ in formants, breath, roughness and melody; three tract lengths of
-each variant give the training set many distinct voices. No variant of dev, test-clean or test-other is heard
+pitch and a speaking rate. Variants differ in formants, breath, roughness and melody; several tract lengths of
+each variant give the training set many distinct voices: about a hundred in the first world (SPEAKERS), hundreds in
+the second (CROWD). No variant of dev, test-clean or test-other is heard
 in training, and eSpeak's twins of the test variants (aunty of f4, robert of rob) are kept from it too.
 Whispers, croaks, robots and voices that clip are left out.
 """
@@ -83,3 +84,48 @@ SPEAKERS: dict[str, tuple[Speaker, ...]] = {
     "test-other": _speakers(TEST_OTHER_VARIANTS, (0.96, 1.05), OTHER_ACCENTS),
 }
 """The speakers of each split. Training and unlabelled speech share theirs."""
+
+
+def _crowd(variants: tuple[str, ...], tracts: int, accents: tuple[str, ...]) -> tuple[Speaker, ...]:
+    """Every variant with `tracts` vocal-tract lengths from 0.86 to 1.16; pitch and rate spread wider than above."""
+    speakers = []
+    for v, variant in enumerate(variants):
+        for t in range(tracts):
+            n = v * tracts + t
+            accent = accents[(n + v) % len(accents)]
+            place = (t + 0.1 + 0.8 * (v * 7 % 11) / 11) / tracts  # other lengths for each variant
+            speakers.append(
+                Speaker(
+                    id=f"{variant}-{t}" if accent == MAIN_ACCENT else f"{variant}-{t}-{accent}",
+                    variant=variant,
+                    accent=accent,
+                    tract=round(0.86 + 0.3 * place, 3),
+                    pitch=24 + n * 23 % 53,
+                    rate=120 + n * 29 % 59,
+                )
+            )
+    return tuple(speakers)
+
+
+_MIXED = tuple(accent for other in OTHER_ACCENTS for accent in (MAIN_ACCENT, other))
+_HUNDREDS = _crowd(TRAIN_VARIANTS, len(_MIXED), _MIXED)
+_OF_MAIN_ACCENT = tuple(speaker for speaker in _HUNDREDS if speaker.accent == MAIN_ACCENT)
+
+CROWD: dict[str, tuple[Speaker, ...]] = {
+    "unlabelled": _HUNDREDS,
+    "train": _OF_MAIN_ACCENT,
+    "dev": _crowd(DEV_VARIANTS, 4, (MAIN_ACCENT,)),
+    "dev-other": _crowd(DEV_VARIANTS, 6, OTHER_ACCENTS),
+    "test-clean": _crowd(TEST_CLEAN_VARIANTS, 3, (MAIN_ACCENT,)),
+    "test-other": _crowd(TEST_OTHER_VARIANTS, 6, OTHER_ACCENTS),
+}
+"""The speakers of each split of the second world."""
+
+_FIRST = ("anika", "m6", "f1", "Alex")  # two women, two men
+_VARIANTS = (*_FIRST, *(variant for variant in TRAIN_VARIANTS if variant not in _FIRST))[:24]
+_OWN = {variant: [s for s in _OF_MAIN_ACCENT if s.variant == variant] for variant in _VARIANTS}
+
+FEW: tuple[Speaker, ...] = tuple(
+    _OWN[name][(3 + 5 * n) % len(_OWN[name])] for n, name in enumerate(_VARIANTS)
+)
+"""Who speaks the labelled speech of the second world first: four the first minutes, all 24 the first hour."""
