@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -99,3 +100,14 @@ def test_what_the_package_offers_is_there_and_costs_nothing_until_it_is_used():
     code = "import kdkit, sys; assert 'torch' not in sys.modules; [getattr(kdkit, name) for name in kdkit.__all__]"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert {"load_teacher", "DistillTask", "train", "Recogniser"} <= set(dir(kdkit))
+
+
+def test_the_readme_shows_the_same_order():
+    text = (HOUSE.parent / "README.md").read_text(encoding="utf-8")
+    section = text.split("## How speech flows through the package")[1].split("\n## ")[0]
+    picture = section.split("```")[1]
+    left = " ".join(line[:40].replace("|", " ") for line in picture.splitlines())
+    assert left.replace(",", " ").split() == ORDER
+    rows = re.findall(r"^\| \[(\w+)\]\(kdkit/(\w+)(?:\.py)?\) \|", section, re.MULTILINE)
+    assert [name for name, _ in rows] == [target for _, target in rows] == ORDER
+    assert all((HOUSE.parent / link).exists() for link in re.findall(r"\]\((kdkit/[\w./]+)\)", section))

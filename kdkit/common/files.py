@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -55,23 +55,32 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
     Raises :class:`OutputError` where that is not possible; what was at ``path`` before is still there.
     """
-    path = Path(path)
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _sweep_once(path.parent)
-        temporary = partial_name(path)
-        try:
-            temporary.touch()
-            mode = (
-                temporary.stat().st_mode
-            )  # as the umask has it; some libraries write files for their owner only
-            write(temporary)
-            temporary.chmod(mode)
-            with open(temporary, "rb+") as file:
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    write_together({path: write})
+
+
+def write_together(writers: Mapping[Path, Callable[[Path], object]]) -> None:
+    """:func:`write_atomically` for files that belong together: when one cannot be written, all stay as they were."""
+    temporary = {Path(path): partial_name(Path(path)) for path in writers}
+    try:
+        for (path, partial), write in zip(temporary.items(), writers.values(), strict=True):
+            with writing(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                _sweep_once(path.parent)
+                partial.touch()
+                mode = (
+                    partial.stat().st_mode
+                )  # as the umask has it; some libraries write for their owner only
+                write(partial)
+                partial.chmod(mode)
+                with open(partial, "rb+") as file:
+                    os.fsync(file.fileno())
+        for path, partial in temporary.items():
+            with writing(path):
+                os.replace(partial, path)
+    finally:
+        for partial in temporary.values():
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -18,13 +18,13 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 
 from kdkit.common.errors import ManifestError
-from kdkit.common.files import partial_name, read_text, writing
+from kdkit.common.files import read_text, write_together
 
 SAMPLES_PER_FRAME = 320  # frame t of the encoder covers samples 320 t to 320 t + 400 at 16 kHz
 FRAME_CENTRE = 200
@@ -88,28 +88,21 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
 
 def write_manifests(manifests: Mapping[Path, Iterable[Utterance]]) -> None:
     """:func:`write_manifest` for several that belong together: when one cannot be written, all stay as they were."""
-    partial = {path: partial_name(path) for path in manifests}
+    write_together(
+        {path: partial(_write_lines, Path(path), utterances) for path, utterances in manifests.items()}
+    )
+
+
+def _write_lines(path: Path, utterances: Iterable[Utterance], temporary: Path) -> None:
+    folder = path.parent.resolve()
     try:
-        for path, utterances in manifests.items():
-            with writing(path):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                folder = path.parent.resolve()
-                with open(partial[path], "w", encoding="utf-8") as file:
-                    for utterance in utterances:
-                        file.write(json.dumps(_as_json(utterance, folder), ensure_ascii=False) + "\n")
-                    file.flush()
-                    os.fsync(file.fileno())
-        for path in manifests:
-            with writing(path):
-                os.replace(partial[path], path)
+        with open(temporary, "w", encoding="utf-8") as file:
+            for utterance in utterances:
+                file.write(json.dumps(_as_json(utterance, folder), ensure_ascii=False) + "\n")
     except UnicodeEncodeError as error:
         raise ManifestError(
             f"{path}: not written: {error.object!a:.80} is not Unicode text, so the manifest cannot hold it; rename it"
         ) from None
-    finally:
-        for rest in partial.values():
-            with suppress(OSError):
-                rest.unlink(missing_ok=True)
 
 
 def distinct_names(manifests: Sequence[str | Path]) -> list[str]:

@@ -1,8 +1,9 @@
-"""Files that hold tensors and not a word on the structure: a ``torch.save`` of transformers' or torchaudio's
-``state_dict()``, or a checkpoint of Lightning or of another trainer around one.
+"""Files with tensors but no configuration: a ``torch.save`` of transformers' or torchaudio's ``state_dict()``, or a
+checkpoint of Lightning or another trainer around one.
 
-Shapes tell all but the number of heads, the place of the norms and the normalisation of the waveform. A config.json of
-transformers beside the file tells those. Without one, kdkit takes what every published model of that shape has.
+Shapes tell everything but the number of heads, the position of the norms and the normalisation of the waveform. Those
+come from transformers' config.json beside the file; without one, kdkit assumes what all published models of that shape
+have.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _HOLDERS = ("state_dict", "model_state_dict", "model", "weights", "params")
 
 
 def tensors_of(content: object) -> dict[str, Tensor] | None:
-    """The tensors by name in a file's ``content``, or under one of the names that trainers give them; None: none."""
+    """The tensors by name in a file's ``content``, or under a key that trainers use; None if there are none."""
     if not isinstance(content, dict):
         return None
     for held in (content, *(content.get(name) for name in _HOLDERS)):
@@ -31,7 +32,7 @@ def tensors_of(content: object) -> dict[str, Tensor] | None:
 
 
 def load_bare(tensors: dict[str, Tensor], where: Path) -> tuple[SpeechModel, dict]:
-    """The model, and a description that says what was taken for granted."""
+    """The model, and a description whose entry "assumed" says what the file does not tell."""
     network = sort_out(tensors, where)
     meta = {"format": f"tensors, named as {network.origin} does"}
     if network.origin == "transformers" and huggingface.is_config(where.parent / "config.json"):

@@ -1,5 +1,5 @@
-"""Models of torchaudio: its bundles (HUBERT_BASE, HUBERT_LARGE, WAV2VEC2_BASE, WAVLM_BASE and their relatives), and
-DPHuBERT's files, which hold the arguments of torchaudio's ``wav2vec2_model`` beside the tensors.
+"""Models of torchaudio: its bundles (HUBERT_BASE, HUBERT_LARGE, WAV2VEC2_BASE, WAVLM_BASE, ...), and DPHuBERT's
+files, which hold the arguments of torchaudio's ``wav2vec2_model`` beside the tensors.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ def bundle_url(name: str) -> str:
 
 
 def bundle_of_file(path: Path) -> str | None:
-    """The bundle whose file has that name: torchaudio's files hold tensors only, not their structure."""
+    """The bundle whose file has that name, or None: torchaudio's files hold tensors only, no configuration."""
     return next((name for name in bundle_names() if bundle_url(name).endswith("/" + path.name)), None)
 
 
 def is_bundle(name: str, content: object, where: Path) -> bool:
-    """Are these tensors named as torchaudio does, and of the bundle's width? A file called model.pt need not be one."""
+    """True if the tensors have torchaudio's names and the bundle's width: file names can mislead."""
     network = sort_out(content, where)
     weight = network.own.get("front_end.projection.weight")
     width = getattr(torchaudio.pipelines, name)._params["encoder_embed_dim"]
@@ -42,7 +42,7 @@ def is_bundle(name: str, content: object, where: Path) -> bool:
 
 
 def load_bundle(name: str, content: object, where: Path) -> tuple[SpeechModel, dict]:
-    """The model of a bundle from the content of its file, and a description."""
+    """The model of a bundle, from the content of its file, and a description."""
     bundle = getattr(torchaudio.pipelines, name)
     if bundle.sample_rate != 16_000:
         raise CheckpointError(f"{name}: a model for {bundle.sample_rate:g} Hz; kdkit works at 16,000 Hz")
@@ -53,7 +53,7 @@ def load_bundle(name: str, content: object, where: Path) -> tuple[SpeechModel, d
 
 
 def _known(settings: Settings) -> dict:
-    """What shapes do not tell, from the arguments of torchaudio's ``wav2vec2_model`` or ``wavlm_model``."""
+    """Settings that shapes do not tell, from the arguments of torchaudio's ``wav2vec2_model`` or ``wavlm_model``."""
     convs = settings.get("extractor_conv_layer_config")
     if convs is not None:
         try:
@@ -84,9 +84,10 @@ def is_dphubert(content: object) -> bool:
 
 
 def load_dphubert(content: dict, where: Path) -> tuple[SpeechModel, dict]:
-    """The model of a file of DPHuBERT, which prunes heads, features and whole branches of each layer by themselves.
+    """The model of a DPHuBERT file, and a description.
 
-    Raises :class:`CheckpointError` that says in what a pruned model differs from kdkit's, where all layers are alike.
+    DPHuBERT prunes heads, features and whole branches of each layer separately; all layers of kdkit's models are alike.
+    Raises :class:`CheckpointError` that names the difference.
     """
     tensors, given = content["state_dict"], Settings(content["config"], where)
     if any(".hard_concrete" in str(name) for name in tensors):

@@ -1,8 +1,8 @@
-"""HuBERT's codebook out of fairseq's file: which rows of its label embeddings are clusters.
+"""HuBERT's codebook in fairseq's files: which rows of the label embeddings are clusters.
 
-fairseq keeps one embedding for every symbol of its dictionaries, one dictionary after the other when there are several
-label sets. A dictionary begins with specials (<s>, <pad>, </s>, <unk>) and may end in fillers (madeupword0000); neither
-is ever a target. ``final_proj`` projects for all label sets ("tied") or has a part for each. kdkit takes the first set.
+fairseq stores one embedding per symbol of its dictionaries, concatenated when there are several label sets. A
+dictionary begins with special symbols (<s>, <pad>, </s>, <unk>) and may end with fillers (madeupword0000), which are
+never targets. ``final_proj`` is shared by all label sets ("tied") or has one part for each. kdkit uses the first set.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from kdkit.model.codebook import Codebook
 from kdkit.teachers.safe_pickle import opened
 from kdkit.teachers.settings import Settings
 
-SPECIALS = 4  # that every dictionary of fairseq begins with
+SPECIALS = 4  # special symbols at the start of every fairseq dictionary
 
 
 def codebook_of(
     beside: dict[str, Tensor], content: dict, task: Settings, dim: int, tau: float, where: Path
 ) -> tuple[Codebook | None, str]:
-    """The codebook, or None, and words on it: what it is, or why there is none.
+    """The codebook or None, and a description: what it is, or "none: " and the reason.
 
-    ``beside``: tensors that are not of the network; ``content``: of the file, whose dictionaries are looked for there;
-    ``task``: settings that name the label sets; ``dim``: width of the hidden states. Raises :class:`CheckpointError`
-    for tensors that do not fit together.
+    ``beside``: the file's tensors outside the network; ``content``: the file, searched for dictionaries; ``task``:
+    settings that name the label sets; ``dim``: width of the hidden states; ``tau``: temperature. Raises
+    :class:`CheckpointError` for tensors that do not fit together.
     """
     names = ("label_embs_concat", "final_proj.weight", "final_proj.bias")
-    if names[0] not in beside:  # wav2vec 2.0 has a final_proj too, but no clusters
+    if names[0] not in beside:  # wav2vec 2.0 has a final_proj, but no clusters
         return None, "none: the file has no label embeddings"
     if names[1] not in beside and names[2] not in beside:
         return None, (
@@ -77,7 +77,7 @@ def codebook_of(
     else:
         kept = [row for row, symbol in enumerate(symbols[0]) if not _is_filler(row, symbol)]
         words = f" of the first of {len(symbols)} label sets" if len(symbols) > 1 else ""
-    if "target_glu.0.weight" in parts:  # what the network compares with is a function of the embeddings
+    if "target_glu.0.weight" in parts:  # the network compares with a function of the embeddings
         glu = {name.removeprefix("target_glu.0."): part.detach().float() for name, part in parts.items()}
         try:
             embeddings = F.glu(F.linear(embeddings, glu["weight"], glu["bias"]))
@@ -97,9 +97,9 @@ def _is_filler(row: int, symbol: object) -> bool:
 
 
 def _label_sets(content: dict, task: Settings) -> tuple[list[list | None], int]:
-    """The symbols of every dictionary of clusters in a file, and how many label sets its settings name (1 by default).
+    """The symbols of every cluster dictionary in a file, and the number of label sets in its settings (default 1).
 
-    They lie in ``dictionaries_symbols`` (s3prl) or in ``task_state``, as a list, or by label set.
+    Dictionaries are in ``dictionaries_symbols`` (s3prl) or ``task_state``, as a list or by label set.
     """
     found = opened(content.get("dictionaries_symbols"))
     if found is None:

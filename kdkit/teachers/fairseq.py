@@ -26,18 +26,18 @@ def is_fairseq(content: object) -> bool:
 
 
 def load_fairseq(content: dict, where: Path) -> tuple[SpeechModel, Codebook | None, dict]:
-    """Model, codebook (HuBERT has one) and description of a checkpoint that ``read_pickle`` read."""
+    """Model, codebook (HuBERT has one, otherwise None) and description, from the content of a checkpoint."""
     if "model_weight" in content:
         form, tensors = "s3prl-converted fairseq", content["model_weight"]
         settings, task = (Settings(_first(content, name), where) for name in ("model_cfg", "task_cfg"))
     else:
         form, tensors = "fairseq", content["model"]
         found = Settings(_first(content, "cfg", "args"), where)
-        # old and WavLM's settings are flat: what stands under "task" there is a name
+        # settings of old files and of WavLM are flat
         nested = isinstance(found.get("model"), dict)
         settings = found.section("model") if nested else found
         task = found.section("task") if nested and isinstance(found.get("task"), dict) else found
-        if "w2v_args" in settings:  # of a fine-tuned model: the settings of what was fine-tuned
+        if "w2v_args" in settings:  # a fine-tuned model holds the settings of the pre-trained one
             inner = settings.section("w2v_args")
             settings = inner.section("model") if isinstance(inner.get("model"), dict) else inner
     network = sort_out(tensors, where)
@@ -69,7 +69,7 @@ def is_distiller(content: object) -> bool:
 
 
 def load_distiller(content: dict, where: Path) -> tuple[SpeechModel, dict]:
-    """Model and description of a checkpoint of s3prl's Distiller, which made DistilHuBERT. Heads are set aside."""
+    """Model and description of a checkpoint of s3prl's Distiller (DistilHuBERT), without its prediction heads."""
     settings = Settings(content["Config"], where).section("distiller")
     if settings is None:
         raise CheckpointError(
@@ -79,7 +79,7 @@ def load_distiller(content: dict, where: Path) -> tuple[SpeechModel, dict]:
     settings.expect("activation_fn", "gelu")
     settings.expect("attention_type", "original")
     added = settings.get("task_emb_type")
-    if added in ("add", "concat"):  # the network computes something else for every layer that it predicts
+    if added in ("add", "concat"):  # its input differs for every predicted layer
         raise CheckpointError(
             f"{where}: task_emb_type is {added!r}: an input for each predicted layer, which kdkit's models do not "
             "have; 'expand-last', that of DistilHuBERT, is known"
@@ -95,7 +95,7 @@ def load_distiller(content: dict, where: Path) -> tuple[SpeechModel, dict]:
 
 
 def _check_layers(settings: Settings, name: str) -> None:
-    """``name``: the convolutions as Python text, "[(512,10,5)] + [(512,3,2)] * 4"; fairseq's default is HuBERT's."""
+    """Checks the convolutions in setting ``name``, Python text such as "[(512,10,5)] + [(512,3,2)] * 4"."""
     if name not in settings:
         return
     text = settings.get(name)
@@ -111,7 +111,7 @@ def _check_layers(settings: Settings, name: str) -> None:
 
 
 def _evaluated(node: ast.expr) -> list:
-    """Lists of literals, their sums and multiples; fairseq evaluates any Python there."""
+    """The value of a list of literals, or of sums and multiples of such lists. Raises ValueError for other code."""
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         return _evaluated(node.left) + _evaluated(node.right)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):

@@ -1,7 +1,7 @@
 """Models in Hugging Face's format: a folder with config.json and weights.
 
-Weights are model.safetensors or pytorch_model.bin, or, of a large model, several files of one kind ("shards") and an
-index that says which tensor is in which of them.
+Weights are in model.safetensors or pytorch_model.bin; those of a large model in several such files ("shards") and an
+index that maps tensors to files.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from kdkit.teachers.weight_names import build, sort_out
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 INDEXES = tuple(f"{name}.index.json" for name in WEIGHTS)
 _SHARD = re.compile(r"[\w-][\w.-]*\.(safetensors|bin)")
-BESIDE = (  # what a folder may hold besides config.json and weights: of the sound, and of a recogniser's vocabulary
+BESIDE = (  # further files of a model: of its audio input, and of a recogniser's vocabulary
     "preprocessor_config.json",
     "processor_config.json",
     "vocab.json",
@@ -33,15 +33,15 @@ BESIDE = (  # what a folder may hold besides config.json and weights: of the sou
     "special_tokens_map.json",
     "added_tokens.json",
 )
-KEPT_WINDOW = "kdkit_window"  # in config.json, of kdkit's export: seconds that the recogniser hears at once
+KEPT_WINDOW = "kdkit_window"  # entry of config.json in kdkit's exports: window of the recogniser, in seconds
 _KNOWN = ("hubert", "wav2vec2", "wavlm")
-_FIXED = {  # what kdkit's encoder and CNN do; a model that wants something else is another architecture
+_FIXED = {  # settings that kdkit's encoder and CNN have; other values mean another architecture
     "hidden_act": "gelu",
     "feat_extract_activation": "gelu",
     "layer_norm_eps": 1e-5,
     "conv_pos_batch_norm": False,
     "add_adapter": False,  # of speech translation
-    "adapter_attn_dim": None,  # of MMS: weights for each language within the layers
+    "adapter_attn_dim": None,  # of MMS: weights per language within the layers
 }
 
 
@@ -52,7 +52,7 @@ def load_folder(folder: Path) -> tuple[SpeechModel, dict]:
 
 
 def load_with_head(folder: Path) -> tuple[SpeechModel, dict, dict]:
-    """The model of a Hugging Face folder, a description, and all tensors under transformers' names, heads included."""
+    """The model of a Hugging Face folder, a description, and all tensors (heads too) under transformers' names."""
     settings, kind = settings_of(folder)
     path = next((folder / name for name in (*WEIGHTS, *INDEXES) if is_file(folder / name)), None)
     if path is None:
@@ -63,7 +63,7 @@ def load_with_head(folder: Path) -> tuple[SpeechModel, dict, dict]:
 
 
 def settings_of(folder: Path) -> tuple[dict, str]:
-    """What the config.json of a folder, and its files on the sound, tell of the model; and the model's type."""
+    """Settings of the model from a folder's config.json and preprocessor files, and the model's type."""
     where = folder / "config.json"
     config = Settings(read_json(where), where)
     kind = config.get("model_type")
@@ -78,7 +78,7 @@ def settings_of(folder: Path) -> tuple[dict, str]:
     norm = config.choice("feat_extract_norm", ("group", "layer"), "group")
     sound = _sound(folder)
     sound.rate("sampling_rate")
-    # Base models are often marked "do_normalize" though they were trained without it: their group norm undoes it
+    # Base models often have "do_normalize" though they were trained without; their group norm makes both equal
     settings = {
         "layers": config.whole("num_hidden_layers", *MOST["layers"]),
         "heads": config.whole("num_attention_heads", *MOST["heads"]),
@@ -104,12 +104,12 @@ def _sound(folder: Path) -> Settings:
 
 
 def is_config(path: Path) -> bool:
-    """Is there a config.json of a model that kdkit knows?"""
+    """True if ``path`` is a config.json of a model type that kdkit knows."""
     return is_file(path) and read_json(path).get("model_type") in _KNOWN
 
 
 def is_weights(path: Path) -> bool:
-    """Is ``path`` named like weights, a shard or an index of a Hugging Face folder, with a config.json beside it?"""
+    """True if ``path`` is named like weights, a shard or an index, with a config.json beside it."""
     known = re.fullmatch(r"(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)(\.index\.json)?", path.name)
     return bool(known) and is_file(path.parent / "config.json")
 
@@ -150,7 +150,7 @@ def fetch(repository: str) -> Path:
         get(file)
     if weights in WEIGHTS:
         get(weights)
-    # config.json last: with it, all is there
+    # config.json last: its presence means that the folder is complete
     for file in filter(there.__contains__, (*BESIDE, "config.json")):
         get(file)
     return folder
@@ -164,7 +164,7 @@ def _is_complete(folder: Path) -> bool:
 
 
 def _weight_map(index: Path) -> dict[str, str]:
-    """{tensor: file that holds it}; only plain names of files beside the index."""
+    """{tensor: file}, where files are plain names beside the index. Raises :class:`CheckpointError` otherwise."""
     found = read_json(index).get("weight_map")
     if not isinstance(found, dict) or not found:
         raise CheckpointError(f"{index}: has no 'weight_map' that names the files of the tensors")
@@ -179,7 +179,7 @@ def _shards(index: Path) -> list[str]:
 
 
 def _read_shards(index: Path) -> dict:
-    """All tensors of the files that an index names, which must be what it promises."""
+    """All tensors of the files that an index names. Raises :class:`CheckpointError` if a file or tensor is missing."""
     weight_map, tensors = _weight_map(index), {}
     shards = sorted(set(weight_map.values()))
     absent = [shard for shard in shards if not (index.parent / shard).is_file()]
@@ -209,7 +209,7 @@ def _read_weights(path: Path) -> dict:
 
 
 def read_json(path: Path) -> dict:
-    """The JSON object in a file. Raises :class:`CheckpointError` naming the file where there is none."""
+    """The JSON object in a file. Raises :class:`CheckpointError` that names the file if there is none."""
     text = read_text(path, CheckpointError, "no such file; a Hugging Face folder has one beside the weights")
     try:
         content = json.loads(text)

@@ -1,4 +1,4 @@
-"""One door for teachers from every source: a shipped one, a bundle, a file, a folder, a hub."""
+"""Loads a teacher from a name, file, folder or hub id."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from kdkit.teachers.fairseq import is_distiller, is_fairseq, load_distiller, loa
 from kdkit.teachers.safe_pickle import read_pickle
 from kdkit.teachers.teacher import ASSETS, Teacher, load_model
 
-# fairseq's own files of HuBERT carry the codebook, which torchaudio's and Hugging Face's do not: (url, SHA-256).
-# The checksum is the one in textlesslib's list of checkpoints (facebookresearch/textlesslib); it has none for Large.
+# fairseq's HuBERT files, (URL, SHA-256): they hold the codebook, which torchaudio's and Hugging Face's do not.
+# The checksum is from textlesslib's list of checkpoints (facebookresearch/textlesslib), which has none for Large.
 FAIRSEQ_FILES = {
     "hubert_base_ls960": (
         "https://dl.fbaipublicfiles.com/hubert/hubert_base_ls960.pt",
@@ -41,7 +41,7 @@ _PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".th")
 
 
 def load_teacher(source: str | Path = "tiny", sha256: str | None = None) -> Teacher:
-    """A frozen teacher (layers are counted as :mod:`kdkit.teachers` says) from any of these:
+    """A frozen teacher (layers as numbered in :mod:`kdkit.teachers`) from any of these:
 
     * ``"tiny"``, shipped with the kit, or a shipped student by its structure's name (``"tiny-dt-fbank"``);
     * a torchaudio bundle: ``"HUBERT_BASE"``, ``"HUBERT_LARGE"``, ``"WAVLM_BASE"``, ``"WAV2VEC2_BASE"``, ...;
@@ -50,15 +50,15 @@ def load_teacher(source: str | Path = "tiny", sha256: str | None = None) -> Teac
       file or in several, among them DistilHuBERT (``"ntu-spml/distilhubert"``);
     * a file: fairseq's ``.pt``, the form that s3prl makes of it, Microsoft's WavLM, s3prl's DistilHuBERT, torchaudio's
       ``.pth`` under its own name, DPHuBERT's where nothing was pruned, or a ``.safetensors`` of kdkit;
-    * a file of tensors alone, a ``state_dict()`` of transformers or torchaudio, also out of Lightning, with
+    * a file with tensors only, a ``state_dict()`` of transformers or torchaudio, also in a Lightning checkpoint, with
       transformers' config.json beside it or of the shape of a published model (``teacher.meta["assumed"]`` says what
       was assumed).
 
-    ``~`` stands for the home folder. ``teacher.meta["codebook"]`` says of a fairseq file what its codebook is, or why
-    there is none.
+    ``~`` is the home folder. For a fairseq file, ``teacher.meta["codebook"]`` describes its codebook, or says why it
+    has none.
 
-    Files are downloaded on first use, into ``teachers/`` of the cache folder ($KDKIT_CACHE). ``sha256`` is a checksum
-    that the file must have. No code out of a file is run.
+    Files are downloaded on first use, into ``teachers/`` of the cache folder ($KDKIT_CACHE). ``sha256``: the checksum
+    that the file must have. No code from a file is executed.
 
     Raises :class:`CheckpointError` for a file that is missing, damaged or of another architecture, and
     :class:`DownloadError` when a file cannot be fetched; both say what to do.
@@ -67,7 +67,7 @@ def load_teacher(source: str | Path = "tiny", sha256: str | None = None) -> Teac
 
 
 def locate(source: str | Path, sha256: str | None = None) -> Path:
-    """The file or folder of a teacher, as :func:`load_teacher` takes it, downloaded where it has to be."""
+    """The file or folder of a teacher (names as in :func:`load_teacher`), downloaded if necessary."""
     name = str(source)
     if re.match(r"\w+://", name):
         hub = re.match(r"https?://(?:www\.)?huggingface\.co/([\w.-]+/[\w.-]+)/?(?:$|\?|tree/|blob/)", name)

@@ -1,7 +1,7 @@
-"""HuBERT pre-training: cluster frames, hide spans of them, predict the cluster ids of what is hidden.
+"""HuBERT pre-training: cluster frames, mask spans of them, predict the cluster ids of the masked frames.
 
-The recipe of arXiv 2106.07447 at the size of a laptop: the first iteration predicts k-means clusters of MFCCs, the
-second clusters of a middle layer of the first network. ``data_scripts/make_teacher.py`` runs it.
+The recipe of arXiv 2106.07447 for a laptop: the first iteration predicts k-means clusters of MFCCs, the second those of
+a middle layer of the first network. ``data_scripts/make_teacher.py`` runs it.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from kdkit.common.errors import TrainingError
-from kdkit.common.machine import use_bf16
 from kdkit.fbank import Fbank
 from kdkit.losses import mean_over
 from kdkit.model.checkpoints import load_checkpoint, save_checkpoint
 from kdkit.model.codebook import Codebook, check_clusters
 from kdkit.model.masking import span_mask
 from kdkit.model.speech_model import SpeechModel
-from kdkit.speech.batches import Batches, to_device
+from kdkit.speech.batches import to_device
 from kdkit.speech.frames import HOP, frame_mask, num_frames
 from kdkit.speech.manifest import Utterance, speech_identity
+from kdkit.teachers.teacher import hidden_states
 from kdkit.training import identity
 
 
 class MFCC(nn.Module):
-    """13 MFCCs with first and second differences at 50 Hz, normalised per utterance: (samples,) -> (frames, 39).
+    """13 MFCCs with first and second differences at 50 Hz: (samples,) -> (frames, 39).
 
-    Mean and variance are taken out over the utterance, so that k-means finds sounds before it finds voices.
+    Mean and variance are normalised per utterance, so that k-means finds sounds rather than voices.
     """
 
     def __init__(self):
@@ -54,7 +54,7 @@ class MFCC(nn.Module):
 
 @dataclass
 class Labels:
-    """Cluster ids of a corpus: ``ids[name]`` is (frames,) int16 for utterance ``name``, out of ``clusters``."""
+    """Cluster ids of a corpus: ``ids[name]`` is (frames,) int16 below ``clusters`` for utterance ``name``."""
 
     ids: dict[str, Tensor]
     clusters: int
@@ -86,9 +86,9 @@ def cluster(
 ) -> tuple[Labels, np.ndarray]:
     """k-means ids of every frame, and the centroids (clusters, D).
 
-    ``features(utterances)`` gives (utterance id, (frames, D)) pairs. It is called for some utterances first, whose
-    frames (about ``sample`` of them) the centroids are fit to, then for all, to label: nothing large stays in memory.
-    Without ``label`` the centroids are all that is wanted.
+    ``features(utterances)`` yields (utterance id, (frames, D)) pairs. It is called first for a random part of the
+    utterances, about ``sample`` frames, to fit the centroids, then for all utterances, to label their frames; no more
+    than the sample is in memory. Without ``label`` only the centroids are computed.
     """
     rng = np.random.default_rng(seed)
     total = sum(num_frames(round(u.duration * 16_000)) for u in utterances)
@@ -110,20 +110,10 @@ def layer_features(
     model: SpeechModel, layer: int
 ) -> Callable[[list[Utterance]], Iterable[tuple[str, Tensor]]]:
     """For :func:`cluster`: hidden states (frames, dim) of ``layer``, utterance by utterance, on the model's device."""
-    device = next(model.parameters()).device
 
-    @torch.no_grad()
     def features(some: list[Utterance]) -> Iterable[tuple[str, Tensor]]:
-        batches = Batches(some, 64)
-        for batch in batches.epoch():
-            with torch.autocast(device.type, torch.bfloat16, enabled=use_bf16("auto", device)):
-                output = model(batch.waves.to(device), batch.lengths.to(device))
-            hidden = output.hidden[layer].float().cpu()
-            for utterance, states, frames in zip(
-                batch.utterances, hidden, output.frames.tolist(), strict=True
-            ):
-                yield utterance.id, states[:frames]
-        batches.close()
+        for utterance, states in hidden_states(model, some, [layer]):
+            yield utterance.id, states[0]
 
     return features
 
@@ -136,11 +126,11 @@ def kmeans_codebook(
     seed: int = 0,
     keep: Path | None = None,
 ) -> Codebook:
-    """A codebook for a teacher that carries none: k-means centroids of one of its layers (default: the last).
+    """A codebook for a teacher without one: k-means centroids of one of its layers (default: the last).
 
-    An honest fallback, not HuBERT's own: say which one was used. About 200,000 frames decide the centroids. ``keep``: a
-    file in which it is kept, and from which one that was made of the same is taken: k-means has last digits that depend
-    on the machine, and a training that goes on needs the very same.
+    A substitute for HuBERT's own codebook; results should say which one was used. The centroids are fit to about
+    200,000 frames. ``keep``: a file that stores them, and from which they are read if they were computed from the same
+    model and speech. The last digits of k-means depend on the machine, and a resumed training needs the same targets.
     """
     layer = model.config.layers if layer is None else layer
     made_of = {"clusters": clusters, "layer": layer, "seed": seed, "speech": speech_identity(utterances)}
@@ -166,9 +156,9 @@ def nearest(frames: Tensor, centres: Tensor) -> Tensor:
 class FilterbankTask(nn.Module):
     """Warm-up of the waveform CNN: a linear head on its normalised output predicts the log-mel energies of the frame.
 
-    A CNN that starts from noise spends most of a laptop's budget on learning to be a filterbank. Regressing the two
-    Fbank frames (100 Hz) that lie in each of its 50 Hz frames gives 160 targets a frame and needs no Transformer: in
-    minutes it starts pre-training where it would otherwise be after an hour. The head is thrown away.
+    A randomly initialised CNN spends most of a laptop's budget on learning a filterbank. Regression to the two Fbank
+    frames (100 Hz) within each of its 50 Hz frames gives 160 targets per frame and needs no Transformer. The head is
+    discarded.
     """
 
     drawn = ("head",)
@@ -185,11 +175,11 @@ class FilterbankTask(nn.Module):
         return self.compute(self.prepare(batch))
 
     def prepare(self, batch) -> dict[str, Tensor]:
-        """What :meth:`compute` needs of a batch."""
+        """The inputs of :meth:`compute`."""
         return {"waves": batch.waves, "lengths": batch.lengths}
 
     def compute(self, inputs: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss and the share of the variance that is explained."""
+        """Loss (scalar) and the explained share of the variance."""
         waves, lengths = inputs["waves"], inputs["lengths"]
         features = self.norm(self.cnn(waves, lengths))  # (B, T, C)
         frames = num_frames(lengths)
@@ -204,17 +194,16 @@ class FilterbankTask(nn.Module):
 
 
 class PretrainTask(nn.Module):
-    """Masked prediction: utterances cropped to the shortest of the batch, spans replaced by one learned vector, and
-    the loss is ``CE(hidden frames) + visible_weight * CE(visible frames)`` of the cluster ids.
+    """Masked prediction of cluster ids: ``loss = CE(masked frames) + visible_weight * CE(visible frames)``.
 
-    HuBERT's paper finds a weight of 0 best once the targets are good. A small network with minutes to learn needs the
-    easier half: what a frame sounds like is learned first from frames that can be heard.
-    ``noise`` is the share of utterances that get white noise (5 to 30 dB SNR) while their targets stay those of
-    the clean speech.
+    Utterances are cropped to the shortest of the batch, and masked spans are replaced by one learned vector. HuBERT's
+    paper finds a visible weight of 0 best for good targets; a small network with little training also needs the easier
+    task of naming frames that it hears. ``noise``: share of utterances with added white noise (5 to 30 dB SNR), whose
+    targets stay those of the clean speech.
     """
 
     drawn = ("mask_embedding",)
-    grain = 3200  # samples; crops are whole multiples, because a CPU sets up its convolutions anew for every new shape
+    grain = 3200  # samples; crops are multiples, because a CPU prepares its convolutions for every new shape
 
     def __init__(
         self,
@@ -239,15 +228,15 @@ class PretrainTask(nn.Module):
         }
 
     def size(self, batch) -> int:
-        """Frames: what the losses are means over, up to the draw of the mask."""
+        """Frames: the losses are means over them, up to the random mask."""
         return len(batch) * int(num_frames(batch.on_host.min()))
 
     def forward(self, batch) -> tuple[Tensor, dict[str, Tensor]]:
         return self.compute(self.prepare(batch))
 
     def prepare(self, batch) -> dict[str, Tensor]:
-        """What :meth:`compute` needs of a batch: ``waves`` (B, S), cropped, some of them with noise; their cluster ids
-        ``targets`` (B, T) and which frames are ``hidden`` (B, T).
+        """The inputs of :meth:`compute`: ``waves`` (B, S), cropped, some with noise; their cluster ids ``targets``
+        (B, T); the mask of ``hidden`` frames (B, T).
         """
         waves, targets = self.crop(batch)
         loud = torch.rand(len(waves), 1) < self.noise
@@ -259,7 +248,7 @@ class PretrainTask(nn.Module):
         return {"waves": waves, "targets": targets, "hidden": to_device(hidden, waves.device)}
 
     def compute(self, inputs: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss and parts: a function of ``inputs`` and weights (and dropout) alone."""
+        """Loss and parts, a function of ``inputs`` and weights (and dropout) only."""
         waves, targets, hidden = inputs["waves"], inputs["targets"], inputs["hidden"]
         lengths = torch.full((len(waves),), waves.shape[1], device=waves.device)
         features = self.model.front_end(waves, lengths, padded=False)  # (B, T, D)
@@ -275,6 +264,10 @@ class PretrainTask(nn.Module):
         return loss, {name: value.detach() for name, value in parts.items()}
 
     def crop(self, batch) -> tuple[Tensor, Tensor]:
+        """Random crops of a common length: waves (B, S) and cluster ids (B, T).
+
+        Raises :class:`TrainingError` for an utterance without cluster ids.
+        """
         size = int(batch.on_host.min())
         size -= size % self.grain if size > self.grain else 0
         waves, targets = [], []

@@ -1,9 +1,9 @@
-"""Tensors and plain data out of a pickle file, and nothing that runs.
+"""Reads tensors and plain data from a pickle file without executing code from it.
 
 A pickle is a program: "call this function with these arguments". fairseq's checkpoints name classes of fairseq,
-argparse and omegaconf beside their tensors, so that ``torch.load(weights_only=True)`` refuses them. Here the few names
-that rebuild tensors and containers mean what they mean; *every* other name, ``os.system`` as much as
-``fairseq.Dictionary``, becomes an :class:`Inert` object, which remembers what it was given and does nothing.
+argparse and omegaconf beside their tensors, so ``torch.load(weights_only=True)`` rejects them. Here only the few names
+that rebuild tensors and containers are resolved; *every* other name, ``os.system`` as well as ``fairseq.Dictionary``,
+becomes an :class:`Inert` object, which stores its arguments and does nothing.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from kdkit.common.files import is_file, stand_in
 
 
 class _Function:
-    """A function that a pickle may call and cannot alter.
+    """A function that a pickle may call but not modify.
 
-    Pickle's BUILD writes attributes into whatever is named, classes and functions included: naming
-    ``torch.FloatStorage`` would be enough to change it for the whole process. So a pickle gets these stand-ins only.
+    Pickle's BUILD sets attributes of whatever object was named, classes and functions included: a file that names
+    ``torch.FloatStorage`` could change it for the whole process. So a pickle gets these wrappers only.
     """
 
     __slots__ = ("_function",)
@@ -44,7 +44,7 @@ class _Function:
 
 
 class _StorageType(_Function):
-    """Stands for ``torch.FloatStorage`` and its kind: torch.load asks it for its ``dtype`` and nothing else."""
+    """Represents ``torch.FloatStorage`` and the like: torch.load reads its ``dtype`` and nothing else."""
 
     __slots__ = ()
 
@@ -64,11 +64,11 @@ _CALLABLE = {("torch._utils", name): getattr(torch._utils, name) for name in _RE
 _ALLOWED = {name: _Function(function) for name, function in _CALLABLE.items()}
 
 
-_LEVELS = 8  # wrappers around a value that are opened
+_LEVELS = 8  # nested wrappers around a value that are opened at most
 
 
 class Inert:
-    """Stands for an object of a class that is not loaded: ``name`` of the class, what it held in ``content``."""
+    """An object whose class is not loaded: the class's ``name``, and its data in ``content``."""
 
     name = ""
 
@@ -80,7 +80,7 @@ class Inert:
     def __init__(self, *_, **__):
         pass
 
-    def __call__(self, *arguments):  # whatever the pickle wants to have called
+    def __call__(self, *arguments):  # calls in the pickle do nothing
         return self
 
     def __setstate__(self, state):
@@ -98,7 +98,7 @@ class Inert:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows tensors and containers; makes everything else inert."""
+    """Resolves tensors and containers; makes everything else inert."""
 
     def find_class(self, module: str, name: str):
         if (module, name) in _ALLOWED:
@@ -115,16 +115,16 @@ def _load(file, **options):
     return _Unpickler(file, **options).load()
 
 
-# What torch.load asks of a pickle module.
+# The part of the pickle module that torch.load uses.
 _pickle_module = types.SimpleNamespace(
     Unpickler=_Unpickler, load=_load, __name__="kdkit.teachers.safe_pickle"
 )
 
 
 def read_pickle(path: Path) -> object:
-    """The content of a file of ``torch.save``: tensors on the CPU, plain data, :class:`Inert` for the rest.
+    """The content of a ``torch.save`` file: tensors on the CPU, plain data, :class:`Inert` for the rest.
 
-    Raises :class:`CheckpointError` for a file that is missing, truncated, damaged or no file of ``torch.save``.
+    Raises :class:`CheckpointError` for a file that is missing, truncated, damaged or not made by ``torch.save``.
     """
     path = Path(path)
     if not is_file(path):
@@ -151,7 +151,7 @@ def read_pickle(path: Path) -> object:
 
 
 def _check_archive(path: Path) -> None:
-    """Is it a checkpoint, and is every byte what was written? torch.load does not look at the checksums in the file."""
+    """Raises :class:`CheckpointError` unless it is an undamaged checkpoint: torch.load ignores the file's checksums."""
     with zipfile.ZipFile(path) as archive:
         if "constants.pkl" in {Path(name).name for name in archive.namelist()}:
             raise CheckpointError(f"{path}: a TorchScript program, not a checkpoint; weights are needed")
@@ -167,9 +167,9 @@ def _check_archive(path: Path) -> None:
 
 
 def opened(value: object) -> object:
-    """What an object of argparse or omegaconf holds, an enum's value, or ``value`` itself: one level, no deeper.
+    """The content of an argparse or omegaconf object, the value of an enum, or ``value`` itself: one level only.
 
-    Settings refer to each other, and a damaged or evil file's without end: whoever needs more opens the next level.
+    Settings refer to each other, endlessly in a damaged or malicious file: callers open the next level as needed.
     """
     for _ in range(_LEVELS):
         if not isinstance(value, Inert):

@@ -1,7 +1,7 @@
-"""Settings of foreign files, read one at a time: each is held to what it may be where it enters.
+"""Settings of foreign files, each checked when it is read.
 
-A file can hold anything under the name of a setting: text, nothing, itself, or a nest that takes all memory once it is
-written out. So only what is asked for is opened, one level at a time, and every error names file and setting.
+A file can hold anything under the name of a setting: text, nothing, a reference to itself, or nested data that exhausts
+memory when printed. So settings are opened only when asked for, one level at a time; errors name file and setting.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _REQUIRED = object()
 class Settings:
     """The names and values in ``values``, which may be a dict or an object of argparse or omegaconf.
 
-    ``where`` is the file, for messages. Values that are None or an interpolation of omegaconf ("${task.normalize}")
-    count as not there. Every reader takes a ``default``; without one, a setting that is missing raises
-    :class:`CheckpointError`, as one of the wrong kind always does.
+    ``where`` is the file, for messages. None and interpolations of omegaconf ("${task.normalize}") count as missing.
+    Methods that read take a ``default``; without one, a missing setting raises :class:`CheckpointError`. A value of the
+    wrong kind always does.
     """
 
     def __init__(self, values: object, where: str | Path):
@@ -39,12 +39,12 @@ class Settings:
         return self.get(name) is not None
 
     def get(self, name: str) -> object:
-        """What stands under ``name``, opened; None where nothing does."""
+        """The value of ``name``, opened; None if it is missing."""
         value = opened(self.values.get(name))
         return None if isinstance(value, str) and value.startswith("${") else value
 
     def section(self, name: str) -> Settings | None:
-        """The settings under ``name``, or None where there are none."""
+        """The settings under ``name``, or None if it is missing."""
         return Settings(self.get(name), f"{self.where}: {name}") if name in self else None
 
     def whole(self, name: str, low: int, high: int, default=_REQUIRED) -> int:
@@ -60,7 +60,7 @@ class Settings:
         return self._checked(name, default, lambda value: validation.choice(value, name, options))
 
     def expect(self, name: str, wanted: object) -> None:
-        """Raises :class:`CheckpointError` when the setting is there and something else than ``wanted``."""
+        """Raises :class:`CheckpointError` when the setting has another value than ``wanted``; it may be missing."""
         value = self.get(name)
         if value is not None and (type(value) is not type(wanted) or value != wanted):
             raise CheckpointError(f"{self.where}: {name} is {shown(value)}; kdkit's models have {wanted!r}")
@@ -90,9 +90,9 @@ class Settings:
 
 
 def check_convolutions(kernels: object, strides: object, where: str | Path) -> None:
-    """Raises :class:`CheckpointError` when the waveform CNN is not HuBERT's, which gives a frame every 20 ms.
+    """Raises :class:`CheckpointError` unless the waveform CNN is HuBERT's, with a frame every 20 ms.
 
-    Students, Fbank front-end, phone labels and times of words all count on those frames.
+    Students, Fbank front-end, phone labels and word times assume those frames.
     """
     lists = [list(given) if isinstance(given, (list, tuple)) else None for given in (kernels, strides)]
     if any(given is None or not all(type(n) is int and 0 < n < 10**4 for n in given) for given in lists):

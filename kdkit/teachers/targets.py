@@ -1,15 +1,15 @@
-"""The teacher's hidden states as targets, computed in every step or kept on disk for several students or epochs.
+"""The teacher's hidden states as training targets, kept on disk for several students or epochs.
 
     cache = TargetCache(teacher, layers=(4, 8, 12), utterances=speech)
-    print(cache.announcement)                      # how much room it takes, before anything is written
-    cache.build()                                  # once; goes on where it was stopped
-    batches = Batches(speech, targets=cache)       # read ahead with the audio
+    print(cache.announcement)                      # size on disk, before anything is written
+    cache.build()                                  # once; resumes where it was stopped
+    batches = Batches(speech, targets=cache)       # prefetched with the audio
 
-A cache is a folder of shards, each a safetensors file of float16 tensors (layers, frames, dim), one for each utterance,
-read by memory mapping. Its name is made of the teacher's weights, the layers and the corpus, so that a cache of another
-teacher is another folder. In its header each shard says what it was made of: the teacher's weights and settings, the
-layers, and each audio file's path, size and time of change. One that was made of something else, or is damaged, is made
-again by ``build`` and refused by ``read``.
+A cache is a folder of shards: safetensors files, read by memory mapping, with one float16 tensor (layers, frames, dim)
+per utterance. The folder's name contains hashes of the teacher's weights and the corpus, and the layers. The header of
+a shard holds a hash of everything that it depends on: the teacher's weights and settings, the layers, and path, size
+and modification time of each audio file. A shard that is damaged or out of date is rebuilt by ``build`` and rejected by
+``read``.
 """
 
 from __future__ import annotations
@@ -31,21 +31,20 @@ from tqdm import tqdm
 from kdkit.common.errors import CheckpointError, ConfigError
 from kdkit.common.files import cache_folder, write_atomically
 from kdkit.common.machine import best_device, training_precision
-from kdkit.speech.batches import Batches, Targets
+from kdkit.speech.batches import Targets
 from kdkit.speech.frames import num_frames
 from kdkit.speech.manifest import Utterance
-from kdkit.teachers import Teacher, fingerprint
+from kdkit.teachers.teacher import Teacher, fingerprint, hidden_states
 
 _SHARD = 256  # utterances in a file
 _HEADER = "kdkit-targets"  # a single key, as in kdkit.model.checkpoints
 
 
 class TargetCache:
-    """Hidden states of ``layers`` for ``utterances``, in a folder under ``root`` (None: the kit's cache).
+    """Hidden states of ``layers`` for ``utterances``, in a folder under ``root`` (None: the kit's cache folder).
 
-    ``precision`` is that of the computation, as in :class:`kdkit.training.recipe.TrainConfig`; float16 is what is kept.
-
-    Raises :class:`ConfigError` for a layer that the teacher does not have.
+    ``precision``: of the computation, as in :class:`kdkit.training.recipe.TrainConfig`; stored is float16. Raises
+    :class:`ConfigError` for a layer that the teacher does not have.
     """
 
     def __init__(
@@ -73,26 +72,27 @@ class TargetCache:
 
     @property
     def made_of(self) -> dict:
-        """What decides the targets, besides the speech: see :mod:`kdkit.training.identity`."""
+        """What decides the targets besides the speech (:mod:`kdkit.training.identity`)."""
         computed = "" if self.precision == "fp32" else f" of {self.precision}"
         return {"teacher": self.identity, "kept as": f"float16{computed}"}
 
     @property
     def bytes(self) -> int:
-        """Size of the whole cache."""
+        """Size of the complete cache in bytes."""
         frames = sum(int(num_frames(round(u.duration * 16_000))) for u in self.utterances)
         return 2 * frames * len(self.layers) * self.teacher.config.dim
 
     @property
     def announcement(self) -> str:
+        """A sentence that says what is cached, how large it is and where."""
         layers = ", ".join(map(str, self.layers))
         hours = sum(u.duration for u in self.utterances) / 3600
         return f"teacher targets: layers {layers} of {hours:.1f} hours take {self.bytes / 1e9:.2f} GB in {self.folder}"
 
     def build(self, seconds_per_batch: float = 64, progress: bool = True) -> TargetCache:
-        """Computes and writes the shards that are missing, each one whole or not at all.
+        """Computes the shards that are missing and writes each of them atomically.
 
-        Raises :class:`ConfigError` when the disk has not room enough, before anything is written.
+        Raises :class:`ConfigError` before anything is written when the disk has too little space.
         """
         shards = range((len(self.utterances) + _SHARD - 1) // _SHARD)
         missing = []
@@ -119,13 +119,13 @@ class TargetCache:
         return self
 
     def __getstate__(self) -> dict[str, object]:
-        return self.__dict__ | {"_open": {}}  # another process opens the shards itself
+        return self.__dict__ | {"_open": {}}  # each process opens the shards itself
 
     def read(self, utterances: Sequence[Utterance], frames: Sequence[int], total: int) -> Targets:
         """Targets of a batch of ``total`` frames, padded with zeros; called by :class:`kdkit.speech.batches.Batches`.
 
-        ``frames``: how many each utterance's audio has. Raises :class:`CheckpointError` for targets that are missing,
-        damaged, made of something else, or of another number of frames.
+        ``frames``: frames of each utterance's audio. Raises :class:`CheckpointError` for targets that are missing,
+        damaged, out of date, or of another number of frames.
         """
         hidden = torch.zeros(
             len(self.layers), len(utterances), total, self.teacher.config.dim, dtype=torch.float16
@@ -147,7 +147,7 @@ class TargetCache:
         return self.utterances[shard * _SHARD : (shard + 1) * _SHARD]
 
     def _origin(self, shard: int) -> str:
-        """Stands for all that a shard's targets follow from."""
+        """A hash of everything that a shard's targets depend on."""
         digest = hashlib.sha256(json.dumps(self.teacher.config.to_dict(), sort_keys=True).encode())
         digest.update(f"{self.identity} {self.layers} {self.precision}\n".encode())
         for utterance in self._some(shard):
@@ -160,7 +160,7 @@ class TargetCache:
         return digest.hexdigest()
 
     def _shard(self, shard: int) -> tuple[object, dict[str, int]]:
-        """An open shard and the checksums of its tensors; raises :class:`CheckpointError` unless it fits."""
+        """An open shard and the checksums of its tensors. Raises :class:`CheckpointError` if it is not the right one."""
         if shard not in self._open:
             path = self._path(shard)
             try:
@@ -211,22 +211,14 @@ class TargetCache:
             )
         return states
 
-    @torch.no_grad()
     def _write(self, shard: int, seconds_per_batch: float, bar) -> None:
-        origin, device, tensors = self._origin(shard), best_device(), {}  # before the files are read
-        dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
-        model = self.teacher.model.to(device)
-        batches = Batches(self._some(shard), seconds_per_batch)
-        for batch in batches.epoch():
-            with torch.autocast(device.type, dtype, enabled=self.precision != "fp32"):
-                output = model(batch.waves.to(device), batch.lengths.to(device))
-            chosen = torch.stack([output.hidden[layer] for layer in self.layers]).to("cpu", torch.float16)
-            for row, (utterance, frames) in enumerate(
-                zip(batch.utterances, output.frames.tolist(), strict=True)
-            ):
-                tensors[utterance.id] = chosen[:, row, :frames].contiguous()
-            bar.update(len(batch))
-        batches.close()
+        origin, tensors = self._origin(shard), {}  # before the files are read
+        model = self.teacher.model.to(best_device())
+        for utterance, states in hidden_states(
+            model, self._some(shard), self.layers, seconds_per_batch, self.precision, torch.float16
+        ):
+            tensors[utterance.id] = states.contiguous()
+            bar.update()
         checksums = {name: _checksum(states) for name, states in tensors.items()}
         header = {_HEADER: json.dumps({"origin": origin, "checksums": checksums})}
         write_atomically(self._path(shard), lambda temporary: save_file(tensors, temporary, header))

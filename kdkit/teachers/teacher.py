@@ -1,9 +1,10 @@
-"""A teacher: a frozen model, its codebook, and where it came from; and kdkit's own files of models."""
+"""A teacher: a frozen model, its codebook and origin; and kdkit's own model files."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -12,20 +13,22 @@ import torch
 from torch import Tensor
 
 from kdkit.common.errors import AudioError, CheckpointError, ConfigError
+from kdkit.common.machine import training_precision
 from kdkit.common.validation import number
 from kdkit.model.checkpoints import filled, load_checkpoint, save_checkpoint
 from kdkit.model.codebook import TAU, Codebook
 from kdkit.model.speech_model import ModelConfig, Output, SpeechModel, parameter_count
+from kdkit.speech.batches import Batches
 from kdkit.speech.frames import RECEPTIVE_FIELD
+from kdkit.speech.manifest import Utterance
 
 ASSETS = Path(os.environ.get("KDKIT_ASSETS") or str(files("kdkit") / "assets"))
 
 
 @dataclass
 class Teacher:
-    """``model`` is in eval mode and needs no gradient; ``codebook`` may be None; ``meta`` is what its file says of it.
-
-    ``source`` is the name or path that was asked for.
+    """A frozen model in eval mode, its codebook (or None), the name or path it was loaded from (``source``), and what
+    its file says about it (``meta``).
     """
 
     model: SpeechModel
@@ -41,7 +44,7 @@ class Teacher:
         return self.model.config
 
     def to(self, device: torch.device | str) -> Teacher:
-        """Moves model and codebook; gives itself back."""
+        """Moves model and codebook to ``device``; returns the teacher itself."""
         self.model.to(device)
         if self.codebook is not None:
             self.codebook.to(device)
@@ -51,11 +54,11 @@ class Teacher:
     def hidden(self, waves: Tensor, lengths: Tensor) -> Output:
         """Hidden states H^0 .. H^L of a padded batch, without gradient.
 
-        ``waves`` (B, S) at 16 kHz in [-1, 1], ``lengths`` (B,) samples. The model normalises the waves itself where it
-        wants that. An utterance's states are those that it has alone, however the batch is padded.
+        ``waves`` (B, S) at 16 kHz in [-1, 1], ``lengths`` (B,) samples. Models that expect normalised waves normalise
+        them here. An utterance's states do not depend on the padding of the batch.
 
-        Raises :class:`AudioError` for an utterance of less than 400 samples, which do not make a frame, for lengths
-        that the batch does not have, and for waves of another shape or kind.
+        Raises :class:`AudioError` for an utterance of fewer than 400 samples (one frame), for lengths beyond the
+        batch, and for waves of another shape or type.
         """
         waves, lengths = torch.as_tensor(waves), torch.as_tensor(lengths)
         check_waves(waves, lengths)
@@ -82,8 +85,8 @@ class Teacher:
 
 
 def check_waves(waves: Tensor, lengths: Tensor) -> None:
-    """Raises :class:`AudioError` for what is no batch of utterances. Lengths on a GPU are taken as they are: reading
-    them would make the CPU wait for it.
+    """Raises :class:`AudioError` unless waves (B, S) and lengths (B,) are a batch of utterances. The values of lengths
+    on a GPU are not checked: reading them would force a GPU sync.
     """
     if waves.ndim != 2 or lengths.shape != waves.shape[:1]:
         raise AudioError(
@@ -108,8 +111,39 @@ def check_waves(waves: Tensor, lengths: Tensor) -> None:
         )
 
 
+@torch.no_grad()
+def hidden_states(
+    model: SpeechModel,
+    utterances: Sequence[Utterance],
+    layers: Sequence[int],
+    seconds_per_batch: float = 64,
+    precision: str = "auto",
+    dtype: torch.dtype = torch.float32,
+) -> Iterator[tuple[Utterance, Tensor]]:
+    """Hidden states of each utterance that can be read: (layers, frames, dim) of ``dtype``, on the CPU.
+
+    The model computes on its own device, in ``precision`` (:func:`kdkit.common.machine.training_precision`), one batch
+    at a time; utterances come in the order of the batches.
+    """
+    device = next(model.parameters()).device
+    precision = training_precision(precision, device)
+    low = torch.float16 if precision == "fp16" else torch.bfloat16
+    batches = Batches(utterances, seconds_per_batch)
+    try:
+        for batch in batches.epoch():
+            with torch.autocast(device.type, low, enabled=precision != "fp32"):
+                output = model(batch.waves.to(device), batch.lengths.to(device))
+            states = torch.stack([output.hidden[layer] for layer in layers]).to("cpu", dtype)
+            for row, (utterance, frames) in enumerate(
+                zip(batch.utterances, output.frames.tolist(), strict=True)
+            ):
+                yield utterance, states[:, row, :frames]
+    finally:
+        batches.close()
+
+
 def fingerprint(model: SpeechModel) -> str:
-    """Twelve characters that stand for a model's weights."""
+    """A hash of a model's weights, 12 hexadecimal digits."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
@@ -118,14 +152,14 @@ def fingerprint(model: SpeechModel) -> str:
 
 
 def origin(source: str) -> str:
-    """How a file names the model that it came from: without folders, which differ from machine to machine."""
+    """The name of a model's source for a file's metadata: of a path only the file name, as folders differ by machine."""
     return Path(source).name if Path(source).exists() else source
 
 
 def save_model(
     path: Path, model: SpeechModel, meta: dict, codebook: Codebook | None = None, pack=None
 ) -> None:
-    """Writes a model (and codebook) to one file; ``pack`` may shrink the tensors (``checkpoints.half``)."""
+    """Writes a model (and codebook) to one file; ``pack`` may compress the tensors (``checkpoints.half``)."""
     tensors = {f"model.{n}": t for n, t in model.state_dict().items()}
     if codebook is not None:
         tensors |= {f"codebook.{n}": t for n, t in codebook.state_dict().items()}
@@ -134,7 +168,7 @@ def save_model(
 
 
 def load_model(path: Path) -> tuple[SpeechModel, Codebook | None, dict]:
-    """What :func:`save_model` wrote: model, codebook or None, description. In eval mode, float32."""
+    """Reads a file of :func:`save_model`: model (eval mode, float32), codebook or None, metadata."""
     tensors, meta = load_checkpoint(path)
     config = ModelConfig.of_checkpoint(meta, path)
     model = filled(lambda: SpeechModel(config), tensors, path, "model.")

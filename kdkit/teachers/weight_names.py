@@ -1,10 +1,10 @@
-"""What the same tensors are called elsewhere, and the structure that their shapes tell.
+"""Tensor names of other libraries, and the model structure that the tensors' shapes tell.
 
-fairseq (HuBERT, wav2vec 2.0, Microsoft's WavLM, s3prl's DistilHuBERT), and transformers with its close relative
-torchaudio, hold the same networks under other names. The name of the first convolution tells which, and what stands
-before it all: ``module.`` of several GPUs, ``hubert.`` of a model with a head, ``w2v_encoder.w2v_model.`` of a
-fine-tuned one, ``model.`` of Lightning. A table of patterns turns names into kdkit's; queries, keys and values become
-one matrix.
+fairseq (HuBERT, wav2vec 2.0, Microsoft's WavLM, s3prl's DistilHuBERT) and transformers, with its close relative
+torchaudio, store the same networks under different names. The name of the first convolution tells the library and the
+prefix of all names: ``module.`` (several GPUs), ``hubert.`` (model with a head), ``w2v_encoder.w2v_model.``
+(fine-tuned), ``model.`` (Lightning). A table of patterns translates names to kdkit's; queries, keys and values are
+concatenated to one matrix.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from kdkit.model.checkpoints import load_into
 from kdkit.model.speech_model import ModelConfig, SpeechModel
 from kdkit.model.waveform import KERNELS
 
-# (pattern, kdkit's name); every pattern that fits is applied, in this order
+# (pattern, kdkit's name); all matching patterns are applied, in this order
 FAIRSEQ = (
     (r"^feature_extractor\.conv_layers\.(\d+)\.0\.", r"front_end.cnn.convs.\1."),
     (r"^feature_extractor\.conv_layers\.(\d+)\.2\.1\.", r"front_end.cnn.norms.\1."),
@@ -70,7 +70,7 @@ _FIRST = {  # a network's first tensor
     "feature_extractor.conv_layers.0.0.weight": FAIRSEQ,
     "feature_extractor.conv_layers.0.conv.weight": TRANSFORMERS,
 }
-# heads and parts of training inside of a network: they play no role in the hidden states
+# heads and training parts inside a network, which do not affect the hidden states
 _HEADS = re.compile(
     r"^(mask_emb|masked_spec_embed|(input_)?quantizer\.|project_(q|inp|hid)\.|final_proj\.|target_glu\.|output_layer\."
     r"|label_embs_concat$|aux\.|lm_head\.|projector\.|classifier\.|mask_generator\.|logit_generator\.|num_updates$)"
@@ -79,10 +79,10 @@ _HEADS = re.compile(
 
 @dataclass
 class Network:
-    """The tensors of a foreign file: ``own`` of the network, under kdkit's names, and ``beside`` it, heads and parts of
-    training, under the file's names (those inside of the network without what stands before it all).
+    """The tensors of a foreign file: ``own``, the network's, under kdkit's names; ``beside``, those of heads and
+    training, under the file's names (inside the network without the prefix).
 
-    ``origin`` is "fairseq", "transformers" or "torchaudio", after the names.
+    ``origin``: "fairseq", "transformers" or "torchaudio", by their names.
     """
 
     own: dict[str, Tensor]
@@ -91,14 +91,14 @@ class Network:
 
     @property
     def epsilon(self) -> float:
-        """What its origin adds to the variance of a waveform when it is normalised."""
+        """The constant that its origin adds to the variance when it normalises a waveform."""
         return 1e-7 if self.origin == "transformers" else 1e-5
 
 
 def sort_out(tensors: object, where: str | Path) -> Network:
-    """The network among ``tensors`` by name; names of it that no pattern knows stay as they are.
+    """Finds the network among ``tensors``. Names that no pattern matches stay as they are.
 
-    Raises :class:`CheckpointError` where there is none, or more than one.
+    Raises :class:`CheckpointError` if there is no network, or more than one.
     """
     if not isinstance(tensors, dict) or not all(isinstance(name, str) for name in tensors):
         raise CheckpointError(f"{where}: holds no tensors by name")
@@ -137,7 +137,7 @@ def _renamed(tensors: dict[str, Tensor], table: tuple, where: str | Path) -> dic
     if not any(name.startswith("front_end.cnn.norms.1.") for name in renamed):  # one norm: a group norm
         renamed = {re.sub(r"\.cnn\.norms\.0\.", ".cnn.norm.", name): t for name, t in renamed.items()}
     weight = renamed.get("encoder.positions.conv.weight")
-    if weight is not None and weight.ndim == 3:  # the norm was removed: its two parts follow from the product
+    if weight is not None and weight.ndim == 3:  # weight norm was removed: recompute its two factors
         del renamed["encoder.positions.conv.weight"]
         renamed[f"{_POSITIONS}original0"] = weight.norm(dim=(0, 1), keepdim=True)
         renamed[f"{_POSITIONS}original1"] = weight
@@ -154,7 +154,7 @@ def _renamed(tensors: dict[str, Tensor], table: tuple, where: str | Path) -> dic
 
 
 def shape_of(tensors: dict[str, Tensor], where: str) -> dict:
-    """The settings of :class:`ModelConfig` that shapes tell. Raises :class:`CheckpointError` where they do not."""
+    """The settings of :class:`ModelConfig` that shapes tell. Raises :class:`CheckpointError` for missing tensors."""
 
     def shape(name: str, axes: int) -> torch.Size:
         if name not in tensors:
@@ -193,17 +193,17 @@ def shape_of(tensors: dict[str, Tensor], where: str) -> dict:
 
 
 def build(network: Network, settings: dict, where: str | Path) -> SpeechModel:
-    """The model of a network; ``settings`` tell what shapes do not (heads, pre_norm, ...).
+    """The model of a network in eval mode; ``settings`` tell what shapes do not (heads, pre_norm, ...).
 
-    ``settings`` override what the shapes say, so that a layer that is missing is found out. Raises
-    :class:`CheckpointError` that lists missing, unexpected and wrongly shaped tensors, or what is no weights.
+    ``settings`` override what shapes tell, so that a missing layer is detected. Raises :class:`CheckpointError` that
+    lists missing, unexpected, wrongly shaped and non-finite tensors.
     """
     try:
         shapes = shape_of(network.own, str(where)) | {"normalise_epsilon": network.epsilon}
         config = ModelConfig(**shapes | settings)
     except ConfigError as error:
         raise CheckpointError(f"{where}: {error}") from error
-    with torch.device("meta"):  # no random weights that would be overwritten
+    with torch.device("meta"):  # skips the random initialisation
         model = SpeechModel(config)
     load_into(model, network.own, Path(where), assign=True)
     return model.eval()

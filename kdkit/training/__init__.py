@@ -1,1 +1,1 @@
-"""The training loop, and what surrounds it."""
+"""Training: the loop, the run around it, checkpoints, choice of weights, log."""

@@ -1,4 +1,4 @@
-"""Loss and gradients of one step of training: its batches, in every process, with their own random numbers."""
+"""Loss and gradients of one step: the backward pass of its batches, in every process."""
 
 from __future__ import annotations
 
@@ -23,8 +23,11 @@ def gradients(
     group: int,
     graphs: Steps | None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Backward through every batch of a step. Returns this process's shares of the loss and of its parts, whose sums
-    over the processes are the means over all that the step has seen.
+    """Backward pass of a step's batches ``some``, whose ``numbers`` seed their random numbers.
+
+    Each batch is weighted by its share of the step's ``task.size``, over all processes; ``group``: batches of the step
+    in all processes. Returns this process's part of the loss and of its parts: summed over the processes, they are the
+    means over the whole step.
     """
     shares = [1.0]
     if group > 1:
@@ -42,7 +45,7 @@ def gradients(
             continue
         with contextlib.nullcontext() if last else accelerator.no_sync(module):
             loss, values = module(batch.to(accelerator.device))
-            # accelerate takes the mean of the processes' gradients; what is wanted is the sum of the shares
+            # accelerate averages gradients over the processes; the shares have to be summed
             accelerator.backward(loss * (share * accelerator.num_processes))
         total = total + loss.detach() * share
         for name, value in values.items():
@@ -53,7 +56,7 @@ def gradients(
 def graphs_for(
     accelerator: Accelerator, task: nn.Module, parameters: dict[str, Tensor], wanted: bool = True
 ) -> Steps | None:
-    """Steps as CUDA graphs, for a task that can be computed so, in one process with a GPU."""
+    """CUDA graphs of the steps (:class:`Steps`) where they work: one process, a GPU, a task that can be recorded."""
     alone = accelerator.device.type == "cuda" and accelerator.num_processes == 1
     if not (wanted and fast.wanted() and alone and recordable(task)):
         return None
@@ -69,18 +72,18 @@ def graphs_for(
 
 @contextlib.contextmanager
 def fixed_order(device: torch.device):
-    """On a GPU: sums are taken in an order that is always the same, so the same batches give the same weights."""
+    """Deterministic algorithms on a GPU: the same batches give the same weights, bit for bit."""
     if device.type != "cuda":
         yield
         return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # torch insists on it
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by torch
     before, warned = (
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
     )
     filled = torch.utils.deterministic.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # for debugging, and slow
+    torch.utils.deterministic.fill_uninitialized_memory = False  # slow, and only for debugging
     try:
         yield
     finally:
@@ -89,5 +92,5 @@ def fixed_order(device: torch.device):
 
 
 def size(task: nn.Module, batch) -> float:
-    """How many things the task's loss of a batch is a mean over."""
+    """The number of items (frames, characters) that the task's loss of a batch is a mean over."""
     return task.size(batch) if hasattr(task, "size") else len(batch.utterances)

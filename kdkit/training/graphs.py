@@ -1,17 +1,17 @@
-"""A step's loss and gradients as one CUDA graph: the GPU is told once what to do, and then only to do it again.
+"""A step's loss and gradients as one CUDA graph, recorded once for each shape and replayed.
 
-A step of distillation is some two thousand small operations. Told one by one, each costs the CPU about 5 µs, which is
-longer than the GPU needs for most of them. A graph records them; playing it back costs one call. For that, a task
-gives its computation as a function of tensors whose shapes come again:
+A distillation step launches some two thousand small kernels. Launching one costs the CPU about 5 µs, longer than the
+GPU needs for most of them. A graph replays them all with one call. For that, a task states its computation as a
+function of tensors with recurring shapes:
 
-* ``prepare(batch)``: a dict of tensors, and all that is drawn at random or read on the host;
-* ``compute(inputs)``: loss and parts, the same operations for the same shapes;
+* ``prepare(batch)``: a dict of tensors; everything that is random or read on the host happens here;
+* ``compute(inputs)``: loss and parts, by the same operations for the same shapes;
 * ``stage`` (optional): anything else that decides which operations these are;
-* ``quick`` (optional): a dict that takes faster twins of its frozen networks (:mod:`kdkit.model.fast.frozen`).
+* ``quick`` (optional): a dict that receives faster twins of the frozen networks (:mod:`kdkit.model.fast.frozen`).
 
-Batches get a little more padding, so that few shapes occur; padding contributes nothing. In bf16 and fp16 weights are
-cast once a step, all together, instead of before every use. The readable way to do the same is the loop in
-:mod:`kdkit.training.loop`; tests compare the two.
+Batches get slightly more padding, so that few shapes occur; the losses ignore padding. In bf16 and fp16 weights are
+cast once a step instead of before every use. The plain way is :func:`kdkit.training.gradients.gradients` without
+graphs; tests compare the two.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from kdkit.model.fast.frozen import hastened
 from kdkit.model.speech_model import SpeechModel
 from kdkit.speech.batches import GRAIN, Batch
 
-IN_FLOAT32 = (Codebook, PositionalConv)  # what keeps its weights so, in every precision
-GRAPHS = 256  # at most; each keeps its inputs, and the commands for some thousand operations
+IN_FLOAT32 = (Codebook, PositionalConv)  # modules whose weights stay float32 in every precision
+GRAPHS = 256  # at most; each keeps its inputs and the launches of some thousand kernels
 
 
 def rung(samples: int) -> int:
-    """The width that ``samples`` are padded to: steps of 0.2 s, as batches have, and for more than 6.4 s of a sixteenth
-    to a thirty-second, 2 % more on average.
+    """Samples that a batch of ``samples`` is padded to: multiples of 0.2 s up to 6.4 s, of 1/32 to 1/16 of the length
+    beyond, which adds 2 % on average.
     """
     step = GRAIN << max(0, ((samples - 1) // GRAIN).bit_length() - 5)
     return -(-samples // step) * step
@@ -63,14 +63,14 @@ class Outcome:
 
 
 class Steps:
-    """Computes loss and gradients of a task's batches, by graphs on a GPU.
+    """Computes loss and gradients of a task's batches, on a GPU by graphs.
 
-    ``parameters`` by their names in the task; ``dtype`` bf16 or fp16 casts them for a step, None leaves everything in
-    float32. ``scale``: a tensor that the loss is multiplied by before the backward pass (fp16). ``capture=False`` does
-    the same without graphs, on any device.
+    ``parameters``: by name in the task. ``dtype``: bf16 or fp16 casts them for a step, None computes in float32.
+    ``scale``: factor of the loss in the backward pass, a tensor (fp16). ``capture=False`` computes the same without
+    graphs, on any device.
 
-    ``steps(batch, share)`` leaves ``share`` times the gradients in ``parameters[...].grad``, added to what is there
-    with ``add``, and returns loss and parts.
+    ``steps(batch, share)`` sets ``parameters[...].grad`` to ``share`` times the gradients (``add``: adds them) and
+    returns loss and parts.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class Steps:
                 self.twins[name] = twins[id(model)]
 
     def close(self) -> None:
-        """Gives the memory of the graphs back."""
+        """Frees the memory of the graphs."""
         self.graphs.clear()
         self.twins.clear()
 
@@ -118,7 +118,7 @@ class Steps:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         batch = batch.to(self.device).widened(rung(batch.waves.shape[1]))
         inputs = self.task.prepare(batch)
-        if not isinstance(share, Tensor):  # one on the GPU is not waited for
+        if not isinstance(share, Tensor):  # a tensor on the GPU needs no sync
             share = torch.full((), share, device=self.device)
         inputs["share"] = share.float()
         outcome = self._outcome(inputs)
@@ -141,7 +141,7 @@ class Steps:
         recorded = self.graphs.get(key)
         if recorded is None:
             self.seen[key] += 1
-            if self.seen[key] < 2 or len(self.graphs) >= GRAPHS:  # a shape that may never come again
+            if self.seen[key] < 2 or len(self.graphs) >= GRAPHS:  # a shape that may not recur
                 return self._compute(inputs)
             try:
                 recorded = self.graphs[key] = self._record(inputs)
@@ -164,12 +164,12 @@ class Steps:
         try:
             self.stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self.stream):
-                # once as it is: libraries set themselves up at their first call on a stream
+                # once without recording: libraries initialise at their first call on a stream
                 expected = self._state(self._compute(static))
                 torch.cuda.synchronize()
                 if torch.cuda.mem_get_info()[0] < torch.cuda.memory_reserved():
                     torch.cuda.empty_cache()  # room for what the graph keeps
-                # thread_local: threads that read ahead pin memory meanwhile
+                # thread_local: threads that read ahead pin memory at the same time
                 graph.capture_begin(pool=self.pool, capture_error_mode="thread_local")
                 try:
                     outcome = self._compute(static)
@@ -210,7 +210,7 @@ class Steps:
 
     @contextlib.contextmanager
     def _quick(self) -> Iterator[None]:
-        """The task computes with the faster twins of its frozen networks."""
+        """Within, the task computes with the faster twins of its frozen networks."""
         if self.twins:
             self.task.quick.update(self.twins)
         try:
@@ -220,7 +220,7 @@ class Steps:
                 self.task.quick.clear()
 
     def _leaves(self) -> dict[str, Tensor]:
-        """The weights that a step computes with, by name: those of the run, or copies of them in ``dtype``."""
+        """The weights that a step computes with, by name: the parameters themselves, or copies in ``dtype``."""
         leaves = self.still | self.parameters
         if self.cast:
             with torch.no_grad():

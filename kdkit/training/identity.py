@@ -1,8 +1,9 @@
-"""What decides the result of a training: a run goes on in a folder only where all of it is the same.
+"""The identity of a run: everything that decides its result. A run resumes in a folder only if all of it is the same.
 
-Recipe, settings of the task, weights that it starts from (teachers included), and speech. Weights are told apart by
-their bytes. Statistics are computed from speech, with last digits that depend on the machine, so two numbers of each
-tensor stand for them, and are compared as numbers.
+Recipe, settings of the task, initial weights (teachers included), and speech
+(:func:`kdkit.speech.manifest.speech_identity`). Weights are compared by a hash of their bytes. Constants such as Fbank
+statistics are computed from speech, and their last digits depend on the machine: each tensor is represented by mean
+and deviation, which are compared with a tolerance.
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ from torch import Tensor, nn
 from torch import uint8 as byte
 
 _SHOWN = 6  # differences in a message
-_MARK = "sha256:"
+_MARK = "sha256:"  # begins a digest
 
-
-_starts: dict[Path, dict[str, object]] = {}  # what the last training of this process in a folder began with
-_came_from: dict[
-    tuple[Path, str, str], object
-] = {}  # (folder, part, what it was left with): what it began with
+_starts: dict[Path, dict[str, object]] = {}  # by folder: initial weights of the last training of this process
+# (folder, part, its weights after the training): its weights before
+_came_from: dict[tuple[Path, str, str], object] = {}
 
 
 def began_with(out: Path, task: nn.Module, resume: bool) -> dict[str, object]:
-    """:func:`weights` of a task that is about to be trained in ``out``. With ``resume``, a part that was trained there
-    before, in this process, began with what it began with then: in a notebook the same model is trained on.
+    """:func:`weights` of a task before it is trained in ``out``.
+
+    In a notebook the same model object may be trained again after a stop. With ``resume``, a part that this process
+    has trained in ``out`` before counts with the weights that it had before that training.
     """
     out, start = Path(out).resolve(), weights(task)
     if resume:
@@ -38,16 +39,16 @@ def began_with(out: Path, task: nn.Module, resume: bool) -> dict[str, object]:
 
 
 def left_with(out: Path, task: nn.Module) -> None:
-    """Notes the weights that a training in ``out`` leaves a task with, for :func:`began_with`."""
+    """Records the weights of a task after a training in ``out``, for :func:`began_with`."""
     out = Path(out).resolve()
     for part, value in weights(task).items():
         _came_from[out, part, str(value)] = _starts[out].get(part, value)
 
 
 def weights(task: nn.Module) -> dict[str, object]:
-    """{"weights of PART": digest, "constants of PART": numbers} of the parts of a task, frozen ones included.
+    """{"weights of PART": digest, "constants of PART": [mean, deviation, ...]} of a task's parts, frozen ones included.
 
-    Left out are those that the task names in ``drawn``: heads that begin as random numbers.
+    Parts that the task names in ``drawn`` are left out: heads whose initial weights are random.
     """
     drawn = tuple(f"{name}." for name in getattr(task, "drawn", ()))
     parts: dict[str, list[tuple[str, Tensor]]] = {}
@@ -65,7 +66,7 @@ def weights(task: nn.Module) -> dict[str, object]:
 
 
 def digest(tensors: dict[str, Tensor]) -> str:
-    """A mark that stands for the names, types and values of some tensors."""
+    """A short hash of names, types and values of tensors."""
     found = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -74,8 +75,8 @@ def digest(tensors: dict[str, Tensor]) -> str:
 
 
 def kept(path: Path, asked: dict) -> dict | None:
-    """What was kept in a JSON file with ``asked`` beside it; None where there is nothing, it is damaged, or something
-    else was asked for.
+    """The content of a JSON result file whose entry "asked" equals ``asked``; None if the file is missing, damaged, or
+    answers something else.
     """
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -86,7 +87,7 @@ def kept(path: Path, asked: dict) -> dict | None:
 
 
 def differences(then: object, now: object) -> str:
-    """What differs between two identities, in words; "" when nothing does."""
+    """The differences between two identities as a sentence; "" when there are none."""
     before, after = dict(_leaves(then)), dict(_leaves(now))
     told = []
     for name in sorted(before.keys() | after.keys()):

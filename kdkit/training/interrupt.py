@@ -1,4 +1,4 @@
-"""Ctrl-C, and SIGTERM, which schedulers and hosts send before they stop a process: both end a training well."""
+"""Ctrl-C and SIGTERM (which schedulers send before they kill a process) end a training cleanly."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextlib.contextmanager
 def patient_interrupt() -> Iterator[list[bool]]:
-    """The first Ctrl-C or SIGTERM waits for the end of the step: it fills the list that this gives. A second one does
-    not wait.
+    """Within, the first Ctrl-C or SIGTERM only makes the yielded list non-empty, for the loop to stop after the step.
+
+    A second one raises KeyboardInterrupt at once.
     """
     asked: list[bool] = []
 
@@ -23,7 +24,7 @@ def patient_interrupt() -> Iterator[list[bool]]:
 
     before = {}
     try:
-        with contextlib.suppress(ValueError):  # not the main thread: no signal arrives here
+        with contextlib.suppress(ValueError):  # only the main thread receives signals
             for number in SIGNALS:
                 before[number] = signal.signal(number, note)
         yield asked
@@ -33,5 +34,5 @@ def patient_interrupt() -> Iterator[list[bool]]:
 
 
 def terminate_as_interrupt() -> None:
-    """From here on SIGTERM raises KeyboardInterrupt as Ctrl-C does, so that what is open is closed and cleaned up."""
+    """Makes SIGTERM raise KeyboardInterrupt, as Ctrl-C does, so that files are closed and locks released."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)

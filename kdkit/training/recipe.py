@@ -1,4 +1,4 @@
-"""The recipe of a training run: steps, learning rate over them, optimiser, precision, what is saved when."""
+"""The recipe of a training: steps, learning rate schedule, optimiser, precision, intervals of log and checkpoints."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ from kdkit.common.errors import ConfigError
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Recipe of one run. ``schedule``: "linear" (warm-up, then to zero) or "tri-stage" (warm-up, hold, decay)."""
+    """Recipe of one run. ``schedule``: "linear" (warm-up, then decay to 0) or "tri-stage" (warm-up, hold, decay).
+
+    Raises :class:`ConfigError` for impossible values.
+    """
 
     steps: int = 1000
     lr: float = 1e-3
     warmup: float = 0.07  # share of the steps
     hold: float = 0.4  # share of the steps, tri-stage only
     schedule: str = "linear"
-    stages: tuple[
-        int, ...
-    ] = ()  # steps at which the learning rate starts anew, with a warm-up and decay of its own
+    stages: tuple[int, ...] = ()  # steps at which the learning rate restarts, with its own warm-up and decay
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-6
     weight_decay: float = 1e-6
-    clip: float = 5.0  # largest gradient norm
+    clip: float = 5.0  # maximal gradient norm
     precision: str = "auto"  # "fp32", "bf16", "fp16" (GPU); "auto": kdkit.common.machine.training_precision
     seed: int = 0
-    accumulate: int = 1  # batches for one step, in every process
+    accumulate: int = 1  # batches per step, in every process
     graphs: bool = True  # on a GPU, unless $KDKIT_FAST is 0: steps as CUDA graphs (kdkit.training.graphs)
     log_every: int = 10
     evaluate_every: int = 0  # 0: only at the end
@@ -51,7 +52,7 @@ class TrainConfig:
             )
 
     def result(self) -> dict:
-        """The settings that decide the weights at the end; the others may change when a run goes on."""
+        """The settings that decide the final weights; the others may change when a run resumes."""
         aside = (
             "accumulate",
             "graphs",
@@ -65,7 +66,7 @@ class TrainConfig:
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
-    """Learning rate of step 0 .. steps - 1: warm-up from near zero, decay to zero (tri-stage: to 5 %)."""
+    """Learning rate of step 0 .. steps - 1: warm-up from near 0, decay to 0 (tri-stage: to 5 % of the peak)."""
     start = max((s for s in config.stages if s <= step), default=0)
     end = min((s for s in config.stages if s > step), default=config.steps)
     step, steps = step - start, end - start

@@ -1,4 +1,4 @@
-"""The log of a training run: rows of numbers in ``metrics.jsonl``, as they come, and in TensorBoard if wanted."""
+"""The log of a run: rows of numbers, appended to ``metrics.jsonl``, and optionally to TensorBoard."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from kdkit.common.files import write_text, writing
 
 
 class RunLog:
-    """``rows``: one dict for each logged step. A run that goes on from step ``first`` keeps the rows up to there.
+    """``rows``: one dict per logged step or evaluation. A run that resumes at step ``first`` keeps earlier rows.
 
-    ``evaluations`` are those rows that decisions are made on; a run that goes on is given those of its checkpoint, so
-    that nothing depends on a file that may be damaged. Rows are appended and flushed one by one: after a kill all but
-    perhaps the last are there.
+    ``evaluations`` are the rows that decisions depend on; a resumed run takes them from its checkpoint, so that a
+    damaged log file changes nothing. Rows are flushed one by one: after a kill at most the last one is missing.
     """
 
     def __init__(
@@ -34,7 +33,7 @@ class RunLog:
         self.rows = [
             row for row in before if row["step"] <= first and ("lr" in row or row in self.evaluations)
         ]
-        self.rows += [row for row in self.evaluations if row not in self.rows]  # lost from the file
+        self.rows += [row for row in self.evaluations if row not in self.rows]  # missing in the file
         self.rows.sort(key=lambda row: (row["step"], "lr" not in row))
         if not write:
             return
@@ -65,7 +64,7 @@ class RunLog:
         return any(row["step"] == step for row in self.evaluations)
 
     def warn(self, sentence: str) -> None:
-        """Says a sentence once in a run."""
+        """Warns with ``sentence``, once per run."""
         if self._file and sentence not in self._said:
             self._said.add(sentence)
             warnings.warn(sentence, stacklevel=3)
@@ -76,17 +75,14 @@ class RunLog:
 
 
 def read_rows(path: Path) -> list[dict]:
-    """The rows of a ``metrics.jsonl`` in order of their steps; lines that are cut off or damaged are left out."""
+    """The rows of a ``metrics.jsonl`` in the file's order; truncated and damaged lines are skipped."""
     rows = []
-    with writing(path):  # a folder, or no permission: nor could the log be written
+    with writing(path):  # a folder, or no permission: the log could not be written either
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     for line in lines:
         try:
             row = json.loads(line)
-        except (
-            ValueError,
-            RecursionError,
-        ):  # for instance the line that was being written when the run was killed
+        except (ValueError, RecursionError):  # such as the line that was being written at a kill
             continue
         numbers = isinstance(row, dict) and all(type(value) in (int, float) for value in row.values())
         if numbers and type(row.get("step")) is int and row["step"] >= 0:
@@ -95,12 +91,12 @@ def read_rows(path: Path) -> list[dict]:
 
 
 def lasting(row: dict) -> dict:
-    """A row without what depends on the machine's speed: the same run gives the same one."""
+    """A row without the speed, so that equal runs have equal rows."""
     return {name: value for name, value in row.items() if name != "times_real_time"}
 
 
 def shown(row: dict, parts: dict) -> dict[str, str]:
-    """What the progress bar says of a row of the log."""
+    """A row of the log as the progress bar shows it."""
     names = ("loss", *parts) if len(parts) > 1 else ("loss",)
     return {name: f"{row[name]:.3f}" for name in names} | {"x real time": f"{row['times_real_time']:.0f}"}
 

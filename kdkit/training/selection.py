@@ -1,7 +1,7 @@
-"""Which weights of a run are used: the best on dev, or the average of the last few; and when to end it early.
+"""Which weights of a run are used: the best on dev, or the average of the last few; and when to stop early.
 
-Everything is decided on the rows of the log, which a run that goes on reads back: so a run that was killed ends at the
-same step, with the same choice, as one that was not. Dev alone decides; test speech has no say.
+All decisions depend on the rows of the log, which a resumed run reads back: a run that was killed ends at the same
+step, with the same choice, as one that was not. Only dev speech decides, never test speech.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 class Selection:
     """Keeps the weights of the best evaluation and of the ``last`` ones in ``folder``, as step-00000200.safetensors.
 
-    ``measure`` names the value, lower being better, that evaluations put into the log. ``patience`` evaluations
-    without a new best end the run (0: never). They are counted from the first evaluation below 1 (an error rate of 1 is
-    what silence scores, and CTC is silent at first), and not before step ``not_before``.
+    ``measure`` names the value in the log that is minimised. ``patience`` evaluations without a new best end the run
+    (0: never). Counting starts at the first evaluation below 1 (an empty transcript has an error rate of 1, and CTC
+    writes nothing at first), and not before step ``not_before``.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Selection:
         self.patience, self.last, self.not_before = patience, last, not_before
 
     def identity(self, config: TrainConfig) -> dict:
-        """What the choice depends on besides the weights: see :mod:`kdkit.training.identity`."""
+        """The settings that the choice depends on (:mod:`kdkit.training.identity`)."""
         own = {
             "measure": self.measure,
             "patience": self.patience,
@@ -52,7 +52,7 @@ class Selection:
         return [(row["step"], row[self.measure]) for row in rows if self.measure in row]
 
     def enough(self, rows: list[dict]) -> str:
-        """Why the run should end now, or ""."""
+        """The reason to end the run now; "" to go on."""
         history = self.history(rows)
         if not self.patience or not history:
             return ""
@@ -63,7 +63,7 @@ class Selection:
         return f"{self.measure} has not got better than {value:.4g} (step {step}) in {waited} evaluations"
 
     def keep(self, step: int, task: nn.Module, rows: list[dict]) -> None:
-        """Saves the weights of the last evaluation in the rows; removes those that cannot be wanted."""
+        """Saves the weights of the last evaluation in ``rows`` and removes those that can no longer be chosen."""
         save_checkpoint(self._path(step), trained_state(task), {"step": step})
         history = self.history(rows)
         wanted = {step for step, _ in history[-self.last :]} | {_best(history)[0]}
@@ -74,10 +74,10 @@ class Selection:
     def choose(
         self, task: nn.Module, rows: list[dict], evaluate: Callable[[nn.Module], dict[str, float]]
     ) -> dict[str, object]:
-        """Loads the best weights into the task; if ``last`` > 1, their average if dev prefers it.
+        """Loads the best weights into the task or, with ``last`` > 1, the average of the last if it is better on dev.
 
-        Returns {"chosen": words, "weights": [steps that they are of], measure: value}, and both candidates'
-        values under "best" and "average". Raises TrainingError when no evaluation was kept.
+        Returns {"chosen": description, "weights": [their steps], measure: value}, and the values of both candidates
+        under "best" and "average". Raises :class:`TrainingError` when no weights were kept.
         """
         kept = [(step, value) for step, value in self.history(rows) if self._path(step).exists()]
         if not kept:
@@ -99,7 +99,7 @@ class Selection:
         return choice
 
     def clear(self) -> None:
-        """Removes what an earlier run kept."""
+        """Removes the weights of an earlier run."""
         for path in self.folder.glob("step-*.safetensors"):
             path.unlink(missing_ok=True)
 
@@ -115,5 +115,5 @@ class Selection:
 
 
 def _best(history: list[tuple[int, float]]) -> tuple[int, float]:
-    """The lowest value; of equals the latest, which has learned more than dev can tell."""
+    """The evaluation with the lowest value, of equal ones the latest."""
     return min(history, key=lambda item: (item[1], -item[0]))

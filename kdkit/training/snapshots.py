@@ -1,4 +1,4 @@
-"""Checkpoints of a running training: whole, checked, the last few kept, the newest good one found again."""
+"""Checkpoints of a training: atomic, with a checksum; the last few are kept, and the newest good one is found."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _SCALER = ("scale", "_growth_tracker")  # what changes in the state of torch's G
 
 
 class Snapshots:
-    """Weights and optimiser state of ``task``, one file ``step-00000200.safetensors`` a checkpoint.
+    """Weights and optimiser state of ``task``, one file ``step-00000200.safetensors`` per checkpoint.
 
-    ``scaler`` is the loss scaling of fp16, whose scale and count of steps since it changed are saved too.
-    ``identity`` is what a run must share with the one that it goes on from (:mod:`kdkit.training.identity`). A file
-    carries a checksum over everything in it: one that is damaged is reported and passed over for the one before.
+    ``scaler`` is the loss scaling of fp16, whose scale and count of steps since the last change are saved too.
+    ``identity`` is what a run must share with the one that it resumes (:mod:`kdkit.training.identity`). A damaged
+    file, which its checksum reveals, is reported, and the one before is used.
     """
 
     def __init__(
@@ -44,8 +44,8 @@ class Snapshots:
             sweep(self.folder)
 
     def check_room(self) -> None:
-        """Raises :class:`TrainingError` when the disk has no room for the checkpoints of a run."""
-        # two moments in the optimiser
+        """Raises :class:`TrainingError` when the disk has no space for the checkpoints of a run."""
+        # weights, and the optimiser's two moments of each
         needed = (self.keep + 1) * sum(t.nbytes for t in trained_state(self.task).values()) * 3
         free = shutil.disk_usage(self.folder).free
         if free < needed:
@@ -76,10 +76,9 @@ class Snapshots:
             old.unlink(missing_ok=True)
 
     def restore(self) -> tuple[int, list[dict]]:
-        """Loads the newest good checkpoint; returns the number of steps done, 0 when there is none, and the
-        evaluations so far.
+        """Loads the newest good checkpoint. Returns the steps done (0: there is none) and the evaluations so far.
 
-        Raises :class:`CheckpointError` when it belongs to a run that was made of something else.
+        Raises :class:`CheckpointError` when it belongs to a run with another identity.
         """
         for path in reversed(self._files()):
             try:
@@ -99,7 +98,7 @@ class Snapshots:
         return 0, []
 
     def clear(self) -> tuple[int, list[dict]]:
-        """Removes what an earlier run left; returns the step to begin with, 0, and no evaluations."""
+        """Removes the checkpoints of an earlier run. Returns what :meth:`restore` does for a new run: 0 and []."""
         for path in self._files():
             path.unlink(missing_ok=True)
         return 0, []
@@ -121,12 +120,12 @@ class Snapshots:
                 key: value.to("cpu" if key == "step" else parameter.device) for key, value in values.items()
             }
         scaling = {key: tensors[f"scaler.{key}"].item() for key in _SCALER if f"scaler.{key}" in tensors}
-        if self.scaler and scaling:  # a run that began on a GPU with bf16 has none
+        if self.scaler and scaling:  # a run that started in bf16 has none
             self.scaler.load_state_dict(self.scaler.state_dict() | scaling)
 
 
 def trained_state(task: nn.Module) -> dict[str, Tensor]:
-    """The task's tensors without those of the sub-modules that it names in ``frozen`` (teachers are not saved)."""
+    """The task's tensors by name, without those of modules that it names in ``frozen`` (teachers are not saved)."""
     frozen = tuple(f"{name}." for name in getattr(task, "frozen", ()))
     return {
         name: t.detach() for name, t in task.state_dict().items() if not (frozen and name.startswith(frozen))
@@ -134,7 +133,10 @@ def trained_state(task: nn.Module) -> dict[str, Tensor]:
 
 
 def load_trained_state(task: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    """Copies what :func:`trained_state` gave back into a task; ``path`` is where it was read, for the message."""
+    """Copies tensors of :func:`trained_state` into a task; ``path``: their file, for the message.
+
+    Raises :class:`CheckpointError` when names or shapes differ.
+    """
     own = trained_state(task)
     wrong = sorted(
         n
