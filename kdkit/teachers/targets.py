@@ -160,7 +160,7 @@ class TargetCache:
         return digest.hexdigest()
 
     def _shard(self, shard: int) -> tuple[object, dict[str, int]]:
-        """An open shard and the checksums of its tensors. Raises :class:`CheckpointError` if it is not the right one."""
+        """An open shard and its tensors' checksums. Raises :class:`CheckpointError` if it is damaged or out of date."""
         if shard not in self._open:
             path = self._path(shard)
             try:

@@ -152,7 +152,7 @@ def fingerprint(model: SpeechModel) -> str:
 
 
 def origin(source: str) -> str:
-    """The name of a model's source for a file's metadata: of a path only the file name, as folders differ by machine."""
+    """A model's source as metadata name it: of a path only the file name, because folders differ by machine."""
     return Path(source).name if Path(source).exists() else source
 
 
