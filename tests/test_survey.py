@@ -227,7 +227,7 @@ def test_figures_of_attention_and_usage():
     weights = torch.rand(2, 30, 30)
     assert figures.attention_maps(weights, ((0.0, ""), (0.1, "a"))).axes[0].get_xlabel()
     usage = [Usage(tau, 1 + tau, 5.0, 0.5) for tau in (0.1, 1)]
-    assert figures.codebook_usage(usage).axes[0].get_xlabel() == "temperature"
+    assert figures.usage_over_temperature(usage).axes[0].get_xlabel() == "temperature"
 
 
 def test_a_cluster_can_be_listened_to(utterances):

@@ -9,6 +9,9 @@
 # %% [markdown]
 # # 1. Teacher probing: what does each layer know?
 #
+# A *phone* is a speech sound: *cat* has three, [k], [æ] and [t]. They are written in the International Phonetic
+# Alphabet (IPA), one symbol a sound; English has about forty.
+#
 # **Claim to test.** HuBERT is trained on sound alone: nobody ever tells it what a phone is. Yet its hidden
 # states hold phones, of voices it never heard, in a form that one matrix multiplication can read; and they do
 # so better in some layers than in others.
@@ -24,6 +27,8 @@
 # **Device.** Any CPU; a GPU is used where there is one. **Minutes.** About two in profile `quick` on two
 # cores, seconds in `smoke`. **Needs** nothing from other notebooks: the tiny teacher ships with the kit, the
 # speech is made on first use.
+#
+# **Words.** Terms are explained where they first occur, and all of them in the [glossary](../docs/glossary.md).
 #
 # **Your own teacher.** Change `teacher_name` below, and every cell asks it instead: `"HUBERT_BASE"` or
 # another bundle of torchaudio, `"hubert_base_ls960"` (fairseq's file, the one with a codebook), a file, a
@@ -64,6 +69,7 @@ from kdkit.common.statistics import ratio_interval
 from kdkit.common.wording import percent
 from kdkit.fbank import Fbank
 from kdkit.lessons import exercises, plots
+from kdkit.lessons import layer_sentences as say
 from kdkit.lessons.lesson import Lesson, millions, outcome
 from kdkit.lessons.plots import probe as figures
 from kdkit.lessons.widgets import LayerExplorer
@@ -91,12 +97,13 @@ wave = read_audio(utterance.audio)  # (samples,) at 16 kHz
 lesson.audio("utterance", wave, f"An unseen voice says: “{utterance.text}”")
 
 # %% [markdown]
-# Play it. eSpeak is a formant synthesiser: it sounds like a machine, and it is exact like one. The assertion
-# says that no voice of the test set occurs in the training set.
+# Play it. eSpeak is a *formant* synthesiser: it adds up the resonances of a mouth, so it sounds like a machine
+# and is as exact as one. The assertion says that no voice of the test set occurs in the training set.
 
 # %% [markdown]
 # Its *Fbank* (80 log-mel energies every 10 ms) is what speech recognition used for decades, and our baseline.
-# Look for the dark gaps of stops, the high-frequency noise of *s*, the moving bands (formants) of vowels.
+# Look for the dark gaps of *stops* (sounds like [p], [t], [k], for which the mouth closes), the high-frequency
+# noise of *s*, and the moving bands of vowels: their *formants*, the resonances of throat and mouth.
 
 # %%
 fbank = Fbank()(wave[None])[0]  # (frames at 100 Hz, 80)
@@ -119,8 +126,8 @@ lesson.figure("fbank", plots.spectrogram(fbank, utterance.phones), "Fbank of the
 # - $H^0$ for the input of layer 1, and $H^l$ for the output of layer $l$, after its residual connection.
 #
 # It was trained by *masked prediction*: spans of frames are hidden, and at the hidden places the network must
-# name the *cluster id* of what was there. Clusters come from k-means, first of MFCCs, then of the network's
-# own layers.
+# name the *cluster id* of what was there. Clusters come from k-means, first of MFCCs (mel-frequency cepstral
+# coefficients: the smooth shape of one Fbank frame in 13 numbers), then of the network's own layers.
 
 # %% [markdown]
 # The teacher of the lessons has HuBERT's structure at a size that a laptop can handle. It was pre-trained by
@@ -141,7 +148,8 @@ structure = {
 lesson.table("teacher", [structure], f"The teacher: {teacher_name}.")
 
 # %% [markdown]
-# HuBERT Base has the same twelve layers at 768 wide, and lessons 2 and 3 count it beside the tiny one.
+# The FFN (feed-forward network) is the part of a layer that works on each frame alone; its size is its inner
+# width. HuBERT Base has the same twelve layers at 768 wide, and lessons 2 and 3 count it beside the tiny one.
 # Whatever you learn to measure here works on it unchanged: `teacher_name = "HUBERT_BASE"` and run again.
 
 # %% [markdown]
@@ -302,8 +310,8 @@ torch.testing.assert_close(logits, teacher.codebook(output.last[0]), rtol=1e-3, 
 ids = logits.argmax(-1).tolist()
 
 # %% [markdown]
-# Read the ids under the first phones. Expect ids that repeat within a phone and change with it; a long phone
-# may have one id for its beginning and one for its end. That is a phonetic alphabet that nobody wrote.
+# Read the ids under the first phones. Guess first: does an id last as long as its phone, as a letter would, or
+# does it change from frame to frame?
 
 # %%
 labels = frame_phones(utterance, len(ids))
@@ -313,10 +321,11 @@ rows = [
     for a, b in pairwise(turns[:13])
 ]
 lesson.table("ids", rows, "Cluster ids of the first phones of the utterance.")
+lesson.text("ids over time", say.steadiness(ids, labels))
 
 # %% [markdown]
-# Say the row of ids aloud, as it were: how many different ids does one phone use, and does the same phone,
-# when it comes again, use the same ones? PNMI, below, answers this for thousands of frames.
+# The sentence is about this utterance. How many different ids does one phone use, and does the same phone, when
+# it comes again, use the same ones? PNMI, below, answers this for thousands of frames.
 
 # %% [markdown]
 # ## What a cluster sounds like
@@ -350,8 +359,8 @@ for k in shown[:3]:
     lesson.audio(f"cluster {k}", listening.play(runs[k]), caption)
 
 # %% [markdown]
-# Play them. You should hear one sound again and again in different mouths, short and cut off. To hear
-# another id, put its number into `listening.play(runs[...])`. The last ones of `purest` are the ids that no
+# Play them, short and cut off as they are: is it one sound, in different voices? To hear another id, put its
+# number into `listening.play(runs[...])`. The last ones of `purest` are the ids that no
 # phone owns: what do *they* have in common?
 
 # %% [markdown]
@@ -449,7 +458,7 @@ print(f"always the most frequent phone: {percent(guess)} of {len(phones)} phones
 # %% [markdown]
 # ## The probe on every layer
 #
-# Now all of them. What to expect:
+# Now all of them. Three guesses, which the cells below confirm or refute:
 #
 # - the CNN features close to Fbank + deltas: the CNN was trained, but it sees 25 ms and nothing of its
 #   neighbourhood, of which deltas tell a little;
@@ -469,8 +478,8 @@ lesson.figure(
 )
 
 # %% [markdown]
-# The star is the best layer, the dashed line Fbank + deltas, the dotted one the CNN's output. A band is the
-# 95 % interval of one curve over utterances.
+# The star is the best layer, the dashed line Fbank + deltas, the dotted one the CNN's output, and the grey line
+# *chance*: always saying the most frequent phone. A band is the 95 % interval of one curve over utterances.
 
 # %% [markdown]
 # ### Exercise 3: read the curve
@@ -511,7 +520,7 @@ text += f"{100 * probe.gain:+.1f} points (95 % interval {100 * low:+.1f} to {100
 lesson.verdict("Best layer against Fbank + deltas", outcome((low, high), (0, 0)), text)
 
 # %% [markdown]
-# And the shape: a curve worth looking at has its best layer inside, and layers that differ.
+# And the shape, guess by guess.
 
 # %%
 accuracies = [layer.accuracy for layer in probe.layers]
@@ -523,15 +532,17 @@ lesson.metric("probe/spread over layers", spread, unit="share")
 text = f"{best.name} is best, {worst.name} worst, {100 * spread:.1f} points apart; the best is "
 text += "neither the first nor the last." if inside else "at an end of the network."
 lesson.verdict("The best layer is inside", "seen" if inside else "not seen", text)
+lesson.text("shape of the curve", say.shape(probe))
 
 # %% [markdown]
-# Which phones are confused? Rows are true phones, columns what the best layer's probe said. Expect the
-# mistakes that people make on the telephone: voiced for voiceless stops, one nasal for another, neighbouring
-# vowels.
+# Which phones are confused? Rows are true phones, columns what the best layer's probe said, ordered by class:
+# stops, fricatives (noise, such as [s]), nasals (such as [m]), vowels, ... A guess: the mistakes that people make
+# on the telephone, voiced for voiceless stops ([b] for [p]), one nasal for another, neighbouring vowels.
 
 # %%
 figure = plots.confusion(probe.confusion, probe.phones)
 lesson.figure("confusion", figure, f"Phones said for each true phone, probe on {best.name}, unseen voices.")
+lesson.text("mistakes", say.likely_mistakes(probe.confusion, probe.phones))
 
 # %% [markdown]
 # A dark diagonal cell is a phone that is often missed; look along its row for what it is taken for. Rare
@@ -542,7 +553,7 @@ lesson.figure("confusion", figure, f"Phones said for each true phone, probe on {
 #
 # The same probe, another question: whose voice is it? All voices are unseen by the teacher; the probe hears
 # half of each voice's utterances and is judged on the other half. Recognition wants the phone and not the
-# voice. Expect the voice to be plain in Fbank, and to fade where the phones are clear.
+# voice. Guess: is the voice plainest in Fbank, and does it fade where the phones are clear?
 
 # %%
 speakers = probing.probe_speakers(test, seed)
@@ -558,7 +569,8 @@ for score in speakers:
 # %%
 fbank_voice, last_voice = speakers[0], speakers[-1]
 text = f"Of {len(set(test.speakers))} voices, Fbank + deltas tells {percent(fbank_voice.accuracy)} of the frames, "
-text += f"the last layer {percent(last_voice.accuracy)}."
+text += f"the last layer {percent(last_voice.accuracy)}, always the most frequent voice about "
+text += f"{percent(say.chance(test.speakers))}. {say.fades(probe.layers, speakers[2:])}"
 lesson.verdict("The voice fades", "seen" if last_voice.high < fbank_voice.low else "not seen", text)
 
 # %% [markdown]
@@ -622,19 +634,19 @@ print(f"codebook ids: PNMI {codebook_pnmi:.3f}, {len(set(test_ids.tolist()))} id
 #
 # A student can learn from the whole distribution $q$, not only from the first id. How much there is to learn
 # depends on $\tau$. Two numbers tell: how many ids a frame hesitates between ($e$ to the mean entropy of
-# $q$), and how many are in use at all ($e$ to the entropy of the mean $q$). Expect one certain id at small
-# $\tau$, and at large $\tau$ a distribution that says the same of every frame: nothing.
+# $q$), and how many are in use at all ($e$ to the entropy of the mean $q$). Guess the two ends: what does a
+# frame say at a very small $\tau$, and what at a very large one?
 
 # %%
 taus = sorted({0.03, 0.05, 0.1, 0.2, 0.5, 1.0, teacher.codebook.tau})
 usage = probing.codebook_usage(teacher.codebook, test.features[-1], taus, test.utterances, seed)
 trained = next(u for u in usage if u.tau == teacher.codebook.tau)
-lesson.figure("temperature", figures.codebook_usage(usage), "Ids in play over the temperature.")
+lesson.figure("temperature", figures.usage_over_temperature(usage), "Ids in play over the temperature.")
 lesson.metric("codebook/choices of a frame", trained.choices, trained.choices_interval)
 lesson.metric("codebook/ids in use", trained.used, trained.used_interval)
 text = f"At the codebook's own temperature, {trained.tau:g}, a frame hesitates between {trained.choices:.1f} ids, and "
 text += f"{trained.used:.0f} of {len(teacher.codebook.label_embeddings)} are in use."
-lesson.text("temperature", text)
+lesson.text("temperature", f"{text} {say.sharpness(usage, len(teacher.codebook.label_embeddings))}")
 
 # %% [markdown]
 # Between the two ends lies the range in which $q$ says more than its first id. The discriminative loss of
@@ -642,8 +654,9 @@ lesson.text("temperature", text)
 
 # %% [markdown]
 # The same for every layer, with k-means ids of its own frames, the way HuBERT's targets are made: fitted on
-# training voices, judged on unseen ones. Expect a curve like that of the probe. Beside it runs the share of
-# the *speaker's* entropy that the id removes: features that hear the voice instead of the phone have it high.
+# training voices, judged on unseen ones. Beside it runs the share of the *speaker's* entropy that the id removes:
+# features that hear the voice instead of the phone have it high. Two guesses: is PNMI highest where the probe is,
+# and does the speakers' curve fall where the phones' curve rises?
 
 # %%
 clusters = 100  # fewer than HuBERT's codebooks have: this sample would not fill more
@@ -656,10 +669,17 @@ lesson.figure(
 )
 
 # %% [markdown]
-# Where the speakers' curve falls while the phones' rises, the network has learnt to ignore who speaks.
-# Fbank's clusters (dashed) are the starting point.
-#
-# Verdict, with 95 % intervals over utterances (jackknife: each utterance is left out once).
+# Fbank's clusters (dashed) are the starting point. Where the speakers' curve falls while the phones' rises, the
+# network has learnt to ignore who speaks; where both rise, its ids say more of both. Which of the two is it here?
+
+# %%
+of_phones, of_voices = ([getattr(s, key) for s in cluster_scores[2:]] for key in ("pnmi", "speaker_nmi"))
+probed = ("the probe", [score.accuracy for score in probe.layers])
+lesson.text("PNMI and probe", say.together(("PNMI", of_phones), probed))
+lesson.text("ids and voices", say.together(("phones by id", of_phones), ("speakers by id", of_voices)))
+
+# %% [markdown]
+# Verdict on the best layer, with 95 % intervals over utterances (jackknife: each utterance is left out once).
 
 # %%
 best_clusters = max(cluster_scores[2:], key=lambda score: score.pnmi)
@@ -706,8 +726,8 @@ assert abs(alignment(first, first) - 1) < 1e-6  # the same thing
 assert abs(alignment(first, last) - probing.linear_cka(first, last)) < 1e-6
 
 # %% [markdown]
-# The map of all pairs. Expect a bright diagonal that fades with distance: each layer changes its input a
-# little. A bright block is a group of layers that hold much the same, and one of them may stand for all in
+# The map of all pairs. A guess: a bright diagonal that fades with distance, because each layer changes its input
+# a little. A bright block is a group of layers that hold much the same, and one of them may stand for all in
 # distillation.
 
 # %%
@@ -828,7 +848,7 @@ lesson.text("layers to distil", text)
 #
 # Every measure takes a student as well as a teacher. Here is the CKA of a student that ships with the kit (12
 # thin layers, Fbank front-end) with its teacher, on the same frames. Layer-wise distillation wants its layer
-# $l$ to be like the teacher's layer $l$. Expect a bright diagonal.
+# $l$ to be like the teacher's layer $l$. Is the diagonal the brightest?
 
 # %%
 if teacher_name == "tiny":
@@ -850,8 +870,8 @@ if teacher_name == "tiny":
 # %% [markdown]
 # ## Look around: the layer explorer
 #
-# Everything so far for any utterance and layer. Move the layer and watch: where do the ids become steady within a
-# phone? Does attention narrow? Then choose a second layer, or the student, under *compare*, and read the CKA of the
+# Everything so far for any utterance and layer. Move the layer and watch: are the ids of some layers steadier
+# within a phone than those of others? Does attention narrow? Then choose a second layer, or the student, under *compare*, and read the CKA of the
 # two below the picture. Ids are k-means clusters of that layer's frames.
 #
 # The widget is a picture with controls. Without a kernel (in the report) the picture stays as it begins.
@@ -887,8 +907,8 @@ exercises.quiz("01_teacher_probing")
 # ## What you have seen
 #
 # - A teacher that never saw a label, and a linear probe that reads phones of unseen voices from it; the
-#   verdict cells say how much better than from Fbank, and in which layer.
-# - Cluster ids that follow phones and can be heard, and layers that resemble their neighbours.
+#   verdict cells say how much better than from Fbank and than by chance, and in which layer.
+# - Cluster ids that can be heard, and how much of the phone they tell; layers, and how alike they are.
 # - Three layers, chosen for what they know and for being different, that notebook 02 distils.
 #
 # **Limits.** A probe says what *can* be read linearly, not what the model uses. Synthetic voices are cleaner

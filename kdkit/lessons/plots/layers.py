@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from kdkit.lessons.plots.style import BLUE, CYCLE, GREEN, HEAT, ORANGE, RED, picture, styled
+from kdkit.speech.phone_classes import phone_class
 
 
 @styled
@@ -33,6 +34,8 @@ def layer_curve(probes, title: str = "A linear probe on every layer, unseen voic
     axes.axhline(100 * fbank.accuracy, color="0.3", linestyle="--", label="Fbank + deltas")
     if len(probes) == 1:
         axes.axhline(100 * probe.front_end.accuracy, color=ORANGE, linestyle=":", label="front-end output")
+    true = np.asarray(probe.confusion).sum(1)  # frames of each phone
+    axes.axhline(100 * true.max() / max(1, true.sum()), color="0.6", label="chance: the most frequent phone")
     if len(depths) == 1:
         axes.set_xticks(range(depths.pop()))
     same = "layer (0 is the input of layer 1)"
@@ -110,12 +113,19 @@ def cka_map(
 
 @styled
 def confusion(counts, phones: Sequence[str], title: str = "Which phone is taken for which") -> Figure:
-    """Confusion matrix (true, predicted) of a phone probe; each row is divided by its sum."""
+    """Confusion matrix (true, predicted) of a phone probe, phones ordered by class; rows are divided by their sums."""
     counts = np.asarray(counts, dtype=float)
+    classes = [phone_class(phone) for phone in phones]
+    order = sorted(range(len(phones)), key=lambda i: (classes[i], phones[i]))
+    counts, phones = counts[np.ix_(order, order)], [phones[i] for i in order]
+    borders = [i for i in range(1, len(order)) if classes[order[i]] != classes[order[i - 1]]]
     shares = 100 * counts / counts.sum(1, keepdims=True).clip(1)
     size = 0.19 * len(phones) + 2
     figure, [[axes]] = picture(size + 1, size)
     image = axes.imshow(shares, cmap=HEAT, vmin=0, vmax=100)
+    for border in borders:
+        axes.axhline(border - 0.5, color="white", linewidth=0.6)
+        axes.axvline(border - 0.5, color="white", linewidth=0.6)
     axes.set_xticks(range(len(phones)), phones, fontsize=9, rotation=90)
     axes.set_yticks(range(len(phones)), phones, fontsize=9)
     figure.colorbar(image, ax=axes, label="frames of the true phone (%)", shrink=0.8)

@@ -120,7 +120,7 @@ def _draw_usage(axes, usage: Sequence[Usage]) -> None:
 
 
 @styled
-def codebook_usage(usage: Sequence[Usage], title: str = "") -> Figure:
+def usage_over_temperature(usage: Sequence[Usage], title: str = "") -> Figure:
     """How many ids a frame hesitates between, and how many are in use at all, over the temperature."""
     figure, [[axes]] = picture(8, 4)
     _draw_usage(axes, usage)
