@@ -119,6 +119,29 @@ def test_a_stopped_run_ends_with_the_same_weights(tmp_path):
     assert strip == [{k: v for k, v in row.items() if k != "times_real_time"} for row in resumed]
 
 
+def test_the_logged_speed_is_that_since_the_last_row_without_evaluations(tmp_path, monkeypatch):
+    class Clock:
+        now = 0.0
+
+        def perf_counter(self):
+            return self.now
+
+    class Timed(Batches):
+        def batch(self, step):  # 1 s of speech: in 0.5 s at first, then in 2 s
+            clock.now += 0.5 if step < 4 else 2.0
+            return super().batch(step)
+
+    def evaluate(task):
+        clock.now += 100
+        return {"score": 1.0}
+
+    clock = Clock()
+    monkeypatch.setattr("kdkit.training.run.time", clock)
+    recipe = replace(RECIPE, steps=8, log_every=2, evaluate_every=4)
+    log = train(Task(), Timed(), recipe, tmp_path, evaluate)
+    assert [row["times_real_time"] for row in log if "times_real_time" in row] == [2.0, 2.0, 0.5, 0.5]
+
+
 def test_ctrl_c_in_the_middle_of_a_step_waits_for_its_end(tmp_path):
     class Pressed(Task):
         def forward(self, batch):

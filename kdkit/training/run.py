@@ -84,7 +84,7 @@ class Run:
         )
         self.done, self.consistent = self.first, True
         self.step_batches: list = []
-        self.seconds = 0.0  # of speech, in this session
+        self.seconds = 0.0  # of speech, since the last row of the log
         self.began = self.saved_at = time.perf_counter()
 
     # --- a step -----------------------------------------------------------------------------------------------
@@ -157,11 +157,12 @@ class Run:
         return regular or done == self.config.steps
 
     def log_step(self, step: int, loss: Tensor, parts: dict[str, Tensor], norm: Tensor) -> None:
-        """Adds a row to the log: loss and parts summed over the processes, learning rate, norm, speed."""
+        """Adds a row to the log: loss, its parts, learning rate, norm, and the speed since the row before."""
         values = self.accelerator.reduce(torch.stack([loss, *parts.values()]), "sum").tolist()
         row = {"step": self.done, "loss": values[0], "lr": learning_rate(step, self.config)}
         row |= {"grad_norm": norm.item()} | dict(zip(parts, values[1:]))
         self.log.add(row | {"times_real_time": self.seconds / (time.perf_counter() - self.began)})
+        self.seconds, self.began = 0.0, time.perf_counter()
         self.bar.set_postfix(shown(self.log.rows[-1], parts))
 
     def complain(self) -> None:
@@ -175,12 +176,14 @@ class Run:
         due = (every and self.done and self.done % every == 0) or self.done == self.config.steps
         if not (self.evaluate and due) or self.log.evaluated(self.done):
             return
+        paused = time.perf_counter()
         self.task.eval()
         row = {"step": self.done} | averaged(self.accelerator, self.evaluate(self.task))
         self.task.train()
         if self.selection and self.accelerator.is_main_process:
             self.selection.keep(self.done, self.task, [*self.log.rows, row])
         self.log.add_evaluation(row)
+        self.began += time.perf_counter() - paused  # speed is that of training
 
     def save(self) -> None:
         """Writes a checkpoint, in the main process."""

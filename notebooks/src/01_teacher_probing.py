@@ -360,8 +360,8 @@ for k in shown[:3]:
 
 # %% [markdown]
 # Play them, short and cut off as they are: is it one sound, in different voices? To hear another id, put its
-# number into `listening.play(runs[...])`. The last ones of `purest` are the ids that no
-# phone owns: what do *they* have in common?
+# number into `listening.play(runs[...])`. The last ones of `purest` are the ids that no phone owns: what do
+# *they* have in common?
 
 # %% [markdown]
 # ## A linear probe, written out
@@ -871,8 +871,8 @@ if teacher_name == "tiny":
 # ## Look around: the layer explorer
 #
 # Everything so far for any utterance and layer. Move the layer and watch: are the ids of some layers steadier
-# within a phone than those of others? Does attention narrow? Then choose a second layer, or the student, under *compare*, and read the CKA of the
-# two below the picture. Ids are k-means clusters of that layer's frames.
+# within a phone than those of others? Does attention narrow? Then choose a second layer, or the student, under
+# *compare*, and read the CKA of the two below the picture. Ids are k-means clusters of that layer's frames.
 #
 # The widget is a picture with controls. Without a kernel (in the report) the picture stays as it begins.
 
