@@ -322,7 +322,8 @@ def test_notebook_page_needs_no_network(tmp_path):
     notebook = new_notebook(
         metadata={"widgets": {"application/vnd.jupyter.widget-state+json": {"state": {}}}}
     )
-    source = "# Title\n\n$$\\frac{a}{b}$$\nand $x_1$, code `$y$`, [next](02_next.ipynb#part)\n\n## A section"
+    source = "# Title\n\n$$\\frac{a}{b}$$\nand $x_1$, code `$y$`, [next](02_next.ipynb#part)\n\n"
+    source += "[words](../docs/glossary.md)\n\n## A section"
     widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "Slider(value=3)"}
     outputs = [
         new_output("stream", name="stderr", text="bar: 1%\r"),
@@ -346,6 +347,7 @@ def test_notebook_page_needs_no_network(tmp_path):
     assert network_references(html) == []
     assert html.count("<math") == 3 and "<mfrac>" in html and "$y$" in html
     assert 'href="02_next.html#part"' in html
+    assert "words" in html and "docs/glossary" not in html, "a run folder has no docs"
     assert "bar: 99%" in html and "bar: 1%" not in html
     assert "Slider(value=3)" in html and "widget-view" not in html
     assert re.search(

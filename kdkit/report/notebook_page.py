@@ -48,6 +48,7 @@ class _Exporter(HTMLExporter):
     def markdown2html(self, context, source):
         renderer = _Renderer(escape=False, attachments=context.get("cell", {}).get("attachments", {}))
         html = MarkdownWithMath(renderer=renderer).render(source)
+        html = re.sub(r'<a href="\.\./docs/[^"]*">(.*?)</a>', r"\1", html)  # a run folder has no docs
         return re.sub(r'href="(?:\./)?([\w-]+)\.ipynb(#[^"]*)?"', r'href="\1.html\2"', html)
 
 

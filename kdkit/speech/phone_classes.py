@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-_CLASSES = (  # of the International Phonetic Alphabet, by the first symbol
+from collections.abc import Sequence
+
+_CLASSES = (  # by the first symbol; affricates begin like stops
     ("stop", "pbtdkɡgɾʔ"),
+    ("affricate", ""),
     ("fricative", "fvθðszʃʒhxç"),
     ("nasal", "mnŋɲ"),
     ("approximant", "lɹrjwʍɫ"),
@@ -16,3 +19,9 @@ def phone_class(phone: str) -> str:
     if phone in ("tʃ", "dʒ"):
         return "affricate"
     return next((name for name, symbols in _CLASSES if phone and phone[0] in symbols), "other")
+
+
+def by_class(phones: Sequence[str]) -> list[int]:
+    """Places of ``phones`` in an order in which those of a class stand together, stops first and vowels last."""
+    order = [*(name for name, _ in _CLASSES), "other"]
+    return sorted(range(len(phones)), key=lambda i: (order.index(phone_class(phones[i])), phones[i]))

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from kdkit.lessons.plots.style import BLUE, CYCLE, GREEN, HEAT, ORANGE, RED, picture, styled
-from kdkit.speech.phone_classes import phone_class
+from kdkit.speech.phone_classes import by_class, phone_class
 
 
 @styled
@@ -115,10 +115,9 @@ def cka_map(
 def confusion(counts, phones: Sequence[str], title: str = "Which phone is taken for which") -> Figure:
     """Confusion matrix (true, predicted) of a phone probe, phones ordered by class; rows are divided by their sums."""
     counts = np.asarray(counts, dtype=float)
-    classes = [phone_class(phone) for phone in phones]
-    order = sorted(range(len(phones)), key=lambda i: (classes[i], phones[i]))
+    order = by_class(phones)
     counts, phones = counts[np.ix_(order, order)], [phones[i] for i in order]
-    borders = [i for i in range(1, len(order)) if classes[order[i]] != classes[order[i - 1]]]
+    borders = [i for i in range(1, len(phones)) if phone_class(phones[i]) != phone_class(phones[i - 1])]
     shares = 100 * counts / counts.sum(1, keepdims=True).clip(1)
     size = 0.19 * len(phones) + 2
     figure, [[axes]] = picture(size + 1, size)
