@@ -11,7 +11,6 @@ from kdkit.common.errors import ConfigError
 from kdkit.recognition.decode import (
     LONGEST,
     PAUSE,
-    blank_fraction,
     collapse,
     decode_stretches,
     greedy,
@@ -66,7 +65,6 @@ def test_collapse_is_groupby_without_blanks(ids):
 def test_padding_is_not_read():
     logits = torch.cat([logits_of("ab--x"), logits_of("abcde")])
     assert greedy(logits, torch.tensor([3, 5])) == ["ab", "abcde"]
-    assert blank_fraction(logits, torch.tensor([3, 5])) == pytest.approx(1 / 8)
 
 
 def test_log_probabilities_decode_like_logits():

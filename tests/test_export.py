@@ -9,11 +9,11 @@ from kdkit.common.errors import ConfigError
 from kdkit.model.speech_model import ModelConfig, SpeechModel
 from kdkit.recognition.ctc import CTCModel
 from kdkit.recognition.decode import greedy
-from kdkit.recognition.evaluate import hear
 from kdkit.recognition.export import onnx as to_onnx
 from kdkit.recognition.export.huggingface import check_huggingface, export_huggingface
 from kdkit.recognition.export.samples import noise, speech
 from kdkit.recognition.loading import OnnxNetwork, ready_network
+from kdkit.recognition.network import hear
 from kdkit.speech.stream import Window
 from kdkit.speech.text import VOCABULARY
 

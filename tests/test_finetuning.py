@@ -1,6 +1,7 @@
 """Fine-tuning: freezing, what dev decides, exact resume through all of it, label budgets, and warnings in words."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -18,9 +19,10 @@ from typer.testing import CliRunner
 from kdkit.commands.main import app
 from kdkit.common.errors import CheckpointError, ConfigError, TrainingError
 from kdkit.lessons.low_resource import run_low_resource
+from kdkit.lessons.widgets import CTCViewer
 from kdkit.model.checkpoints import load_checkpoint
 from kdkit.model.speech_model import ModelConfig, SpeechModel
-from kdkit.recognition.ctc import CTCModel, CTCTask, explain_blanks, load_recogniser
+from kdkit.recognition.ctc import CTCModel, CTCTask, explain_blanks, load_recogniser, save_recogniser
 from kdkit.recognition.evaluate import evaluate
 from kdkit.recognition.finetune import (
     FineTuneConfig,
@@ -199,8 +201,8 @@ def test_the_best_weights_come_back_and_the_run_ends_early(tones, tmp_path):
     assert best[1] < 0.5 and facts["steps"] == history[-1][0] < 300
     first = next(i for i, (_, value) in enumerate(history) if value == best[1])
     assert len(history) - 1 - first == 4
-    texts = recogniser.transcribe(tones["dev"])
-    wrong = sum(texts[u.id] != u.text for u in tones["dev"])
+    found = evaluate(recogniser, tones["dev"]).score
+    wrong = sum(text != said for text, said in zip(found.hypotheses, found.references, strict=True))
     assert wrong / len(tones["dev"]) == pytest.approx(best[1])
     with pytest.raises(CheckpointError, match="other weights of recogniser"):
         fine_tune(model(), tones["train"], recipe, tmp_path, tones["dev"], config)  # another start
@@ -327,27 +329,67 @@ def test_budgets_make_a_table_and_a_file(tones, tmp_path):
             budgets_of(tones["train"], wrong)
 
 
-@pytest.mark.filterwarnings("ignore:skipped an utterance")
-def test_a_file_that_cannot_be_read_is_left_out_of_every_score(tones, tmp_path):
-    """No deletions, no KeyError: wherever a recogniser is scored, it is as if the utterance were not listed."""
+# what cannot be scored
+
+
+@pytest.fixture
+def damaged(tones, tmp_path) -> list[Utterance]:
+    """The test tones, a file that cannot be read ("bad") and an utterance without a text ("mute") among them."""
     bad = replace(tones["test"][3], id="bad", audio=tmp_path / "bad.wav", text="a b a b a b")
     bad.audio.write_bytes(b"RIFF")
-    damaged, recogniser = [*tones["test"][:3], bad, *tones["test"][3:]], CTCModel(model())
+    return [*tones["test"][:3], bad, replace(tones["test"][0], id="mute", text=""), *tones["test"][3:]]
+
+
+LEFT_OUT = "1 of 14 utterances left out, for want of a text"
+
+
+@pytest.mark.filterwarnings("ignore:skipped an utterance")
+def test_what_cannot_be_scored_is_left_out_of_every_score(tones, damaged, tmp_path):
+    """No deletions, no insertions, no KeyError: wherever a recogniser is scored, it is as if it were not listed."""
+    recogniser = CTCModel(model())
     right = evaluate(recogniser, tones["test"])
-    found = evaluate(recogniser, damaged)
+    with pytest.warns(UserWarning, match=f"mine: {LEFT_OUT}"):
+        found = evaluate(recogniser, damaged, name="mine")
     assert found.score == right.score and found.utterances == tuple(tones["test"])
     ((name, reason),) = found.skipped
     assert name == "bad" and "bad.wav" in reason and not right.skipped
-    assert dev_scores(recogniser, damaged) == dev_scores(recogniser, tones["test"])
-    kept = scores_of_tests(recogniser, {"damaged": damaged, "whole": tones["test"]})
+    with pytest.warns(UserWarning, match=LEFT_OUT):
+        assert dev_scores(recogniser, damaged) == dev_scores(recogniser, tones["test"])
+    with pytest.warns(UserWarning, match=f"damaged: {LEFT_OUT}"):
+        kept = scores_of_tests(recogniser, {"damaged": damaged, "whole": tones["test"]})
     assert kept["damaged"] == kept["whole"] | {"skipped": ["bad"]}
+    with pytest.warns(UserWarning, match=LEFT_OUT):
+        viewer = CTCViewer({"tones": recogniser}, damaged)
+    assert viewer.heard()[1] == right.score
     recipe, speech = replace(RECIPE, steps=2), {0.1: tones["train"][:4]}
     ways, config = {"a": lambda labelled, seed: model()}, replace(CONFIG, average=1)
-    rows = [
-        run_low_resource(ways, speech, test, recipe, (0,), tmp_path / f"runs{len(test)}", config)
-        for test in (damaged, tones["test"])
-    ]
+    with pytest.warns(UserWarning, match=LEFT_OUT):
+        rows = [
+            run_low_resource(ways, speech, test, recipe, (0,), tmp_path / f"runs{len(test)}", config)
+            for test in (damaged, tones["test"])
+        ]
     assert rows[0][0].words == rows[1][0].words and rows[0][0].errors == rows[1][0].errors
+
+
+@pytest.mark.filterwarnings("ignore:skipped an utterance")
+@pytest.mark.parametrize("command", ["evaluate", "export"])
+def test_commands_leave_it_out_and_say_so(command, tones, damaged, tmp_path):
+    path = tmp_path / "r.safetensors"
+    save_recogniser(path, CTCModel(model()), {})
+    if command == "export":
+        pytest.importorskip("onnxruntime")
+    options = {"evaluate": ["--examples", "0"], "export": ["--int8"]}[command]
+
+    def scores(speech: list[Utterance]) -> tuple[list[str], str]:
+        write_manifest(tmp_path / "speech.jsonl", speech)
+        arguments = [command, str(path), "--data", str(tmp_path / "speech.jsonl"), *options]
+        said = CliRunner().invoke(app, arguments, catch_exceptions=False).output
+        return re.findall(r"WER .*?CER [0-9.]+ %|\d+ substitutions.*", said), said
+
+    with pytest.warns(UserWarning, match=rf"speech\.jsonl: {LEFT_OUT}"):
+        found, said = scores(damaged)
+    assert "1 utterances were left out, the first: bad: " in said and "bad.wav" in said
+    assert found == scores(tones["test"])[0] and found
 
 
 def test_from_scratch_has_other_weights_and_its_own_statistics(tones):

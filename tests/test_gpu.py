@@ -16,6 +16,7 @@ from kdkit.model.inference import optimised
 from kdkit.model.speech_model import SpeechModel, preset
 from kdkit.recognition.ctc import CTCModel, CTCTask
 from kdkit.recognition.ctc_loss import ctc_on_cpu
+from kdkit.recognition.evaluate import emissions
 from kdkit.speech.batches import Batches
 from kdkit.speech.manifest import Utterance
 from kdkit.teachers import Teacher
@@ -207,7 +208,7 @@ def test_a_recogniser_is_fine_tuned(speech, tmp_path):
     some = CTCTask(CTCModel(SpeechModel(preset("tiny-sw-fbank"))), freeze=0.25, speeds=(0.9, 1.0, 1.1))
     rows = train(some, Batches(speech, 8), replace(RECIPE, steps=40, lr=2e-3), tmp_path)
     assert rows[-1]["loss"] < rows[0]["loss"]
-    assert set(some.recogniser.transcribe(speech)) == {utterance.id for utterance in speech}
+    assert len(emissions(some.recogniser, speech).utterances) == len(speech)
 
 
 @pytest.mark.parametrize("name", ["tiny-teacher", *STUDENTS])

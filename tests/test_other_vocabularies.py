@@ -5,12 +5,12 @@ import torch
 
 from kdkit import Recogniser
 from kdkit.common.errors import CheckpointError, ConfigError, TextError, TrainingError
+from kdkit.model.checkpoints import load_checkpoint, save_checkpoint
 from kdkit.recognition.alignment import add_phones, recogniser_aligner
 from kdkit.recognition.ctc import CTCModel, CTCTask, load_recogniser, save_recogniser, trainable
 from kdkit.recognition.decode import (
     BeamSearch,
     available,
-    blank_fraction,
     greedy,
     text_of,
     with_language_model,
@@ -72,7 +72,6 @@ def test_transcripts_times_and_scores(both, speech):
         assert one == other and len(one.words) == len(one.text.split()) > 1
     one, other = (evaluate(recogniser, speech).score for recogniser in both)
     assert one == other and one.wer < 0.9
-    assert both[0].transcribe(speech) == both[1].transcribe(speech)
 
 
 def test_a_pause_is_one_of_its_blanks(both, heard):
@@ -82,8 +81,6 @@ def test_a_pause_is_one_of_its_blanks(both, heard):
         silence[:, found.vocabulary.blank] = 0.0
         joined = torch.cat([found.log_probs[0], silence, found.log_probs[1]])
         said.append(text_of(greedy, joined, found.vocabulary))
-        logits = torch.cat([silence, found.log_probs[0]])[None]
-        assert blank_fraction(logits, torch.tensor([40]), found.vocabulary) == 1.0
     assert said[0] == said[1] == " ".join(decode_all(greedy, heard[0].log_probs[:2]))
 
 
@@ -142,14 +139,9 @@ def test_its_files_keep_the_vocabulary(tmp_path, both, speech):
     save_recogniser(tmp_path / "r.safetensors", both[1], {"steps": 1})
     again, meta = load_recogniser(tmp_path / "r.safetensors")
     assert again.vocabulary == OTHER and meta["vocabulary"] == list(SYMBOLS)
-    config = both[1].model.config.to_dict()
-    kept = {"tensors": both[1].state_dict(), "meta": {"model": config} | OTHER.to_meta()}
-    torch.save(kept, tmp_path / "r.pt")
-    assert load_ctc(tmp_path / "r.pt").vocabulary == OTHER
     wanted = Recogniser(both[0])(speech[0].audio)
     assert Recogniser.load(tmp_path / "r.safetensors")(speech[0].audio) == wanted
-    assert Recogniser.load(tmp_path / "r.pt")(speech[0].audio) == wanted
-    kept["meta"]["vocabulary"] = [*SYMBOLS, "%"]
-    torch.save(kept, tmp_path / "r.pt")
+    tensors, meta = load_checkpoint(tmp_path / "r.safetensors")
+    save_checkpoint(tmp_path / "r.safetensors", tensors, meta | {"vocabulary": [*SYMBOLS, "%"]})
     with pytest.raises(CheckpointError, match=r"head.bias: \(32,\) in the file, \(33,\) in the model"):
-        load_ctc(tmp_path / "r.pt")
+        load_ctc(tmp_path / "r.safetensors")

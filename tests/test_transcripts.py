@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from kdkit.common.errors import TextError, TrainingError
 from kdkit.recognition.ctc import trainable
-from kdkit.recognition.finetune import with_text
+from kdkit.recognition.evaluate import labelled
 from kdkit.recognition.lm import words_of
 from kdkit.recognition.wer import score
 from kdkit.speech.manifest import Utterance
@@ -208,7 +208,7 @@ def test_utterances_without_text_are_not_scored():
     assert "1 of 2 texts cleaned" in notes[0] and "'7' once" in notes[1] and len(kept) == 2
     assert scorable([utterance("a", "Plain words")])[1] == []
     with pytest.warns(UserWarning, match="1 of 1"), pytest.raises(TextError, match="not one of 1 utterances"):
-        with_text([utterance("a", "")], "test")
+        labelled([utterance("a", "")], "test")
 
 
 @pytest.mark.filterwarnings("ignore:left out")

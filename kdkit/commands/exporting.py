@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from kdkit.commands import app, speech_of
+from kdkit.commands import app, say_skipped, speech_of
 from kdkit.commands.options import Data, Minutes
 from kdkit.common.errors import ConfigError
 
@@ -74,9 +74,10 @@ def export(
     small = quantise_onnx(path, path.with_name(f"{path.stem}-int8.onnx"))
     print(f"int8: {small} ({small.stat().st_size / 1e6:.1f} MB)")
     speech = speech_of(data, split, minutes, 10)
-    before, after = (evaluate(OnnxNetwork(file), speech) for file in (path, small))
+    before, after = (evaluate(OnnxNetwork(file), speech, name=str(data or split)) for file in (path, small))
     print(f"float32 {before.score}\n        {before.cost}")
     print(f"int8    {after.score}\n        {after.cost}")
+    say_skipped(after.skipped)
     change = compare(after.score, before.score)
     low, high = (100 * end for end in change.interval)
     print(

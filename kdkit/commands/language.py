@@ -41,8 +41,8 @@ def lm(
     from kdkit.speech.transcripts import UNKNOWN, Cleaning
 
     if recogniser is not None:
-        from kdkit.recognition.evaluate import vocabulary_of
         from kdkit.recognition.loading import load_network
+        from kdkit.recognition.network import vocabulary_of
 
     vocabulary = VOCABULARY if recogniser is None else vocabulary_of(load_network(recogniser))
     cleaning = Cleaning(vocabulary, spell_numbers)

@@ -7,18 +7,24 @@ import os
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kdkit.commands import app, say_skipped, speech_of
 from kdkit.commands.options import Data, Minutes, file_option
-from kdkit.common.errors import ConfigError, TextError
+from kdkit.common.errors import ConfigError
+
+if TYPE_CHECKING:
+    from kdkit.recognition.decode import BeamSearch
+    from kdkit.recognition.evaluate import Evaluation
+    from kdkit.recognition.network import Network
+    from kdkit.speech.text import Vocabulary
 
 Model = Annotated[
     str,
     typer.Argument(
-        help="A recogniser: .safetensors, .onnx or .pt file, the name of a shipped one, a folder or hub id of a CTC "
+        help="A recogniser: .safetensors or .onnx file, the name of a shipped one, a folder or hub id of a CTC "
         "model of transformers, or an ASR bundle of torchaudio."
     ),
 ]
@@ -79,28 +85,34 @@ def evaluate(
     dev speech unless --lm-weight is given, never on the speech that is tested on.
     """
     from kdkit.recognition.error_browser import write_error_browser
-    from kdkit.recognition.evaluate import emissions, evaluate, vocabulary_of
+    from kdkit.recognition.evaluate import evaluate
     from kdkit.recognition.loading import ready_network
-    from kdkit.recognition.wer import compare, confusions, describe_collapse
-    from kdkit.speech.transcripts import scorable
+    from kdkit.recognition.network import vocabulary_of
 
     network = ready_network(recogniser, precision)
     search = _search(lm, lexicon, lm_weight, word_score, beam, vocabulary_of(network))
-    name = str(data or split)
-    utterances, notes = scorable(speech_of(data, split, minutes, 10), name, vocabulary_of(network))
-    if not utterances:
-        raise TextError(f"{name}: not one utterance has a text, so there is no error rate")
+    speech, name = speech_of(data, split, minutes, 10), str(data or split)
     if lm and lm_weight is None:
         search = _tuned(search, network, data, dev, window, jobs)
-    found = emissions(network, utterances, window=window)
-    plain = evaluate(network, found)
-    shown = plain if search is None else evaluate(network, found, search, jobs)
-    for utterance, text in list(zip(found.utterances, shown.score.hypotheses, strict=True))[:examples]:
+    plain = evaluate(network, speech, name=name, window=window)
+    shown = plain if search is None else evaluate(network, plain.emissions, search, jobs)
+    for utterance, text in list(zip(shown.utterances, shown.score.hypotheses, strict=True))[:examples]:
         print(f"said:  {utterance.text}\nheard: {text}\n")
-    if search is not None:
-        print(f"greedy: {plain.score}; {plain.cost}")
-    print(f"{'greedy' if search is None else 'beam search'}: {shown.score}; {shown.cost}")
+    _print_scores(shown, None if search is None else plain)
+    say_skipped(shown.skipped)
+    if errors:
+        write_error_browser(errors, shown.score, shown.utterances, title=f"{recogniser} on {name}")
+        print(f"errors: {errors}")
+
+
+def _print_scores(shown: Evaluation, greedy: Evaluation | None) -> None:
+    """Error rates, speed and confusions; ``greedy``: what a beam search is compared with."""
+    from kdkit.recognition.wer import compare, confusions, describe_collapse
+
     result = shown.score
+    if greedy is not None:
+        print(f"greedy: {greedy.score}; {greedy.cost}")
+    print(f"{'greedy' if greedy is None else 'beam search'}: {result}; {shown.cost}")
     print(
         f"{result.substitutions} substitutions, {result.deletions} deletions, {result.insertions} insertions"
     )
@@ -110,23 +122,16 @@ def evaluate(
         print(f"over {len(speakers)} speakers: WER {100 * low:.1f} to {100 * high:.1f} %")
     if unknown:
         print(f"the speakers of {unknown} of {len(shown.speakers)} utterances are unknown")
-    if search is not None:
-        change = compare(result, plain.score)
+    if greedy is not None:
+        change = compare(result, greedy.score)
         low, high = (100 * end for end in change.interval)
         print(f"beam search against greedy: {change.verdict}, ", end="")
         print(f"WER {100 * change.difference:+.1f} points ({low:+.1f} to {high:+.1f})")
     pairs = ", ".join(f"{said} as {written} ({times})" for said, written, times in confusions(result)[:5])
     if pairs:
         print(f"most often confused: {pairs}")
-    say_skipped(found.skipped)
-    for note in notes:
-        print(f"note: {note}")
-    trouble = describe_collapse(result.hypotheses)
-    if trouble:
+    if trouble := describe_collapse(result.hypotheses):
         print(trouble)
-    if errors:
-        write_error_browser(errors, result, found.utterances, title=f"{recogniser} on {data or split}")
-        print(f"errors: {errors}")
 
 
 @app.command(
@@ -161,8 +166,8 @@ def transcribe(
 
     from kdkit.common.files import GrowingFile
     from kdkit.recognition.decode import greedy
-    from kdkit.recognition.evaluate import vocabulary_of
     from kdkit.recognition.loading import load_network
+    from kdkit.recognition.network import vocabulary_of
     from kdkit.recognition.transcribe import Settings, transcribe_all
     from kdkit.speech.text import VOCABULARY
 
@@ -220,9 +225,14 @@ def _audio_files(places: list[Path]) -> tuple[list[Path], list[str]]:
 
 
 def _search(
-    lm: Path | None, lexicon: Path | None, lm_weight: float | None, word_score: float, beam: int, vocabulary
-):
-    """The beam search that the options ask for; None for greedy decoding. ``vocabulary``: what reads the lexicon."""
+    lm: Path | None,
+    lexicon: Path | None,
+    lm_weight: float | None,
+    word_score: float,
+    beam: int,
+    vocabulary: Vocabulary,
+) -> BeamSearch | None:
+    """The beam search that the options ask for, None for greedy decoding; ``vocabulary``: letters of the lexicon."""
     from kdkit.recognition.decode import BeamSearch, with_language_model
     from kdkit.recognition.lm import lexicon as words_of_file
 
@@ -237,16 +247,22 @@ def _search(
     return with_language_model(lm, words, lm_weight=1.0 if lm_weight is None else lm_weight, **weights)
 
 
-def _tuned(search, network, data: Path | None, dev: Path | None, window: float | None, jobs: int | None):
-    from kdkit.recognition.evaluate import emissions, vocabulary_of
+def _tuned(
+    search: BeamSearch,
+    network: Network,
+    data: Path | None,
+    dev: Path | None,
+    window: float | None,
+    jobs: int | None,
+) -> BeamSearch:
+    """``search`` with the weights that are best on the dev speech."""
+    from kdkit.recognition.evaluate import emissions, labelled
+    from kdkit.recognition.network import vocabulary_of
     from kdkit.recognition.tune import tune
-    from kdkit.speech.transcripts import scorable
 
     if data is not None and dev is None:
         raise ConfigError("the LM's weight is chosen on dev speech: give --dev MANIFEST, or --lm-weight")
-    speech, notes = scorable(speech_of(dev, "dev", None, 5), "dev", vocabulary_of(network))
-    for note in notes:
-        print(f"note: {note}")
+    speech = labelled(speech_of(dev, "dev", None, 5), "dev", vocabulary_of(network))
     tuned = tune(search, emissions(network, speech, window=window), jobs=jobs)
     print(f"chosen on dev: {tuned}")
     return tuned.search

@@ -10,7 +10,7 @@ in bf16, too, weights are kept in the order in which the matrix units read them,
 in int8, weights by output channel, activations by the range that they have (dynamic quantisation); convolutions and
 attention in bf16 where the machine multiplies that faster. What int8 costs in WER is for the test set to say. The range
 is that of all that one call is given, neighbours and padding included: in shared batches two thirds of the texts of
-test-other change. So :func:`kdkit.recognition.evaluate.hear` gives such a module one recording at a time (``alone``).
+test-other change. So :func:`kdkit.recognition.network.hear` gives such a module one recording at a time (``alone``).
 """
 
 from __future__ import annotations

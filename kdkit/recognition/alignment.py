@@ -1,13 +1,10 @@
-"""Where the words of a text are in a recogniser's emissions: the best CTC path that spells it.
+"""Forced alignment: when the words and phones of a known text are said.
 
-Phone times for speech that has only a transcript (LibriSpeech): estimates, by forced alignment.
-
-1. A recogniser of letters gives log-probabilities every 20 ms: torchaudio's alignment bundle (MMS_FA, downloaded), or a
-   recogniser of kdkit's.
-2. The most probable path through the letters of the transcript tells where each word begins and ends.
-3. The phones of a word are eSpeak NG's, with eSpeak's durations, stretched to the word.
-
-On synthetic speech, where phone times are exact, this can be judged: :func:`agreement`.
+1. A recogniser emits log-probabilities of letters every 20 ms.
+2. The most probable CTC path that spells the text says where its words begin and end (:func:`timed_words`).
+3. For speech without phone times, such as LibriSpeech, ``kdkit align`` estimates them: the phones of each word are
+   eSpeak NG's, with eSpeak's durations, stretched to the word (:func:`add_phones`). Here the recogniser may also
+   be torchaudio's alignment bundle MMS_FA.
 """
 
 from __future__ import annotations
@@ -15,7 +12,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 import torchaudio
@@ -27,18 +24,22 @@ from tqdm import tqdm
 from kdkit.common.downloads import download
 from kdkit.common.errors import KdkitError, TextError
 from kdkit.common.files import cache_folder
+from kdkit.recognition.network import Network, log_probs_of, vocabulary_of
 from kdkit.speech.audio import SAMPLE_RATE, read_audio
 from kdkit.speech.corpora.synthetic import espeak
 from kdkit.speech.corpora.synthetic.phones import SILENCE, normalise
-from kdkit.speech.frames import HOP, RECEPTIVE_FIELD, num_frames
-from kdkit.speech.manifest import Utterance, frame_phones
+from kdkit.speech.frames import HOP, RECEPTIVE_FIELD
+from kdkit.speech.manifest import Utterance
 from kdkit.speech.text import Vocabulary, frames_needed
 from kdkit.speech.transcripts import clean
 
+_MARGIN = 0.04  # seconds added before and after a word: CTC emits letters inside of their sounds
+
 
 def frame_time(frame: int) -> float:
-    """Where a frame begins, in seconds. It hears samples 320 t to 320 t + 400 and stands for the 20 ms around their
-    middle, from 320 t + 40 on; before that the frame before it is nearer.
+    """Seconds from the start of the recording to the start of the 20 ms that frame number ``frame`` stands for.
+
+    Its receptive field is 25 ms long, so the 20 ms around the middle of it begin 2.5 ms later.
     """
     return (HOP * frame + (RECEPTIVE_FIELD - HOP) / 2) / SAMPLE_RATE
 
@@ -46,8 +47,11 @@ def frame_time(frame: int) -> float:
 def timed_words(
     log_probs: Tensor, words: Sequence[str], vocabulary: Vocabulary, start: int = 0
 ) -> list[tuple[float, float, float]]:
-    """(start, end, score) of each word, in seconds, by :func:`word_spans`: from its first letter to its last, and the
-    mean probability of its letters. ``start``: frames that went before (T, V)."""
+    """(start, end, score) of each word in log-probabilities (T, V).
+
+    Start of its first letter and end of its last, in seconds; ``start`` frames came before. The score is the mean
+    probability of its letters. Raises as :func:`word_spans`.
+    """
     return [
         (
             frame_time(start + spans[0].start),
@@ -59,7 +63,7 @@ def timed_words(
 
 
 def word_spans(log_probs: Tensor, words: Sequence[str], vocabulary: Vocabulary) -> list[list[TokenSpan]]:
-    """For each word the spans of its letters, on the best path through log-probabilities (T, V) that spells them all.
+    """The spans of each word's letters on the best path through log-probabilities (T, V) that spells all words.
 
     A span has ``start`` and ``end`` (frames) and ``score``, the mean probability of its letter. Raises
     :class:`TextError` for characters outside the vocabulary, and for words that do not fit into so many frames.
@@ -73,7 +77,7 @@ def word_spans(log_probs: Tensor, words: Sequence[str], vocabulary: Vocabulary) 
         raise TextError(f"{len(numbers)} letters do not fit into {len(log_probs)} frames")
     targets = torch.tensor([numbers], dtype=torch.int32)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torchaudio announces its own future
+        warnings.simplefilter("ignore")  # a deprecation warning of torchaudio
         path, scores = AF.forced_align(log_probs[None].contiguous(), targets, blank=vocabulary.blank)
         spans = iter(AF.merge_tokens(path[0], scores[0].exp(), blank=vocabulary.blank))
     found = []
@@ -84,12 +88,12 @@ def word_spans(log_probs: Tensor, words: Sequence[str], vocabulary: Vocabulary) 
     return found
 
 
-_MARGIN = 0.04  # seconds that a word is longer than its letters' peaks, on either side where there is room
+# --------------------------------------------------------------------------------------------------------- phone times
 
 
 @dataclass(frozen=True)
 class Aligner:
-    """A model of letters: ``log_probs(wave (S,)) -> (T, symbols)``; ``name`` says where the times come from."""
+    """A recogniser of letters: ``log_probs(wave (S,)) -> (T, V)``, on the CPU; ``name`` is printed with the results."""
 
     name: str
     log_probs: Callable[[Tensor], Tensor]
@@ -102,7 +106,7 @@ def bundle_aligner(name: str = "MMS_FA", device: torch.device | str = "cpu") -> 
     folder = cache_folder() / "aligners" / name
     download(bundle._path, folder / bundle._path.rsplit("/", 1)[1])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torchaudio announces its own future
+        warnings.simplefilter("ignore")  # a deprecation warning of torchaudio
         model = bundle.get_model(
             with_star=False, dl_kwargs={"model_dir": str(folder), "weights_only": True}
         ).to(device)
@@ -114,20 +118,16 @@ def bundle_aligner(name: str = "MMS_FA", device: torch.device | str = "cpu") -> 
     return Aligner(f"torchaudio's {name}", log_probs, Vocabulary(bundle.get_labels(star=None), boundary=None))
 
 
-def recogniser_aligner(recogniser, name: str = "kdkit's recogniser") -> Aligner:
-    """A :class:`kdkit.recognition.ctc.CTCModel` as the model of letters."""
-    device = next(recogniser.parameters()).device
-
-    @torch.inference_mode()
-    def log_probs(wave: Tensor) -> Tensor:
-        logits, _ = recogniser.eval()(wave[None].to(device), torch.tensor([len(wave)], device=device))
-        return logits[0].float().log_softmax(-1).cpu()
-
-    return Aligner(name, log_probs, recogniser.vocabulary)
+def recogniser_aligner(network: Network, name: str = "kdkit's recogniser") -> Aligner:
+    """An aligner of a recogniser's network, in eval mode."""
+    return Aligner(name, partial(log_probs_of, network), vocabulary_of(network))
 
 
 def word_times(log_probs: Tensor, words: Sequence[str], aligner: Aligner) -> list[tuple[float, float]]:
-    """Start and end of each word in seconds. Raises :class:`KdkitError` when the words cannot be in that sound."""
+    """Start and end of each word in seconds: of its letters, widened by up to 40 ms on both sides.
+
+    Two words closer than 80 ms share the gap. Raises :class:`KdkitError` when the words cannot be aligned.
+    """
     unknown = aligner.vocabulary.outside(" ".join(words))
     if unknown or not words:
         raise KdkitError(f"letters that {aligner.name} does not know: {unknown}" if unknown else "no words")
@@ -136,14 +136,16 @@ def word_times(log_probs: Tensor, words: Sequence[str], aligner: Aligner) -> lis
     for i, (start, stop) in enumerate(peaks):
         before = start - peaks[i - 1][1] if i else 2 * start
         after = peaks[i + 1][0] - stop if i + 1 < len(peaks) else 2 * (end - stop)
-        # words that follow at once share what lies between their peaks
         times.append((start - min(_MARGIN, before / 2), stop + min(_MARGIN, after / 2)))
     return times
 
 
 @lru_cache(maxsize=100_000)
 def pronunciation(word: str) -> tuple[tuple[float, str], ...]:
-    """eSpeak's phones of a word, each with the share of the word's length that lies before it."""
+    """eSpeak's phones of a word: (start as a share of the word's duration, symbol).
+
+    Raises :class:`KdkitError` for a word without phones.
+    """
     wave, events = espeak.synthesise(word, "en-us")
     spoken = [(sample, normalise(ipa)) for sample, ipa in events]
     first = next((i for i, (_, symbol) in enumerate(spoken) if symbol), None)
@@ -156,12 +158,11 @@ def pronunciation(word: str) -> tuple[tuple[float, str], ...]:
 
 
 def estimate_phones(utterance: Utterance, aligner: Aligner) -> Utterance:
-    """The utterance with estimated phone times."""
+    """The utterance with estimated phone times. Raises :class:`KdkitError` when it cannot be aligned."""
     words = clean(utterance.text, vocabulary=aligner.vocabulary).split()
+    log_probs = aligner.log_probs(read_audio(utterance.audio))
     phones, now = [(0.0, SILENCE)], 0.0
-    for word, (start, end) in zip(
-        words, word_times(aligner.log_probs(read_audio(utterance.audio)), words, aligner), strict=True
-    ):
+    for word, (start, end) in zip(words, word_times(log_probs, words, aligner), strict=True):
         if start - now > HOP / SAMPLE_RATE:
             phones.append((round(now, 4), SILENCE))
         phones += [(round(start + share * (end - start), 4), symbol) for share, symbol in pronunciation(word)]
@@ -170,9 +171,9 @@ def estimate_phones(utterance: Utterance, aligner: Aligner) -> Utterance:
 
 
 def add_phones(utterances: Sequence[Utterance], aligner: Aligner) -> list[Utterance]:
-    """Utterances with phone times: their own, or estimates; those that cannot be aligned stay as they are.
+    """Utterances with phone times: their own, or estimates. Those that cannot be aligned are returned unchanged.
 
-    Prints how many were estimated, by what, and the first that failed.
+    Prints how many were estimated, with which aligner, and the first failure.
     """
     done, failed = [], []
     for utterance in tqdm(utterances, desc="aligning", unit="utt", mininterval=1.0):
@@ -188,13 +189,3 @@ def add_phones(utterances: Sequence[Utterance], aligner: Aligner) -> list[Uttera
     if failed:
         print(f"{len(failed)} could not be aligned, the first: {failed[0]}")
     return done
-
-
-def agreement(exact: Sequence[Utterance], estimated: Sequence[Utterance]) -> float:
-    """Share of the frames that are speech in ``exact`` whose estimated phone is the same."""
-    same = total = 0
-    for truth, guess in zip(exact, estimated, strict=True):
-        frames = num_frames(round(truth.duration * 16_000))
-        for a, b in zip(frame_phones(truth, frames), frame_phones(guess, frames), strict=True):
-            same, total = same + (a == b and a != SILENCE), total + (a != SILENCE)
-    return same / max(1, total)

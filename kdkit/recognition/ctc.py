@@ -16,9 +16,7 @@ from kdkit.model.checkpoints import filled, load_checkpoint, save_checkpoint
 from kdkit.model.masking import span_mask
 from kdkit.model.speech_model import ModelConfig, SpeechModel
 from kdkit.recognition.ctc_loss import ctc_loss, has_kernel
-from kdkit.recognition.decode import greedy
-from kdkit.recognition.evaluate import WINDOW, decode_all, emissions, kept_window
-from kdkit.recognition.wer import COLLAPSED
+from kdkit.recognition.network import WINDOW, kept_window
 from kdkit.speech.augment import AUGMENTED, AugmentConfig, augment, perturb_speed
 from kdkit.speech.batches import to_device
 from kdkit.speech.frames import num_frames
@@ -27,6 +25,7 @@ from kdkit.speech.text import VOCABULARY, Vocabulary, frames_needed
 from kdkit.speech.transcripts import Cleaning, counts
 
 LABELS = 16  # characters: labels are padded to whole multiples, so that few shapes are computed
+ALL_BLANK = 0.97  # share of blank frames above which a recogniser writes next to nothing
 _NAMED = 3  # utterances without room for their text that are named one by one
 
 
@@ -45,7 +44,7 @@ class CTCModel(nn.Module):
 
     ``forward(waves (B, S), lengths (B,))`` gives logits (B, T, vocabulary) and true frame counts (B,). With
     ``head_only`` no gradient goes below the head. ``window``: seconds that it hears at once when it transcribes
-    (:func:`kdkit.recognition.evaluate.window_of`).
+    (:func:`kdkit.recognition.network.window_of`).
 
     A new head finds blank as likely as all characters together, about what CTC's alignments say as long as nothing is
     known (a blank has room between any two characters). Without that bias some character is ahead in every frame by
@@ -83,12 +82,6 @@ class CTCModel(nn.Module):
         if channels is not None:
             features = features.masked_fill(channels[:, None], 0.0)
         return features
-
-    def transcribe(self, utterances: list[Utterance], seconds_per_batch: float = 60) -> dict[str, str]:
-        """Greedy transcripts by utterance id; files that cannot be read are left out with a warning."""
-        found = emissions(self, utterances, seconds_per_batch)
-        texts = decode_all(greedy, found.log_probs, vocabulary=self.vocabulary)
-        return {utterance.id: text for utterance, text in zip(found.utterances, texts, strict=True)}
 
 
 def draw_masks(
@@ -236,20 +229,20 @@ class CTCTask(nn.Module):
 def explain_blanks(rows: list[dict]) -> list[str]:
     """Why a run whose log has ``blanks`` (share of frames that are blank) says nothing, if it does; in words."""
     blanks = [(row["step"], row["blanks"]) for row in rows if "blanks" in row]
-    if len(blanks) < 20 or min(share for _, share in blanks[-10:]) <= COLLAPSED:
+    if len(blanks) < 20 or min(share for _, share in blanks[-10:]) <= ALL_BLANK:
         return []
     silent = next(
-        i for i, (_, share) in enumerate(blanks) if share > COLLAPSED
+        i for i, (_, share) in enumerate(blanks) if share > ALL_BLANK
     )  # before: the babble of a random head
     lowest = min(blanks[silent:], key=lambda item: item[1])
-    if lowest[1] < COLLAPSED - 0.1:
+    if lowest[1] < ALL_BLANK - 0.1:
         return [
             f"it has fallen back to blanks: at step {lowest[0]} {100 * lowest[1]:.0f} % of the frames were blank, and "
-            f"for the last ten logged steps more than {100 * COLLAPSED:.0f} %. The steps were too large: lower lr, or "
+            f"for the last ten logged steps more than {100 * ALL_BLANK:.0f} %. The steps were too large: lower lr, or "
             "warm up for longer"
         ]
     return [
-        f"more than {100 * COLLAPSED:.0f} % of the frames are blank for the last ten logged steps: the recogniser says "
+        f"more than {100 * ALL_BLANK:.0f} % of the frames are blank for the last ten logged steps: the recogniser says "
         "next to nothing yet. Usual at first, because blank is the safest guess while letters are not told apart; if "
         "it stays, train longer, raise lr, start from a distilled student, or see that the texts belong to the audio"
     ]

@@ -37,7 +37,6 @@ from torch import Tensor
 
 from kdkit.common.errors import ConfigError
 from kdkit.recognition.lm import BOUNDARY, LONGEST_WORD, read_arpa
-from kdkit.speech.frames import frame_mask
 from kdkit.speech.text import VOCABULARY, Vocabulary
 from kdkit.speech.transcripts import UNKNOWN
 
@@ -68,13 +67,6 @@ def greedy(logits: Tensor, frames: Tensor, vocabulary: Vocabulary = VOCABULARY) 
         vocabulary.decode(collapse(row[:n].tolist(), vocabulary.blank))
         for row, n in zip(best, frames.tolist(), strict=True)
     ]
-
-
-def blank_fraction(logits: Tensor, frames: Tensor, vocabulary: Vocabulary = VOCABULARY) -> float:
-    """Share of real frames whose best symbol is the blank; a recogniser that works has some 60 to 90 %."""
-    check(logits, frames, vocabulary)
-    blank = (logits.argmax(-1) == vocabulary.blank) & frame_mask(frames.to(logits.device), logits.shape[1])
-    return float(blank.sum() / frames.sum().clamp_min(1))
 
 
 def check(logits: Tensor, frames: Tensor, vocabulary: Vocabulary) -> None:

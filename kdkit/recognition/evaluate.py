@@ -1,99 +1,30 @@
-"""What a network emits: for a batch of windows, and for a whole test set, kept so that many decoders can read it.
+"""What a recogniser is worth on a test set: error rates with intervals, and its real-time factor.
 
-Sound goes through a network in overlapping windows (:func:`kdkit.speech.stream.windows`); a recording of up to one
-and a half windows goes through in one piece. ``evaluate``, ``finetune`` and ``transcribe`` all do it here.
-
-What a whole recogniser is worth: error rates with intervals, and its real-time factor.
+:func:`evaluate` reads the speech, transcribes it, scores the texts and says what was left out. Whatever the kit reports
+as an error rate comes from it. Emissions can be kept, so that several decoders share them.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from kdkit.common.errors import CheckpointError, ConfigError
+from kdkit.common.errors import ConfigError, TextError
 from kdkit.common.parallel import cores, each
-from kdkit.common.validation import number
 from kdkit.recognition.decode import BeamSearch, Decoder, greedy, text_of
+from kdkit.recognition.network import Network, hear, vocabulary_of, window_of
 from kdkit.recognition.wer import Score, score, speaker_interval
-from kdkit.speech.audio import MIN_SAMPLES, SAMPLE_RATE
-from kdkit.speech.batches import GRAIN, Batches, collate
-from kdkit.speech.frames import HOP
+from kdkit.speech.audio import SAMPLE_RATE
+from kdkit.speech.batches import Batches
 from kdkit.speech.manifest import Utterance
-from kdkit.speech.stream import Window, windows
+from kdkit.speech.stream import windows
 from kdkit.speech.text import VOCABULARY, Vocabulary
-
-Network = Callable[
-    [Tensor, Tensor], tuple[Tensor, Tensor]
-]  # waves (B, S), lengths (B,) -> logits (B, T, V), frames (B,)
-
-WINDOW, MARGIN = 6.0, 1.0  # seconds: of recognisers that do not say what they were trained on
-LONGEST_WINDOW = 30.0  # seconds
-
-
-def window_for(utterances: Sequence[Utterance]) -> float:
-    """The window in seconds for a recogniser trained on ``utterances``: as long as the longest of them.
-
-    A network hears less well in windows that are longer than what it was trained on, and in shorter ones attention
-    sees less than it could.
-    """
-    return min(LONGEST_WINDOW, max(WINDOW, *(utterance.duration for utterance in utterances)))
-
-
-def window_of(network: Network, window: float | None = None, margin: float | None = None) -> tuple[int, int]:
-    """Window and margin in samples. In seconds ``window`` is the network's own (``network.window``, else 6 s) and
-    ``margin`` 1 s, or a sixth of a shorter window, unless given. Raises :class:`ConfigError` if they do not fit."""
-    window = getattr(network, "window", WINDOW) if window is None else window
-    margin = min(MARGIN, window / 6) if margin is None else margin
-    found = tuple(round(seconds * SAMPLE_RATE / HOP) * HOP for seconds in (window, margin))
-    list(windows([], *found))  # refuses what does not fit
-    return found
-
-
-def kept_window(meta: Mapping, path: str | Path) -> float:
-    """The window in seconds that a recogniser's file names, else 6. Raises :class:`CheckpointError`."""
-    try:
-        return number(meta.get("window", WINDOW), "window", 1, 3600)
-    except ConfigError as error:
-        raise CheckpointError(f"{path}: {error}") from None
-
-
-def vocabulary_of(network: Network) -> Vocabulary:
-    """What a network's outputs stand for: its own ``vocabulary``, kdkit's letters if it does not say."""
-    return getattr(network, "vocabulary", VOCABULARY)
-
-
-def device_of(network: Network) -> torch.device:
-    """Where a network wants its waves."""
-    return next(network.parameters()).device if isinstance(network, nn.Module) else torch.device("cpu")
-
-
-@torch.inference_mode()
-def hear(network: Network, pieces: Sequence[Window]) -> list[Tensor]:
-    """Log-probabilities (frames, symbols), on the CPU, of the frames that are kept of each window; one batch.
-
-    A window too short for a frame has none. The network is expected in eval mode. One that is ``alone``, because it
-    would hear a recording differently beside others (int8, whose scales are taken over all that it is given), gets
-    one window at a time.
-    """
-    if not pieces:
-        return []
-    if len(pieces) > 1 and getattr(network, "alone", False):
-        return [row for piece in pieces for row in hear(network, [piece])]
-    batch = collate([torch.from_numpy(piece.wave) for piece in pieces], grain=GRAIN)
-    some = batch.to(device_of(network))
-    logits, frames = network(some.waves, some.lengths.clamp_min(MIN_SAMPLES))
-    frames = torch.where(batch.lengths < MIN_SAMPLES, 0, frames.cpu())
-    log_probs = logits.float().log_softmax(-1).cpu()
-    return [
-        row[:n][piece.first : piece.stop].clone()  # not a view: the padding can go
-        for row, n, piece in zip(log_probs, frames.tolist(), pieces, strict=True)
-    ]
+from kdkit.speech.transcripts import scorable
 
 
 @dataclass(frozen=True)
@@ -102,7 +33,7 @@ class Emissions:
 
     utterances: tuple[Utterance, ...]
     log_probs: tuple[Tensor, ...] = field(repr=False)
-    seconds: float  # what reading and computing them took, wall clock
+    seconds: float  # wall clock, reading included
     vocabulary: Vocabulary = VOCABULARY
     skipped: tuple[tuple[str, str], ...] = ()  # (id, reason) of those that could not be read
 
@@ -126,11 +57,11 @@ def emissions(
     seconds_per_batch: float = 60,
     window: float | None = None,
 ) -> Emissions:
-    """Runs ``network`` over ``utterances`` in batches of like length, in windows of ``window`` seconds
-    (:func:`window_of`).
+    """Runs ``network`` on ``utterances``, in batches of similar length and windows of ``window`` seconds
+    (:func:`kdkit.recognition.network.window_of`).
 
-    4 bytes a symbol and frame are kept: 21 MB for an hour of speech in kdkit's letters. Files that cannot be read are
-    left out with a warning.
+    Memory: 4 bytes for each symbol and frame, 21 MB for an hour of speech with kdkit's letters. Files that cannot be
+    read are left out with a warning.
     """
     if isinstance(network, nn.Module):
         network.eval()
@@ -161,15 +92,16 @@ def decode_all(
     jobs: int | None = None,
     vocabulary: Vocabulary = VOCABULARY,
 ) -> list[str]:
-    """Texts of emissions (frames, symbols) in their order: beam search in ``jobs`` processes (None: all cores), greedy
-    here, because it takes less time than sending it away."""
+    """The text of each utterance's emissions (frames, symbols), in order.
+
+    Beam search runs in ``jobs`` processes (None: one for each core). Greedy decoding runs here: it takes less time than
+    sending the emissions to another process.
+    """
     if not isinstance(decoder, BeamSearch):
         return [text_of(decoder, row, vocabulary) for row in log_probs]
     if jobs is not None and jobs < 1:
         raise ConfigError(f"jobs must be 1 or more, not {jobs}")
-    size = max(
-        1, -(-len(log_probs) // (4 * (jobs or cores())))
-    )  # four turns each: none waits long for the last
+    size = max(1, -(-len(log_probs) // (4 * (jobs or cores()))))  # four tasks a process balance the load
     tasks = [
         (decoder, [row.numpy() for row in log_probs[i : i + size]], vocabulary)
         for i in range(0, len(log_probs), size)
@@ -184,28 +116,32 @@ def _decode(task: tuple[BeamSearch, list, Vocabulary]) -> list[str]:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A score and what it cost. ``network`` and ``decoding`` are seconds of wall clock, ``speech`` seconds of audio.
-
-    ``utterances`` are those that were scored. Files that cannot be read are left out, here and wherever the kit scores
-    a recogniser; ``skipped`` has (id, reason) of each.
-    ``network`` includes reading files and the front-end; ``decoding`` includes starting processes the first time.
+    """A score, the emissions that were decoded, and the seconds of wall clock that ``decoding`` took, the start of
+    processes included.
     """
 
     score: Score
-    utterances: tuple[Utterance, ...]
-    network: float
+    emissions: Emissions = field(repr=False)
     decoding: float
-    speech: float
-    skipped: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def utterances(self) -> tuple[Utterance, ...]:
+        """Those that were scored."""
+        return self.emissions.utterances
+
+    @property
+    def skipped(self) -> tuple[tuple[str, str], ...]:
+        """(id, reason) of utterances whose files cannot be read; they are not scored."""
+        return self.emissions.skipped
+
+    @property
+    def speakers(self) -> list[str]:
+        return self.emissions.speakers
 
     @property
     def rtf(self) -> float:
         """Real-time factor: seconds of computing for each second of speech, from file to text."""
-        return (self.network + self.decoding) / self.speech
-
-    @property
-    def speakers(self) -> list[str]:
-        return [utterance.speaker for utterance in self.utterances]
+        return (self.emissions.seconds + self.decoding) / self.emissions.speech
 
     def speaker_interval(self, seed: int = 0) -> tuple[float, float]:
         """95 % interval of the WER over speakers (:func:`kdkit.recognition.wer.speaker_interval`)."""
@@ -213,10 +149,11 @@ class Evaluation:
 
     @property
     def cost(self) -> str:
-        """The real-time factor and its parts, in words."""
+        """The real-time factor and its parts, as a line of text."""
+        speech = self.emissions.speech
         return (
             f"real-time factor {self.rtf:.4f}, {1 / self.rtf:.0f} times real time: reading and network "
-            f"{self.network / self.speech:.4f}, decoding {self.decoding / self.speech:.4f}"
+            f"{self.emissions.seconds / speech:.4f}, decoding {self.decoding / speech:.4f}"
         )
 
 
@@ -226,12 +163,41 @@ def evaluate(
     decoder: Decoder = greedy,
     jobs: int | None = None,
     seed: int = 0,
+    name: str = "the test set",
+    window: float | None = None,
 ) -> Evaluation:
-    """Runs and scores a recogniser. ``speech`` may be emissions computed before, which other decoders share; their time
-    counts as the network's. ``jobs``: processes that decode."""
-    found = speech if isinstance(speech, Emissions) else emissions(network, speech)
+    """Transcribes and scores labelled speech.
+
+    Left out are utterances without a text, with a warning that names the test set (:func:`labelled`), and those whose
+    file cannot be read, with a warning that names the first; :attr:`Evaluation.skipped` lists them.
+
+    Args:
+        speech: utterances, or :func:`emissions` of them (of :func:`labelled` ones) to be decoded once more.
+        jobs: processes for beam search (:func:`decode_all`). seed: of the bootstrap intervals.
+        window: seconds (:func:`kdkit.recognition.network.window_of`).
+
+    Raises :class:`TextError` when no utterance has a text, TrainingError when most files cannot be read.
+    """
+    if not isinstance(speech, Emissions):
+        speech = emissions(network, labelled(speech, name, vocabulary_of(network)), window=window)
     began = time.perf_counter()
-    texts = decode_all(decoder, found.log_probs, jobs, found.vocabulary)
+    texts = decode_all(decoder, speech.log_probs, jobs, speech.vocabulary)
     decoding = time.perf_counter() - began
-    result = score(found.references, texts, seed, found.vocabulary)
-    return Evaluation(result, found.utterances, found.seconds, decoding, found.speech, found.skipped)
+    return Evaluation(score(speech.references, texts, seed, speech.vocabulary), speech, decoding)
+
+
+def labelled(
+    utterances: Sequence[Utterance], name: str, vocabulary: Vocabulary = VOCABULARY
+) -> list[Utterance]:
+    """Utterances that can be scored, with cleaned texts (:func:`kdkit.speech.transcripts.scorable`).
+
+    Warns of what was left out or changed. Raises :class:`TextError` when there are utterances, but none has a text.
+    """
+    kept, notes = scorable(utterances, name, vocabulary)
+    for note in notes:
+        warnings.warn(note, stacklevel=3)
+    if utterances and not kept:
+        raise TextError(
+            f"{name}: not one of {len(utterances)} utterances has a text, so there is no error rate"
+        )
+    return kept

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import json
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
-from kdkit.common.errors import ConfigError, TextError
+from kdkit.common.errors import ConfigError
 from kdkit.common.files import write_text
 from kdkit.fbank import fit_statistics
 from kdkit.model.speech_model import SpeechModel, parameter_count
 from kdkit.recognition.ctc import CTCModel, CTCTask, MaskConfig, save_recogniser, trainable
-from kdkit.recognition.evaluate import evaluate, window_for
+from kdkit.recognition.evaluate import evaluate, labelled
+from kdkit.recognition.network import window_for
 from kdkit.speech.augment import AUGMENTED, AugmentConfig
 from kdkit.speech.batches import Batches
 from kdkit.speech.manifest import Utterance, speech_identity, subset
-from kdkit.speech.text import VOCABULARY, Vocabulary
-from kdkit.speech.transcripts import scorable
+from kdkit.speech.text import VOCABULARY
 from kdkit.students import new_student
 from kdkit.training import identity
 from kdkit.training.loop import train
@@ -95,7 +94,7 @@ def _fine_tune(
     torch.manual_seed(recipe.seed)  # the head
     recogniser = model if isinstance(model, CTCModel) else CTCModel(model)
     speech = trainable(list(speech), recogniser.vocabulary)
-    dev = with_text(dev, "dev", recogniser.vocabulary)
+    dev = labelled(dev, "dev", recogniser.vocabulary)
     recogniser.window = window_for(speech)
     if config.front_end_rate == 0:
         recogniser.model.front_end.requires_grad_(False)
@@ -247,30 +246,14 @@ def fine_tune_budgets(
 
 
 def test_scores(recogniser: CTCModel, tests: Mapping[str, Sequence[Utterance]]) -> dict[str, dict]:
-    """:meth:`Score.to_dict` for each test set, greedy decoding; utterances without text are left out, and
-    those that cannot be read, whose ids are in "skipped"."""
+    """:meth:`Score.to_dict` of greedy decoding on each test set, with "skipped": ids of unreadable utterances."""
     results = {}
     for name, utterances in tests.items():
-        utterances = with_text(utterances, name, recogniser.vocabulary)
-        found = evaluate(recogniser, utterances)
+        found = evaluate(recogniser, utterances, name=name)
         results[name] = found.score.to_dict()
         if found.skipped:
             results[name]["skipped"] = [skipped for skipped, _ in found.skipped]
     return results
-
-
-def with_text(
-    utterances: Sequence[Utterance], name: str, vocabulary: Vocabulary = VOCABULARY
-) -> list[Utterance]:
-    """:func:`scorable`, its notes as warnings. Raises TextError when no utterance has a text."""
-    kept, notes = scorable(utterances, name, vocabulary)
-    for note in notes:
-        warnings.warn(note, stacklevel=2)
-    if utterances and not kept:
-        raise TextError(
-            f"{name}: not one of {len(utterances)} utterances has a text, so there is no error rate"
-        )
-    return kept
 
 
 def budget_table(rows: Sequence[dict]) -> str:

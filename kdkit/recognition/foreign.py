@@ -15,7 +15,7 @@ from kdkit.common.errors import CheckpointError, NoRecogniserError
 from kdkit.model.checkpoints import load_into
 from kdkit.model.speech_model import SpeechModel
 from kdkit.recognition.ctc import CTCModel
-from kdkit.recognition.evaluate import kept_window
+from kdkit.recognition.network import kept_window
 from kdkit.recognition.vocabularies import read_vocabulary
 from kdkit.speech.text import Vocabulary
 from kdkit.teachers.bundles import bundle_names, bundle_of_file, load_bundle

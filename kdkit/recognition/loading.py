@@ -20,10 +20,10 @@ from kdkit.common.machine import best_device
 from kdkit.model.checkpoints import is_own, read_safetensors
 from kdkit.model.inference import optimised
 from kdkit.model.speech_model import SpeechModel
-from kdkit.recognition.ctc import CTCModel, load_recogniser, recogniser_from
-from kdkit.recognition.evaluate import Network, kept_window
+from kdkit.recognition.ctc import CTCModel, load_recogniser
 from kdkit.recognition.foreign import asr_bundles, recogniser_of_bundle, recogniser_of_folder
-from kdkit.speech.text import VOCABULARY, Vocabulary
+from kdkit.recognition.network import Network, kept_window
+from kdkit.speech.text import Vocabulary
 from kdkit.teachers import ASSETS, load_teacher
 from kdkit.teachers.bare import tensors_of
 from kdkit.teachers.fairseq import is_fairseq
@@ -38,8 +38,8 @@ KEPT = ("vocabulary", "vocabulary_roles", "window")  # in an ONNX file's metadat
 def load_network(source: str | Path) -> Network:
     """The network of a recogniser:
 
-    * kdkit's own: a ``.safetensors`` file, an ``.onnx`` file (:class:`OnnxNetwork`), a ``.pt`` or ``.pth`` file
-      (:func:`load_pt`), or the name of a shipped one, such as "tiny_sw_fbank_distilled_60";
+    * kdkit's own: a ``.safetensors`` file, an ``.onnx`` file (:class:`OnnxNetwork`), or the name of a shipped one, such
+      as "tiny_sw_fbank_distilled_60";
     * transformers' ``HubertForCTC``, ``Wav2Vec2ForCTC`` or ``WavLMForCTC``: a folder (``kdkit export --to huggingface``
       writes one), or "owner/name" on the hub;
     * torchaudio's "HUBERT_ASR_LARGE", "WAV2VEC2_ASR_BASE_960H", ... (:mod:`kdkit.recognition.foreign`).
@@ -60,7 +60,7 @@ def load_network(source: str | Path) -> Network:
     if is_weights(path):
         return recogniser_of_folder(path.parent)
     readers = {".onnx": OnnxNetwork, ".safetensors": load_own}
-    return readers.get(path.suffix.lower(), load_pt)(path)
+    return readers.get(path.suffix.lower(), load_pickled)(path)
 
 
 def load_ctc(source: str | Path) -> CTCModel:
@@ -112,11 +112,10 @@ def load_own(path: Path) -> CTCModel:
     return load_recogniser(path)[0]
 
 
-def load_pt(path: Path) -> CTCModel:
-    """A recogniser kept by ``torch.save({"tensors": recogniser.state_dict(), "meta": {"model": config.to_dict()}})``,
-    or a file of torchaudio's, under its own name.
+def load_pickled(path: Path) -> CTCModel:
+    """The recogniser of a file of torchaudio's, under its own name (:mod:`kdkit.recognition.foreign`).
 
-    Where "meta" has no "vocabulary", it is kdkit's letters. The file cannot run code.
+    Unpickling cannot run code (:mod:`kdkit.teachers.safe_pickle`).
     """
     kept = read_pickle(path)
     if is_fairseq(kept):
@@ -126,12 +125,9 @@ def load_pt(path: Path) -> CTCModel:
         )
     if isinstance(kept, dict) and "aux.weight" in kept:
         return recogniser_of_bundle(path, kept)
-    tensors, meta = (kept.get(key) if isinstance(kept, dict) else None for key in ("tensors", "meta"))
-    if not isinstance(tensors, dict) or not isinstance(meta, dict):
-        raise NoRecogniserError(
-            f"{path}: no recogniser: 'tensors' and 'meta' with the model's settings are needed"
-        )
-    return recogniser_from(tensors, VOCABULARY.to_meta() | meta, path)
+    raise NoRecogniserError(
+        f"{path}: no recogniser: no CTC head of torchaudio's; kdkit's recognisers are .safetensors or .onnx files"
+    )
 
 
 class OnnxNetwork:

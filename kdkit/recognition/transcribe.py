@@ -5,7 +5,7 @@
     recogniser(samples, 44_100)                         # an array and its rate
     recogniser.transcribe("speech.mp3").words           # (Word("the", 0.31, 0.38, 0.97), ...)
 
-A file goes through the network in overlapping windows (:func:`kdkit.recognition.evaluate.hear`). Its emissions are
+A file goes through the network in overlapping windows (:func:`kdkit.recognition.network.hear`). Its emissions are
 cut in the middle of pauses (:func:`kdkit.recognition.decode.stretch`), each stretch is decoded and aligned, and then
 forgotten: memory does not grow with the file. ``kdkit evaluate`` goes the same way, so it scores the text that this
 gives.
@@ -28,8 +28,8 @@ from kdkit.common.machine import best_device
 from kdkit.common.parallel import cores, each
 from kdkit.recognition.alignment import timed_words
 from kdkit.recognition.decode import Decoder, decode_stretches, greedy, stretch
-from kdkit.recognition.evaluate import Network, hear, vocabulary_of, window_of
 from kdkit.recognition.loading import ready_network
+from kdkit.recognition.network import Network, hear, vocabulary_of, window_of
 from kdkit.speech.audio import SAMPLE_RATE, blocks_of_file
 from kdkit.speech.frames import HOP
 from kdkit.speech.stream import Window, blocks_of_array, windows
@@ -75,7 +75,7 @@ class Transcript:
 class Recogniser:
     """A network and a decoder.
 
-    ``window`` and ``margin`` in seconds, see :func:`kdkit.recognition.evaluate.window_of`: by default the network's
+    ``window`` and ``margin`` in seconds, see :func:`kdkit.recognition.network.window_of`: by default the network's
     own, which is as long as the utterances that it was fine-tuned on.
     """
 
@@ -95,7 +95,7 @@ class Recogniser:
     def load(
         cls, path: str | Path, decoder: Decoder = greedy, precision: str = "fp32", **settings
     ) -> Recogniser:
-        """From what :func:`load_network` takes: a file (``.safetensors``, ``.onnx``, ``.pt``), a folder
+        """From what :func:`load_network` takes: a file (``.safetensors``, ``.onnx``), a folder
         or hub id of transformers, or a name of a shipped recogniser or torchaudio's; on the GPU if there is one.
         ``decoder``: greedy, or a :class:`kdkit.recognition.decode.BeamSearch`; ``precision``: "fp32", "bf16", "int8"
         (:func:`kdkit.recognition.loading.ready_network`)."""

@@ -19,8 +19,6 @@ from kdkit.common.statistics import by_group, ratio_interval, verdict
 from kdkit.speech.text import VOCABULARY, Vocabulary
 from kdkit.speech.transcripts import clean, outside
 
-COLLAPSED = 0.97  # share of blank frames above which a CTC model says next to nothing
-
 
 @dataclass(frozen=True)
 class Score:
@@ -164,19 +162,16 @@ def compare(
     return Comparison(system.wer - baseline.wer, (low, high), verdict((-high, -low)))
 
 
-def describe_collapse(hypotheses: Sequence[str], blank_fraction: float | None = None) -> str:
-    """ "" for a recogniser that says something, else a sentence on what it does instead and what to try.
+def describe_collapse(hypotheses: Sequence[str]) -> str:
+    """What is wrong with a recogniser that writes nothing, or always the same, and what to try; "" for any other.
 
-    ``blank_fraction`` is that of :func:`kdkit.recognition.decode.blank_fraction`. Many CTC models go through an
-    all-blank phase early in training; staying there is what this is about.
+    Many CTC models emit only blanks early in training; this is about those that stay there.
     """
     texts = [_heard(text) for text in hypotheses]
     advice = "train for more steps, check the learning rate and that the labels belong to the audio"
     empty = sum(not text for text in texts)
     if texts and empty == len(texts):
         return f"only blanks: all {empty} transcripts are empty. CTC starts like this; {advice}"
-    if blank_fraction is not None and blank_fraction > COLLAPSED:
-        return f"{100 * blank_fraction:.1f} % of the frames are blank, so nearly nothing is said; {advice}"
     if texts and empty > len(texts) / 2:
         return f"{empty} of {len(texts)} transcripts are empty; {advice}"
     text, times = Counter(texts).most_common(1)[0] if texts else ("", 0)
@@ -253,11 +248,6 @@ class WordErrors:
     deleted: int
     inserted: int  # alone or in place of another word
     taken_for: tuple[tuple[str, int], ...]  # what was written instead, most often first
-
-    @property
-    def missed(self) -> float:
-        """Share of the times it was said that it was not written; nan if it never was said."""
-        return (self.substituted + self.deleted) / self.said if self.said else float("nan")
 
 
 def by_word(result: Score) -> list[WordErrors]:

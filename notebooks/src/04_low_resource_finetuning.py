@@ -75,7 +75,7 @@ from kdkit.recognition.finetune import FineTuneConfig, budgets_of, from_scratch
 from kdkit.recognition.lm import estimate
 from kdkit.recognition.transcribe import locate_words
 from kdkit.recognition.tune import tune
-from kdkit.recognition.wer import compare, describe_collapse, score
+from kdkit.recognition.wer import compare, describe_collapse
 from kdkit.speech.audio import read_audio
 from kdkit.speech.batches import Batches
 from kdkit.speech.corpora.synthetic.grammar import sentence
@@ -367,18 +367,13 @@ def word_error_rate(references, hypotheses):
 word_error_rate = exercises.check_word_error_rate(word_error_rate)
 
 # %% [markdown]
-# The package counts with jiwer and adds a 95 % interval, by drawing whole utterances again and again
-# (bootstrap).
+# `evaluate` transcribes, pairs up and counts (with jiwer), and adds a 95 % interval by drawing whole utterances
+# again and again (bootstrap). Files that cannot be read are left out, with a warning.
 
 # %%
-heard = recogniser.transcribe(clean_speech[:20])
-some = [u for u in clean_speech if u.id in heard]  # files that cannot be read are left out
-references, hypotheses = [u.text for u in some], [heard[u.id] for u in some]
-words = sum(len(r.split()) for r in references)
-wer = word_error_rate(references, hypotheses)
-result = score(references, hypotheses, seed)
-assert abs(wer - result.wer) < 1e-9
-print(f"{len(some)} utterances, {words} words: {result}")
+result = evaluate(recogniser, clean_speech[:20], seed=seed).score
+assert abs(word_error_rate(result.references, result.hypotheses) - result.wer) < 1e-9
+print(f"{result.utterances} utterances, {result.words} words: {result}")
 
 # %% [markdown]
 # Twenty utterances give a wide interval. Halving it takes about four times as many: keep that in mind
@@ -449,21 +444,12 @@ lesson.figure(
 # Score both on unseen voices. A WER near 100 % here means "not there yet": look at the CER too, and at what
 # they write.
 
-
 # %%
-def wer_of(recogniser, utterances):
-    heard = recogniser.transcribe(utterances)  # files that cannot be read are left out
-    there = [u for u in utterances if u.id in heard]
-    return score([u.text for u in there], [heard[u.id] for u in there], seed)
-
-
-live_scores = {(name, split): wer_of(r, test) for name, r in live.items() for split, test in tests.items()}
-
-# %% [markdown]
-# `wer_of` is all there is to it: transcribe, pair up, count. The intervals come from the package's bootstrap
-# over utterances.
-
-# %%
+live_scores = {
+    (name, split): evaluate(recogniser, test, seed=seed).score
+    for name, recogniser in live.items()
+    for split, test in tests.items()
+}
 rows = []
 for (name, split), result in live_scores.items():
     wer, cer = (result.wer, result.wer_interval), (result.cer, result.cer_interval)
@@ -529,7 +515,7 @@ spoken = sum(u.duration for test in tests.values() for u in test)
 results, speeds = {}, {}
 for name, (recogniser, _) in shipped.items():
     began = time.perf_counter()
-    results[name] = {split: wer_of(recogniser, test) for split, test in tests.items()}
+    results[name] = {split: evaluate(recogniser, test, seed=seed).score for split, test in tests.items()}
     speeds[name] = spoken / (time.perf_counter() - began)
     print(f"{name}: {results[name]['test-clean']} on test-clean, at {speeds[name]:.0f} times real time")
 

@@ -13,10 +13,11 @@ from kdkit.common.errors import TextError
 from kdkit.lessons import plots
 from kdkit.lessons.widgets import drawing
 from kdkit.lessons.widgets.panel import Panel, choice, player, slider
-from kdkit.recognition.decode import BeamSearch, greedy
-from kdkit.recognition.evaluate import Emissions, Network, decode_all, emissions
+from kdkit.recognition.decode import BeamSearch
+from kdkit.recognition.evaluate import Emissions, evaluate
+from kdkit.recognition.network import Network
 from kdkit.recognition.transcribe import Word, locate_words
-from kdkit.recognition.wer import EQUAL, Score, score, word_edits
+from kdkit.recognition.wer import EQUAL, Score, word_edits
 from kdkit.speech.audio import read_audio
 from kdkit.speech.manifest import Utterance
 
@@ -50,9 +51,8 @@ class CTCViewer(Panel):
         )
 
     def _hear(self, network: Network) -> tuple[Emissions, Score]:
-        found = emissions(network, self.speech)
-        texts = decode_all(greedy, found.log_probs, vocabulary=found.vocabulary)
-        return found, score(found.references, texts, vocabulary=found.vocabulary)
+        found = evaluate(network, self.speech)
+        return found.emissions, found.score
 
     def heard(self) -> tuple[Emissions, Score]:
         """Emissions and greedy score of the chosen recogniser on all utterances."""
