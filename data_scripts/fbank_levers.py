@@ -66,7 +66,7 @@ class Lever:
     adapt: int = 500
     lr: float = 1e-3
     augment: bool = False
-    targets: tuple[str, ...] = ("h0",)
+    targets: str = "h0"
     distil_rate: float = 1.0
     rate: float = 1.0
     warp: float = 0.0
@@ -124,8 +124,8 @@ LEVERS: dict[str, Lever] = {
     "swap, 40 bins, wide": Lever(
         "one convolution that sees 145 ms, not 65", "swap", front=FEW | {"fbank_kernel": 13}
     ),
-    "swap, 40 bins, to the CNN": Lever("adapted to its output", "swap", front=FEW, targets=("front-end",)),
-    "swap, 40 bins, to both": Lever("and to H0", "swap", front=FEW, targets=("h0", "front-end")),
+    "swap, 40 bins, to the CNN": Lever("adapted to its output", "swap", front=FEW, targets="front-end"),
+    "swap, 40 bins, to both": Lever("and to H0", "swap", front=FEW, targets="both"),
     "swap, 40 bins, distilled slow": Lever(
         "a slow front-end after adaptation", "swap", front=FEW, distil_rate=0.1
     ),

@@ -30,7 +30,7 @@ from kdkit.distill import DistillConfig, DistillTask, default_pairs
 from kdkit.model import encoder
 from kdkit.model.codebook import Codebook
 from kdkit.model.fast import attention, cnn, positions, rows
-from kdkit.model.speech_model import SpeechModel, preset
+from kdkit.model.speech_model import Output, SpeechModel, preset
 from kdkit.teachers import Teacher
 from kdkit.training.graphs import Steps
 
@@ -168,14 +168,13 @@ def parts(task: DistillTask, steps: Steps, batch: int, samples: int) -> dict[str
         return x
 
     def regression() -> Tensor:
-        from kdkit.model.speech_model import Output
-
-        return task.regression(Output(hidden, torch.empty(batch, dtype=torch.long)), target)[0]
+        return task.losses[0].of(Output(hidden, lengths), target, mask)[0]
 
     def discrimination() -> Tensor:
         with torch.no_grad():
-            wanted = task.codebook(target[teacher.config.layers])
-        return losses.discriminative_loss(task.cluster_head(hidden[-1]), wanted, mask)
+            wanted = task.codebook.cosines(target[teacher.config.layers])
+        tau = task.codebook.tau
+        return losses.discriminative_loss(task.cluster_head(hidden[-1]), wanted, mask, tau)
 
     def whole() -> None:
         inputs = {"waves": waves, "lengths": lengths, "weights": torch.empty(2), "share": torch.empty(())}

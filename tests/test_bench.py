@@ -12,7 +12,7 @@ from kdkit.bench.inference import PEER, TINY, Speed, bench_inference, ratio, tab
 from kdkit.commands.speed import input_shape
 from kdkit.common.errors import ConfigError
 from kdkit.distill import DistillConfig, DistillTask
-from kdkit.model.codebook import Codebook, cosine_logits
+from kdkit.model.codebook import Codebook, cosines
 from kdkit.model.costs import count_parameters
 from kdkit.model.speech_model import ModelConfig, SpeechModel, preset
 from kdkit.speech.batches import collate
@@ -53,7 +53,7 @@ def test_the_expanded_cosine_is_the_normalised_matmul():
     frames, embeddings = torch.randn(2, 5, 8), torch.randn(6, 8)
     torch.testing.assert_close(
         bench.expanded_cosine(frames, embeddings),
-        cosine_logits(frames, embeddings, 1.0),
+        cosines(frames, embeddings),
         rtol=1e-5,
         atol=1e-6,
     )

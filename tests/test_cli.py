@@ -177,7 +177,9 @@ def test_from_speech_to_a_word_error_rate(tmp_path, monkeypatch):
     tensors, meta = load_checkpoint(tmp_path / "swapped" / "recogniser.safetensors")
     assert meta["model"]["front_end"] == "fbank" and meta["model"]["bins"] == 40
     assert torch.equal(tensors["head.weight"], load_checkpoint(slow)[0]["head.weight"])
-    with pytest.raises(ConfigError, match="--adapt-to is 'h1': choose 'h0' or 'front-end' or 'both'"):
+    with pytest.raises(
+        ConfigError, match="targets of the adaptation is 'h1': choose 'h0' or 'front-end' or 'both'"
+    ):
         kdkit("swap", slow, "--out", tmp_path / "twice", "--adapt-to", "h1")
     with pytest.raises(ConfigError, match="fbank front-end already"):
         kdkit("swap", recogniser, "--out", tmp_path / "twice")

@@ -8,16 +8,18 @@ import soundfile
 import torch
 
 from kdkit.common.errors import CheckpointError, ConfigError
-from kdkit.distill import DistillConfig, DistillTask, default_pairs, layer_wise, prediction_heads, value_at
-from kdkit.losses import discriminative_loss, hard_label_loss, regression_loss
+from kdkit.distill import DistillConfig, DistillTask, default_pairs, layer_wise, prediction_heads
+from kdkit.losses import Loss, discriminative_loss, hard_label_loss, mean_over, regression_loss
 from kdkit.model.checkpoints import half
 from kdkit.model.codebook import ClusterHead, Codebook
 from kdkit.model.speech_model import ModelConfig, SpeechModel, preset
-from kdkit.speech.batches import collate
+from kdkit.speech.batches import Batches, collate
 from kdkit.speech.manifest import Utterance
 from kdkit.students import new_student
 from kdkit.teachers import Teacher, load_model, load_teacher, save_model
 from kdkit.teachers.pretrain import kmeans_codebook
+from kdkit.training.loop import train
+from kdkit.training.recipe import TrainConfig
 
 TEACHER = ModelConfig(
     layers=3, dim=32, ffn=64, heads=2, conv_channels=(4,) * 7, pos_kernel=8, pos_groups=4, dropout=0.1
@@ -70,6 +72,21 @@ def test_discriminative_loss_by_hand():
     assert hard_label_loss(student, teacher, mask).item() == pytest.approx(math.log(2))
 
 
+def test_each_side_is_divided_by_its_temperature_once():
+    teacher, student = torch.tensor([[[0.5, 0.1]]]), torch.tensor([[[0.2, 0.8]]])
+    mask = torch.tensor([[True]])
+
+    def divergence(tau, tau_student):
+        q, p = 1 / (1 + math.exp(-0.4 / tau)), 1 / (1 + math.exp(0.6 / tau_student))
+        return q * math.log(q / p) + (1 - q) * math.log((1 - q) / (1 - p))
+
+    both, own = (discriminative_loss(student, teacher, mask, 0.2, own).item() for own in (None, 0.5))
+    assert both == pytest.approx(divergence(0.2, 0.2), rel=1e-5)
+    assert own == pytest.approx(divergence(0.2, 0.5), rel=1e-5)
+    hard = hard_label_loss(student, teacher, mask, 0.5).item()
+    assert hard == pytest.approx(math.log(1 + math.exp(0.6 / 0.5)), rel=1e-5)
+
+
 def test_the_gradient_of_the_discriminative_loss_is_the_difference_of_the_distributions():
     teacher = torch.randn(2, 3, 5, dtype=torch.float64)
     student = torch.randn(2, 3, 5, dtype=torch.float64, requires_grad=True)
@@ -79,21 +96,27 @@ def test_the_gradient_of_the_discriminative_loss_is_the_difference_of_the_distri
     torch.testing.assert_close(student.grad, expected, atol=1e-6, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("variant", "tau_student"), [("codebook", 0.1), ("linear", 1.0), ("hard", 0.2)])
-def test_the_cluster_head_is_the_formula(variant, tau_student):
+@pytest.mark.parametrize("variant", ["codebook", "linear", "hard"])
+def test_the_cluster_head_is_the_formula(variant):
     book = Codebook(32, 7, 8)
-    head = ClusterHead(variant, 16, book, tau_student)
+    head = ClusterHead(variant, 16, book)
     states = torch.randn(3, 4, 16)
     projected = head.projection(states)
     if variant == "linear":
-        expected = projected / tau_student
+        expected = projected
     else:
-        expected = (
-            torch.cosine_similarity(projected[..., None, :], book.label_embeddings, dim=-1) / tau_student
-        )
+        expected = torch.cosine_similarity(projected[..., None, :], book.label_embeddings, dim=-1)
     torch.testing.assert_close(head(states), expected)
     learned = {name for name, _ in head.named_parameters()}
     assert learned == {"projection.weight", "projection.bias"}  # the label embeddings stay the teacher's
+
+
+def test_the_codebook_gives_cosines_and_its_own_logits():
+    book, hidden = Codebook(32, 7, 8, tau=0.2), torch.randn(3, 4, 32)
+    projected = book.final_proj(hidden)[..., None, :]
+    expected = torch.cosine_similarity(projected, book.label_embeddings, dim=-1)
+    torch.testing.assert_close(book.cosines(hidden), expected)
+    torch.testing.assert_close(book(hidden), expected / 0.2)
 
 
 def test_dictionary_specials_are_never_targets():
@@ -174,17 +197,121 @@ def test_a_second_teacher_gives_the_cluster_ids():
     assert run(small_teacher(), second)["discriminative"] > 0  # a codebook is needed once only
 
 
-def test_weights_follow_their_schedule():
-    ramp = ((0.0, 0.0), (0.5, 1.0), (1.0, 0.2))
-    assert [value_at(ramp, share) for share in (0, 0.25, 0.5, 1)] == pytest.approx([0, 0.5, 1, 0.2])
-    assert value_at(0.4, 0.9) == 0.4
-    teacher, batch = small_teacher(clusters=7), padded_batch(8000)[0]
-    task = DistillTask(small_student(), teacher, DistillConfig(((1, 1),), discriminative_weight=ramp)).eval()
+def test_a_loss_of_ones_own_is_added_by_its_weight_and_logged_by_its_name():
+    teacher, batch, student = small_teacher(clusters=7), padded_batch(8000, 6000)[0], small_student()
+
+    def length(output, states, mask):
+        apart = output.last.norm(dim=-1) - states[2].norm(dim=-1)
+        return mean_over(mask, apart.abs()), {"longest": output.last.norm(dim=-1).amax()}
+
+    def run(*extra, **settings):
+        torch.manual_seed(5)
+        return DistillTask(student, teacher, DistillConfig(((1, 1),), **settings), extra=extra).eval()
+
+    task = run(Loss("length", 0.3, length, layers=(2,)), discriminative_weight=0.5)
+    assert task.layers == {1, 2, 3}
+    loss, parts = task(batch)
+    assert list(parts) == ["regression", "spread", "discriminative", "codes", "length", "longest"]
+    output, target = student(batch.waves, batch.lengths), teacher.hidden(batch.waves, batch.lengths)
+    apart = (output.last.norm(dim=-1) - target.hidden[2].norm(dim=-1))[target.mask].abs().mean()
+    torch.testing.assert_close(parts["length"], apart.detach())
+    without = run(discriminative_weight=0.5)(batch)[0]
+    torch.testing.assert_close(loss, without + 0.3 * apart)
+    alone, parts = run(Loss("length", 2.0, length, layers=(2,)), regression_weight=0.0)(batch)
+    torch.testing.assert_close(alone, 2 * apart)
+    assert list(parts) == ["length", "longest"]
+
+
+def test_a_weight_may_change_with_the_share_of_the_steps():
+    def own(output, states, mask):
+        return mean_over(mask, output.last.square().mean(-1))
+
+    ramp = Loss("own", lambda share: 2 * share, own)
+    task, batch = (
+        DistillTask(small_student(), small_teacher(), DistillConfig(((1, 1),)), extra=[ramp]).eval(),
+        padded_batch(8000)[0],
+    )
     loss, parts = task(batch)
     torch.testing.assert_close(loss, parts["regression"])
     task.schedule(5, 10)
     loss, parts = task(batch)
-    torch.testing.assert_close(loss, parts["regression"] + parts["discriminative"])
+    torch.testing.assert_close(loss, parts["regression"] + parts["own"])
+    assert task.settings["extra losses"] == {"own": [0.0, 0.5, 1.0, 1.5, 2.0]}
+
+
+class Widened(torch.nn.Module):
+    """A loss with a head of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = torch.nn.Linear(16, TEACHER.dim)
+
+    def forward(self, output, states, mask):
+        return regression_loss(self.head(output.last), states[3], mask)
+
+
+def test_a_run_with_a_loss_of_ones_own_goes_on_with_it_and_with_no_other(tmp_path):
+    rng = np.random.default_rng(0)
+    soundfile.write(tmp_path / "a.wav", 0.1 * rng.standard_normal(16_000), 16_000)
+    speech = [Utterance(f"u{i}", tmp_path / "a.wav", 1.0) for i in range(4)]
+    recipe = TrainConfig(steps=6, lr=1e-2, precision="fp32", log_every=1, save_every=2)
+
+    def start(name="own", weight=0.5):
+        torch.manual_seed(7)
+        loss = Loss(name, weight, Widened(), layers=(3,))
+        return DistillTask(small_student(), small_teacher(), DistillConfig(((1, 1),)), extra=[loss])
+
+    class Stopped(Batches):
+        def batch(self, number):
+            if number == 3:
+                raise KeyboardInterrupt
+            return super().batch(number)
+
+    whole, stopped, resumed = start(), start(), start()
+    before = whole.extra[0].head.weight.clone()
+    train(whole, Batches(speech, 2), recipe, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(stopped, Stopped(speech, 2), recipe, tmp_path / "stopped")
+    for other, told in (({"weight": 0.4}, "own: 0.5 then, 0.4 now"), ({"name": "mine"}, "mine: None then")):
+        with pytest.raises(CheckpointError, match=told):
+            train(start(**other), Batches(speech, 2), recipe, tmp_path / "stopped")
+    rows = train(resumed, Batches(speech, 2), recipe, tmp_path / "stopped")
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6] and all("own" in row for row in rows)
+    assert not torch.equal(whole.extra[0].head.weight, before)
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], tensor), name
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (Loss("own", 1.0, lambda o, s, m: s[9].mean()), r"reads teacher layer 9.*layers=\(9,\)"),
+        (Loss("own", 1.0, lambda o, s, m: o.last.mean(-1)), r"returns shape \(1, 24\)"),
+        (Loss("own", 1.0, lambda o, s, m: o.last.mean().item()), "returns float"),
+    ],
+)
+def test_a_loss_of_ones_own_says_what_it_lacks(loss, message):
+    task = DistillTask(small_student(), small_teacher(), DistillConfig(((1, 1),)), extra=[loss])
+    with pytest.raises(ConfigError, match=message):
+        task(padded_batch(8000)[0])
+
+
+def test_a_loss_of_ones_own_needs_a_name_a_weight_and_layers_that_exist():
+    def task(*losses):
+        return DistillTask(small_student(), small_teacher(), DistillConfig(((1, 1),)), extra=losses)
+
+    def nothing(output, states, mask):
+        return output.last.mean()
+
+    for name in ("regression", "loss", "spread"):
+        with pytest.raises(ConfigError, match="names of their own"):
+            task(Loss(name, 1.0, nothing))
+    with pytest.raises(ConfigError, match="names of their own"):
+        task(Loss("own", 1.0, nothing), Loss("own", 0.5, nothing))
+    with pytest.raises(ConfigError, match="teacher layer 4: there are layers 0 to 3"):
+        task(Loss("own", 1.0, nothing, layers=(4,)))
+    with pytest.raises(ConfigError, match="weight of loss 'own' is -1"):
+        Loss("own", -1, nothing)
 
 
 def test_a_collapsed_student_is_complained_about():
@@ -205,10 +332,10 @@ def test_a_collapsed_student_is_complained_about():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"variant": "soft"}, "codebook, linear, hard"),
-        ({"tau": 0.0}, "more than 0"),
-        ({"tau_student": -1}, "more than 0"),
-        ({"discriminative_weight": -0.1}, "0 or more"),
+        ({"variant": "soft"}, "choose 'codebook' or 'linear' or 'hard'"),
+        ({"tau": 0.0}, "tau is 0.0: a number from 0.0001"),
+        ({"tau_student": -1}, "tau_student is -1: a number from 0.0001"),
+        ({"discriminative_weight": -0.1}, "discriminative_weight is -0.1: a number from 0"),
         ({"regression_weight": 0}, "nothing to learn"),
         ({"pairs": ()}, "at least one"),
         ({"distance": "l3"}, "l2"),
@@ -216,7 +343,7 @@ def test_a_collapsed_student_is_complained_about():
 )
 def test_impossible_losses_are_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
-        DistillConfig(**{"pairs": ((1, 1),), **settings})
+        DistillTask(small_student(), small_teacher(), DistillConfig(**{"pairs": ((1, 1),), **settings}))
 
 
 @pytest.mark.parametrize("front_end", ["waveform", "fbank"])

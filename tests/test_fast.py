@@ -185,6 +185,15 @@ def in_one_pass(copied: tuple[list, list]) -> bool:
     return alike and len({tensor.dtype for tensor in given}) == 1
 
 
+class OwnLoss(torch.nn.Module):
+    def __init__(self, student: int, teacher: int):
+        super().__init__()
+        self.head = torch.nn.Linear(student, teacher)
+
+    def forward(self, output, states, mask):
+        return losses.regression_loss(self.head(output.last), states[2], mask)
+
+
 def tasks() -> dict:
     """Name: (task, inputs of compute besides the waveforms)."""
     tiny = replace(preset("tiny-teacher"), layers=2, dropout=0.1)
@@ -202,9 +211,12 @@ def tasks() -> dict:
     still = CTCTask(CTCModel(SpeechModel(student)))
     still.recogniser.model.front_end.requires_grad_(False)
     distilling = DistillTask(SpeechModel(student), teacher, config), {"weights": torch.ones(2)}
+    own = losses.Loss("own", 0.5, OwnLoss(student.dim, tiny.dim), layers=(2,))
+    with_own = DistillTask(SpeechModel(student), teacher, config, extra=[own])
     return {
         "distilling": distilling,
         "distilling, no kernels": distilling,
+        "distilling, own loss": (with_own, {"weights": torch.ones(3)}),
         "pretraining": (
             PretrainTask(SpeechModel(tiny), Codebook(tiny.dim, 20, 16), Labels({}, 20, "none")),
             {"targets": torch.zeros(frames).long(), "hidden": torch.ones(frames).bool()},
@@ -221,6 +233,7 @@ def tasks() -> dict:
     [
         "distilling",
         "distilling, no kernels",
+        "distilling, own loss",
         "pretraining",
         "filterbank",
         "ctc",

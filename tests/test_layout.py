@@ -21,7 +21,6 @@ ORDER = [
     "training",
     "teachers",
     "students",
-    "adaptation",
     "distill",
     "probing",
     "recognition",
@@ -61,7 +60,7 @@ def place(module: str) -> str:
 def test_the_first_look_shows_the_method_and_at_most_twelve_folders():
     files = {path.stem for path in HOUSE.glob("*.py")} - {"__init__", "__main__"}
     folders = {path.name for path in HOUSE.iterdir() if path.is_dir() and path.name != "__pycache__"}
-    assert set(METHOD) <= files and files <= {*METHOD, "adaptation"}
+    assert files == set(METHOD)
     assert len(folders) <= 12 and files | folders == {*ORDER, "assets"}
 
 

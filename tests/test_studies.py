@@ -8,9 +8,10 @@ import pytest
 import soundfile
 import torch
 
-from kdkit.common.errors import ConfigError
+from kdkit.common.errors import CheckpointError, ConfigError
 from kdkit.distill import Adaptation, DistillConfig
 from kdkit.lessons.studies import Finding, Trial, contrast, run_study, summary
+from kdkit.losses import Loss, regression_loss
 from kdkit.model.codebook import Codebook
 from kdkit.model.speech_model import ModelConfig, SpeechModel, preset
 from kdkit.probing import phone_probe
@@ -146,6 +147,42 @@ def test_a_study_runs_every_trial_once_and_goes_on(tmp_path, speech, teacher):
     assert len(judged) == 6  # another recipe is another study
     with pytest.raises(ConfigError, match="names of their own"):
         study(trials=[TRIALS[0], TRIALS[0]])
+
+
+def test_a_trial_may_have_losses_of_ones_own(tmp_path, speech, teacher):
+    head, judged = torch.nn.Linear(16, 16), []
+    before = head.weight.clone()
+
+    class Own(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = head
+
+        def forward(self, output, states, mask):
+            return regression_loss(self.head(output.last), states[1], mask)
+
+    def study(weight):
+        trials = [
+            Trial("own", CONFIG, DistillConfig(PAIRS), extra=(Loss("own", weight, Own(), layers=(1,)),))
+        ]
+
+        def judge(student):
+            judged.append(weight)
+            return phone_probe(student, speech[:4], speech[4:], frames=60, test_frames=40)
+
+        recipe = TrainConfig(steps=2, precision="fp32", log_every=1)
+        return run_study(
+            trials, teacher, judge, lambda seed: Batches(speech, 3.0, seed), recipe, (0, 1), tmp_path
+        )
+
+    assert [set(f.parts) for f in study(0.5)] == [{"loss", "regression", "spread", "own"}] * 2
+    assert torch.equal(head.weight, before)  # every training has a copy
+    study(0.5)
+    assert judged == [0.5, 0.5]
+    with pytest.raises(
+        CheckpointError, match=r"own: 0\.5 then, 0\.25 now"
+    ):  # another weight is another study
+        study(0.25)
 
 
 def test_adaptation_takes_of_the_steps_or_comes_on_top():

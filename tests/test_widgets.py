@@ -14,6 +14,7 @@ from torch import nn
 
 from kdkit import probing
 from kdkit.common.errors import ConfigError
+from kdkit.distill import DistillConfig, DistillTask
 from kdkit.lessons.plots import Picture
 from kdkit.lessons.widgets import (
     CTCViewer,
@@ -189,8 +190,9 @@ def test_loss_lab(teacher, student, utterances):
     target = teacher.hidden(batch.waves, batch.lengths)
     with torch.no_grad():
         states = student.eval()(batch.waves, batch.lengths)
-        student_logits = panel.cluster_heads["codebook"](states.last) / 0.1
-        wanted = 0.4 * discriminative_loss(student_logits, teacher.codebook(target.last), target.mask)
+        student_scores = panel.cluster_heads["codebook"](states.last)
+        cosines = teacher.codebook.cosines(target.last)
+        wanted = 0.4 * discriminative_loss(student_scores, cosines, target.mask, 0.1)
         regression = [
             regression_loss(head(states.hidden[s]), target.hidden[t], target.mask)
             for head, (s, t) in zip(panel.heads, panel.pairs, strict=True)
@@ -230,6 +232,23 @@ def test_loss_lab(teacher, student, utterances):
     assert panel.figures_drawn == drawn + 1, "one picture for both"
     with pytest.raises(ConfigError, match="codebook"):
         LossLab(Teacher(teacher.model, None, "none", {}), student, batch)
+
+
+@pytest.mark.parametrize("variant", ["codebook", "linear", "hard"])
+def test_the_loss_lab_shows_the_trainers_loss(variant, teacher, student, utterances):
+    batch = Batches(utterances, 4, 0).batch(0)
+    panel = LossLab(teacher, student, batch)
+    panel.update(variant=variant, tau=0.2, weight=0.7, cosine=0.5)
+    config = DistillConfig(
+        panel.pairs, cosine_weight=0.5, discriminative_weight=0.7, variant=variant, tau=0.2
+    )
+    task = DistillTask(student, teacher, config).eval()
+    task.heads.load_state_dict(panel.heads.state_dict())
+    task.cluster_head.load_state_dict(panel.cluster_heads[variant].state_dict())
+    assert sum(panel.parts().values()) == pytest.approx(task(batch)[0].item(), rel=1e-4)
+    with torch.no_grad():
+        logits = task.cluster_head(student(batch.waves, batch.lengths).last[0, panel.state["frame"]]) / 0.2
+    np.testing.assert_allclose(panel.distributions()[1], logits.softmax(-1), rtol=1e-4)
 
 
 def test_front_end_lab(teacher, student, utterances):

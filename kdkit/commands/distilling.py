@@ -22,7 +22,7 @@ from kdkit.commands.options import (
 from kdkit.common.errors import ConfigError
 
 if TYPE_CHECKING:
-    from kdkit.adaptation import Adaptation
+    from kdkit.distill import Adaptation
     from kdkit.training.recipe import TrainConfig
 
 
@@ -37,6 +37,7 @@ class LossOptions:
         ),
     ] = None
     regression: Annotated[float, typer.Option(min=0, help="Weight of the regression loss.")] = 1.0
+    distance: Annotated[str, typer.Option(help="Of the regression loss: l1 or l2.")] = "l1"
     discriminative: Annotated[
         float,
         typer.Option(min=0, help="Weight (lambda) of the discriminative loss; the paper tried 0.2 to 1."),
@@ -63,11 +64,9 @@ class AdaptationOptions:
     restart: Annotated[bool, typer.Option(help="Restart the learning rate after adaptation.")] = True
 
     def adaptation(self) -> Adaptation | None:
-        from kdkit.adaptation import BY_NAME, Adaptation
-        from kdkit.common.validation import choice
+        from kdkit.distill import Adaptation
 
-        targets = BY_NAME[choice(self.adapt_to, "--adapt-to", tuple(BY_NAME))]
-        return Adaptation(self.adapt, targets=targets) if self.adapt else None
+        return Adaptation(self.adapt, self.adapt_to) if self.adapt else None
 
 
 @dataclass
@@ -158,6 +157,7 @@ def distill(
     losses = DistillConfig(
         layer_pairs(loss.pairs) if loss.pairs else default_pairs(network.config, source.config),
         regression_weight=loss.regression,
+        distance=loss.distance,
         discriminative_weight=loss.discriminative,
         variant=loss.variant,
         tau=loss.tau,

@@ -76,8 +76,6 @@ def swap(
     Its encoder (and a recogniser's CTC head) is kept; the new front-end is adapted to what the encoder is used to, then
     both learn together to follow the old student. Needs speech, but no labels.
     """
-    from kdkit.adaptation import BY_NAME
-    from kdkit.common.validation import choice
     from kdkit.distill import DistillTask, swap_losses
     from kdkit.fbank import fit_statistics
     from kdkit.recognition.ctc import CTCModel, save_recogniser
@@ -89,7 +87,6 @@ def swap(
     from kdkit.training.processes import held, processes
     from kdkit.training.run_log import lasting
 
-    follows = BY_NAME[choice(adapt_to, "--adapt-to", tuple(BY_NAME))]
     start = load_start(model)
     recogniser = start if isinstance(start, CTCModel) else None
     old = start if recogniser is None else recogniser.model
@@ -97,13 +94,14 @@ def swap(
         raise ConfigError(f"{model} has the {old.config.front_end} front-end already: nothing to swap")
     if adapt >= run.steps:
         raise ConfigError(f"--adapt {adapt} leaves none of {run.steps} steps for learning together")
+    losses = swap_losses(old.config, adapt, adapt_to)
     speech = speech_of(data, "unlabelled", minutes, 60)
     path = out / ("recogniser.safetensors" if recogniser else "student.safetensors")
     context.with_resource(held(out))
     new = swap_front_end(old, run.seed, **front_end.settings())
     fit_statistics(new, speech)
     teacher = Teacher(old.requires_grad_(False).eval(), None, model, {})
-    task = DistillTask(new, teacher, swap_losses(old.config, adapt, follows))
+    task = DistillTask(new, teacher, losses)
     batches = Batches(speech, run.batch_seconds, run.seed)
     recipe = run.recipe(stages=(adapt,) if adapt else ())
     if run.fresh and processes().is_main_process:

@@ -10,6 +10,7 @@ weights of the student and the order of the speech.
 
 from __future__ import annotations
 
+import copy
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ from kdkit.common.files import write_text
 from kdkit.common.parallel import each_training
 from kdkit.common.statistics import ratio_interval, verdict
 from kdkit.distill import DistillConfig, DistillTask
+from kdkit.losses import Loss
 from kdkit.model.speech_model import ModelConfig, SpeechModel, parameter_count
 from kdkit.probing import PhoneProbe
 from kdkit.speech.manifest import speech_identity
@@ -36,13 +38,14 @@ from kdkit.training.recipe import TrainConfig
 @dataclass(frozen=True)
 class Trial:
     """One way to distil: a structure and its losses. ``on_top``: steps of front-end adaptation come before the steps of
-    the study; by default they are some of them.
+    the study; by default they are some of them. ``extra``: losses of one's own; every training starts from a copy.
     """
 
     name: str
     student: ModelConfig
     losses: DistillConfig
     on_top: bool = False
+    extra: tuple[Loss, ...] = ()
 
     def recipe(self, common: TrainConfig, seed: int) -> TrainConfig:
         """The study's recipe for this trial. After adaptation the learning rate starts anew."""
@@ -130,16 +133,19 @@ def run_study(
         asked = {"steps": own.steps, "student": trial.student.to_dict(), "losses": asdict(trial.losses)}
         asked |= {"recipe": own.result(), "teacher": teacher_weights}
         asked |= {"speech": speech_identity(getattr(batches, "utterances", ()), times=False)}
+        if trial.extra:
+            asked["extra losses"] = {loss.name: loss.identity for loss in trial.extra}
         path = folder / "finding.json"
         if resume and (found := identity.kept(path, asked)):
             return Finding(**found)
         student = new_student(trial.student, teacher.model, seed)
         prepare(student)
-        distilling, began = DistillTask(student, teacher, trial.losses), time.perf_counter()
+        distilling = DistillTask(student, teacher, trial.losses, extra=copy.deepcopy(trial.extra))
+        began, shown = time.perf_counter(), ("loss", *_PARTS, *(loss.name for loss in trial.extra))
         title = f"{trial.name}, seed {seed}"
         log = train(distilling, batches, own, folder, resume=resume, title=title)
         spent, tail = time.perf_counter() - began, log[-max(1, len(log) // 10) :]
-        parts = {p: float(np.mean([row[p] for row in tail])) for p in log[-1] if p in ("loss", *_PARTS)}
+        parts = {p: float(np.mean([row[p] for row in tail])) for p in log[-1] if p in shown}
         probe = judge(student)
         finding = Finding(
             trial.name, seed, parameter_count(student), spent, parts, probe.last_hits, probe.totals

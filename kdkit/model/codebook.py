@@ -1,6 +1,7 @@
-"""Cluster ids at every frame: HuBERT's codebook, k-means centroids where a teacher has none, and the student's side.
+"""Cluster ids of every frame: the teacher's codebook (HuBERT's, or k-means centroids) and the student's head.
 
-DESIGN 1.3, arXiv 2106.07447 (codebook) and 2210.15631 (student variants).
+Both give cosines, one for each cluster; :mod:`kdkit.losses` divides them by a temperature and makes distributions of
+them. arXiv 2106.07447 (codebook), 2210.15631 (variants of the student); notebook 02 derives the loss.
 """
 
 from __future__ import annotations
@@ -10,26 +11,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdkit.common.errors import ConfigError
+from kdkit.common.validation import choice
 
 VARIANTS = ("codebook", "linear", "hard")
-TAU = (1e-4, 1e4)  # what a temperature may be
+TAU = (1e-4, 1e4)  # the temperatures that are accepted
 
 
-def cosine_logits(projected: Tensor, embeddings: Tensor, tau: float) -> Tensor:
-    """(..., proj), (K, proj) -> (..., K): cosine / tau as one normalised matmul, in float32 inside autocast too."""
+def cosines(projected: Tensor, embeddings: Tensor) -> Tensor:
+    """(..., E), (K, E) -> (..., K), as one product of normalised matrices; in float32 inside autocast, too."""
     with torch.autocast(projected.device.type, enabled=False):
-        return F.normalize(projected.float(), dim=-1) @ F.normalize(embeddings.float(), dim=-1).T / tau
+        return F.normalize(projected.float(), dim=-1) @ F.normalize(embeddings.float(), dim=-1).T
 
 
 class Codebook(nn.Module):
-    """Distribution over K cluster ids at each frame: softmax( cos(final_proj(h), e_k) / tau ).
+    """HuBERT's distribution over K cluster ids at every frame: softmax( cos(final_proj(h), e_k) / tau ).
 
     Args:
-        dim: width of the hidden states. clusters: K. proj: width of the embeddings (256 in HuBERT Base).
-        tau: temperature; HuBERT was trained with 0.1.
+        dim: width D of the hidden states. clusters: K. proj: width E of the embeddings (256 in HuBERT Base).
+        tau: temperature of the teacher's own training; 0.1 in HuBERT.
 
-    Every row of ``label_embeddings`` is a cluster. fairseq's HuBERT has four rows of dictionary specials in front of
-    its 500 clusters, which are never targets: :meth:`from_hubert` leaves them out.
+    Every row of ``label_embeddings`` (K, E) is a cluster. fairseq's HuBERT has four rows of dictionary specials in
+    front of its 500 clusters, which are never targets: :meth:`from_hubert` leaves them out.
     """
 
     def __init__(self, dim: int, clusters: int, proj: int = 256, tau: float = 0.1):
@@ -42,7 +44,7 @@ class Codebook(nn.Module):
     def from_hubert(
         cls, weight: Tensor, bias: Tensor, label_embeddings: Tensor, specials: int = 4, tau: float = 0.1
     ) -> Codebook:
-        """Codebook of fairseq's ``final_proj`` (proj, dim), (proj,) and ``label_embs_concat`` (rows, proj)."""
+        """Codebook of fairseq's ``final_proj`` (E, D), (E,) and ``label_embs_concat`` (rows, E)."""
         rows = label_embeddings[specials:]
         codebook = cls(weight.shape[1], len(rows), weight.shape[0], tau)
         codebook.load_state_dict(
@@ -52,10 +54,10 @@ class Codebook(nn.Module):
 
     @classmethod
     def from_centroids(cls, centroids: Tensor, tau: float = 0.1) -> Codebook:
-        """Codebook of k-means centroids (K, dim) of a teacher layer, for a teacher that carries none.
+        """Codebook of k-means centroids (K, D) of a teacher's layer, for a teacher that has none of its own.
 
-        The projection only takes the centroids' mean away, so that the cosine compares directions from the centre of
-        the data: softmax( cos(h - mean, c_k - mean) / tau ).
+        The projection subtracts the mean of the centroids, so the cosine compares directions from the centre of the
+        data: softmax( cos(h - mean, c_k - mean) / tau ).
         """
         mean = centroids.mean(0)
         codebook = cls(len(mean), len(centroids), len(mean), tau)
@@ -63,25 +65,27 @@ class Codebook(nn.Module):
         codebook.load_state_dict(state | {"label_embeddings": centroids - mean})
         return codebook.requires_grad_(False).eval()
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """(..., dim) -> logits (..., K), cosine / tau."""
+    def cosines(self, hidden: Tensor) -> Tensor:
+        """cos(final_proj(h), e_k) of hidden states (..., D): (..., K), float32."""
         with torch.autocast(hidden.device.type, enabled=False):
-            return cosine_logits(self.final_proj(hidden.float()), self.label_embeddings, self.tau)
+            return cosines(self.final_proj(hidden.float()), self.label_embeddings)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """The teacher's own logits, cosines / tau: (..., D) -> (..., K)."""
+        return self.cosines(hidden) / self.tau
 
 
 class ClusterHead(nn.Module):
-    """The student's distribution over the teacher's cluster ids; thrown away after distillation like all heads.
+    """The student's scores of the teacher's K cluster ids: (..., dim) -> (..., K), float32, before any temperature.
 
-    ``codebook`` and ``hard``: the student's own projection, scored by the teacher's label embeddings, which stay as
-    they are. ``linear``: logits of a linear layer. All divided by ``tau``: (..., dim) -> (..., K).
+    ``codebook`` and ``hard``: cosines between a projection of its own and the teacher's label embeddings, which stay
+    fixed. ``linear``: outputs of a linear layer, which have no bound. Thrown away after distillation, like all heads.
     """
 
-    def __init__(self, variant: str, dim: int, codebook: Codebook, tau: float):
+    def __init__(self, variant: str, dim: int, codebook: Codebook):
         super().__init__()
-        if variant not in VARIANTS:
-            raise ConfigError(f"discriminative variant {variant!r}: choose one of {', '.join(VARIANTS)}")
+        self.variant = choice(variant, "variant", VARIANTS)
         clusters, proj = codebook.label_embeddings.shape
-        self.variant, self.tau = variant, tau
         self.projection = nn.Linear(dim, clusters if variant == "linear" else proj)
         if variant != "linear":
             self.register_buffer("label_embeddings", codebook.label_embeddings.detach().clone())
@@ -89,11 +93,11 @@ class ClusterHead(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         projected = self.projection(hidden)
         if self.variant == "linear":
-            return projected.float() / self.tau
-        return cosine_logits(projected, self.label_embeddings, self.tau)
+            return projected.float()
+        return cosines(projected, self.label_embeddings)
 
 
 def check_clusters(clusters: int, frames: int) -> None:
-    """Raises :class:`ConfigError` for more clusters than there are frames to make them of."""
+    """Raises :class:`ConfigError` for more clusters than there are frames."""
     if frames < clusters:
         raise ConfigError(f"{clusters} clusters of {frames} frames: take fewer clusters, or more speech")

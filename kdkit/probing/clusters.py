@@ -170,8 +170,8 @@ def codebook_usage(
         ids = torch.zeros(len(totals), len(codebook.label_embeddings), dtype=torch.float64)  # of an utterance
         for begin in range(0, len(hidden), 4096):
             part = slice(begin, begin + 4096)
-            log_q = codebook(torch.as_tensor(np.asarray(hidden[part]), device=device)) * (codebook.tau / tau)
-            log_q = log_q.log_softmax(-1).double().cpu()
+            cosines = codebook.cosines(torch.as_tensor(np.asarray(hidden[part]), device=device))
+            log_q = (cosines / tau).log_softmax(-1).double().cpu()
             q = log_q.exp()
             entropy[part], top[part] = -(q * log_q).sum(-1), q.amax(-1)
             ids.index_add_(0, torch.from_numpy(owner[part]), q)

@@ -64,6 +64,20 @@ class Teacher:
         check_waves(waves, lengths)
         return self.model(waves, lengths)
 
+    def needed_codebook(self) -> Codebook:
+        """The codebook. Raises :class:`ConfigError` where there is none, or one for another width."""
+        book = self.codebook
+        if book is None:
+            raise ConfigError(
+                f"teacher {self.source!r} has no codebook: make one of k-means centroids (Codebook.from_centroids), "
+                "give a second teacher that has one, or set discriminative_weight to 0"
+            )
+        if book.final_proj.in_features != self.config.dim:
+            raise ConfigError(
+                f"the codebook is for width {book.final_proj.in_features}, its teacher is {self.config.dim} wide"
+            )
+        return book
+
     def _no_codebook(self) -> str:
         reason = str(self.meta.get("codebook", "")).partition("none: ")[2]
         return f"no codebook ({reason})" if reason else "no codebook"

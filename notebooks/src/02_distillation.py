@@ -283,13 +283,12 @@ discriminative = exercises.check_discriminative_loss(discriminative)
 
 # %%
 with torch.no_grad():
-    teacher_logits = teacher.codebook(target.last)  # (B, T, K)
-    head = ClusterHead("codebook", teacher.config.dim, teacher.codebook, teacher.codebook.tau).to(
-        lesson.device
-    )
-    guess_logits = head(target.hidden[middle])  # a new head on a middle layer, posing as a student
-mine = discriminative(guess_logits, teacher_logits, target.mask)
-torch.testing.assert_close(mine, discriminative_loss(guess_logits, teacher_logits, target.mask))
+    wanted = teacher.codebook.cosines(target.last)  # (B, T, K)
+    head = ClusterHead("codebook", teacher.config.dim, teacher.codebook).to(lesson.device)
+    guess = head(target.hidden[middle])  # cosines of a new head on a middle layer, posing as a student
+tau = teacher.codebook.tau
+mine = discriminative(guess / tau, wanted / tau, target.mask)
+torch.testing.assert_close(mine, discriminative_loss(guess, wanted, target.mask, tau))
 print(f"an untrained head is {mine:.2f} nats away from the teacher")
 
 # %% [markdown]
@@ -324,12 +323,11 @@ def ids_in_play(cosines, tau):
 ids_in_play = exercises.check_ids_in_play(ids_in_play)
 
 # %% [markdown]
-# The teacher's cosines are its logits without their temperature. Before you run the cell: which $\tau$ would you
-# take?
+# The teacher's cosines, before any temperature, are in `wanted`. Before you run the cell: which $\tau$ would you take?
 
 # %%
-rows, clusters = [], teacher_logits.shape[-1]
-cosines = teacher_logits[target.mask] * teacher.codebook.tau  # (real frames, K)
+rows, clusters = [], wanted.shape[-1]
+cosines = wanted[target.mask]  # (real frames, K)
 for tau in (0.02, 0.05, 0.1, 0.2, 0.5, 1.0):
     count, top = ids_in_play(cosines, tau), (cosines / tau).softmax(-1).amax(-1).mean().item()
     row = {"tau": tau, "entropy, nats": f"{np.log(count):.2f}", "ids in play": f"{count:.1f}"}

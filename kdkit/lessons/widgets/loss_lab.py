@@ -14,7 +14,7 @@ from kdkit.fbank import Fbank
 from kdkit.lessons import plots
 from kdkit.lessons.widgets import drawing
 from kdkit.lessons.widgets.panel import Panel, button, choice, slider
-from kdkit.losses import discriminative_loss, hard_label_loss, regression_loss
+from kdkit.losses import cluster_loss, regression_loss
 from kdkit.model.codebook import VARIANTS, ClusterHead
 from kdkit.model.speech_model import SpeechModel
 from kdkit.speech.batches import Batch
@@ -42,7 +42,7 @@ class LossLab(Panel):
         with torch.no_grad():
             target = teacher.hidden(batch.waves, batch.lengths)
             states = student.to(device).eval()(batch.waves, batch.lengths)
-            self.cosines = teacher.codebook(target.last) * teacher.codebook.tau  # (B, T, K)
+            self.cosines = teacher.codebook.cosines(target.last)  # (B, T, K)
             self.fbank = Fbank()(batch.waves.cpu())
         self.mask, self.target, self.states = target.mask, target.hidden, states.hidden
         with torch.random.fork_rng(devices=[]):
@@ -50,9 +50,7 @@ class LossLab(Panel):
             dim = student.config.dim
             self.heads = nn.ModuleList(nn.Linear(dim, teacher.config.dim) for _ in self.pairs).to(device)
             book = teacher.codebook
-            self.cluster_heads = nn.ModuleDict({v: ClusterHead(v, dim, book, 1.0) for v in VARIANTS}).to(
-                device
-            )
+            self.cluster_heads = nn.ModuleDict({v: ClusterHead(v, dim, book) for v in VARIANTS}).to(device)
         self.optimiser = torch.optim.AdamW(self.parameters(), lr=3e-3, weight_decay=0.0)
         self.steps, self._kept = 0, None
         self.frames = self.mask.sum(1).tolist()
@@ -80,23 +78,19 @@ class LossLab(Panel):
             plain = regression_loss(p, h, self.mask, 0.0)
             angle = angle + regression_loss(p, h, self.mask, 1.0) - plain
             distance = distance + plain
-        of_ids = hard_label_loss if self.state["variant"] == "hard" else discriminative_loss
-        student, teacher = self.logits(states[-1], self.cosines)
-        count = len(self.pairs)
+        variant, tau, count = self.state["variant"], self.state["tau"], len(self.pairs)
+        student = self.cluster_heads[variant](states[-1])
+        of_ids = cluster_loss(variant, student, self.cosines, self.mask, tau, tau)
         return {
             "distance": distance / count,
             "w_cos x angle": self.state["cosine"] * angle / count,
-            "lambda x discriminative": self.state["weight"] * of_ids(student, teacher, self.mask),
+            "lambda x discriminative": self.state["weight"] * of_ids,
         }
 
     def logits(self, last: Tensor, cosines: Tensor) -> tuple[Tensor, Tensor]:
-        """Student's and teacher's logits (..., K) at the present temperature, of student states (..., dim).
-
-        ``linear`` logits have no bound and learn their own scale: they are not divided.
-        """
-        variant, tau = self.state["variant"], self.state["tau"]
-        student = self.cluster_heads[variant](last)
-        return (student if variant == "linear" else student / tau), cosines / tau
+        """Student's and teacher's logits (..., K) at the present temperature, of student states (..., dim)."""
+        student = self.cluster_heads[self.state["variant"]](last)
+        return student / self.state["tau"], cosines / self.state["tau"]
 
     def _measured(self) -> tuple[dict[str, float], dict[str, float], tuple[float, float]]:
         """Parts, gradients and entropies of the present settings, computed once for them."""
