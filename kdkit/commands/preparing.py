@@ -69,14 +69,28 @@ def librilight_command(out: Out, root: Root = None, download: Download = True, q
 
     For dev and test: kdkit prepare librispeech.
     """
-    from kdkit.speech.corpora.librispeech import limited_supervision
-    from kdkit.speech.corpora.prepare import intake, publish
+    from kdkit.speech.corpora.librispeech import budget_splits, limited_supervision
+    from kdkit.speech.corpora.prepare import publish
 
-    budgets = limited_supervision(_root(root), download)
-    (taken,) = intake({"10h": budgets["10h"]}, quick=quick).values()
-    ids = {name: {item.id for item in found} for name, found in budgets.items()}
-    splits = {name: [u for u in taken.utterances if u.id in ids[name]] for name in budgets}
-    publish(splits, taken.bad, out)
+    publish(*budget_splits(limited_supervision(_root(root), download), quick), out)
+
+
+@prepare.command(
+    "librispeech-lm", epilog="Example: kdkit prepare librispeech-lm --model 3-gram.pruned.1e-7 --out data/lm"
+)
+def librispeech_lm_command(
+    out: Annotated[Path, folder_option("Folder for the language model and its words.")],
+    model: Annotated[
+        str, typer.Option(help="3-gram.pruned.3e-7 (13 MB), 3-gram.pruned.1e-7, 3-gram or 4-gram (1.3 GB).")
+    ] = "3-gram.pruned.3e-7",
+    root: Root = None,
+    download: Download = True,
+) -> None:
+    """LibriSpeech's language models and lexicon, for kdkit evaluate --lm OUT/MODEL.arpa --lexicon OUT/words.txt."""
+    from kdkit.speech.corpora.librispeech_lm import language_model, words
+
+    print(f"language model: {language_model(_root(root, 'librispeech-lm'), model, out, download)}")
+    print(f"lexicon: {words(_root(root, 'librispeech-lm'), out, download)}")
 
 
 @prepare.command("fsdd", epilog="Example: kdkit prepare fsdd --test-speaker theo --out data/digits")

@@ -17,6 +17,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,7 +25,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from kdkit.common.errors import DownloadError
-from kdkit.common.files import DISK, partial_name, sha256_of, sweep, write_text, writing
+from kdkit.common.files import DISK, md5_of, partial_name, sha256_of, sweep, write_text, writing
 
 TIMEOUT = 30.0  # seconds without a byte
 ATTEMPTS = 5  # in a row that bring nothing new
@@ -33,20 +34,25 @@ _BROKEN = (OSError, http.client.HTTPException)  # what a connection that breaks 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)  # no use in trying again
 
 
-def download(url: str, path: Path, sha256: str | None = None, wait: float = 1.0) -> Path:
+def download(
+    url: str, path: Path, sha256: str | None = None, wait: float = 1.0, md5: str | None = None
+) -> Path:
     """``path``, fetched from ``url`` unless it is there already.
 
     With ``sha256`` given, a file that arrives with another checksum is refused and removed, and one that was there
-    before is refused; without, the checksum is printed, to be given next time. ``wait``: seconds before the second
-    attempt, twice as many before each further one.
+    before is refused; without, the checksum is printed, to be given next time. ``md5`` does the same for a
+    publisher's file of which only the MD5 is known. ``wait``: seconds before the second attempt, twice as many before
+    each further one.
 
     Raises :class:`DownloadError`: no network, an answer of the server other than the file, no room on the disk, a wrong
     checksum. It says how to put the file there by hand.
     """
     path = Path(path)
+    kind, wanted = ("MD5", md5) if md5 else ("SHA-256", sha256)
+    digest = md5_of if md5 else sha256_of
     if path.is_file():
-        if sha256:
-            check_sha256(path, sha256)
+        if wanted:
+            _check(path, kind, digest, wanted)
         return path
     part = path.with_name(path.name + ".part")
     by_hand = f"To do it by hand, fetch {url} and put it at {path}"
@@ -57,15 +63,15 @@ def download(url: str, path: Path, sha256: str | None = None, wait: float = 1.0)
                 return path
             if part.is_symlink():
                 raise DownloadError(f"{part}: a symbolic link; remove it, and the download begins anew")
-            _fetch_patiently(url, part, wait, by_hand, sha256 is not None)
-            found = sha256_of(part)
-            if sha256 and found != sha256.lower():
+            _fetch_patiently(url, part, wait, by_hand, wanted is not None)
+            found = digest(part)
+            if wanted and found != wanted.lower():
                 part.unlink()
                 raise DownloadError(
-                    f"{url}: has SHA-256 {found}, not {sha256}: damaged on the way, or another file. It was removed. "
+                    f"{url}: has {kind} {found}, not {wanted}: damaged on the way, or another file. It was removed. "
                     f"{by_hand}"
                 )
-            if not sha256:
+            if not wanted:
                 print(f"{path.name}: SHA-256 {found} (none is recorded to compare with)")
             os.replace(part, path)
             _tag(part).unlink(missing_ok=True)
@@ -93,9 +99,13 @@ def download_json(url: str, advice: str) -> dict:
 
 def check_sha256(path: Path, sha256: str) -> None:
     """Raises :class:`DownloadError` when the file at ``path`` has another checksum."""
-    if Path(path).is_file() and (found := sha256_of(path)) != sha256.lower():
+    _check(path, "SHA-256", sha256_of, sha256)
+
+
+def _check(path: Path, kind: str, digest: Callable[[Path], str], wanted: str) -> None:
+    if Path(path).is_file() and (found := digest(path)) != wanted.lower():
         raise DownloadError(
-            f"{path}: has SHA-256 {found}, not {sha256}: damaged, or another file; remove it, and it is fetched again"
+            f"{path}: has {kind} {found}, not {wanted}: damaged, or another file; remove it, and it is fetched again"
         )
 
 

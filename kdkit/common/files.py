@@ -112,7 +112,15 @@ def read_text(path: Path, error: type[KdkitError], missing: str = "no such file;
 
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file, as hexadecimal digits."""
-    digest = hashlib.sha256()
+    return _digest(path, hashlib.sha256())
+
+
+def md5_of(path: Path) -> str:
+    """MD5 of a file, as hexadecimal digits: against damage, not against forgery."""
+    return _digest(path, hashlib.md5(usedforsecurity=False))
+
+
+def _digest(path: Path, digest) -> str:
     with open(path, "rb") as file:
         while chunk := file.read(1 << 20):
             digest.update(chunk)

@@ -66,6 +66,13 @@ def load_teacher(source: str | Path = "tiny", sha256: str | None = None) -> Teac
     return _load(locate(source, sha256), str(source))
 
 
+def is_known(name: str) -> bool:
+    """Is it a name that :func:`load_teacher` knows by itself: no path, no hub id?"""
+    shipped = ASSETS / f"{name.replace('-', '_')}.safetensors"
+    tiny = name == "tiny" or (name.startswith("tiny-") and is_file(shipped))
+    return tiny or name in FAIRSEQ_FILES or name in bundle_names()
+
+
 def locate(source: str | Path, sha256: str | None = None) -> Path:
     """The file or folder of a teacher (names as in :func:`load_teacher`), downloaded if necessary."""
     name = str(source)

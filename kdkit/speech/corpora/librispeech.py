@@ -18,8 +18,9 @@ from pathlib import Path
 
 from kdkit.common.downloads import download, unpack
 from kdkit.common.errors import ConfigError, ManifestError
-from kdkit.speech.corpora.prepare import Found
+from kdkit.speech.corpora.prepare import Found, intake
 from kdkit.speech.folders import contents
+from kdkit.speech.manifest import Utterance
 
 SUBSETS = {  # and the SHA-256 of their archives
     "dev-clean": "76f87d090650617fca0cac8f88b9416e0ebf80350acb97b343a85fa903728ab3",
@@ -78,6 +79,15 @@ def limited_supervision(root: str | Path, fetch: bool = True) -> dict[str, list[
     budgets = {f"10min-{fold}": read_books(folder / "1h" / str(fold)) for fold in FOLDS}
     hour = [item for fold in FOLDS for item in budgets[f"10min-{fold}"]]
     return budgets | {"1h": hour, "10h": hour + read_books(folder / "9h")}
+
+
+def budget_splits(
+    budgets: Mapping[str, list[Found]], quick: bool = False
+) -> tuple[dict[str, list[Utterance]], list[tuple[str, str]]]:
+    """Utterances of :func:`limited_supervision`'s budgets, every recording read once, and the files that are bad."""
+    (taken,) = intake({"10h": budgets["10h"]}, quick=quick).values()
+    ids = {name: {item.id for item in found} for name, found in budgets.items()}
+    return {name: [u for u in taken.utterances if u.id in ids[name]] for name in budgets}, taken.bad
 
 
 def read_books(folder: Path) -> list[Found]:

@@ -1,0 +1,103 @@
+"""How long the lessons train on which GPU, and in how much memory: measured on one, computed for the others.
+
+A step of distillation costs 2 operations for each multiply-accumulate of the teacher and 6 of the student (forward and
+backward). On an H200, with CUDA graphs, HuBERT Base and the deep & thin Fbank student, it took
+
+    seconds = FIXED + operations / RATE
+
+through 23.6 ms for 141.5 s of speech and 82.3 ms for 587.6 s (batches of up to 150 and 600 s). Another GPU is slower by the ratio of published peaks or of
+published memory bandwidths, whichever is larger. What two cores of a hosted machine add (reading, probing, beam search,
+widgets) is not in it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from kdkit.lessons.profiles import Profile
+from kdkit.lessons.studies import loss_variants
+from kdkit.lessons.worlds import World
+from kdkit.model.costs import count_macs
+from kdkit.model.speech_model import preset
+from kdkit.recognition.finetune import FineTuneConfig
+
+FIXED, RATE = 0.0049, 1.79e14  # seconds; floating-point operations a second
+LAUNCH = (
+    0.097  # seconds of a step without graphs, in which the H200 waited for the CPU: fine-tuning's upper bound
+)
+_BASE_GB, _GB_A_SECOND = 0.53, 0.0203  # without graphs, which take less: 3.58 GB at 150 s, 12.73 GB at 600 s
+_TINY_SHARE = 0.15  # of that memory; not measured
+_STRUCTURES, _WAYS = 4, 7  # of notebook 02's second study; to begin, in notebook 04
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """``peak``: published dense TFLOP/s in the precision that training takes there; ``bandwidth`` in TB/s and
+    ``memory`` in GB, as published; ``measured``: hours of speech that distillation goes through in an hour in batches
+    of 150 s, None where there was no such GPU.
+    """
+
+    name: str
+    precision: str
+    peak: float
+    bandwidth: float
+    memory: float
+    measured: float | None = None
+
+    @property
+    def slowness(self) -> float:
+        """How many times longer than on the H200 a step takes."""
+        return max(989 / self.peak, 4.8 / self.bandwidth)
+
+
+GPUS = (
+    Gpu("T4", "fp16", 65, 0.32, 16),
+    Gpu("L4", "bf16", 121, 0.30, 24),
+    Gpu("A100", "bf16", 312, 1.555, 40),
+    Gpu("H100", "bf16", 989, 3.35, 80),
+    Gpu("H200", "bf16", 989, 4.8, 141, measured=6_006),
+)
+
+
+def training_gigabytes(seconds_per_batch: float, base: bool = True) -> float:
+    """GPU memory of distilling HuBERT Base (or the tiny teacher) into its deep & thin student, live."""
+    whole = _BASE_GB + _GB_A_SECOND * seconds_per_batch
+    return whole if base else _TINY_SHARE * whole
+
+
+@lru_cache(maxsize=16)
+def operations(teacher: str, student: str, seconds: float) -> float:
+    """Floating-point operations of a training step for a second of speech; teacher "" for fine-tuning."""
+    frozen = 2 * count_macs(preset(teacher), seconds) if teacher else 0.0
+    return frozen + 6 * count_macs(preset(student), seconds)
+
+
+def step_seconds(gpu: Gpu, seconds_per_batch: float, work: float) -> float:
+    """Of one step, ``work`` being operations for a second of speech."""
+    return gpu.slowness * (FIXED + seconds_per_batch * work / RATE)
+
+
+def speed(gpu: Gpu, world: World, seconds_per_batch: float) -> float:
+    """Hours of speech that distilling the deep & thin Fbank student goes through in an hour."""
+    base = "tiny-teacher" if world.students else "hubert-base"
+    work = operations(base, world.student("dt", "fbank"), world.utterance_seconds)
+    return seconds_per_batch / step_seconds(gpu, seconds_per_batch, work)
+
+
+def training_minutes(gpu: Gpu, world: World, size: Profile) -> dict[str, float]:
+    """Minutes that each notebook trains, by its first two digits."""
+    base = "tiny-teacher" if world.students else "hubert-base"
+    work = operations(base, world.student("dt", "waveform"), world.utterance_seconds)
+    live = step_seconds(gpu, size.seconds_per_batch, work)
+    alone = operations("", world.student("sw", "waveform"), world.utterance_seconds)
+    alone = max(LAUNCH, step_seconds(gpu, FineTuneConfig.batch_seconds, alone))
+    losses = len(loss_variants(whole=size.overnight)) * len(size.study_seeds)
+    studies = size.study_steps * (losses + _STRUCTURES * len(size.structure_seeds))
+    budgets = len(size.label_minutes) * len(size.label_seeds) * _WAYS
+    seconds = {
+        "02": (2 * size.distill_steps + studies) * live,
+        "03": (3 * size.twin_steps + size.swap_steps) * live,
+        "04": (2 * size.finetune_steps + budgets * size.label_steps) * alone,
+    }
+    return {number: s / 60 for number, s in seconds.items()}
