@@ -84,11 +84,11 @@ class Lever:
         return self.road in ("teacher", "swap")
 
 
-CONVS = {"fbank_deep": True}
+CONVS = {"fbank_channels": 160}  # the width of the shallow & wide student
 SHORT = {"steps": 601, "adapt": 600, "lr": 2e-3}
 UTTERANCE = {"normalisation": "utterance"}
 FEW = UTTERANCE | {"bins": 40}
-DEEP = FEW | {"fbank_deep": True}
+DEEP = FEW | CONVS
 BEST = DEEP | {"fbank_floor": 50.0}
 
 LEVERS: dict[str, Lever] = {

@@ -21,6 +21,7 @@ from kdkit.common.errors import AudioError, ConfigError
 from kdkit.common.files import write_text
 from kdkit.common.validation import NOT_NEGATIVE, NUMBER, fields, list_of, read_json
 from kdkit.speech.audio import read_audio
+from kdkit.speech.augment import SpecAugment
 from kdkit.speech.frames import frame_mask, num_frames
 from kdkit.speech.manifest import Utterance
 
@@ -66,8 +67,8 @@ class Fbank(nn.Module):
     below the loudest of its frame, beside a pure tone or in very clean speech, float32 itself knows less than that.)
 
     (batch, samples) -> (batch, frames at 100 Hz, 80). Always float32, inside autocast too: 2^15 squared and the log
-    of small energies need the range. Scriptable and exportable; exported, the Fourier transform is a matrix product,
-    which every runtime does fast.
+    of small energies need the range. Exported, the Fourier transform is a matrix product, which every runtime does
+    fast.
     """
 
     def __init__(self, bins: int = BINS):
@@ -76,14 +77,10 @@ class Fbank(nn.Module):
         self.register_buffer("window", window, persistent=False)
         self.register_buffer("filters", mel_filterbank(bins), persistent=False)
         self.register_buffer("fourier", fourier_matrix(WINDOW, FFT), persistent=False)
-        self.size, self.shift, self.fft, self.scale = WINDOW, SHIFT, FFT, LOUDEST  # for TorchScript
-        self.smallest = torch.finfo(torch.float32).eps
 
     def forward(self, waves: Tensor, filters: Tensor | None = None) -> Tensor:
         """``filters`` (B, 257, bins): mel filters of each utterance's own, in place of Kaldi's."""
         chosen = self.filters if filters is None else filters
-        if torch.jit.is_scripting():  # knows no autocast for a device that is only known at run time
-            return self.log_mel(waves.float(), chosen, False)
         with torch.autocast(waves.device.type, enabled=False):
             if torch.compiler.is_compiling() or waves.device.type != "cpu":
                 return self.log_mel(waves.float(), chosen, torch.compiler.is_compiling())
@@ -92,50 +89,16 @@ class Fbank(nn.Module):
             return torch.cat([self.log_mel(w, f, False) for w, f in zip(waves.float().split(1), own)])
 
     def log_mel(self, waves: Tensor, filters: Tensor, by_product: bool) -> Tensor:
-        frames = (waves * self.scale).unfold(-1, self.size, self.shift)  # (B, T, 400)
+        frames = (waves * LOUDEST).unfold(-1, WINDOW, SHIFT)  # (B, T, 400)
         frames = frames - frames.mean(-1, keepdim=True)
         previous = torch.cat([frames[..., :1], frames[..., :-1]], -1)
         frames = (frames - 0.97 * previous) * self.window
         if by_product:
             power = (frames @ self.fourier).square().unflatten(-1, (2, -1)).sum(-2)  # (B, T, 257)
         else:
-            spectrum = torch.fft.rfft(frames, n=self.fft)
+            spectrum = torch.fft.rfft(frames, n=FFT)
             power = spectrum.real.square() + spectrum.imag.square()
-        return (power @ filters).clamp_min(self.smallest).log()
-
-
-class SpecAugment(nn.Module):
-    """Masks bands of mel bins and stretches of time, in training only (arXiv 1904.08779, without its time warping).
-
-    ``forward(features (B, T, bins), frames (B,))`` puts zeros, the mean of normalised features, on ``frequency_masks``
-    bands of up to ``bins`` bins and ``time_masks`` stretches of up to ``span`` frames; all widths and places are drawn
-    for every utterance alone, evenly, stretches among its real frames and never more than half of them together.
-    """
-
-    def __init__(self, frequency_masks: int = 2, bins: int = 30, time_masks: int = 2, span: int = 40):
-        super().__init__()
-        self.frequency_masks, self.bins, self.time_masks, self.span = frequency_masks, bins, time_masks, span
-
-    def forward(self, features: Tensor, frames: Tensor) -> Tensor:
-        if not self.training:
-            return features
-        batch, total, width = features.shape
-        everywhere = torch.full((batch,), width)
-        longest = frames.cpu() // (2 * max(1, self.time_masks))
-        bands = _stretches(self.frequency_masks, everywhere, everywhere.clamp_max(self.bins), width)
-        times = _stretches(self.time_masks, frames.cpu(), longest.clamp_max(self.span), total)
-        hidden = bands[:, None] | times[..., None]  # (B, T, bins)
-        return features.masked_fill(hidden.to(features.device), 0.0)
-
-
-def _stretches(count: int, lengths: Tensor, longest: Tensor, total: int) -> Tensor:
-    """(B, total) bool: ``count`` stretches in the first ``lengths``, each of 0 to ``longest``, both (B,)."""
-    shape = (len(lengths), count)
-    width = (torch.rand(shape) * (longest[:, None] + 1)).long()
-    start = (torch.rand(shape) * (lengths[:, None] - width + 1)).long()
-    place = torch.arange(total)
-    inside = (place >= start[..., None]) & (place < (start + width)[..., None])  # (B, count, total)
-    return inside.any(1)
+        return (power @ filters).clamp_min(torch.finfo(torch.float32).eps).log()
 
 
 class VocalTract(nn.Module):
@@ -185,8 +148,8 @@ class FbankFrontEnd(nn.Module):
             words a clean recording falls by 100 dB and a noisy one by 10: without a floor that is what the deviation of
             "utterance" measures.
         kernel: frames of 10 ms that the strided convolution sees; odd.
-        deep: a convolution over ``kernel`` frames with GELU comes before the strided one, as in recognisers: one layer
-            cannot form the products and thresholds of energies that the waveform CNN forms in seven.
+        channels: of a convolution over ``kernel`` frames with GELU before the strided one, as in recognisers; 0: there
+            is none. One layer cannot form the products and thresholds of energies that the waveform CNN forms in seven.
         norm: LayerNorm between GLU and projection, as the waveform front-end has one between CNN and projection.
 
     (batch, samples) -> (batch, frames, dim); padding does not change the real frames: padded Fbank frames are
@@ -203,7 +166,7 @@ class FbankFrontEnd(nn.Module):
         warp: float = 0.0,
         floor: float = 0.0,
         kernel: int = 5,
-        deep: bool = False,
+        channels: int = 0,
         norm: bool = False,
     ):
         super().__init__()
@@ -212,8 +175,8 @@ class FbankFrontEnd(nn.Module):
         self.register_buffer("std", torch.ones(bins))
         self.vocal_tract = VocalTract(bins, warp)
         self.spec_augment = SpecAugment() if spec_augment else None
-        self.first = nn.Conv1d(bins, dim, kernel, padding=kernel // 2) if deep else None
-        self.conv = nn.Conv1d(dim if deep else bins, 2 * dim, kernel, stride=2, padding=kernel // 2)
+        self.first = nn.Conv1d(bins, channels, kernel, padding=kernel // 2) if channels else None
+        self.conv = nn.Conv1d(channels or bins, 2 * dim, kernel, stride=2, padding=kernel // 2)
         self.norm = nn.LayerNorm(dim) if norm else None
         self.projection = nn.Linear(dim, dim)
         self.dropout = nn.Dropout(dropout)

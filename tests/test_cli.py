@@ -172,7 +172,18 @@ def test_from_speech_to_a_word_error_rate(tmp_path, monkeypatch):
 
     kdkit("finetune", teacher, "--out", tmp_path / "slow", *short)
     slow = tmp_path / "slow" / "recogniser.safetensors"
-    levers = ("--bins", 40, "--normalisation", "utterance", "--floor", 50, "--deep", "--adapt-to", "both")
+    levers = (
+        "--bins",
+        40,
+        "--normalisation",
+        "utterance",
+        "--floor",
+        50,
+        "--channels",
+        24,
+        "--adapt-to",
+        "both",
+    )
     kdkit("swap", slow, "--out", tmp_path / "swapped", "--adapt", 1, *levers, *short)
     tensors, meta = load_checkpoint(tmp_path / "swapped" / "recogniser.safetensors")
     assert meta["model"]["front_end"] == "fbank" and meta["model"]["bins"] == 40

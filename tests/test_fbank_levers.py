@@ -41,8 +41,8 @@ LEVERS = [
     {"bins": 24},
     {"normalisation": "mean"},
     {"normalisation": "utterance", "fbank_floor": 50.0},
-    {"fbank_deep": True, "bins": 40},
-    {"fbank_kernel": 11, "fbank_deep": True},
+    {"fbank_channels": 12, "bins": 40},
+    {"fbank_kernel": 11, "fbank_channels": 24},
     {"fbank_kernel": 1},
     {"fbank_norm": True},
 ]
@@ -189,9 +189,19 @@ def test_statistics_for_another_number_of_bins_are_refused(speech, tmp_path):
 
 def test_a_swap_takes_every_lever():
     old = SpeechModel(replace(SMALL, front_end="waveform"))
-    new = swap_front_end(old, bins=24, normalisation="utterance", fbank_deep=True)
-    assert new.config == replace(SMALL, bins=24, normalisation="utterance", fbank_deep=True)
-    assert new.front_end.first.in_channels == 24
+    new = swap_front_end(old, bins=24, normalisation="utterance", fbank_channels=12)
+    assert new.config == replace(SMALL, bins=24, normalisation="utterance", fbank_channels=12)
+    assert (new.front_end.first.in_channels, new.front_end.conv.in_channels) == (24, 12)
+
+
+@pytest.mark.parametrize(("deep", "channels"), [(True, 16), (False, 0)])
+def test_settings_of_earlier_files_are_read(deep, channels):
+    """They said whether there is a first convolution, as wide as the model."""
+    earlier = {n: value for n, value in SMALL.to_dict().items() if n != "fbank_channels"}
+    config = ModelConfig.from_dict(earlier | {"fbank_deep": deep})
+    assert config == replace(SMALL, fbank_channels=channels)
+    with pytest.raises(ConfigError, match="fbank_deep is 1: true or false"):
+        ModelConfig.from_dict(earlier | {"fbank_deep": 1})
 
 
 @pytest.mark.parametrize(
@@ -202,7 +212,7 @@ def test_a_swap_takes_every_lever():
         ({"normalisation": "batch"}, "choose 'corpus' or 'utterance' or 'mean'"),
         ({"fbank_warp": 0.7}, "from 0 to 0.5"),
         ({"fbank_floor": -3.0}, "from 0 to 300"),
-        ({"fbank_deep": 1}, "true or false"),
+        ({"fbank_channels": -1}, "from 0 to 16,384"),
         ({"fbank_kernel": 4}, "an odd number of frames"),
     ],
 )

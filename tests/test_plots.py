@@ -52,7 +52,6 @@ FIGURES = {
     ),
     "mel_filters": lambda: plots.mel_filters(RNG.random((257, 20))),
     "wer_over_minutes": lambda: plots.wer_over_minutes({"x": [(10, 0.5, 0.4, 0.6), (1, 0.9, 0.8, 1.0)]}),
-    "size_and_speed": lambda: plots.size_and_speed([{"name": "x", "parameters": 1e6, "speed": None}]),
 }
 
 

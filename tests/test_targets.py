@@ -199,8 +199,6 @@ def test_what_cannot_be_is_refused_before_anything_is_computed(speech, tmp_path,
     with pytest.raises(ConfigError, match="layers 0 to 2"):
         cache(speech, tmp_path, layers=(1, 3))
     made = cache(speech, tmp_path)
-    with pytest.raises(ConfigError, match="whole utterances"):
-        Batches(speech, 1.5, targets=made, max_seconds=0.5)
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10))
     with pytest.raises(ConfigError, match="compute targets live"):

@@ -77,9 +77,10 @@ class FbankOptions:
             min=0, help="Clip Fbank energies so many dB below the utterance's loudest; 0: no clipping."
         ),
     ] = 0
-    deep: Annotated[
-        bool, typer.Option("--deep", help="Two convolutions in the Fbank front-end instead of one.")
-    ] = False
+    channels: Annotated[
+        int,
+        typer.Option(min=0, help="Of a first convolution in the Fbank front-end; 0: only the strided one."),
+    ] = 0
 
     def settings(self) -> dict[str, object]:
         """Settings of :class:`kdkit.model.speech_model.ModelConfig`."""
@@ -87,7 +88,7 @@ class FbankOptions:
             "bins": self.bins,
             "normalisation": self.normalisation,
             "fbank_floor": self.floor,
-            "fbank_deep": self.deep,
+            "fbank_channels": self.channels,
         }
 
 

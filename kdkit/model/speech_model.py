@@ -33,6 +33,7 @@ LIMITS = {
     "relative_distance": (1, 1_000_000),
     "bins": (1, MOST_BINS),
     "fbank_kernel": (1, 99),
+    "fbank_channels": (0, 16_384),
 }
 _NUMBERS = {
     "residual_scale": (1e-3, 1e3),
@@ -75,7 +76,7 @@ class ModelConfig:
     fbank_warp: float = 0.0  # of Fbank, in training: VTLP
     fbank_floor: float = 0.0  # dB below the loudest energy of the utterance; 0: none
     fbank_kernel: int = 5
-    fbank_deep: bool = False  # two convolutions
+    fbank_channels: int = 0  # of a first convolution of Fbank; 0: there is none
     fbank_norm: bool = False  # LayerNorm before the projection
     conv_norm: str = "group"  # "group": after the first convolution | "layer": after each
     conv_bias: bool = False
@@ -124,6 +125,10 @@ class ModelConfig:
         """The config that :meth:`to_dict` described. Raises :class:`ConfigError` for what it cannot be."""
         if not isinstance(values, dict):
             raise ConfigError(f"the model's settings are {shown(values)}: names and values are needed")
+        if "fbank_deep" in values:  # earlier files: a first convolution of the model's width, or none
+            deep = flag(values["fbank_deep"], "fbank_deep")
+            values = {name: value for name, value in values.items() if name != "fbank_deep"}
+            values["fbank_channels"] = values.get("dim", cls.dim) if deep else 0
         unknown = set(values) - {f.name for f in fields(cls)}
         if unknown:
             raise ConfigError(
@@ -225,7 +230,7 @@ class SpeechModel(nn.Module):
                 warp=config.fbank_warp,
                 floor=config.fbank_floor,
                 kernel=config.fbank_kernel,
-                deep=config.fbank_deep,
+                channels=config.fbank_channels,
                 norm=config.fbank_norm,
             )
         self.encoder = Encoder(

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchaudio.functional import resample
 
 from kdkit.speech.audio import SAMPLE_RATE
@@ -105,3 +105,37 @@ def coloured_noise(batch: int, hertz: Tensor, device: torch.device | None = None
 
 def _power(spectrum: Tensor) -> Tensor:
     return spectrum.real.square().add(spectrum.imag.square()).sum(1, keepdim=True)
+
+
+class SpecAugment(nn.Module):
+    """Masks bands of mel bins and stretches of time, in training only (arXiv 1904.08779, without its time warping).
+
+    ``forward(features (B, T, bins), frames (B,))`` puts zeros, the mean of normalised features, on ``frequency_masks``
+    bands of up to ``bins`` bins and ``time_masks`` stretches of up to ``span`` frames; all widths and places are drawn
+    for every utterance alone, evenly, stretches among its real frames and never more than half of them together.
+    """
+
+    def __init__(self, frequency_masks: int = 2, bins: int = 30, time_masks: int = 2, span: int = 40):
+        super().__init__()
+        self.frequency_masks, self.bins, self.time_masks, self.span = frequency_masks, bins, time_masks, span
+
+    def forward(self, features: Tensor, frames: Tensor) -> Tensor:
+        if not self.training:
+            return features
+        batch, total, width = features.shape
+        everywhere = torch.full((batch,), width)
+        longest = frames.cpu() // (2 * max(1, self.time_masks))
+        bands = _stretches(self.frequency_masks, everywhere, everywhere.clamp_max(self.bins), width)
+        times = _stretches(self.time_masks, frames.cpu(), longest.clamp_max(self.span), total)
+        hidden = bands[:, None] | times[..., None]  # (B, T, bins)
+        return features.masked_fill(hidden.to(features.device), 0.0)
+
+
+def _stretches(count: int, lengths: Tensor, longest: Tensor, total: int) -> Tensor:
+    """(B, total) bool: ``count`` stretches in the first ``lengths``, each of 0 to ``longest``, both (B,)."""
+    shape = (len(lengths), count)
+    width = (torch.rand(shape) * (longest[:, None] + 1)).long()
+    start = (torch.rand(shape) * (lengths[:, None] - width + 1)).long()
+    place = torch.arange(total)
+    inside = (place >= start[..., None]) & (place < (start + width)[..., None])  # (B, count, total)
+    return inside.any(1)

@@ -130,13 +130,9 @@ class Batches:
     for batch in batches.epoch(): ...   for evaluation: every utterance once, longest first
 
     `seconds_per_batch` limits a batch's padded audio, before its width is rounded up to 0.2 s (a longer utterance
-    goes alone). `max_seconds` cuts a
-    random piece of that length out of longer utterances, in training only, with their phones; a piece has no
-    transcript. `workers` background threads read the next batches while the caller computes (0: none; default: one,
-    beside a GPU one for every core up to eight).
-    `cache` keeps the audio in memory as 16-bit samples (115 MB an hour). `targets`
-    (:class:`kdkit.teachers.targets.TargetCache`) adds the teacher's hidden states to every batch; it knows whole
-    utterances only, so it goes without `max_seconds`.
+    goes alone). `workers` background threads read the next batches while the caller computes (0: none; default: one,
+    beside a GPU one for every core up to eight). `cache` keeps the audio in memory as 16-bit samples (115 MB an hour).
+    `targets` (:class:`kdkit.teachers.targets.TargetCache`) adds the teacher's hidden states to every batch.
 
     A file that cannot be read is left out of its batch, kept in `skipped` as (id, reason) and reported once
     by a warning. Raises ConfigError for no utterances or impossible settings, TrainingError if no file can be
@@ -148,7 +144,6 @@ class Batches:
         utterances: Sequence[Utterance],
         seconds_per_batch: float = 32.0,
         seed: int = 0,
-        max_seconds: float | None = None,
         workers: int | None = None,
         cache: bool = False,
         targets: TargetSource | None = None,
@@ -156,21 +151,13 @@ class Batches:
     ):
         if not utterances:
             raise ConfigError("no utterances to make batches of; check the manifest and the minutes")
-        for name, value in (("seconds_per_batch", seconds_per_batch), ("max_seconds", max_seconds)):
-            if value is not None and not value > 0:
-                raise ConfigError(f"{name} must be more than 0, not {value}")
+        if not seconds_per_batch > 0:
+            raise ConfigError(f"seconds_per_batch must be more than 0, not {seconds_per_batch}")
         self.utterances = list(utterances)
         self.seconds_per_batch = seconds_per_batch
         self.seed = seed
-        self.max_seconds = max_seconds
-        if targets is not None and max_seconds is not None:
-            raise ConfigError(
-                "cached targets are of whole utterances: leave max_seconds out, or compute them live"
-            )
         self._targets = targets
-        self.stride = (
-            1  # from one batch that is asked for to the next: the number of processes that share the work
-        )
+        self.stride = 1  # between batches that are asked for: the number of processes that share the work
         self.skipped: list[tuple[str, str]] = []
         self._bad: set[int] = set()
         self._cache: dict[int, np.ndarray] | None = {} if cache else None
@@ -192,7 +179,6 @@ class Batches:
             "speech": speech_identity(self.utterances),
             "batch seconds": self.seconds_per_batch,
             "order": self.seed,
-            "longest piece": self.max_seconds,
             "targets": self._targets.made_of if self._targets else "computed",
         }
 
@@ -226,7 +212,7 @@ class Batches:
             plan.append(order[start : start + size])
             start += size
         if self._pool is None:
-            loading = (self._load(indices, None) for indices in plan)
+            loading = (self._load(indices) for indices in plan)
         else:
             loading = self._load_ahead(plan)
         found = False
@@ -254,8 +240,6 @@ class Batches:
     def _make_buckets(self) -> list[tuple[np.ndarray, int]]:
         """[(positions of like length, batch size), ...]"""
         durations = np.array([utterance.duration for utterance in self.utterances])
-        if self.max_seconds is not None:
-            durations = np.minimum(durations, self.max_seconds)
         order = np.argsort(durations, kind="stable")[::-1]
         buckets, start = [], 0
         while start < len(order):
@@ -276,19 +260,17 @@ class Batches:
     def _load_step(self, step: int) -> Batch:
         # a batch whose files are all bad gives way to the next one; twice an epoch's steps hold a whole epoch
         for candidate in range(step, step + 2 * self.steps_per_epoch):
-            batch = self._load(self.indices(candidate), np.random.default_rng([self.seed, 1, step]))
+            batch = self._load(self.indices(candidate))
             if len(batch):
                 return batch
         raise TrainingError(self._unreadable())
 
-    def _load(self, indices: Sequence[int], crop_rng: np.random.Generator | None) -> Batch:
+    def _load(self, indices: Sequence[int]) -> Batch:
         waves, utterances = [], []
         for i in indices:
             wave, utterance = self._wave(i), self.utterances[i]
             if wave is None:
                 continue
-            if crop_rng is not None and self.max_seconds is not None:
-                wave, utterance = _crop(wave, utterance, self.max_seconds, crop_rng)
             waves.append(wave)
             utterances.append(utterance)
         if not waves:
@@ -302,7 +284,7 @@ class Batches:
     def _load_ahead(self, plan: list[list[int]]) -> Iterator[Batch]:
         futures: list[Future[Batch]] = []
         for indices in plan:
-            futures.append(self._pool.submit(self._load, indices, None))
+            futures.append(self._pool.submit(self._load, indices))
             if len(futures) > self._prefetch:
                 yield futures.pop(0).result()
         for future in futures:
@@ -340,23 +322,3 @@ class Batches:
     def _unreadable(self) -> str:
         bad, total = len(self.skipped), len(self.utterances)
         return f"{bad} of {total} audio files cannot be read (was the corpus moved?); the first: {self.skipped[0][1]}"
-
-
-def _crop(
-    wave: Tensor, utterance: Utterance, max_seconds: float, rng: np.random.Generator
-) -> tuple[Tensor, Utterance]:
-    """A random piece of at most `max_seconds`; phones move along, the transcript no longer fits and goes."""
-    samples = round(max_seconds * SAMPLE_RATE)
-    # drawn always, so that a piece does not depend on the length of the ones before
-    start = int(rng.integers(0, max(1, len(wave) - samples + 1)))
-    if len(wave) <= samples:
-        return wave, utterance
-    begin = start / SAMPLE_RATE
-    phones: list[tuple[float, str]] = []
-    for time, symbol in utterance.phones:
-        if time <= begin:
-            phones = [(0.0, symbol)]  # the phone that the piece starts in
-        elif time < begin + max_seconds:
-            phones.append((time - begin, symbol))
-    piece = replace(utterance, duration=samples / SAMPLE_RATE, text="", phones=tuple(phones))
-    return wave[start : start + samples].clone(), piece

@@ -21,7 +21,6 @@ from kdkit.lessons.plots.speech import (
 )
 from kdkit.lessons.plots.style import BLACK, BLUE, CYCLE, GREEN, HEAT, ORANGE, PINK, RED, SKY, YELLOW, Picture
 from kdkit.lessons.plots.systems import (
-    size_and_speed,
     speed_bars,
     training_curves,
     wer_bars,
@@ -53,7 +52,6 @@ __all__ = [
     "layer_change",
     "layer_curve",
     "mel_filters",
-    "size_and_speed",
     "spectrogram",
     "speed_bars",
     "training_curves",

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator
 
-from kdkit.lessons.plots.style import BLUE, CYCLE, GREEN, picture, styled
+from kdkit.lessons.plots.style import CYCLE, picture, styled
 from kdkit.lessons.results import SOURCES
 
 
@@ -80,31 +80,6 @@ def wer_bars(
             handles.append(Patch(facecolor="0.6", edgecolor="white", hatch=hatch, label=SOURCES[source]))
     axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5))
     axes.grid(axis="x")
-    return figure
-
-
-@styled
-def size_and_speed(systems: Sequence[Mapping], title: str = "") -> Figure:
-    """Parameters (millions) and speed (seconds of speech for each second of computing) side by side.
-
-    ``systems``: mappings with "name", "parameters" (count) and "speed"; a None is left out.
-    """
-    figure, [panels] = picture(10, 0.4 * len(systems) + 1.6, columns=2, sharey=True)
-    panels[0].set_yticks(range(len(systems)), [system["name"] for system in systems])
-    panels[0].invert_yaxis()
-    for axes, key, scale, label, colour in (
-        (panels[0], "parameters", 1e-6, "parameters (million)", BLUE),
-        (panels[1], "speed", 1.0, "speed (x real time)", GREEN),
-    ):
-        for row, system in enumerate(systems):
-            if system.get(key) is not None:
-                value = scale * system[key]
-                axes.barh(row, value, 0.7, color=colour)
-                axes.text(value, row, f" {value:.3g}", va="center", fontsize=10)
-        axes.set(xlabel=label)
-        axes.margins(x=0.18)
-        axes.grid(axis="x")
-    figure.suptitle(title)
     return figure
 
 
