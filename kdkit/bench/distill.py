@@ -1,8 +1,7 @@
-"""Speed of distillation as ratios from one run: the plain way, with kdkit live, and with cached targets; on a GPU live
-also without CUDA graphs.
+"""Speed of distillation as ratios from one run: a plain implementation, kdkit with live targets, kdkit with cached
+targets; on a GPU also live without CUDA graphs.
 
-The variants take turns in short bursts on the same speech, because a machine's speed drifts; every round gives one
-ratio.
+The variants take turns in short bursts on the same speech, because timings fluctuate; every round gives one ratio.
 """
 
 from __future__ import annotations
@@ -42,9 +41,9 @@ SIZES = {"tiny": ("tiny-teacher", "tiny-dt-fbank", 100), "full": ("hubert-base",
 
 
 class PlainTask(nn.Module):
-    """Distillation as it is often written: Fbank of one utterance after the other, cosines in an expanded tensor.
+    """Distillation as it is often written: Fbank utterance by utterance, cosines in an expanded tensor.
 
-    The same losses as ``task``'s up to how they average: over all frames, padding included.
+    The losses of ``task``, except that they average over all frames, padding included.
     """
 
     def __init__(self, task: DistillTask):
@@ -78,7 +77,7 @@ class PlainTask(nn.Module):
 
 
 def expanded_cosine(frames: Tensor, embeddings: Tensor) -> Tensor:
-    """(B, T, P), (K, P) -> (B, T, K), the costly way: both are blown up to (K, B T, P)."""
+    """(B, T, P), (K, P) -> (B, T, K), the expensive way: both are expanded to (K, B T, P)."""
     rows = frames.flatten(0, 1)
     cosines = F.cosine_similarity(
         rows.expand(len(embeddings), *rows.shape), embeddings[:, None].expand(-1, len(rows), -1), dim=-1
@@ -88,10 +87,10 @@ def expanded_cosine(frames: Tensor, embeddings: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Row:
-    """One variant: audio-hours per hour (median and quartiles of the rounds), ratio to the first, peak memory.
+    """One variant: audio-hours per hour (quartiles of the rounds), ratio to the first, peak memory in gigabytes.
 
-    ``utilisation``: the model's floating-point operations a second (forward, and backward as twice that), as a share of
-    what one large matrix product reaches on this device in the same precision.
+    ``utilisation``: floating-point operations per second of the model (backward counted as twice forward), as a share
+    of what one large matrix product reaches on this device in the same precision.
     """
 
     name: str
@@ -122,11 +121,11 @@ def bench_distill(
     rounds: int = 5,
     steps: int | None = None,
 ) -> tuple[list[Row], list[str]]:
-    """Training speed of three ways to distil the same Fbank student, with both losses, in bf16 where that pays; and
-    sentences about where the time of a live step goes.
+    """Training speed of the variants for the same Fbank student with both losses, in bf16 where that is faster; and
+    sentences about the time of each part of a live step.
 
-    Weights are random: they do not matter for speed. ``steps`` in a burst (2, on a GPU 10), ``rounds`` bursts a
-    variant. The cache is built before the clock starts.
+    Weights are random, which does not change the speed. ``steps`` per burst (default 2, on a GPU 10), ``rounds`` bursts
+    per variant. The cache is built before the clock starts.
     """
     device = best_device()
     steps = steps or (2 if device.type == "cpu" else 10)
@@ -155,7 +154,7 @@ def bench_distill(
 
 
 def new_pair(size: str) -> tuple[Teacher, SpeechModel]:
-    """Teacher with a codebook, and deep & thin Fbank student, of random weights."""
+    """A teacher with a codebook, and a deep & thin Fbank student, with random weights."""
     big, small, clusters = SIZES[size]
     torch.manual_seed(0)
     config: ModelConfig = preset(big)
@@ -167,7 +166,7 @@ def new_pair(size: str) -> tuple[Teacher, SpeechModel]:
 
 
 def random_batches(speech: Sequence[Utterance], count: int) -> Callable[[int], Batch]:
-    """Batches of ``count`` utterances drawn at random, padded to the longest, read when they are asked for."""
+    """Random batches of ``count`` utterances, padded to the longest, read when they are needed."""
 
     def batch(step: int) -> Batch:
         chosen = np.random.default_rng(step).choice(len(speech), min(count, len(speech)), replace=False)
@@ -180,14 +179,14 @@ def random_batches(speech: Sequence[Utterance], count: int) -> Callable[[int], B
 def _race(
     variants: dict, work: dict[str, float], device: torch.device, rounds: int, steps: int, epoch: int
 ) -> list[Row]:
-    """``epoch``: steps that see every batch once."""
+    """One row per variant of ``variants``; ``work``: their MACs per second of audio; ``epoch``: steps per epoch."""
     peak, autocast = matmul_flops(device), _autocast(device)
     speeds: dict[str, list[float]] = {name: [] for name in variants}
     peaks: dict[str, float | None] = dict.fromkeys(variants)
     next_step = dict.fromkeys(variants, 0)
     optimisers = {name: _optimiser(task) for name, (task, _) in variants.items()}
     ways = {name: _way(task, autocast, device, name) for name, (task, _) in variants.items()}
-    # the first are for warming up: a graph is made of a shape that comes a second time
+    # warm-up first: a graph is recorded when a shape occurs for the second time
     warm = 1 if device.type == "cpu" else 1 + math.ceil(3 * epoch / steps)
     bar = tqdm(total=len(variants) * (rounds + warm), desc="bench", unit="burst", leave=False)
     for turn in range(rounds + warm):
@@ -201,7 +200,7 @@ def _race(
                 loss = ways[name](batch)
                 optimisers[name].step()
                 optimisers[name].zero_grad(set_to_none=True)
-            _value(loss)  # waits for the device
+            _value(loss)  # synchronises
             if turn >= warm:
                 speeds[name].append(seconds / (time.perf_counter() - began))
             peaks[name] = max(filter(None, (peaks[name], peak_gigabytes(device))), default=None)
@@ -224,7 +223,7 @@ def _race(
 
 
 def _way(task: nn.Module, autocast: torch.autocast, device: torch.device, name: str) -> Callable:
-    """Leaves a batch's gradients in the weights and returns the loss: as the trainer does, unless ``name`` says no."""
+    """A function that computes a batch's gradients and returns the loss: as the trainer does, or without graphs."""
     if device.type == "cuda" and fast.wanted() and name not in ("plain", WITHOUT_GRAPHS):
         learned = {n: p for n, p in task.named_parameters() if p.requires_grad}
         return Steps(task, learned, torch.bfloat16 if use_bf16("auto", device) else None)
@@ -245,8 +244,8 @@ def _value(loss: Tensor | tuple) -> float:
 def where_time_goes(
     task: DistillTask, batch_of: Callable[[int], Batch], device: torch.device, steps: int
 ) -> list[str]:
-    """Sentences about ``steps`` live steps: the share of each part, the device being waited for after it; on a GPU also
-    how long it computes in a step that waits for nothing.
+    """Sentences about ``steps`` live steps: the share of each part, with a sync after each; on a GPU also the time that
+    it computes in a step without syncs.
     """
     autocast, optimiser, spent = _autocast(device), _optimiser(task), dict.fromkeys(PARTS, 0.0)
     now = 0.0
@@ -274,7 +273,7 @@ def where_time_goes(
         task.teacher.register_forward_pre_hook(lambda *_: lap("student and losses")),
         task.teacher.register_forward_hook(lambda *_: lap("teacher")),
     ]
-    for turn in range(2):  # the first for warming up
+    for turn in range(2):  # the first is the warm-up
         now, spent = time.perf_counter(), dict.fromkeys(PARTS, 0.0)
         for number in range(steps):
             step(turn * steps + number, lap)
@@ -301,9 +300,9 @@ def where_time_goes(
                 torch.cuda.synchronize()
                 return time.perf_counter() - began
 
-            for _ in range(3):  # graphs are made
+            for _ in range(3):  # records the graphs
                 wall = run()
-            with profile(activities=[ProfilerActivity.CUDA]) as seen:  # which slows it down
+            with profile(activities=[ProfilerActivity.CUDA]) as seen:  # slower with the profiler
                 run()
             busy = sum(event.self_device_time_total for event in seen.key_averages()) / 1e6
             said.append(

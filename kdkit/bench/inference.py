@@ -1,8 +1,8 @@
-"""Speed of inference as ratios from one run: teacher and students, both front-ends, every precision.
+"""Speed of inference as ratios from one run: teacher and students, both front-ends, all precisions.
 
-All models take turns in every round, because a machine's speed drifts; a ratio is the median of the rounds' ratios. A
-turn is two runs, and the second counts: in use, a model finds its own weights and memory in the caches, not another's.
-Weights are random: they do not matter for speed.
+All models take turns in every round, because timings fluctuate; a ratio is the median of the rounds' ratios. A turn is
+two runs, of which the second counts: in use, the caches hold a model's own weights, not another's. Weights are random,
+which does not change the speed.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ PEER = "transformers' DistilHuBERT"
 
 @dataclass(frozen=True)
 class Speed:
-    """One model in one precision on one shape of input. Times in seconds, one for each round; memory in gigabytes:
-    weights, and what a forward pass needs besides them at its peak (None where it cannot be measured).
+    """One model in one precision on one input shape. Times in seconds, one per round; memory in gigabytes: weights, and
+    the peak of a forward pass beyond them (None where it cannot be measured).
     """
 
     name: str
@@ -48,7 +48,7 @@ class Speed:
 
     @property
     def rtf(self) -> tuple[float, float, float]:
-        """Real-time factor, seconds of computing for a second of audio: lower quartile, median, upper quartile."""
+        """Real-time factor, seconds of computation per second of audio: lower quartile, median, upper quartile."""
         return quartiles(self.whole / (self.batch * self.seconds))
 
 
@@ -66,7 +66,7 @@ def bench_inference(
     peer: bool = True,
     others: Mapping[str, SpeechModel] | None = None,
 ) -> list[Speed]:
-    """Times forward passes of ``names`` (presets) for (batch, seconds) in ``shapes``; utterances of equal length.
+    """Times forward passes of presets ``names`` for (batch, seconds) in ``shapes``, with utterances of equal length.
 
     ``others``: further models by name, such as those of recognisers. bf16 is left out where it would be emulated,
     int8 on a GPU. ``peer`` adds the usual alternative, transformers' HubertModel in DistilHuBERT's shape, where
@@ -128,13 +128,13 @@ def bench_inference(
 
 
 def ratio(slow: Speed, fast: Speed) -> tuple[float, float, float]:
-    """How many times faster ``fast`` is: quartiles of the ratios of the rounds."""
+    """Speed-up of ``fast``: quartiles of the ratios of the rounds."""
     return quartiles(slow.whole / fast.whole)
 
 
 def table(rows: Sequence[Speed]) -> list[str]:
-    """The rows as text, a paragraph for each shape, with ratios to the teacher and to the waveform twin in the same
-    precision; then, for every student, its best precision against the teacher's best.
+    """The rows as text, one block per shape, with ratios to the teacher and to the waveform twin in the same precision;
+    then each student's fastest precision against the teacher's.
     """
     lines = []
     for shape in dict.fromkeys((row.batch, row.seconds) for row in rows):
@@ -205,8 +205,8 @@ def _wait(x: Tensor) -> None:
 
 
 def _gigabytes(model: nn.Module) -> float:
-    """Size of the weights; quantised layers keep theirs in packed form, among the tensors of their state, layers in
-    bf16 with AMX beside them.
+    """Gigabytes of the weights, including packed ones: those of quantised layers are part of the state, those of bf16
+    layers with AMX are not.
     """
     total = 0
     packed = [part.packed for part in model.modules() if isinstance(part, PackedLinear)]
@@ -217,7 +217,7 @@ def _gigabytes(model: nn.Module) -> float:
 
 
 def distilhubert() -> nn.Module:
-    """transformers' HubertModel in the shape of DistilHuBERT, of random weights: what one might take instead."""
+    """transformers' HubertModel in DistilHuBERT's shape with random weights, the usual alternative."""
     from transformers import HubertConfig, HubertModel
 
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""What benchmarks measure with: quartiles, peak memory, and how fast this device multiplies."""
+"""Measures of the benchmarks: quartiles, peak memory, and the speed of a large matrix product."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def quartiles(values) -> tuple[float, float, float]:
 
 
 def matmul_flops(device: torch.device, repeats: int = 5) -> float:
-    """Floating-point operations a second of a large matrix product, in the precision that training takes here."""
+    """Floating-point operations per second of a large matrix product, in the precision of training on ``device``."""
     dtype = torch.bfloat16 if use_bf16("auto", device) else torch.float32
     size = (
         2048 if device.type == "cpu" else 8192
-    )  # a GPU does the smaller one before it is told the next thing
+    )  # on a GPU, launching a smaller one takes longer than computing it
     a = torch.randn(size, size, device=device).to(dtype)
     best = float("inf")
     for _ in range(repeats + 1):
@@ -32,7 +32,7 @@ def matmul_flops(device: torch.device, repeats: int = 5) -> float:
 
 
 def forget_peak(device: torch.device) -> float | None:
-    """Starts measuring the peak of memory anew (on a CPU only Linux can); returns what is in use now."""
+    """Resets the memory peak (on CPUs under Linux only). Returns the gigabytes in use now, or None."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         return torch.cuda.memory_allocated() / 1e9
@@ -44,7 +44,7 @@ def forget_peak(device: torch.device) -> float | None:
 
 
 def peak_gigabytes(device: torch.device) -> float | None:
-    """Peak since :func:`forget_peak`: GPU memory, or that of the whole process; None where it cannot be measured."""
+    """Peak since :func:`forget_peak` in gigabytes: of the GPU, or of the process; None where it cannot be measured."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 1e9
     try:

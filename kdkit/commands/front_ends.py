@@ -1,4 +1,4 @@
-"""``kdkit statistics`` and ``swap``: what a Fbank front-end needs, and how a waveform student gets one."""
+"""``kdkit statistics`` and ``swap``: Fbank statistics, and a Fbank front-end for a trained waveform student."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def statistics(
 ) -> None:
     """Mean and deviation of every Fbank bin over a corpus.
 
-    One pass; for 'kdkit distill --statistics', which keeps them in the student's checkpoint.
+    For 'kdkit distill --statistics', which stores them in the student's checkpoint.
     """
     from kdkit.fbank import corpus_statistics, save_statistics
 
@@ -71,10 +71,10 @@ def swap(
     front_end: FbankOptions,
     run: SwapRunOptions,
 ) -> None:
-    """Give a waveform student that is good already a Fbank front-end.
+    """Give a trained waveform student a Fbank front-end.
 
-    Its encoder (and a recogniser's CTC head) is kept; the new front-end is adapted to what the encoder is used to, then
-    both learn together to follow the old student. Needs speech, but no labels.
+    Its encoder (and a recogniser's CTC head) is kept. The new front-end first learns the encoder's input alone, then
+    both are trained to follow the old student. Needs speech, but no labels.
     """
     from kdkit.distill import DistillTask, swap_losses
     from kdkit.fbank import fit_statistics

@@ -1,6 +1,6 @@
-"""The command line: ``kdkit report``, and a thin command for each step of the way (:mod:`kdkit.commands`).
+"""Entry point of the command line. The commands are in :mod:`kdkit.commands`.
 
-What kdkit can explain ends in one line, ``error: ...``, and exit status 2.
+A :class:`kdkit.common.errors.KdkitError` ends in one line, ``error: ...``, and exit status 2.
 """
 
 from __future__ import annotations
@@ -38,16 +38,14 @@ _whole_warning = warnings.formatwarning
 
 
 def plain_warning(message: Warning | str, category: type[Warning], *place: object) -> str:
-    """A warning that is meant for users without the place in the code; those of other kinds as Python writes them."""
+    """A ``UserWarning`` as "note: ..." without file and line; other warnings as Python formats them."""
     return f"note: {message}\n" if category is UserWarning else _whole_warning(message, category, *place)
 
 
 def main() -> None:
     """Entry point of the ``kdkit`` command."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(
-            stream, io.TextIOWrapper
-        ):  # what the output's encoding has not becomes an escape: \\u0151
+        if isinstance(stream, io.TextIOWrapper):  # escapes characters that the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
     warnings.formatwarning = plain_warning
     terminate_as_interrupt()

@@ -1,4 +1,4 @@
-"""``kdkit models``, ``structures`` and ``probe``: what a model is, costs and knows."""
+"""``kdkit models``, ``structures`` and ``probe``: structures, their costs, and what their layers know."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def structures(
 ) -> None:
     """Parameters, MACs and measured latency of structures.
 
-    Those of the presets, or of proposals for a budget.
+    Of the presets, or of structures proposed for a parameter budget.
     """
     from kdkit.model.costs import cost_table, propose
     from kdkit.model.speech_model import PRESETS, preset
@@ -86,18 +86,18 @@ def probe(
     ] = None,
     minutes: Annotated[float, typer.Option(min=0.1, help="Minutes of speech to train the probes on.")] = 6,
     test_minutes: Annotated[
-        float, typer.Option(min=0.1, help="Minutes of unseen voices to judge them on.")
+        float, typer.Option(min=0.1, help="Minutes of unseen voices to test them on.")
     ] = 3,
-    frames: Annotated[int, typer.Option(min=100, help="Frames to train on; half as many judge.")] = 20_000,
+    frames: Annotated[int, typer.Option(min=100, help="Frames to train on; half as many test.")] = 20_000,
     clusters: Annotated[int, typer.Option(min=2, help="k-means centroids in each layer.")] = 100,
     out: Annotated[Path | None, folder_option("Folder for probe.json and probe.png.")] = None,
     seed: Seed = 0,
 ) -> None:
-    """Ask every layer of a teacher or a student what it knows.
+    """Measure what every layer of a teacher or a student knows.
 
-    Phones, speakers, clusters, likeness to Fbank and to another model, attention; on voices that neither the probes nor
-    (with the synthetic speech) the model ever heard. The layer where phones are best is chosen on other voices than
-    those that judge it: the dev split, or every fifth speaker of --data.
+    Phones, speakers, clusters, similarity to Fbank and to another model (CKA), attention; on voices that neither the
+    probes nor (with synthetic speech) the model has heard. The best layer for phones is chosen on other voices than the
+    test voices: on the dev split, or on every fifth speaker of --data.
     """
     import json
 
@@ -129,7 +129,7 @@ def probe(
 
 
 def _shape_only(build, config):
-    """A module without memory for its weights: counting the parameters of a large one costs nothing."""
+    """A module on the meta device: counts parameters without allocating them."""
     import torch
 
     with torch.device("meta"):

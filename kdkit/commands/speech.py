@@ -28,7 +28,7 @@ def corpus(
 ) -> None:
     """Make synthetic speech with exact phone times.
 
-    All splits at their usual length, unless some are named.
+    Default: all splits at their usual length.
     """
     from kdkit.speech.corpora.synthetic.build import build_synthetic
 

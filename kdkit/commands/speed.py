@@ -16,12 +16,12 @@ def bench_distill_command(
     size: Annotated[list[str] | None, typer.Option(help="tiny, full; repeat for both.")] = None,
     minutes: Annotated[float, typer.Option(min=0.5, help="Minutes of speech to draw batches from.")] = 10,
     batch_seconds: BatchSeconds = 32,
-    rounds: Annotated[int, typer.Option(min=1, help="Bursts of every variant.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, help="Bursts per variant.")] = 5,
 ) -> None:
-    """Speed of distillation: the plain way, live targets, cached targets.
+    """Speed of distillation: plain implementation, live targets, cached targets.
 
-    Audio-hours per hour (median and quartiles), ratio to the plain way, peak memory, and how near it comes to one large
-    matrix product; one run, interleaved. Then what the time of a live step is spent on.
+    Audio-hours per hour (quartiles), ratio to the plain implementation, peak memory, and the share of the speed of one
+    large matrix product, interleaved in one run. Then the time of each part of a live step.
     """
     from kdkit.bench.distill import SIZES, Row, bench_distill
     from kdkit.common.machine import machine
@@ -46,9 +46,7 @@ def bench_inference_command(
     size: Annotated[str, typer.Option(help="full or tiny.")] = "full",
     model: Annotated[
         list[str] | None,
-        typer.Option(
-            help="A recogniser or teacher that takes part, too: file, folder or name; repeat for more."
-        ),
+        typer.Option(help="A further recogniser or teacher: file, folder or name; repeat for more."),
     ] = None,
     shape: Annotated[
         list[str] | None,
@@ -57,13 +55,13 @@ def bench_inference_command(
     precision: Annotated[
         list[str] | None, typer.Option(help="plain, fp32, bf16, int8; repeat for more; default: all.")
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Runs of every model, interleaved.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, help="Runs per model, interleaved.")] = 5,
 ) -> None:
     """Speed of inference: teacher and students, waveform and Fbank.
 
-    Parameters, MACs for a second of audio, real-time factor with quartiles, front-end and encoder apart, memory, and
-    ratios to the teacher and to the waveform twin, from one run, interleaved. "plain" is the model as it was trained;
-    fp32, bf16 and int8 are made ready for inference. A recogniser is timed without its CTC head.
+    Parameters, MACs per second of audio, real-time factor with quartiles, time of front-end and encoder, memory, and
+    ratios to the teacher and to the waveform twin, interleaved in one run. "plain" is the model as it was trained;
+    fp32, bf16 and int8 are optimised for inference. A recogniser is timed without its CTC head.
     """
     from kdkit.bench.inference import FULL, TINY, bench_inference, table
     from kdkit.common.machine import machine

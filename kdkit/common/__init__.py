@@ -1,1 +1,1 @@
-"""What every other place uses: errors, files, processes, downloads, statistics."""
+"""What all other places use: errors, files, processes, downloads, statistics, checks of input."""

@@ -28,24 +28,23 @@ from kdkit.common.errors import DownloadError
 from kdkit.common.files import DISK, md5_of, partial_name, sha256_of, sweep, write_text, writing
 
 TIMEOUT = 30.0  # seconds without a byte
-ATTEMPTS = 5  # in a row that bring nothing new
+ATTEMPTS = 5  # in a row without a new byte
 _CHUNK = 1 << 20
-_BROKEN = (OSError, http.client.HTTPException)  # what a connection that breaks off raises
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)  # no use in trying again
+_BROKEN = (OSError, http.client.HTTPException)  # errors of a broken connection
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)  # retrying is useless
 
 
 def download(
     url: str, path: Path, sha256: str | None = None, wait: float = 1.0, md5: str | None = None
 ) -> Path:
-    """``path``, fetched from ``url`` unless it is there already.
+    """Downloads ``url`` to ``path`` unless it exists; returns ``path``.
 
-    With ``sha256`` given, a file that arrives with another checksum is refused and removed, and one that was there
-    before is refused; without, the checksum is printed, to be given next time. ``md5`` does the same for a
-    publisher's file of which only the MD5 is known. ``wait``: seconds before the second attempt, twice as many before
-    each further one.
+    With ``sha256`` (or ``md5``, where the publisher gives only that), a download with another checksum is rejected and
+    removed, and an existing file with another one is rejected; without, the checksum is printed. ``wait``: seconds
+    before the second attempt, doubled before each further one.
 
-    Raises :class:`DownloadError`: no network, an answer of the server other than the file, no room on the disk, a wrong
-    checksum. It says how to put the file there by hand.
+    Raises :class:`DownloadError` (no network, an error of the server, no disk space, a wrong checksum) that says how to
+    put the file there by hand.
     """
     path = Path(path)
     kind, wanted = ("MD5", md5) if md5 else ("SHA-256", sha256)
@@ -110,7 +109,7 @@ def _check(path: Path, kind: str, digest: Callable[[Path], str], wanted: str) ->
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, but never from https to a connection that anybody on the way can change."""
+    """Follows redirects, but never from https to an unencrypted connection."""
 
     def redirect_request(self, request, answer, code, message, headers, new_url):
         old, new = (urllib.parse.urlsplit(url).scheme for url in (request.full_url, new_url))
@@ -128,12 +127,12 @@ def _open(url: str, headers: dict[str, str] | None = None):
 
 
 def _tag(part: Path) -> Path:
-    """Says which version of the file the part is of: the server's ETag."""
+    """The file with the server's ETag of the partial file, which identifies its version."""
     return part.with_name(part.name + ".tag")
 
 
 def _fetch_patiently(url: str, part: Path, wait: float, by_hand: str, checked: bool) -> None:
-    """Attempts until the part is whole; gives up when several in a row brought nothing, or nobody answers at all."""
+    """Retries until the file is complete; gives up after several attempts without progress, or without a connection."""
     idle = 0
     while True:
         before = _size(part)
@@ -147,7 +146,7 @@ def _fetch_patiently(url: str, part: Path, wait: float, by_hand: str, checked: b
             if getattr(error, "errno", None) in _DISK:
                 raise
             idle = 0 if _size(part) > before else idle + 1
-            reason = getattr(error, "reason", None)  # of a connection that did not come about
+            reason = getattr(error, "reason", None)  # the connection failed
             if reason or idle >= ATTEMPTS:
                 kept = f"{_size(part):,} bytes are kept, the same call goes on there. " if _size(part) else ""
                 raise DownloadError(
@@ -157,9 +156,9 @@ def _fetch_patiently(url: str, part: Path, wait: float, by_hand: str, checked: b
 
 
 def _fetch(url: str, part: Path, checked: bool) -> None:
-    """One attempt. Goes on after what is in ``part``, if the server still has that version of the file.
+    """One attempt. Resumes after the bytes in ``part`` if the server still has that version of the file.
 
-    ``checked``: a checksum will tell whether the file is whole; otherwise the server must say how long it is.
+    ``checked``: a checksum will be verified; otherwise the server must announce the length.
     """
     tag = _tag(part)
     begun = _size(part) if tag.exists() else 0
@@ -167,7 +166,7 @@ def _fetch(url: str, part: Path, checked: bool) -> None:
     try:
         answer = _open(url, resume)
     except urllib.error.HTTPError as error:
-        if begun and error.code == 416:  # there is nothing after the last byte: it was whole
+        if begun and error.code == 416:  # nothing after the last byte: it was complete
             return
         raise
     with answer:
@@ -182,7 +181,7 @@ def _fetch(url: str, part: Path, checked: bool) -> None:
         if rest > shutil.disk_usage(part.parent).free:
             raise OSError(errno.ENOSPC, f"{rest / 1e9:.1f} GB are needed")
         version = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
-        if version and not version.startswith("W/"):  # a weak tag does not promise the same bytes
+        if version and not version.startswith("W/"):  # a weak ETag does not guarantee the same bytes
             write_text(tag, version)
         else:
             tag.unlink(missing_ok=True)
@@ -205,7 +204,7 @@ def _fetch(url: str, part: Path, checked: bool) -> None:
 
 
 def _first_byte(answer: http.client.HTTPResponse, asked: int) -> int:
-    """Where the bytes of an answer belong: at 0, or in a partial answer at ``asked``, which it has to say itself."""
+    """The offset of an answer's bytes, 0 or ``asked``. Raises :class:`DownloadError` for another part of the file."""
     if answer.status != 206:
         return 0
     given = answer.headers.get("Content-Range", "")
@@ -218,7 +217,7 @@ def _first_byte(answer: http.client.HTTPResponse, asked: int) -> int:
 
 
 def _open_part(part: Path, append: bool) -> BinaryIO:
-    """Opens the part for writing, but not a link to another file that somebody put in its place."""
+    """Opens the part for writing; fails on a symbolic link, which could lead to any file."""
     flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if append else os.O_TRUNC) | getattr(os, "O_NOFOLLOW", 0)
     return os.fdopen(os.open(part, flags | getattr(os, "O_BINARY", 0), 0o666), "ab" if append else "wb")
 
@@ -235,13 +234,13 @@ def _existing(folder: Path) -> Path:
 
 
 def unpack(archive: str | Path, folder: str | Path, inside: str = "") -> Path:
-    """Unpacks a tar archive to ``folder``, which appears only when everything is in it; there already, it is kept.
+    """Unpacks a tar archive to ``folder``, which appears when it is complete; an existing folder is kept.
 
-    ``inside`` names the folder in the archive that becomes ``folder`` (default: the archive's top); it may be a
-    pattern, such as ``*/recordings``.
+    ``inside`` names the folder in the archive that becomes ``folder`` (default: its top); it may be a pattern, such as
+    ``*/recordings``.
 
     Raises :class:`DownloadError` for an archive that is damaged, lacks ``inside``, would write outside its folder, or
-    holds anything but files and folders: links can bring in files from outside, and corpora have none.
+    contains anything but files and folders: links could point to files outside, and corpora need none.
     """
     archive, folder = Path(archive), Path(folder)
     if folder.exists():
@@ -276,7 +275,7 @@ def unpack(archive: str | Path, folder: str | Path, inside: str = "") -> Path:
 
 
 def _plain_members(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
-    """Python's "data" filter, for files and folders only."""
+    """Python's "data" filter, restricted to files and folders."""
     if not (member.isreg() or member.isdir()):
         raise tarfile.FilterError(f"{member.name} is a link or a device, not a file or a folder")
     return tarfile.data_filter(member, folder)

@@ -1,19 +1,19 @@
-"""Errors for people: the message says what is wrong, where (file and line) and what to do about it.
+"""Errors for users: the message says what is wrong, where (file and line), and what to do about it.
 
-Code that meets bad input raises one of these instead of letting a traceback come from deep inside torch.
+Bad input raises one of these instead of an exception from deep inside torch.
 """
 
 
 class KdkitError(Exception):
-    """Anything that kdkit can explain. The command line prints the message without a traceback."""
+    """Base of all errors that kdkit explains. The command line prints the message without a traceback."""
 
 
 class AudioError(KdkitError):
-    """Audio that is missing, empty, truncated, damaged, not audio, too short, or holds samples that are no sound."""
+    """Audio that is missing, empty, truncated, damaged, of an unknown format, too short, or has invalid samples."""
 
 
 class ManifestError(KdkitError):
-    """A manifest that cannot be read: the message names file, line and field."""
+    """A manifest that is invalid: the message names file, line and field."""
 
 
 class TextError(KdkitError):
@@ -21,24 +21,24 @@ class TextError(KdkitError):
 
 
 class CheckpointError(KdkitError):
-    """A checkpoint that is missing, damaged or made for another model."""
+    """A checkpoint that is missing, damaged, or of another model."""
 
 
 class NoRecogniserError(CheckpointError):
-    """A checkpoint of a model that does not write texts: it has no CTC head, or nobody knows its vocabulary."""
+    """A checkpoint without a recogniser: it has no CTC head, or its vocabulary is unknown."""
 
 
 class DownloadError(KdkitError):
-    """A file that cannot be fetched: no network, no room, a wrong checksum. Says how to fetch it by hand."""
+    """A file that cannot be downloaded: no network, no disk space, a wrong checksum. Says how to do it by hand."""
 
 
 class ConfigError(KdkitError):
-    """Settings that contradict each other or have impossible values."""
+    """Settings with impossible values, or that contradict each other."""
 
 
 class TrainingError(KdkitError):
-    """Training that cannot go on, for instance because the loss is not finite."""
+    """Training that cannot continue, for instance because the loss is not finite."""
 
 
 class OutputError(KdkitError):
-    """A file or folder that cannot be written: a full disk, no permission, a name in the way. Says what to do."""
+    """A file or folder that cannot be written: disk full, no permission, a file in the way. Says what to do."""

@@ -1,7 +1,7 @@
-"""Files that are whole or not there at all, and folders in which one process works at a time.
+"""Atomic writing, and folders in which one process works at a time.
 
-Every writer of the kit goes through this module, so a disk that is full or a place that may not be written to ends in
-one :class:`kdkit.common.errors.OutputError` that names it, and :func:`check_output` finds it before the work is done.
+All files that kdkit writes go through this module: a full disk or a missing permission ends in one
+:class:`kdkit.common.errors.OutputError` that names the file, and :func:`check_output` finds it before the work begins.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from kdkit.common.errors import ConfigError, KdkitError, OutputError
 
 LOCK = ".lock"
 PARTIAL = ".partial"  # in the names of files that are being written
-_FRESH = 60.0  # seconds: a partial file this young may be of a process in another container
+_FRESH = 60.0  # seconds: a younger partial file may belong to a process in another container
 _numbers = itertools.count()
 _held: dict[tuple[Path, int], FileLock] = {}  # by folder and thread
 
@@ -47,13 +47,13 @@ _REASONS = {
     errno.ELOOP: "its links lead in a circle: choose another place",
 }
 
-DISK = frozenset(_REASONS) - {errno.ENOTDIR, errno.EISDIR, errno.EEXIST}  # no use in trying again
+DISK = frozenset(_REASONS) - {errno.ENOTDIR, errno.EISDIR, errno.EEXIST}  # retrying is useless
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Calls ``write(temporary_path)``, then moves the result to ``path``: a reader never sees half a file.
+    """Calls ``write(temporary_path)``, then renames the result to ``path``: readers never see an incomplete file.
 
-    Raises :class:`OutputError` where that is not possible; what was at ``path`` before is still there.
+    Raises :class:`OutputError` if that fails; an earlier file at ``path`` is then unchanged.
     """
     write_together({path: write})
 
@@ -67,9 +67,7 @@ def write_together(writers: Mapping[Path, Callable[[Path], object]]) -> None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 _sweep_once(path.parent)
                 partial.touch()
-                mode = (
-                    partial.stat().st_mode
-                )  # as the umask has it; some libraries write for their owner only
+                mode = partial.stat().st_mode  # of the umask: some libraries write private files
                 write(partial)
                 partial.chmod(mode)
                 with open(partial, "rb+") as file:
@@ -84,22 +82,22 @@ def write_together(writers: Mapping[Path, Callable[[Path], object]]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8 ``text`` atomically, with the line ends as they are on every system.
+    """Writes ``text`` atomically as UTF-8, without changing line ends.
 
-    What is not Unicode, from a file's name for instance, becomes an escape such as \\udce9, which JSON reads back.
+    Invalid Unicode, from a file name for instance, becomes an escape such as \\udce9, which JSON can read back.
     """
     data = text.encode("utf-8", errors="backslashreplace")
     write_atomically(path, lambda temporary: temporary.write_bytes(data))
 
 
 def read_text(path: Path, error: type[KdkitError], missing: str = "no such file; check the path") -> str:
-    """The text of a UTF-8 file, without a byte order mark, its line ends as "\\n".
+    """The text of a UTF-8 file, without byte order mark, with line ends "\\n".
 
-    Raises ``error``, naming the file, when it is not there (``missing`` says what to do) or not UTF-8.
+    Raises ``error`` that names the file if it does not exist (``missing`` says what to do) or is not UTF-8.
     """
     path = Path(path)
     try:
-        if path.exists() and not path.is_file():  # a pipe that nobody writes to would wait for ever
+        if path.exists() and not path.is_file():  # reading a pipe could block forever
             raise OSError("it is a folder or a pipe, not a file")
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -129,7 +127,7 @@ def _digest(path: Path, digest) -> str:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Within, a failure of the file system is raised as an :class:`OutputError` that names ``path`` and what to do."""
+    """Within, errors of the file system become an :class:`OutputError` that names ``path`` and says what to do."""
     try:
         yield
     except KdkitError:
@@ -143,9 +141,9 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def check_output(path: Path, folder: bool = False) -> Path:
-    """``path``, if a file can be written there (``folder``: if files can be written in it). Leaves nothing behind.
+    """Returns ``path`` if a file can be written there (``folder``: if files can be written in it). Leaves no trace.
 
-    Raises :class:`OutputError`, before any work whose result would have nowhere to go.
+    Raises :class:`OutputError` otherwise, before work is done whose result cannot be saved.
     """
     path = Path(path)
     with writing(path):
@@ -173,9 +171,9 @@ def check_output(path: Path, folder: bool = False) -> Path:
 
 
 class GrowingFile:
-    """A text file that grows line by line beside its place, as ``NAME.part``, and moves there when it is whole.
+    """A text file that is written line by line as ``NAME.part`` and renamed to ``NAME`` when it is complete.
 
-    A piece has left this process when :meth:`add` returns: what was done stays after a kill, and on a full disk.
+    :meth:`add` flushes: what was added survives a kill and a full disk.
     """
 
     def __init__(self, path: Path):
@@ -185,14 +183,14 @@ class GrowingFile:
             self._file = open(self.part, "wb")  # noqa: SIM115 (closed by finish and __exit__)
 
     def add(self, text: str) -> None:
-        """Appends ``text``, all of it or nothing."""
+        """Appends ``text`` completely or, with an :class:`OutputError`, not at all."""
         before = self._file.tell()
         try:
             with writing(self.path):
                 self._file.write(text.encode("utf-8", "backslashreplace"))
                 self._file.flush()
         except OutputError as error:
-            self._file = open(self.part, "rb+")  # noqa: SIM115 (a buffer that could not be flushed is given up)
+            self._file = open(self.part, "rb+")  # noqa: SIM115 (drops the buffer that could not be flushed)
             self._file.truncate(before)
             raise OutputError(f"{error}; what was done is in {self.part}") from error
 
@@ -214,9 +212,10 @@ class GrowingFile:
 
 @contextmanager
 def alone(folder: Path, what: str = "training") -> Iterator[None]:
-    """Within, no other process, and no other thread, works in ``folder``, which is made; calls may be nested.
+    """Locks ``folder``, which is created, for this thread; calls may be nested.
 
-    Raises :class:`ConfigError` when another one is there. The lock ends with its process, however that ends.
+    Raises :class:`ConfigError` when another process or thread holds the lock. It is released with its process, however
+    that ends.
     """
     folder = Path(folder)
     key = (folder.resolve(), threading.get_ident())
@@ -239,17 +238,17 @@ def alone(folder: Path, what: str = "training") -> Iterator[None]:
         yield
     finally:
         del _held[key]
-        lock.release()  # the file stays: removing it would let two hold a lock at once
+        lock.release()  # keep the lock file: removing it would let two processes hold a lock
 
 
 def partial_name(path: Path) -> Path:
-    """Where this process writes what becomes ``path``: a hidden name beside it, with the same ending."""
+    """A temporary name beside ``path`` for this process: hidden, with the same suffix."""
     own = f"{platform.node()}-{os.getpid()}-{next(_numbers)}{PARTIAL}"
     return path.with_name(f".{path.stem[:20]}.{own}{path.suffix[:16]}")
 
 
 def sweep(folder: Path) -> None:
-    """Removes files and folders that processes of this machine were writing in ``folder`` when they were killed."""
+    """Removes temporary files and folders of killed processes of this machine from ``folder``."""
     mine = re.compile(rf"\..*\.{re.escape(platform.node())}-(\d+)-\d+{re.escape(PARTIAL)}(\..*)?$")
     for entry in os.scandir(folder):
         found = mine.fullmatch(entry.name)
@@ -258,7 +257,7 @@ def sweep(folder: Path) -> None:
         try:
             if time.time() - entry.stat().st_mtime > _FRESH:
                 shutil.rmtree(entry.path) if entry.is_dir() else os.unlink(entry.path)
-        except OSError:  # another process was faster, or it is not ours to remove
+        except OSError:  # removed by another process, or not ours
             continue
 
 
@@ -268,7 +267,7 @@ def _sweep_once(folder: Path) -> None:
 
 
 def _errno(error: Exception) -> int | None:
-    """The number of a system error, also of one that a library in Rust has put into words."""
+    """The errno of an error, also of one that a Rust library has turned into text; None if it has none."""
     if isinstance(error, OSError):
         return error.errno
     said = re.search(r"\(os error (\d+)\)", str(error))
@@ -276,17 +275,17 @@ def _errno(error: Exception) -> int | None:
 
 
 def cache_folder() -> Path:
-    """Where downloads and corpora are kept: $KDKIT_CACHE, or ~/.cache/kdkit."""
+    """The folder for downloads and corpora: $KDKIT_CACHE, or ~/.cache/kdkit."""
     return Path(os.environ.get("KDKIT_CACHE") or Path.home() / ".cache" / "kdkit")
 
 
 def is_file(path: Path) -> bool:
-    """Is there a regular file? False, not an error, for a name that is too long and in a folder that is closed."""
+    """True if ``path`` is a regular file; False, not an error, for names that are too long or not readable."""
     return os.path.isfile(path)
 
 
 def stand_in(path: Path) -> str | None:
-    """What lies at ``path`` in place of the file that was meant, in words; None where nothing is known of it."""
+    """Describes a file that is not what it should be: a Git-LFS pointer, a web page, empty; None if it looks fine."""
     try:
         with open(path, "rb") as file:
             start = file.read(512).lstrip()

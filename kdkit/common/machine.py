@@ -1,4 +1,4 @@
-"""What a run was made on: for the report, and for anybody who compares two of them."""
+"""The machine that a run was made on: processor, GPU, versions, precision."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def machine() -> dict[str, object]:
-    """What this runs on: processor, cores, graphics card, versions."""
+    """Processor, cores, GPU, system and versions of this machine."""
     versions = {}
     for name in ("kdkit", "torch"):
         try:
@@ -40,7 +40,7 @@ def best_device() -> torch.device:
 
 
 def use_bf16(precision: str, device: torch.device) -> bool:
-    """True where bf16 autocast is wanted: asked for, or "auto" on a GPU or CPU that multiplies bf16 faster."""
+    """True for precision "bf16", and for "auto" on a GPU or CPU that multiplies bf16 faster than float32."""
     import torch
 
     if precision != "auto":
@@ -52,9 +52,9 @@ def use_bf16(precision: str, device: torch.device) -> bool:
 
 
 def training_precision(precision: str, device: torch.device) -> str:
-    """ "fp32", "bf16" or "fp16": what training computes in when ``precision`` is asked for.
+    """ "fp32", "bf16" or "fp16": what training computes in for the setting ``precision``.
 
-    "auto" is bf16 where :func:`use_bf16` says so, fp16 with loss scaling on GPUs that have only that (P100, V100, T4:
+    "auto" is bf16 where :func:`use_bf16` says so, fp16 with loss scaling on GPUs without bf16 (P100, V100, T4:
     compute capability 6.0, 7.0 and 7.5), and fp32 elsewhere.
     """
     import torch
@@ -96,7 +96,7 @@ def _cpu() -> str:
 
 
 def _gpu(what: str) -> str | None:
-    """What nvidia-smi answers about the first graphics card; None where there is none."""
+    """A field of nvidia-smi for the first GPU; None without one."""
     try:
         query = ["nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader"]
         answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout

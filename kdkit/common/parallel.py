@@ -1,5 +1,7 @@
-"""Sharing the cores: the same function on many tasks in processes (decoding holds Python's lock, and small trainings
-gain next to nothing from a second thread), and threads that read ahead without slowing down the one that computes."""
+"""Parallel work: one function on many tasks in processes, and threads that prefetch without slowing the main thread.
+
+Processes, because decoding holds Python's global lock and small trainings gain little from a second thread.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +25,14 @@ from kdkit.common.errors import ConfigError, KdkitError
 Task, Answer = TypeVar("Task"), TypeVar("Answer")
 
 
-# For processes that this one starts: Python would put the current folder first on their path, and run a joblib.py or
-# pickle.py that lies there. (Python 3.10 does not know the switch.)
+# Environment of child processes: keeps Python from importing a joblib.py or pickle.py of the current folder. (Python
+# 3.10 ignores it.)
 ISOLATED = {"PYTHONSAFEPATH": "1"}
 
 
 @contextmanager
 def _isolated_children() -> Iterator[None]:
-    """Within, processes that a library starts are isolated, too: joblib passes on the environment of this one."""
+    """Within, processes that joblib starts are isolated too: they inherit the environment."""
     before = {name: os.environ.get(name) for name in ISOLATED}
     os.environ.update(ISOLATED)
     try:
@@ -44,7 +46,7 @@ def _isolated_children() -> Iterator[None]:
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """The number of cores that this process may use."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # macOS, Windows
@@ -54,11 +56,11 @@ def cores() -> int:
 def each(
     function: Callable[[Task], Answer], tasks: Sequence[Task], jobs: int | None = None, ordered: bool = True
 ) -> Iterator[Answer]:
-    """``function`` of every task as soon as it is there: in the order of the tasks, or in that in which they end.
+    """Yields ``function(task)`` for all tasks, in their order or (``ordered=False``) as they finish.
 
-    ``jobs`` processes of one thread each (None: one for every core); with one, or with one task, nothing is started
-    and the function runs here. The processes need no ``__main__`` guard and stay ready for the next call. An exception
-    of the function is raised here, and they end with this process. Raises :class:`KdkitError` when one was killed.
+    ``jobs`` processes of one thread each (None: one per core); with one job or one task the function runs in this
+    process. The processes need no ``__main__`` guard, are reused by the next call, and end with this process.
+    Exceptions of the function are raised here. Raises :class:`KdkitError` when a process was killed.
     """
     if jobs is not None and jobs < 1:
         raise ConfigError(f"jobs must be 1 or more, not {jobs}")
@@ -66,7 +68,7 @@ def each(
     if jobs <= 1:
         yield from map(function, tasks)
         return
-    # loky replaces a process whose memory has grown, mapped files included, and says it as if something were wrong
+    # loky warns when it replaces a process whose memory has grown (mapped files count), which is harmless
     warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
     try:
         with _isolated_children(), parallel_config(backend="loky", inner_max_num_threads=1):
@@ -85,7 +87,7 @@ def _answer(function: Callable[[Task], Answer], task: Task) -> Answer:
 
 @cache
 def _end_with_parent() -> None:
-    """Once in a process of :func:`each`: when the one that started it was killed, it would go on for nobody."""
+    """In a process of :func:`each`: exits when the parent process has ended, even by a kill."""
     parent = psutil.Process().parent()
 
     def watch() -> None:
@@ -99,13 +101,13 @@ def _end_with_parent() -> None:
 def each_training(
     function: Callable[[Task], Answer], tasks: Sequence[Task], jobs: int | None, title: str
 ) -> list[Answer]:
-    """:func:`each` for trainings, which show their own progress: in several processes one bar counts them instead, and
-    of what they say only their warnings are passed on.
+    """:func:`each` for trainings. In several processes, one bar counts them in place of their own progress bars, and
+    only their warnings are passed on.
     """
     if min(jobs or cores(), len(tasks)) <= 1:
         return [function(task) for task in tasks]
     answers = {}
-    # smoothing: trainings of a study take very different times, so time left comes from the mean of all
+    # smoothing=0: trainings take very different times, so the estimate is the mean of all
     with tqdm(total=len(tasks), desc=title, unit="training", smoothing=0) as bar:
         numbered = list(enumerate(tasks))
         for number, answer, said in each(partial(_quiet, function), numbered, jobs, ordered=False):
@@ -117,7 +119,7 @@ def each_training(
 
 
 def _quiet(function: Callable[[Task], Answer], numbered: tuple[int, Task]) -> tuple[int, Answer, list[str]]:
-    """The task's number, the function's answer, and what it warned of."""
+    """The task's number, the function's result, and its warnings."""
     number, task = numbered
     nowhere = io.StringIO()
     with redirect_stdout(nowhere), redirect_stderr(nowhere), warnings.catch_warnings(record=True) as caught:
@@ -126,13 +128,13 @@ def _quiet(function: Callable[[Task], Answer], numbered: tuple[int, Task]) -> tu
 
 
 def compute_on_one_core() -> None:
-    """First call of a thread that works beside the one that computes (``initializer`` of a ThreadPoolExecutor).
+    """``initializer`` of a ThreadPoolExecutor whose threads work beside the main thread: limits OpenMP to one thread.
 
-    Every thread that runs a parallel operation of torch gets a team of threads of its own. As soon as there are more
-    of them than cores, OpenMP (libgomp) puts idle ones to sleep at once instead of letting them wait a moment, in all
-    teams: on 2 cores a training step with small operations then takes up to 1.7 times as long.
+    Every thread that runs parallel torch operations gets its own team of OpenMP threads. With more of them than cores,
+    libgomp puts idle threads to sleep at once instead of spinning, in all teams: on 2 cores a training step with small
+    operations then takes up to 1.7 times as long.
     """
     import torch
 
-    torch.get_num_threads()  # torch sets a thread up at its first use, and would undo the next line
+    torch.get_num_threads()  # initialises torch's threads, which would undo the next line
     threadpool_limits(1, user_api="openmp")  # of this thread only

@@ -24,19 +24,19 @@ _SHORT.maxstring = _SHORT.maxother = 60
 
 
 def shown(value: object) -> str:
-    """``repr(value)`` on one line, cut short where it is long."""
+    """``repr(value)`` on one line, shortened: a damaged file can hold anything."""
     return " ".join(_SHORT.repr(value).split())
 
 
 def whole(value: object, name: str, low: int, high: int) -> int:
-    """A whole number from ``low`` to ``high``; raises :class:`ConfigError` for anything else, True and 2.0 included."""
+    """Checks an integer from ``low`` to ``high``; :class:`ConfigError` for anything else, True and 2.0 included."""
     if isinstance(value, bool) or not isinstance(value, Integral) or not low <= value <= high:
         raise ConfigError(f"{name} is {shown(value)}: a whole number from {low:,} to {high:,} is needed")
     return int(value)
 
 
 def number(value: object, name: str, low: float, high: float) -> float:
-    """A finite number from ``low`` to ``high``; raises :class:`ConfigError` for anything else."""
+    """Checks a finite number from ``low`` to ``high``; :class:`ConfigError` for anything else."""
     real = isinstance(value, Real) and not isinstance(value, bool)
     if not real or not math.isfinite(value) or not low <= value <= high:
         raise ConfigError(f"{name} is {shown(value)}: a number from {low:g} to {high:g} is needed")
@@ -44,14 +44,14 @@ def number(value: object, name: str, low: float, high: float) -> float:
 
 
 def flag(value: object, name: str) -> bool:
-    """True or False; raises :class:`ConfigError` for anything else, 0, 1 and "false" included."""
+    """Checks True or False; :class:`ConfigError` for anything else, 0, 1 and "false" included."""
     if not isinstance(value, bool):
         raise ConfigError(f"{name} is {shown(value)}: true or false is needed")
     return value
 
 
 def choice(value: object, name: str, options: Sequence[str]) -> str:
-    """One of ``options``; raises :class:`ConfigError` that lists them."""
+    """Checks one of ``options``; :class:`ConfigError` that lists them for anything else."""
     if not isinstance(value, str) or value not in options:
         named = " or ".join(map(repr, options))
         raise ConfigError(f"{name} is {shown(value)}: choose {named}")
@@ -72,29 +72,29 @@ SCALAR = {"type": ["string", "number", "boolean", "null"]}
 
 
 def one_of(values: Iterable[str]) -> dict:
-    """One of some texts."""
+    """A schema: one of these strings."""
     return {"enum": list(values)}
 
 
 def maybe(schema: dict) -> dict:
-    """``null``, or what ``schema`` says."""
+    """A schema: ``null``, or ``schema``."""
     return {"anyOf": [{"type": "null"}, schema]}
 
 
 def list_of(schema: dict, **bounds: int) -> dict:
-    """A list of things of one kind; ``bounds`` are ``minItems`` and ``maxItems``."""
+    """A schema: a list whose items fit ``schema``; ``bounds`` are ``minItems`` and ``maxItems``."""
     return {"type": "array", "items": schema, **bounds}
 
 
 def table_of(schema: dict, names: str = "") -> dict:
-    """An object whose names are free (or fit the regular expression ``names``) and whose values are of one kind."""
+    """A schema: an object whose values fit ``schema`` and whose names are free, or match the regex ``names``."""
     return {"type": "object", "additionalProperties": schema} | (
         {"propertyNames": {"pattern": names}} if names else {}
     )
 
 
 def fields(required: dict[str, dict], optional: dict[str, dict] | None = None, others: bool = True) -> dict:
-    """An object with these fields; ``others``: further ones are allowed."""
+    """A schema: an object with these fields; ``others``: further ones are allowed."""
     properties = {**required, **(optional or {})}
     return {
         "type": "object",
@@ -105,10 +105,10 @@ def fields(required: dict[str, dict], optional: dict[str, dict] | None = None, o
 
 
 def read_json(path: Path | str, schema: dict, advice: str = "") -> object:
-    """The content of a JSON file that fits ``schema``.
+    """The content of a JSON file, checked against ``schema``.
 
-    Raises :class:`ConfigError`, ending in ``advice``: a file that is missing, larger than 64 MB, not UTF-8, not JSON
-    (NaN and Infinity are none), or another thing than the schema says, with the place in the file.
+    Raises :class:`ConfigError`, ending with ``advice``, for a file that is missing, larger than 64 MB, not UTF-8, not
+    JSON (NaN and Infinity are rejected), or that violates the schema; the message names the place in the file.
     """
     path = Path(path)
     try:
@@ -126,19 +126,20 @@ def read_json(path: Path | str, schema: dict, advice: str = "") -> object:
 
 
 def parse_json(text: str) -> object:
-    """``json.loads`` that raises ValueError for everything it cannot take: deep nesting, NaN, half characters."""
+    """``json.loads`` that raises ValueError for all invalid input, also deep nesting, NaN and lone surrogates."""
     try:
         value = json.loads(text, parse_constant=_refuse)
     except RecursionError:
         raise ValueError("nested too deeply") from None
-    if "\\u" in text:  # "\ud800" is half a character: it cannot be printed or written
+    if "\\u" in text:  # "\ud800" is a lone surrogate: it cannot be printed or written
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     return value
 
 
 def misfit(value: object, schema: dict) -> str:
-    """What is wrong with ``value``, most important first, with its place: "notebooks[2].seconds: 'x' is not of type
-    'number'"; "" if it fits."""
+    """The most important violation of ``schema`` with its place, such as "notebooks[2].seconds: 'x' is not of type
+    'number'"; "" if there is none.
+    """
     from jsonschema.exceptions import best_match
 
     error = best_match(_validator(json.dumps(schema, sort_keys=True)).iter_errors(value))

@@ -1,14 +1,13 @@
-"""What does each layer know? Of a teacher or a student, on voices that were not trained on.
+"""What each layer of a teacher or a student knows, measured on unseen voices.
 
 * :mod:`~kdkit.probing.phones`, :mod:`~kdkit.probing.speakers`: linear probes;
-* :mod:`~kdkit.probing.clusters`: cluster ids against phones, and the codebook at several temperatures;
-* :mod:`~kdkit.probing.cka`: layers against layers, of one model or of two;
+* :mod:`~kdkit.probing.clusters`: agreement of cluster ids with phones, and the codebook at several temperatures;
+* :mod:`~kdkit.probing.cka`: similarity of layers, of one model or two;
 * :mod:`~kdkit.probing.change`: how much each layer changes its input;
-* :mod:`~kdkit.probing.attention`: where each head looks;
-* :mod:`~kdkit.probing.survey`: all of it for a model, as ``kdkit probe`` shows it.
+* :mod:`~kdkit.probing.attention`: attention weights of each head;
+* :mod:`~kdkit.probing.survey`: all measures of a model, for ``kdkit probe``.
 
-The measures run on two samples of frames (:mod:`kdkit.probing.activations`), one of training voices and one of unseen
-voices.
+The measures use samples of frames (:mod:`kdkit.probing.activations`) of training voices and of unseen voices.
 """
 
 from kdkit.common.statistics import unbiased_share

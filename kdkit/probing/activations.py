@@ -1,8 +1,7 @@
-"""A sample of a model's activations: every layer at chosen frames of a corpus, with the phone under each.
+"""Samples of a model's activations: every layer at random frames of a corpus, with the phone of each frame.
 
-:func:`collect` streams over the corpus; what it keeps, on disk, is what :mod:`kdkit.probing` measures, a layer at a
-time. Frames of silence (phone "") are left out: they are a good part of all speech, every feature finds them, and they
-would lift all curves alike.
+:func:`collect` streams over the corpus and keeps its sample on disk; :mod:`kdkit.probing` measures it layer by layer.
+Silent frames (phone "") are left out: they are frequent and easy for every feature, and would raise all curves alike.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ from kdkit.speech.frames import num_frames
 from kdkit.speech.manifest import Utterance, frame_phones
 
 Extract = Callable[[Tensor, Tensor], tuple[list[Tensor], Tensor]]
-"""``extract(waves (B, S), lengths (B,))`` -> one (B, T, D) tensor per layer, and the real frames (B,)."""
+"""``extract(waves (B, S), lengths (B,))`` -> one (B, T, D) tensor per layer, and the number of real frames (B,)."""
 
 
 def fbank_deltas(waves: Tensor, lengths: Tensor) -> tuple[list[Tensor], Tensor]:
-    """The baseline that needs no learning: Fbank with first and second differences, 240 values a frame.
+    """The baseline without learning: Fbank with first and second differences, 240 values per frame.
 
     Every second 100 Hz frame is taken: frame 2t starts at sample 320 t and is 400 long, exactly the samples
     of frame t of a HuBERT model. Differences (five-point regression, ``compute_deltas``) are taken at 100
@@ -47,13 +46,12 @@ def fbank_deltas(waves: Tensor, lengths: Tensor) -> tuple[list[Tensor], Tensor]:
 class ModelLayers:
     """An :data:`Extract` for a model: Fbank + deltas (``baseline``), its front-end features, then H^0 .. H^L.
 
-    Front-end features are what the waveform CNN gives, before normalisation and projection, or the output
-    of the Fbank front-end. The hook that picks them up is there during the call only, and so is evaluation
-    mode.
+    Front-end features are the output of the waveform CNN, before normalisation and projection, or of the Fbank
+    front-end. During a call the model is in evaluation mode and has a hook on the front-end.
     """
 
     def __init__(self, model: nn.Module, baseline: bool = True):
-        self.model, self.baseline = getattr(model, "model", model), baseline  # a Teacher carries its model
+        self.model, self.baseline = getattr(model, "model", model), baseline  # a Teacher has a model
         layers = self.model.config.layers + 1
         self.names = ["Fbank + deltas"] * baseline + ["front-end"] + [f"H{layer}" for layer in range(layers)]
         self.device = next(self.model.parameters()).device
@@ -77,7 +75,7 @@ class ModelLayers:
 class Frames:
     """Sampled frames: ``features[layer]`` (n, D) float32; phone, utterance and speaker of each frame.
 
-    What :func:`collect` gives has its features in files that go away with it: only what is looked at is in memory.
+    Features from :func:`collect` are memory-mapped files, which are deleted with the object.
     """
 
     features: list[np.ndarray]
@@ -99,12 +97,11 @@ def collect(
     per_utterance: int = 100,
     seconds_per_batch: float = 32.0,
 ) -> Frames:
-    """Runs ``extract`` over as many utterances as it takes; keeps at most ``frames`` real, non-silent frames.
+    """Runs ``extract`` over utterances until it has ``frames`` non-silent frames.
 
-    Speakers take turns, each with a random utterance, which gives up to ``per_utterance`` random frames
-    (more when the corpus is too short otherwise). Which frames they are depends on the manifest and
-    ``seed`` only, so that two models are probed on the same ones. One batch of activations is in memory at
-    a time; the sample goes to a temporary folder.
+    Speakers take turns, each with a random utterance, which contributes up to ``per_utterance`` random frames (more if
+    the corpus is too short otherwise). The choice of frames depends only on the manifest and ``seed``, so that two
+    models are probed on the same frames. One batch of activations is in memory at a time.
 
     Raises :class:`ManifestError` when no utterance has phone times.
     """
@@ -148,7 +145,7 @@ def collect(
 
 
 def _plan(utterances, frames: int, per_utterance: int, seed: int) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-    """{position of the utterance: (frame numbers, phones)}: what to keep, known before any audio is read."""
+    """{position of the utterance: (frame numbers, phones)}: the frames to keep, chosen before audio is read."""
     rng = np.random.default_rng(seed)
     turns: dict[str, list[int]] = {}
     for i in rng.permutation(len(utterances)):

@@ -1,4 +1,4 @@
-"""Where does each head look? Attention weights of an utterance, and how far they reach."""
+"""Attention weights of an utterance, and the distance that each head attends over."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from kdkit.speech.manifest import Utterance
 
 @contextmanager
 def watched_attention(model: nn.Module) -> Iterator[list[Callable[[], Tensor]]]:
-    """A list that fills as a SpeechModel hears one utterance: functions that give weights (heads, T, T), by layer.
+    """Within, each forward pass of a SpeechModel appends one function per layer to the yielded list, which returns the
+    layer's attention weights (heads, T, T).
 
-    The encoder's attention never makes weights (its kernel does without): they are worked out from its input, here when
-    they are asked for.
+    The encoder's fused attention kernel never materialises its weights: they are recomputed from its input on demand.
     """
     weights: list[Callable[[], Tensor]] = []
     hooks = [
@@ -64,7 +64,7 @@ def _weights(attention: Attention, x: Tensor, mask: Tensor | None, bias: Tensor 
 
 
 def attention_distance(weights: Tensor) -> Tensor:
-    """Mean distance in seconds between a frame and what it looks at: (..., T, T) -> (..., T)."""
+    """Mean distance in seconds between a frame and those it attends to: (..., T, T) -> (..., T)."""
     position = torch.arange(weights.shape[-1], dtype=weights.dtype)
     return 0.02 * (weights * (position - position[:, None]).abs()).sum(-1)
 
@@ -89,7 +89,7 @@ def head_reach(model: nn.Module, utterances: Sequence[Utterance]) -> tuple[np.nd
 def attention_reach(
     model: nn.Module, utterances: Sequence[Utterance], seed: int = 0
 ) -> list[tuple[float, float, float]]:
-    """Mean distance in seconds that the heads of each layer look, with its 95 % interval over utterances."""
+    """Mean attention distance of each layer in seconds: (value, low, high), a 95 % interval over utterances."""
     reach, frames = head_reach(model, utterances)
     layers = reach.mean(2).T  # (layers, utterances)
     return [(float(sums.sum() / frames.sum()), *ratio_interval(sums, frames, seed=seed)) for sums in layers]

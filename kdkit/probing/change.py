@@ -1,4 +1,4 @@
-"""How much does each layer change its input?"""
+"""How much each layer changes its input."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def _turn(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
 
 def layer_change(hidden: Sequence[np.ndarray]) -> np.ndarray:
-    """How much layers 1 .. L change their input: 1 - mean cos(H^(l-1), H^l) over frames. [(n, D)] -> (L,)."""
+    """Change by layers 1 .. L: 1 - mean cos(H^(l-1), H^l) over frames. [(n, D)] -> (L,)."""
     return np.array([_turn(before, after).mean() for before, after in pairwise(hidden)])
 
 
 def layer_changes(frames: Frames, seed: int = 0) -> list[tuple[float, float, float]]:
-    """:func:`layer_change` of layers 1 .. L in ``frames``, each with its 95 % interval over utterances."""
+    """:func:`layer_change` of layers 1 .. L in ``frames``, as (value, low, high): 95 % intervals over utterances."""
     hidden = [x for name, x in zip(frames.names, frames.features, strict=True) if name.startswith("H")]
     _, owner = np.unique(frames.utterances, return_inverse=True)
     totals, rows = np.bincount(owner), []

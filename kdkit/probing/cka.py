@@ -1,12 +1,12 @@
-"""Layers against layers: linear CKA between any two, of one model or of two, with intervals over utterances.
+"""Similarity of layers: linear CKA between any two, of one model or two, with intervals over utterances.
 
-Features may be files (:class:`kdkit.probing.activations.Frames`): two layers are read at a time, some frames at a
-time, and the sums are exact.
+Features may be memory-mapped files (:class:`kdkit.probing.activations.Frames`): two layers are read at a time, in
+chunks of frames, and the sums are exact.
 
-CKA of few frames is too high: what layers share by chance counts as alike, the more so the wider they are (Murphy et
-al., arXiv 2405.01012). Frames of one utterance are no independent draws either. Both speak for leaving out whole
-utterances (:mod:`kdkit.common.statistics`), and for linear CKA that can be done exactly, without a new pass over the
-frames for each utterance. With X and Y centred over all n frames and C = X'Y, leaving out the m frames of utterance u
+CKA of few frames is biased upwards, by chance correlations, the more the wider the layers (Murphy et al., arXiv
+2405.01012). Frames of one utterance are not independent either. The jackknife over utterances
+(:mod:`kdkit.common.statistics`) handles both, and for linear CKA it is exact without another pass over the frames for
+each utterance. With X and Y centred over all n frames and C = X'Y, leaving out the m frames of utterance u
 gives
 
     C - C_u - s t' / (n - m),    C_u = X_u' Y_u,    s, t = sums of the frames of X_u and Y_u
@@ -29,7 +29,7 @@ _CHUNK = 4096  # frames
 
 
 def _chunks(*layers: np.ndarray) -> Iterator[list[np.ndarray]]:
-    """The layers (n, D), centred, some frames at a time; float32, which is exact enough for products and fast."""
+    """The layers (n, D), centred, in chunks of frames; float32 is accurate enough for the products, and fast."""
     means = [x.mean(0, dtype=np.float64) for x in layers]
     for begin in range(0, len(layers[0]), _CHUNK):
         yield [
@@ -46,7 +46,7 @@ def _cross(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def linear_cka(x: np.ndarray, y: np.ndarray) -> float:
     """Linear centred kernel alignment of (n, D1) and (n, D2), 0..1 (arXiv 1905.00414).
 
-    It is 1 for features that are equal up to a rotation, a shift and a scale.
+    It is 1 for features that are equal up to rotation, shift and scale.
     """
     return float(np.square(_cross(x, y)).sum() / np.linalg.norm(_cross(x, x)) / np.linalg.norm(_cross(y, y)))
 
@@ -54,8 +54,8 @@ def linear_cka(x: np.ndarray, y: np.ndarray) -> float:
 def cka_map(a: Frames, b: Frames) -> np.ndarray:
     """:func:`linear_cka` of each feature of ``a`` with each of ``b``: (features of a, features of b).
 
-    ``a`` and ``b`` may come from two models, a teacher and its student, but must be the same frames: collected from the
-    same utterances with the same seed. Raises :class:`ConfigError` when they are not.
+    ``a`` and ``b`` may come from two models, such as teacher and student, but must be the same frames: collected from
+    the same utterances with the same seed. Raises :class:`ConfigError` otherwise.
     """
     return cka_jackknife(a, b)[0]
 
@@ -63,8 +63,8 @@ def cka_map(a: Frames, b: Frames) -> np.ndarray:
 def cka_intervals(a: Frames, b: Frames) -> np.ndarray:
     """:func:`cka_map` less the bias of few frames, and 95 % intervals over utterances.
 
-    (features of a, features of b, 3): value, low, high. Judge differences by these, not by the bare map: of some
-    thousand frames the bias is of the size of the interval.
+    (features of a, features of b, 3): value, low, high. Use these to judge differences: with some thousand frames, the
+    bias of the map is as large as the interval.
     """
     return unbiased_share(*cka_jackknife(a, b))
 
@@ -72,8 +72,8 @@ def cka_intervals(a: Frames, b: Frames) -> np.ndarray:
 def cka_jackknife(a: Frames, b: Frames) -> tuple[np.ndarray, np.ndarray]:
     """:func:`cka_map`, and the map without each utterance: (utterances, features of a, features of b).
 
-    :func:`~kdkit.common.statistics.unbiased_share` makes intervals of them, also of a mean of several pairs: take the
-    mean of both first. Of a single utterance there is no map without it: (0, features of a, features of b).
+    Input of :func:`~kdkit.common.statistics.unbiased_share`, also for a mean over several pairs: average both first.
+    With a single utterance the second is empty: (0, features of a, features of b).
     """
     if not (np.array_equal(a.utterances, b.utterances) and np.array_equal(a.phones, b.phones)):
         raise ConfigError(
@@ -105,8 +105,8 @@ def _normalised(norms: np.ndarray) -> np.ndarray:
 
 
 def _own_parts(features, utterances, left) -> tuple[np.ndarray, list[np.ndarray]]:
-    """What an utterance has to itself: the terms of the squared norm that hold its own frames alone, (utterances,
-    features, features), and the sum of its frames in every feature, [(utterances, D)].
+    """Of each utterance: the terms of the squared norm that contain its frames only, (utterances, features, features),
+    and the sum of its frames in every feature, [(utterances, D)].
     """
     means = [x.mean(0, dtype=np.float64) for x in features]
     squares = np.zeros((len(utterances), len(features), len(features)))
@@ -115,7 +115,7 @@ def _own_parts(features, utterances, left) -> tuple[np.ndarray, list[np.ndarray]
         own = [x[rows] - mean for x, mean in zip(features, means, strict=True)]
         for total, x in zip(sums, own, strict=True):
             total[u] = x.sum(0)
-        for begin in range(0, len(rows), 256):  # of a long recording, not all products at a time
+        for begin in range(0, len(rows), 256):  # limits the memory for long recordings
             products = np.stack([(x[begin : begin + 256] @ x.T).ravel() for x in own])
             squares[u] += products @ products.T
         along = np.stack([x @ total[u] for x, total in zip(own, sums, strict=True)])  # (features, frames)

@@ -1,4 +1,4 @@
-"""What do cluster ids tell of the phone? Ids of k-means, or of the teacher's own codebook, against phones."""
+"""Agreement of cluster ids (of k-means, or of the teacher's codebook) with phones."""
 
 from __future__ import annotations
 
@@ -27,10 +27,9 @@ def counts_table(ids: Sequence, phones: Sequence) -> np.ndarray:
 
 
 def pnmi(ids: Sequence, phones: Sequence) -> float:
-    """Phone-normalised mutual information I(phone; id) / H(phone), 0..1: how much of the phone an id tells.
+    """Phone-normalised mutual information I(phone; id) / H(phone), 0..1, from the HuBERT paper (arXiv 2106.07447).
 
-    From the HuBERT paper (arXiv 2106.07447). It grows with the number of clusters: compare at equal numbers
-    only.
+    It grows with the number of clusters: compare equal numbers only.
     """
     return float(_pnmi(counts_table(ids, phones)))
 
@@ -48,7 +47,7 @@ def _pnmi(counts: np.ndarray) -> np.ndarray:
 
 
 def phone_purity(ids: Sequence, phones: Sequence) -> float:
-    """Frame accuracy if every cluster is read as its most frequent phone."""
+    """Frame accuracy if every cluster stands for its most frequent phone."""
     return float(_phone_purity(counts_table(ids, phones)))
 
 
@@ -67,7 +66,7 @@ def _cluster_purity(counts: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class ClusterScore:
-    """How ids agree with phones, and with speakers (``speaker_nmi``: I / H(speaker)); 95 % intervals over utterances.
+    """Agreement of ids with phones and with speakers (``speaker_nmi``: I / H(speaker)); 95 % intervals over utterances.
 
     ``interval`` is that of the PNMI.
     """
@@ -84,7 +83,9 @@ class ClusterScore:
 
 
 def cluster_score(name: str, ids: Sequence, frames: Frames) -> ClusterScore:
-    """Ids of ``frames`` against their phones and speakers."""
+    """Agreement of the ``ids`` of ``frames`` with their phones and speakers; frames of unknown speakers are left out
+    there.
+    """
     phones = _left_out(ids, frames.phones, frames.utterances, (_pnmi, _phone_purity, _cluster_purity))
     known = np.asarray(frames.speakers) != ""  # frames of unknown speakers are not of one speaker
     speakers = (float("nan"), _NO_INTERVAL)
@@ -98,8 +99,7 @@ def cluster_score(name: str, ids: Sequence, frames: Frames) -> ClusterScore:
 def pnmi_interval(ids: Sequence, phones: Sequence, utterances: Sequence) -> tuple[float, float]:
     """95 % interval of the PNMI by the jackknife over utterances; (nan, nan) for fewer than two.
 
-    PNMI of a resampled corpus is too high, because drawing utterances again empties cells of the table: the bootstrap's
-    interval would lie beside the value. Leaving out one utterance at a time does not do that.
+    The bootstrap would be biased upwards: a resampled corpus lacks utterances, which empties cells of the table.
     """
     return _left_out(ids, phones, utterances, (_pnmi,))[0][1]
 
@@ -107,7 +107,7 @@ def pnmi_interval(ids: Sequence, phones: Sequence, utterances: Sequence) -> tupl
 def _left_out(
     ids: Sequence, labels: Sequence, utterances: Sequence, measures: Sequence[Callable]
 ) -> list[tuple[float, tuple[float, float]]]:
-    """Each measure of the table (labels, ids), and its interval from the tables without an utterance."""
+    """Each measure of the table (labels, ids), and its jackknife interval."""
     _, owner, frames = np.unique(np.asarray(utterances), return_inverse=True, return_counts=True)
     (_, i), (_, p) = (np.unique(np.asarray(values), return_inverse=True) for values in (ids, labels))
     total, without = counts_table(ids, labels), []
@@ -122,7 +122,7 @@ def _left_out(
 
 
 def layer_pnmi(train: Frames, test: Frames, clusters: int = 100, seed: int = 0) -> list[ClusterScore]:
-    """k-means on every layer's training frames (raw activations, as in HuBERT), judged on the test frames."""
+    """k-means on every layer's training frames (raw activations, as in HuBERT), evaluated on the test frames."""
     scores = []
     layers = zip(train.names, train.features, test.features, strict=True)
     for name, x, test_x in tqdm(layers, total=len(train.names), desc="k-means", leave=False):
@@ -134,14 +134,14 @@ def layer_pnmi(train: Frames, test: Frames, clusters: int = 100, seed: int = 0) 
 
 @dataclass(frozen=True)
 class Usage:
-    """The codebook's distribution at one temperature: how sure it is of a frame, how many ids it uses in all.
+    """The codebook's distribution at one temperature: its certainty per frame, and the number of ids in use.
 
-    95 % intervals over utterances, where it was told which frames belong together.
+    95 % intervals over utterances, nan without utterances.
     """
 
     tau: float
-    choices: float  # of a frame: e to the mean entropy, 1 (certain) .. K
-    used: float  # over all frames: e to the entropy of the mean distribution, 1 .. K
+    choices: float  # perplexity of a frame: e to the mean entropy, 1 (certain) .. K
+    used: float  # perplexity of the mean distribution over all frames, 1 .. K
     top: float  # mean probability of the first id
     choices_interval: tuple[float, float] = _NO_INTERVAL
     used_interval: tuple[float, float] = _NO_INTERVAL
@@ -156,9 +156,9 @@ def codebook_usage(
     utterances: np.ndarray | None = None,
     seed: int = 0,
 ) -> list[Usage]:
-    """:class:`Usage` on frames (n, D) of the codebook's layer, at each temperature; a few frames at a time.
+    """:class:`Usage` on frames (n, D) of the codebook's layer, at each temperature.
 
-    ``utterances`` (n,): to which utterance each frame belongs, for the intervals.
+    ``utterances`` (n,): the utterance of each frame, for the intervals.
     """
     device, rows = codebook.label_embeddings.device, []
     owner = np.zeros(len(hidden), dtype=int)
@@ -192,7 +192,7 @@ def codebook_usage(
 
 
 def _ids_in_use(ids: np.ndarray) -> tuple[float, tuple[float, float]]:
-    """e to the entropy of the distribution over ids, from its sums (utterances, ids); by the jackknife, as PNMI."""
+    """Perplexity of the distribution over ids, from its sums (utterances, ids), and its jackknife interval."""
 
     def entropy(counts: np.ndarray) -> np.ndarray:
         p = counts.clip(0) / counts.sum(-1, keepdims=True).clip(1e-300)

@@ -1,4 +1,4 @@
-"""What a cluster sounds like: the frames that carry one id, cut out of a corpus and played one after the other."""
+"""What a cluster sounds like: the frames with one id, cut out of a corpus and concatenated."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from kdkit.speech.frames import HOP, RECEPTIVE_FIELD
 from kdkit.speech.manifest import Utterance, frame_phones
 from kdkit.teachers import Teacher
 
-_CONTEXT = 400  # samples before and after: a single frame is too short to be heard
+_CONTEXT = 400  # samples before and after: a single frame is too short to hear
 _FADE, _GAP = 160, 2400  # samples
 
 
 @dataclass(frozen=True)
 class Occurrence:
-    """A run of frames with one id: ``begin`` to ``end`` (not included) of ``utterance``, with the phone under each."""
+    """A run of frames with one id: ``begin`` to ``end`` (exclusive) of ``utterance``, and the phone of each frame."""
 
     utterance: Utterance
     begin: int
@@ -31,7 +31,7 @@ class Occurrence:
 
 @torch.inference_mode()
 def occurrences(teacher: Teacher, utterances: Sequence[Utterance]) -> dict[int, list[Occurrence]]:
-    """Every run of every cluster id in some utterances, one utterance in memory at a time: {id: runs}.
+    """{id: runs} of every cluster id in ``utterances``, one utterance in memory at a time.
 
     Raises :class:`ConfigError` when the teacher has no codebook.
     """
@@ -53,13 +53,13 @@ def occurrences(teacher: Teacher, utterances: Sequence[Utterance]) -> dict[int, 
 
 
 def phone_shares(runs: Sequence[Occurrence]) -> list[tuple[str, float]]:
-    """Phones under the frames of some runs with their shares, the most frequent first; "" is silence."""
+    """The phones of the runs' frames with their shares, most frequent first; "" is silence."""
     counts = Counter(phone for run in runs for phone in run.phones)
     return [(phone, count / counts.total()) for phone, count in counts.most_common()]
 
 
 def play(runs: Sequence[Occurrence], most: int = 30) -> Tensor:
-    """The sound of up to ``most`` runs, utterances taking turns, with short pauses: (samples,) at 16 kHz."""
+    """Up to ``most`` runs, utterances taking turns, with short pauses between: (samples,) at 16 kHz."""
     turn: Counter[str] = Counter()
     order = []
     for run in runs:

@@ -1,6 +1,6 @@
-"""Which phone is it? A linear probe on every layer, trained on some voices and judged on others.
+"""A linear phone probe on every layer, trained on some voices and tested on others.
 
-Notebook 01 derives the probe. It answers "how much of this is *linearly* there", not "does the model use it".
+Notebook 01 derives the probe. It shows how much of the phone is *linearly* encoded, not whether the model uses it.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ def linear_probe(
 ) -> tuple[float, np.ndarray]:
     """Multinomial logistic regression: (accuracy on the test frames, predicted class of each).
 
-    ``*_x`` (n, D) float, ``*_y`` (n,) int below ``classes``; a test label of -1 (a phone not in training) is
-    always an error. Features are standardised with the training frames' statistics. Minimises the mean
-    cross-entropy + weight_decay / 2 |W|^2 by L-BFGS from zero: the optimum is unique, so there is no seed.
+    ``*_x`` (n, D) float, ``*_y`` (n,) int below ``classes``; a test label of -1 (a phone not in training) counts as an
+    error. Features are standardised with the training frames' statistics. Minimises mean cross-entropy +
+    weight_decay / 2 |W|^2 by L-BFGS from zero; the optimum is unique, so there is no seed.
 
-    The penalty matters: frames of one voice are alike, so without it the probe learns voices and loses points
-    on unseen ones, most of all on Fbank + deltas. The default is what suits that baseline best, since a weak
-    baseline would flatter every model; learned features would gain a little from a smaller one.
+    The penalty matters: without it the probe overfits to the training voices, most of all on Fbank + deltas. The
+    default is the best one for that baseline, since a weak baseline would flatter every model; learned features would
+    gain a little from a smaller one.
     """
     x, y = torch.as_tensor(train_x, dtype=torch.float32), torch.as_tensor(train_y)
     mean, std = x.mean(0), x.std(0).clamp_min(1e-6)
     x = (x - mean) / std
-    # The same problem in coordinates where its curvature is about equal in all directions: tens of steps, not
-    # hundreds. In them the weights of standardised features are axes @ (scale * weight).
+    # Preconditioning: in these coordinates the curvature is about equal in all directions, which takes tens of steps
+    # instead of hundreds. The weights of the standardised features are axes @ (scale * weight).
     variances, axes = torch.linalg.eigh((x.T @ x / len(x)).double())
     scale = (0.2 * variances.clamp_min(0) + weight_decay + 1e-6).rsqrt()
     to_axes, scale = (axes * scale).float(), scale.float()[:, None]
@@ -80,8 +80,8 @@ class LayerScore:
 class PhoneProbe:
     """Result of :func:`phone_probe`; ``confusion`` (true, predicted) counts frames of the best layer.
 
-    ``chosen``: the number of the layer that was best on frames of a dev set. Without, the best layer is chosen on the
-    frames that judge it, which flatters it: by little where layers differ by more than their intervals.
+    ``chosen``: the best layer on dev frames. With None, the best layer is chosen on the test frames, which biases its
+    accuracy upwards, slightly where layers differ by more than their intervals.
     """
 
     layers: tuple[LayerScore, ...]  # H^0 .. H^L
@@ -99,7 +99,7 @@ class PhoneProbe:
 
     @property
     def best(self) -> int:
-        """Number of the best layer, 0 .. L: on dev frames where there were some, else on the test frames."""
+        """Number of the best layer, 0 .. L: on dev frames if there were any, else on the test frames."""
         return (
             self.chosen
             if self.chosen is not None
@@ -112,7 +112,7 @@ class PhoneProbe:
         return self.layers[self.best].accuracy - self.fbank.accuracy
 
     def to_dict(self) -> dict:
-        """What goes into run.json: plain numbers."""
+        """Plain numbers, for run.json."""
         scores = (self.fbank, self.front_end, *self.layers)
         return {
             "accuracy": {score.name: score.accuracy for score in scores},
@@ -146,9 +146,9 @@ def phone_probe(
 ) -> PhoneProbe:
     """Linear phone probe on every layer of a teacher or a student, and on Fbank + deltas, on the same frames.
 
-    It is trained on ``train_utterances`` and judged on ``test_utterances``, which should be of other voices.
-    ``last_only`` probes the last layer alone, beside front-end and baseline. ``collecting`` goes to :func:`collect`.
-    To ask several things of the same activations, call ``collect(ModelLayers(model), ...)`` twice, then
+    Trained on ``train_utterances`` and tested on ``test_utterances``, which should be of other voices. ``last_only``
+    probes the last layer, the front-end and the baseline only. ``collecting`` goes to :func:`collect`. To measure
+    several things on the same activations, call ``collect(ModelLayers(model), ...)`` twice, then
     :func:`probe_layers`, :func:`layer_pnmi` and the others.
     """
     extract = ModelLayers(model)
@@ -160,7 +160,7 @@ def phone_probe(
 
 
 def last_layer(frames: Frames) -> Frames:
-    """Of frames collected with ``ModelLayers(model)``: Fbank + deltas, front-end, and the last layer only."""
+    """Keeps Fbank + deltas, front-end and the last layer of frames from ``ModelLayers(model)``."""
     kept = [0, 1, len(frames.names) - 1]
     names, features = ([values[i] for i in kept] for values in (frames.names, frames.features))
     return replace(frames, names=names, features=features)

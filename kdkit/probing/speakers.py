@@ -1,4 +1,4 @@
-"""Who speaks? A linear probe for the voice on every layer: what is not about phones should fade."""
+"""A linear speaker probe on every layer."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from kdkit.probing.phones import LayerScore, linear_probe
 
 
 def probe_speakers(frames: Frames, seed: int = 0) -> list[LayerScore]:
-    """Share of frames whose speaker a linear probe names, for every feature of ``frames``, with a 95 % interval.
+    """Share of frames whose speaker a linear probe recognises, for every feature of ``frames``, with a 95 % interval.
 
-    The voices may be unseen by the model, but the probe must have heard them: of each speaker, half of the utterances,
-    drawn with ``seed``, train the probe, and it is judged on the others. Speakers with one utterance are left out.
+    The probe is trained on a random half of each speaker's utterances (``seed``) and tested on the others; the model
+    need not have heard the voices. Speakers with one utterance are left out.
 
     Raises :class:`ManifestError` when fewer than two speakers have two utterances.
     """

@@ -1,4 +1,4 @@
-"""All measures of all layers of one model, teacher or student, alone or against another: what ``kdkit probe`` shows."""
+"""All measures of all layers of a model, alone or compared with another one, for ``kdkit probe``."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ TAUS = (0.03, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 @dataclass(frozen=True)
 class Survey:
-    """What :func:`survey` found. Features are ``names``: Fbank + deltas, front-end, H0 .. HL; intervals are 95 %."""
+    """Result of :func:`survey`. ``names`` of the features: Fbank + deltas, front-end, H0 .. HL; intervals are 95 %."""
 
     names: tuple[str, ...]
     phones: PhoneProbe
-    speakers: tuple[LayerScore, ...]  # of each feature; empty where the speech has too few voices
+    speakers: tuple[LayerScore, ...]  # of each feature; empty if the speech has too few speakers
     clusters: tuple[ClusterScore, ...]  # of each feature
     cka: np.ndarray  # (features, features, 3): value, low, high
     change: tuple[tuple[float, float, float], ...]  # of layers 1 .. L: value, low, high
     reach: tuple[tuple[float, float, float], ...]  # of layers 1 .. L: seconds, low, high
-    even_reach: float  # seconds, of weights that are the same everywhere
+    even_reach: float  # seconds, of uniform weights
     codebook: ClusterScore | None
     usage: tuple[Usage, ...]
     other_names: tuple[str, ...] = ()
     other_cka: np.ndarray | None = None  # (features, features of the other model, 3)
 
     def rows(self) -> list[dict[str, str]]:
-        """A table: one row for each feature, with intervals."""
+        """A table with one row per feature, with intervals."""
         table = []
         for i, name in enumerate(self.names):
             clusters, layer = self.clusters[i], i - 2
@@ -68,7 +68,7 @@ class Survey:
         return table
 
     def to_dict(self) -> dict:
-        """Plain numbers, for JSON; None for an interval that there is none of."""
+        """Plain numbers, for JSON; None for missing intervals."""
         found = {
             "names": list(self.names),
             "phones": self.phones.to_dict() | {"symbols": list(self.phones.phones)},
@@ -143,7 +143,7 @@ _BLOCKS = (
 
 
 def _text(form: str, scale: float, value: float, low: float, high: float) -> str:
-    """A value with its interval, if there is one: 0.52 (0.48 to 0.57)."""
+    """A value with its interval, if it has one: 0.52 (0.48 to 0.57)."""
     if math.isnan(low):
         return f"{scale * value:{form}}"
     return f"{scale * value:{form}} ({scale * low:{form}} to {scale * high:{form}})"
@@ -160,11 +160,11 @@ def survey(
     seed: int = 0,
     attended: int = 20,
 ) -> Survey:
-    """Every measure of :mod:`kdkit.probing` on every layer of ``model``, judged on ``test_utterances``.
+    """Every measure of :mod:`kdkit.probing` on every layer of ``model``, tested on ``test_utterances``.
 
-    ``frames`` train the probes, half as many judge them, and half as many of ``dev_utterances`` choose the layer where
-    phones are best. ``other``: a model (its teacher, its student) whose layers are compared with these by CKA.
-    Attention is averaged over ``attended`` test utterances. Intervals are over utterances.
+    ``frames`` train the probes, half as many test them, and half as many of ``dev_utterances`` choose the best layer
+    for phones. ``other``: a model (its teacher or student) to compare layers with by CKA. Attention is averaged over
+    the first ``attended`` test utterances. Intervals are over utterances.
     """
     extract = ModelLayers(model)
     train = collect(extract, train_utterances, frames, seed)
@@ -193,8 +193,9 @@ def survey(
 
 
 def held_out(utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[Utterance]]:
-    """Training and dev speech of one list: every fifth speaker (at least one) is dev; with one speaker, every fifth
-    utterance. Raises :class:`ManifestError` for fewer than two utterances."""
+    """Splits a list into training and dev speech: every fifth speaker (at least one) is dev; with one speaker, every
+    fifth utterance. Raises :class:`ManifestError` for fewer than two utterances.
+    """
     speakers = sorted({utterance.speaker for utterance in utterances})
     if len(utterances) < 2:
         raise ManifestError(f"{len(utterances)} utterances do not divide into training and dev speech")

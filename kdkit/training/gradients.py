@@ -62,9 +62,7 @@ def graphs_for(
         return None
     scale = None
     if accelerator.scaler is not None:
-        accelerator.scaler.scale(
-            torch.zeros((), device=accelerator.device)
-        )  # it makes its factor when first asked
+        accelerator.scaler.scale(torch.zeros((), device=accelerator.device))  # creates the scale
         scale = accelerator.scaler._get_scale_async()
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(accelerator.mixed_precision)
     return Steps(task, parameters, dtype, scale)
