@@ -5,9 +5,9 @@ backward). On an H200, with CUDA graphs, HuBERT Base and the deep & thin Fbank s
 
     seconds = FIXED + operations / RATE
 
-through 23.6 ms for 141.5 s of speech and 82.3 ms for 587.6 s (batches of up to 150 and 600 s). Another GPU is slower by the ratio of published peaks or of
-published memory bandwidths, whichever is larger. What two cores of a hosted machine add (reading, probing, beam search,
-widgets) is not in it.
+through 23.6 ms for 141.5 s of speech and 82.3 ms for 587.6 s (batches of up to 150 and 600 s). Another GPU is slower by
+the ratio of published peaks or of published memory bandwidths, whichever is larger. What two cores of a hosted machine
+add (reading, probing, beam search, widgets) is not in it.
 """
 
 from __future__ import annotations
