@@ -10,7 +10,9 @@ import torch
 
 from kdkit.common.errors import CheckpointError, ConfigError, DownloadError
 from kdkit.lessons import machines, speech_sources, worlds
-from kdkit.lessons.worlds import LIBRISPEECH, TOY, check_voices, find_world
+from kdkit.lessons.machines import check_machine
+from kdkit.lessons.world_files import find_world
+from kdkit.lessons.worlds import LIBRISPEECH, TOY, check_voices
 from kdkit.speech.manifest import Utterance, write_manifest
 from kdkit.teachers import load_teacher
 
@@ -198,11 +200,11 @@ def test_a_finished_student_has_the_structure_of_its_preset():
 
 def test_too_little_disk_is_said_before_a_download(monkeypatch, tmp_path):
     monkeypatch.setenv("KDKIT_CACHE", str(tmp_path / "cache"))
-    TOY.check(SPLITS, 64, CPU)
+    check_machine(TOY, SPLITS, 64, CPU)
     usage = shutil._ntuple_diskusage(100e9, 95e9, 5e9)
-    monkeypatch.setattr(worlds.shutil, "disk_usage", lambda folder: usage)
+    monkeypatch.setattr(machines.shutil, "disk_usage", lambda folder: usage)
     with pytest.raises(ConfigError, match=r"downloads need 2\d GB in .*cache, 5 GB are free\. Make room"):
-        LIBRISPEECH.check(SPLITS, 64, CPU)
+        check_machine(LIBRISPEECH, SPLITS, 64, CPU)
     before = LIBRISPEECH.to_download(SPLITS)
     path = speech_sources.manifest_of("librispeech", "train-clean-100")
     path.parent.mkdir(parents=True)
@@ -213,9 +215,9 @@ def test_too_little_disk_is_said_before_a_download(monkeypatch, tmp_path):
 
 def test_too_little_gpu_memory_is_said(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device=None: (2e9, 16e9))
-    TOY.check(SPLITS, 64, GPU)
+    check_machine(TOY, SPLITS, 64, GPU)
     with pytest.raises(ConfigError, match=r"150 s need about 3\.6 GB of GPU memory, 2\.0 of 16\.0 GB are"):
-        LIBRISPEECH.check((), 150, GPU)
+        check_machine(LIBRISPEECH, (), 150, GPU)
 
 
 def test_expected_speed_and_memory_go_through_what_was_measured():

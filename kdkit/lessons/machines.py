@@ -12,9 +12,16 @@ add (reading, probing, beam search, widgets) is not in it.
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
+import torch
+
+from kdkit.common.errors import ConfigError
+from kdkit.common.files import cache_folder
 from kdkit.lessons.profiles import Profile
 from kdkit.lessons.studies import loss_variants
 from kdkit.lessons.worlds import World
@@ -64,6 +71,38 @@ def training_gigabytes(seconds_per_batch: float, base: bool = True) -> float:
     """GPU memory of distilling HuBERT Base (or the tiny teacher) into its deep & thin student, live."""
     whole = _BASE_GB + _GB_A_SECOND * seconds_per_batch
     return whole if base else _TINY_SHARE * whole
+
+
+def check_machine(
+    world: World, splits: Sequence[str], seconds_per_batch: float, device: torch.device
+) -> None:
+    """Raises :class:`ConfigError` where disk or GPU memory cannot hold a world: before any download.
+
+    An archive and what is unpacked from it are about the same size, and both stay: so twice the download is needed.
+    """
+    cache = cache_folder()
+    needed, free = 2e6 * world.to_download(splits), _free(cache)
+    if needed > free:
+        raise ConfigError(
+            f"world {world.name}: downloads need {needed / 1e9:.0f} GB in {cache}, {free / 1e9:.0f} GB are free. Make "
+            "room, or set $KDKIT_CACHE to a larger disk (on Colab a mounted Drive), or take world toy"
+        )
+    if device.type != "cuda":
+        return
+    free_gpu, whole = (b / 1e9 for b in torch.cuda.mem_get_info(device))
+    needed_gpu = training_gigabytes(seconds_per_batch, world.students == "")
+    if needed_gpu > free_gpu:
+        raise ConfigError(
+            f"world {world.name}: batches of {seconds_per_batch:g} s need about {needed_gpu:.1f} GB of GPU memory, "
+            f"{free_gpu:.1f} of {whole:.1f} GB are free. End other programs on it, or take a smaller profile or world "
+            "toy"
+        )
+
+
+def _free(folder: Path) -> int:
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
 
 
 @lru_cache(maxsize=16)

@@ -1,4 +1,4 @@
-"""A world of one's own: a TOML or JSON file that names a teacher and speech; all four notebooks are then about them.
+"""Worlds by name, and of one's own: a TOML or JSON file that names teacher and speech, which all notebooks then take.
 
     teacher = "hubert_base_ls960"        # whatever load_teacher takes
     unlabelled = "data/train.jsonl"      # manifests (kdkit prepare), relative to this file
@@ -18,19 +18,38 @@ import json
 import os
 from pathlib import Path
 
+import torch
+
 from kdkit.common.errors import ConfigError
 from kdkit.common.files import read_text
 from kdkit.common.validation import shown
 from kdkit.lessons import speech_sources
-from kdkit.lessons.worlds import World
+from kdkit.lessons.worlds import LIBRISPEECH, TOY, WORLDS, World
 from kdkit.model.speech_model import PRESETS
 from kdkit.speech.corpora.summary import check_speakers
 from kdkit.speech.manifest import Utterance, read_manifest
 from kdkit.teachers.load import is_known
 
+AUTO = "auto"
 _STUDENTS = {"base": "", "tiny": "tiny-"}
 _NEEDED = ("teacher", "unlabelled", "labelled", "dev", "tests")
 _KNOWN = (*_NEEDED, "name", "purpose", "students", "probing", "finished", "language_model", "clusters")
+
+
+def find_world(name: str, device: torch.device | None = None) -> World:
+    """A world by its name, from a file (.toml, .json), or "auto": librispeech where there is a GPU, else toy.
+
+    Raises :class:`ConfigError` for an unknown name and for what is wrong in a file.
+    """
+    if name == AUTO:
+        return LIBRISPEECH if device is not None and device.type == "cuda" else TOY
+    if name in WORLDS:
+        return WORLDS[name]
+    if Path(name).suffix in (".toml", ".json"):
+        return read_world(Path(name))
+    raise ConfigError(
+        f"no world {name!r}: choose {AUTO}, {', '.join(WORLDS)}, or the path of a .toml or .json file"
+    )
 
 
 def read_world(path: Path) -> World:

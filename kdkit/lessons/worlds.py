@@ -1,6 +1,6 @@
 """What the lessons are about: a world names teacher, speech, students and language model; a profile says how much.
 
-    world = find_world("librispeech")
+    world = WORLDS["librispeech"]
     teacher = world.load_teacher()
     speech = world.speech("unlabelled", minutes=300)
 
@@ -11,12 +11,9 @@ world of one's own is a small file, :mod:`kdkit.lessons.world_files`.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import torch
 
 from kdkit.common.errors import CheckpointError, ConfigError, DownloadError
 from kdkit.common.files import cache_folder
@@ -26,7 +23,6 @@ from kdkit.speech.corpora.summary import check_speakers
 from kdkit.speech.manifest import Utterance, subset
 from kdkit.teachers import Teacher, load_teacher
 
-AUTO = "auto"
 STRUCTURES = {"dt": "deep & thin", "sw": "shallow & wide"}
 _MEGABYTES = {  # of teachers and finished models, to download
     "hubert_base_ls960": 1_140,
@@ -170,30 +166,6 @@ class World:
         arpa = cache_folder() / "librispeech-lm" / f"{self.language_model}.arpa"
         return total + (_LM_MEGABYTES if self.language_model and not arpa.is_file() else 0)
 
-    def check(self, splits: Sequence[str], seconds_per_batch: float, device: torch.device) -> None:
-        """Raises :class:`ConfigError` where disk or GPU memory cannot hold this world: before any download.
-
-        An archive and what is unpacked from it are about the same size, and both stay: so twice the download is needed.
-        """
-        cache = cache_folder()
-        needed, free = 2e6 * self.to_download(splits), _free(cache)
-        if needed > free:
-            raise ConfigError(
-                f"world {self.name}: downloads need {needed / 1e9:.0f} GB in {cache}, {free / 1e9:.0f} GB are free. "
-                "Make room, or set $KDKIT_CACHE to a larger disk (on Colab a mounted Drive), or take world toy"
-            )
-        if device.type == "cuda":
-            from kdkit.lessons.machines import training_gigabytes
-
-            free_gpu, whole = (b / 1e9 for b in torch.cuda.mem_get_info(device))
-            needed_gpu = training_gigabytes(seconds_per_batch, self.students == "")
-            if needed_gpu > free_gpu:
-                raise ConfigError(
-                    f"world {self.name}: batches of {seconds_per_batch:g} s need about {needed_gpu:.1f} GB of GPU "
-                    f"memory, {free_gpu:.1f} of {whole:.1f} GB are free. End other programs on it, or take a smaller "
-                    "profile or world toy"
-                )
-
 
 TOY = World(
     name="toy",
@@ -225,24 +197,6 @@ LIBRISPEECH = World(
 WORLDS = {world.name: world for world in (TOY, LIBRISPEECH)}
 
 
-def find_world(name: str, device: torch.device | None = None) -> World:
-    """A world by its name, from a file (.toml, .json), or "auto": librispeech where there is a GPU, else toy.
-
-    Raises :class:`ConfigError` for an unknown name and for what is wrong in a file.
-    """
-    if name == AUTO:
-        return LIBRISPEECH if device is not None and device.type == "cuda" else TOY
-    if name in WORLDS:
-        return WORLDS[name]
-    if Path(name).suffix in (".toml", ".json"):
-        from kdkit.lessons.world_files import read_world
-
-        return read_world(Path(name))
-    raise ConfigError(
-        f"no world {name!r}: choose {AUTO}, {', '.join(WORLDS)}, or the path of a .toml or .json file"
-    )
-
-
 def check_voices(world: World, minutes: Mapping[str, float]) -> list[str]:
     """Raises :class:`ConfigError` where a test set has speakers of training or dev; returns what else should be known.
 
@@ -259,9 +213,3 @@ def _is_here(name: str) -> bool:
     folder = cache_folder() / "teachers"
     files = {"hubert_base_ls960": "hubert_base_ls960.pt", "HUBERT_BASE": "hubert_fairseq_base_ls960.pth"}
     return (folder / files.get(name, f"huggingface/{name.replace('/', '--')}")).exists()
-
-
-def _free(folder: Path) -> int:
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
