@@ -144,6 +144,7 @@ def test_the_wheel_holds_every_asset_and_the_command(built):
     )
     assert held == {path.relative_to(ROOT).as_posix() for path in files}
     assert "kdkit/report/templates/notebook/index.html.j2" in held
+    assert "kdkit/recognition/templates/errors.html.j2" in held
     entry = next(name for name in wheel.namelist() if name.endswith("entry_points.txt"))
     assert "kdkit = kdkit.commands.main:main" in wheel.read(entry).decode()
     assert any(name.endswith("licenses/LICENSE") for name in wheel.namelist())

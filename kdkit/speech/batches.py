@@ -1,10 +1,9 @@
 """Batches of padded waveforms: in training a pure function of (seed, step), in evaluation one pass by length.
 
-Padding is wasted work, so utterances of like length go together. Training sorts all of them by length and
-cuts the list into buckets; each epoch shuffles every bucket anew, cuts it into batches, and shuffles the
-batches. A bucket's batch size follows from its longest utterance, so a batch never exceeds
-`seconds_per_batch` of padded audio, and the number of steps in an epoch is fixed: batch(step) needs no
-history, and a resumed run sees what it would have seen.
+Padding is wasted computation, so utterances of similar length are batched together. Training sorts them by length and
+cuts the list into buckets; each epoch shuffles every bucket, cuts it into batches, and shuffles the batches. A bucket's
+batch size follows from its longest utterance, so a batch never exceeds ``seconds_per_batch`` of padded audio, and the
+number of steps in an epoch is fixed. A batch depends on nothing but seed and step, so a resumed run gets the same ones.
 """
 
 from __future__ import annotations
@@ -29,14 +28,14 @@ from kdkit.speech.audio import SAMPLE_RATE, read_audio, to_int16
 from kdkit.speech.frames import num_frames
 from kdkit.speech.manifest import Utterance, speech_identity
 
-_BATCHES_PER_BUCKET = 8  # more shuffle better, fewer pad less
+_BATCHES_PER_BUCKET = 8  # more: better shuffled; fewer: less padding
 _PREFETCH = 3  # batches read ahead, at least
-_READERS = 8  # threads beside a GPU: it may go through speech faster than one of them decodes FLAC
-GRAIN = 3200  # samples; widths are whole multiples, because a CPU sets up its convolutions anew for every new shape
+_READERS = 8  # threads with a GPU, which may process speech faster than one thread decodes FLAC
+GRAIN = 3200  # samples: widths are multiples of it, because on a CPU every new shape costs the set-up of a convolution
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A small tensor made on the host, on a device; no step waits for it to get there."""
+    """A small tensor, made on the host, copied to ``device`` asynchronously."""
     if device.type != "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
@@ -44,7 +43,7 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 @dataclass
 class Targets:
-    """Hidden states for a batch: ``hidden[layer]`` is (B, T, D), zeros on padding. ``teacher``: whose they are."""
+    """Hidden states of ``teacher`` for a batch: ``hidden[layer]`` is (B, T, D), zeros on padding."""
 
     hidden: Mapping[int, Tensor]
     teacher: str
@@ -59,7 +58,9 @@ class Targets:
 
 
 class TargetSource(Protocol):
-    """Where targets come from: :class:`kdkit.teachers.targets.TargetCache`. ``made_of``: what decides them."""
+    """What :class:`Batches` reads targets from (:class:`kdkit.teachers.targets.TargetCache`); ``made_of``: for the
+    identity of a run.
+    """
 
     made_of: dict
 
@@ -68,20 +69,20 @@ class TargetSource(Protocol):
 
 @dataclass
 class Batch:
-    """Waveforms padded with zeros at the end, and how long each of them really is."""
+    """Waveforms padded with zeros at the end, and their true lengths."""
 
     waves: Tensor  # (batch, samples) float32, 16 kHz
     lengths: Tensor  # (batch,) int64, samples before the padding
     utterances: list[Utterance]
     targets: Targets | None = None  # hidden states of a teacher, from a cache
-    on_host: Tensor | None = None  # the lengths, where Python can look at them without waiting for a GPU
+    on_host: Tensor | None = None  # the lengths on the host: reading them causes no GPU sync
 
     def __post_init__(self):
         if self.on_host is None:
             self.on_host = self.lengths.cpu()
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch on a device. Of a :meth:`pinned` one the copying goes on beside what follows."""
+        """The batch on a device; from pinned memory (:meth:`pinned`) the copy is asynchronous."""
         return Batch(
             self.waves.to(device, non_blocking=True),
             self.lengths.to(device, non_blocking=True),
@@ -91,14 +92,14 @@ class Batch:
         )
 
     def widened(self, samples: int) -> Batch:
-        """The same batch with more padding, ``samples`` wide: for what is computed in few different shapes."""
+        """The batch padded to a width of ``samples``, so that few different shapes occur."""
         more = samples - self.waves.shape[1]
         if more <= 0 or self.targets is not None:
             return self
         return replace(self, waves=F.pad(self.waves, (0, more)))
 
     def pinned(self) -> Batch:
-        """The same batch in memory that a GPU copies from by itself."""
+        """The batch in pinned host memory."""
         targets = self.targets and self.targets.pinned()
         return Batch(
             self.waves.pin_memory(), self.lengths.pin_memory(), self.utterances, targets, self.on_host
@@ -106,7 +107,7 @@ class Batch:
 
     @property
     def seconds(self) -> float:
-        """Seconds of audio without the padding."""
+        """Seconds of audio, padding not counted."""
         return float(self.on_host.sum()) / SAMPLE_RATE
 
     def __len__(self) -> int:
@@ -114,7 +115,7 @@ class Batch:
 
 
 def collate(waves: Sequence[Tensor], utterances: Sequence[Utterance] = (), grain: int = 1) -> Batch:
-    """Waveforms (samples,) of different lengths -> one Batch, (batch, longest), rounded up to whole `grain`s."""
+    """One batch of waveforms (samples,): (batch, longest), the width rounded up to a multiple of ``grain``."""
     lengths = torch.tensor([len(wave) for wave in waves], dtype=torch.int64)
     padded = torch.zeros(len(waves), math.ceil(int(lengths.max()) / grain) * grain)
     for row, wave in zip(padded, waves, strict=True):
@@ -123,20 +124,20 @@ def collate(waves: Sequence[Tensor], utterances: Sequence[Utterance] = (), grain
 
 
 class Batches:
-    """Batches of some utterances.
+    """Batches of a list of utterances.
 
-    batches = Batches(utterances, seconds_per_batch=32, seed=0)
-    batches.batch(step)                 for training: any step from 0 on; steps_per_epoch steps see everything
-    for batch in batches.epoch(): ...   for evaluation: every utterance once, longest first
+        batches = Batches(utterances, seconds_per_batch=32, seed=0)
+        batches.batch(step)                 for training: any step from 0 on; one epoch is steps_per_epoch steps
+        for batch in batches.epoch(): ...   for evaluation: every utterance once, longest first
 
-    `seconds_per_batch` limits a batch's padded audio, before its width is rounded up to 0.2 s (a longer utterance
-    goes alone). `workers` background threads read the next batches while the caller computes (0: none; default: one,
-    beside a GPU one for every core up to eight). `cache` keeps the audio in memory as 16-bit samples (115 MB an hour).
-    `targets` (:class:`kdkit.teachers.targets.TargetCache`) adds the teacher's hidden states to every batch.
+    ``seconds_per_batch`` limits a batch's padded audio, before its width is rounded up to 0.2 s; a longer utterance is
+    a batch of its own. ``workers``: threads that read the next batches in the background (0: none; default: one, with a
+    GPU one for each core up to eight). ``cache`` keeps the audio in memory as 16-bit samples, 115 MB an hour.
+    ``targets`` (:class:`kdkit.teachers.targets.TargetCache`) adds the teacher's hidden states to every batch.
 
-    A file that cannot be read is left out of its batch, kept in `skipped` as (id, reason) and reported once
-    by a warning. Raises ConfigError for no utterances or impossible settings, TrainingError if no file can be
-    read.
+    A file that cannot be read is left out of its batch and listed in ``skipped`` as (id, reason); the first one is
+    reported by a warning. Raises ConfigError for no utterances or impossible settings, TrainingError when more than
+    half of the files cannot be read.
     """
 
     def __init__(
@@ -157,7 +158,7 @@ class Batches:
         self.seconds_per_batch = seconds_per_batch
         self.seed = seed
         self._targets = targets
-        self.stride = 1  # between batches that are asked for: the number of processes that share the work
+        self.stride = 1  # steps between two calls of batch: the number of processes
         self.skipped: list[tuple[str, str]] = []
         self._bad: set[int] = set()
         self._cache: dict[int, np.ndarray] | None = {} if cache else None
@@ -174,7 +175,7 @@ class Batches:
 
     @property
     def identity(self) -> dict:
-        """What decides the batches: see :mod:`kdkit.training.identity`."""
+        """What determines the batches (:mod:`kdkit.training.identity`)."""
         return {
             "speech": speech_identity(self.utterances),
             "batch seconds": self.seconds_per_batch,
@@ -184,11 +185,11 @@ class Batches:
 
     @property
     def seconds(self) -> float:
-        """Seconds of audio in all utterances, as the manifest says."""
+        """Seconds of audio in all utterances, by the manifest's durations."""
         return sum(utterance.duration for utterance in self.utterances)
 
     def batch(self, step: int) -> Batch:
-        """The batch of a training step: it follows from seed, step and utterances alone."""
+        """The batch of training step ``step``, determined by seed, step and utterances alone."""
         if step < 0:
             raise ConfigError(f"a training step is 0 or more, not {step}")
         if self._pool is None:
@@ -197,14 +198,17 @@ class Batches:
         batch = future.result() if future is not None else self._load_step(step)
         wanted = [step + turn * self.stride for turn in range(1, self._prefetch + 1)]
         for other in [s for s in self._ahead if s not in wanted]:
-            self._ahead.pop(other).cancel()  # the caller jumped elsewhere
+            self._ahead.pop(other).cancel()  # after a jump to another step
         for ahead in wanted:
             if ahead not in self._ahead:
                 self._ahead[ahead] = self._pool.submit(self._load_step, ahead)
         return batch
 
     def epoch(self) -> Iterator[Batch]:
-        """Every readable utterance once, longest first: a batch too big for the memory fails at once."""
+        """Every readable utterance once, longest first, so that running out of memory happens in the first batch.
+
+        Raises TrainingError when no file can be read.
+        """
         order = sorted(range(len(self.utterances)), key=lambda i: (-self.utterances[i].duration, i))
         plan, start = [], 0
         while start < len(order):
@@ -212,7 +216,7 @@ class Batches:
             plan.append(order[start : start + size])
             start += size
         if self._pool is None:
-            loading = (self._load(indices) for indices in plan)
+            loading = map(self._load, plan)
         else:
             loading = self._load_ahead(plan)
         found = False
@@ -224,7 +228,7 @@ class Batches:
             raise TrainingError(self._unreadable())
 
     def indices(self, step: int) -> list[int]:
-        """Which utterances (as positions in `utterances`) training step `step` uses."""
+        """Positions in ``utterances`` of the batch of training step ``step``."""
         epoch, position = divmod(step, self.steps_per_epoch)
         with self._lock:
             if self._plan[0] != epoch:
@@ -232,7 +236,7 @@ class Batches:
             return self._plan[1][position].tolist()
 
     def close(self) -> None:
-        """Stop reading ahead."""
+        """Stops reading ahead."""
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._pool, self._ahead = None, {}
@@ -258,7 +262,7 @@ class Batches:
         return [plan[i] for i in rng.permutation(len(plan))]
 
     def _load_step(self, step: int) -> Batch:
-        # a batch whose files are all bad gives way to the next one; twice an epoch's steps hold a whole epoch
+        # a batch without a readable file is replaced by the next one; two epochs contain every batch
         for candidate in range(step, step + 2 * self.steps_per_epoch):
             batch = self._load(self.indices(candidate))
             if len(batch):
@@ -266,13 +270,9 @@ class Batches:
         raise TrainingError(self._unreadable())
 
     def _load(self, indices: Sequence[int]) -> Batch:
-        waves, utterances = [], []
-        for i in indices:
-            wave, utterance = self._wave(i), self.utterances[i]
-            if wave is None:
-                continue
-            waves.append(wave)
-            utterances.append(utterance)
+        waves = [self._wave(i) for i in indices]
+        utterances = [self.utterances[i] for i, wave in zip(indices, waves, strict=True) if wave is not None]
+        waves = [wave for wave in waves if wave is not None]
         if not waves:
             return Batch(torch.zeros(0, 0), torch.zeros(0, dtype=torch.int64), [])
         batch = collate(waves, utterances, GRAIN)
