@@ -67,7 +67,7 @@ def ogg(file: BinaryIO, size: int, start: int) -> list[Part]:
     if not ended:
         raise Short("it has no end-of-stream page")
     if len(links) == 1:
-        return [Part()]
+        return [Part(start)]
     return [Part(begin, end) for begin, end in zip(links, [*links[1:], place])]
 
 
