@@ -7,6 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from kdkit.lessons import plots
+from kdkit.lessons.plots.style import in_numbers
 from kdkit.probing import ClusterScore, LayerScore, PhoneProbe
 from kdkit.speech.text import VOCABULARY
 
@@ -59,7 +60,8 @@ FIGURES = {
 def test_axes_are_named_and_the_picture_can_be_drawn(name):
     figure = FIGURES[name]()
     assert isinstance(figure, Figure)
-    png = figure._repr_png_()  # raises on a glyph or layout that does not work
+    png, metadata = figure._repr_png_()  # raises on a glyph or layout that does not work
+    assert len(metadata["alt"]) <= 604
     assert png.startswith(b"\x89PNG")
     assert len(png) > 5000
     panels = [axes for axes in figure.axes if axes.get_subplotspec() is not None]
@@ -102,6 +104,18 @@ def test_confusion_rows_are_shares_and_an_empty_row_is_zero():
     axes = FIGURES["confusion"]().axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["ʃ", "a"]  # fricatives before vowels
     assert axes.images[0].get_array().tolist() == [[0, 0], [20, 80]]
+
+
+def test_a_figure_is_described_by_its_numbers():
+    said = in_numbers(FIGURES["layer_curve"]())
+    best = probe().layers[probe().best]
+    assert (
+        f"highest {100 * best.accuracy:.3g} at {probe().best}" in said
+        and "chance: the most frequent phone" in said
+    )
+    assert "values from 0 to 80" in in_numbers(FIGURES["confusion"]())
+    assert in_numbers(FIGURES["layer_change"]()) == "How much each layer changes its input: bars 0.1, 0.3."
+    assert in_numbers(FIGURES["waveform"]()) == ""
 
 
 def test_training_curves_pass_over_rows_without_the_key():

@@ -63,6 +63,10 @@ def test_figures_audio_and_systems(tmp_path):
     assert (tmp_path / by_kind["figure"]["file"]).read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / by_kind["audio"]["file"]).read_bytes().startswith(b"RIFF")
     assert by_kind["figure"]["alt"] == "a line that rises"
+    figure.axes[0].plot([3, 1, 2], label="loss")
+    results.figure("by step", figure, "Falls.")
+    alt = read_results(tmp_path, "01_x")["items"][-1]["alt"]
+    assert alt == "Falls. picture: loss from 3 at 0 to 2 at 2, highest 3 at 0."
     assert by_kind["table"]["rows"] == [["1", "x"], ["2", ""]]
     assert record["systems"][0]["wer"] == {
         "test-clean": {"value": 0.2, "interval": [0.1, 0.3]},

@@ -129,6 +129,11 @@ def test_a_click_is_found_again_in_the_data():
     np.testing.assert_allclose(panel.places, [(0, 5, 2.5), (0, 1, 0.5)], atol=1e-6)
 
 
+def disabled(panel) -> set[str]:
+    panel.redraw()
+    return {name for name, control in panel.controls.items() if control.disabled}
+
+
 def test_layer_explorer(teacher, student, utterances):
     frames = collect(ModelLayers(teacher), utterances, 200, 0)
     probe = probing.probe_layers(frames, frames, 0)
@@ -141,8 +146,11 @@ def test_layer_explorer(teacher, student, utterances):
     assert panel.ids("student", 2) == ("", None)
     expected = teacher.hidden(*wave_of(utterances[0])).hidden[1][0]
     np.testing.assert_allclose(seen.hidden[1], expected, atol=1e-5)
-    panel.update(other="teacher", other_layer=1)
-    assert panel.likeness() == pytest.approx(1)
+    assert panel.box and disabled(panel) == {"other_layer"}, "what changes nothing cannot be moved"
+    panel.update(layer=0)
+    assert disabled(panel) == {"other_layer", "head"}, "H0 has no heads"
+    panel.update(layer=1, other="teacher", other_layer=1)
+    assert panel.likeness() == pytest.approx(1) and disabled(panel) == set()
     panel.update(other="student", other_layer=2, layer=0)
     assert len(panel.figure().axes) == 8 and 0 <= panel.likeness() <= 1
     assert leaves_no_trace(panel, model="student", layer=1, other="teacher", other_layer=1, utterance=2)
@@ -343,6 +351,14 @@ def test_dashboard_trains_like_train(tmp_path):
     assert task.slope.item() == alone.slope.item()
     assert [row["loss"] for row in log] == [row["loss"] for row in rows] and board.logs["line"] == log
     assert "done, 12 steps" in board.status and not board.running
+    assert board.box and disabled(board) == {"compare"}, "there is no earlier run"
+    board.update(logarithmic=True)
+    axes = board.figure().axes[0]
+    assert axes.get_yscale() == "log" and axes.get_xlim() == (0, pytest.approx(12.24))
+    low, high = axes.get_ylim()
+    assert sum(low <= tick <= high for tick in axes.get_yticks()) >= 2 and not axes.get_yticklabels(
+        minor=True
+    )
     again = asyncio.run(board.train("line", Line(), Same(), recipe, tmp_path / "a", resume=False))
     assert again == board.logs["line"] and board.earlier["line, before"] == log
     assert len(board.figure().axes[0].lines) == 2

@@ -571,7 +571,8 @@ fbank_voice, last_voice = speakers[0], speakers[-1]
 text = f"Of {len(set(test.speakers))} voices, Fbank + deltas tells {percent(fbank_voice.accuracy)} of the frames, "
 text += f"the last layer {percent(last_voice.accuracy)}, always the most frequent voice about "
 text += f"{percent(say.chance(test.speakers))}. {say.fades(probe.layers, speakers[2:])}"
-lesson.verdict("The voice fades", "seen" if last_voice.high < fbank_voice.low else "not seen", text)
+faded = "seen" if last_voice.high < fbank_voice.low else "not seen"
+lesson.verdict("The voice fades from Fbank to the last layer", faded, text)
 
 # %% [markdown]
 # ## Cluster ids against phones: PNMI

@@ -107,6 +107,8 @@ def _box(quiz: Quiz):
         buttons = widgets.RadioButtons(
             options=list(zip(plain, range(len(plain)))), index=None, layout=widgets.Layout(width="auto")
         )
+        if buttons.has_trait("tooltip"):  # ipywidgets 8: the name that a screen reader reads
+            buttons.tooltip = f"Choices of question {number + 1}"
         reply = widgets.HTML()
 
         def chosen(change, number=number, reply=reply):
@@ -123,7 +125,8 @@ def _box(quiz: Quiz):
 
 def _said(reply: Reply) -> str:
     colour, mark = ("#0b66b3", "✓ Right.") if reply.right else ("#b85c00", "✗ No.")
-    style = f"border-left: 4px solid {colour}; padding: 2px 10px; margin: 2px 0 6px; line-height: 1.4"
+    style = f"border-left: 4px solid {colour}; padding: 2px 10px; margin: 2px 0 6px; line-height: 1.4; "
+    style += "background: white; color: #1d2530"  # readable in a dark theme, too
     return f'<div style="{style}"><b style="color: {colour}">{mark}</b> {marked(reply.because)}</div>'
 
 

@@ -187,7 +187,7 @@ def draw_phones(axes, phones, end: float, colour: str = "0.4", names: bool = Tru
     lines = LineCollection(borders, colors=colour, linewidths=0.6, alpha=0.8, transform=across)
     axes.add_collection(lines, autolim=False)
     for (start, symbol), stop in zip(phones, [*starts[1:], end], strict=False):  # no phones: nothing to draw
-        if names and symbol:
+        if names and symbol and start < end:
             middle = (start + min(stop, end)) / 2
             axes.text(middle, 1.0, symbol, transform=across, ha="center", va="bottom", fontsize=9)
     axes.set_xlim(0, end)

@@ -6,7 +6,10 @@ import io
 from functools import wraps
 
 import matplotlib
+import numpy as np
+from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 BLUE, ORANGE, GREEN, RED, SKY, PINK, YELLOW, BLACK = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#F0E442", "#000000",
@@ -29,10 +32,40 @@ STYLE = {
 class Picture(Figure):
     """A Figure that a notebook shows by itself: made without pyplot, it is freed when nobody holds it."""
 
-    def _repr_png_(self) -> bytes:
+    def _repr_png_(self) -> tuple[bytes, dict[str, str]]:
         buffer = io.BytesIO()
         self.savefig(buffer, format="png", bbox_inches="tight", facecolor="white")
-        return buffer.getvalue()
+        return buffer.getvalue(), {"alt": in_numbers(self)}
+
+
+def in_numbers(figure: Figure, longest: int = 600) -> str:
+    """A figure as text: ends and highest point of every labelled curve, lengths of bars, ranges of images."""
+    texts = []
+    for axes in figure.axes:
+        found = [_curve_in_numbers(line) for line in axes.get_lines() if not line.get_label().startswith("_")]
+        for bars in axes.containers:
+            if isinstance(bars, BarContainer) and len(bars) <= 12:
+                wide = bars.orientation == "horizontal"
+                found.append(
+                    "bars " + ", ".join(f"{b.get_width() if wide else b.get_height():.3g}" for b in bars)
+                )
+        for values in (image.get_array() for image in axes.images):
+            found.append(
+                f"{values.shape[0]} by {values.shape[1]} values from {values.min():.3g} to {values.max():.3g}"
+            )
+        if found:
+            texts.append(f"{axes.get_title() or axes.get_ylabel() or 'picture'}: {'; '.join(found)}.")
+    text = " ".join(" ".join(texts).split())
+    return text if len(text) <= longest else f"{text[:longest]} ..."
+
+
+def _curve_in_numbers(line: Line2D) -> str:
+    x, y = (np.asarray(values, dtype=float) for values in line.get_data())
+    if not len(y) or np.ptp(y) == 0:
+        return f"{line.get_label()} {y[0]:.3g}" if len(y) else f"{line.get_label()}: nothing"
+    top = int(np.nanargmax(y))
+    ends = f"from {y[0]:.3g} at {x[0]:g} to {y[-1]:.3g} at {x[-1]:g}"
+    return f"{line.get_label()} {ends}, highest {y[top]:.3g} at {x[top]:g}"
 
 
 def styled(draw):

@@ -94,7 +94,7 @@ class CTCViewer(Panel):
             3, 1, height_ratios=(5, 1.2, 0.55), left=0.06, right=0.985, top=0.93, bottom=0.09, hspace=0.12
         )
         top, middle, low = (figure.add_subplot(place) for place in grid)
-        middle.set(ylabel="blank (%)", ylim=(-5, 105))
+        middle.set(ylabel="blank (%)", ylim=(-5, 140), yticks=(0, 50, 100))
         low.set(xlabel="time (s)", yticks=[], ylim=(0, 1))
         low.set_ylabel("words", fontsize=9)
         for axes in (top, middle):
@@ -116,7 +116,7 @@ class CTCViewer(Panel):
         middle.plot(seconds, 100 * probabilities[:, vocabulary.blank], color=plots.BLUE)
         for t, symbol in zip(seconds, best.tolist(), strict=True):
             if symbol != vocabulary.blank:
-                middle.text(t, 45, vocabulary[symbol], ha="center", fontsize=9, color=plots.RED)
+                middle.text(t, 108, vocabulary[symbol], ha="center", fontsize=9, color=plots.RED)
         for number, word in enumerate(self.word_times()):
             colour = plots.SKY if number % 2 else plots.YELLOW
             low.axvspan(word.start, word.end, color=colour, alpha=0.5)

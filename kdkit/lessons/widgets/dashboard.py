@@ -17,10 +17,11 @@ import numpy as np
 from greenlet import getcurrent, greenlet
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from kdkit.lessons import plots
 from kdkit.lessons.widgets import drawing
-from kdkit.lessons.widgets.panel import Panel, button, slider
+from kdkit.lessons.widgets.panel import ON_PAPER, Panel, button, slider
 from kdkit.training.loop import train
 from kdkit.training.run_log import read_rows
 
@@ -175,9 +176,13 @@ class TrainingDashboard(Panel):
         stop.disabled = not self.running
         resume.disabled = self.running or self._last is None or self._last[0] not in self.stopped
 
+    def idle(self) -> set[str]:
+        nothing = not self.logs and not self.earlier
+        return {"smooth", "logarithmic", "compare"} if nothing else set() if self.earlier else {"compare"}
+
     def _tell(self) -> None:
         if self._box is not None:
-            self._words.value = self.words()
+            self._words.value = f"<div style='{ON_PAPER}'>{self.words()}</div>"
 
     def curve(self, rows: list[dict], key: str) -> tuple[np.ndarray, np.ndarray]:
         """Steps and values of a key, a running mean over as many logged steps as the slider says."""
@@ -206,8 +211,16 @@ class TrainingDashboard(Panel):
         runs = [(name, rows, "-") for name, rows in self.logs.items()]
         if self.state["compare"]:
             runs += [(name, rows, ":") for name, rows in self.earlier.items()]
+        last = max((row["step"] for _, rows, _ in runs for row in rows), default=0)
+        if self._last:
+            last = max(last, self._last[1][2].steps)  # of the training that runs: the axis does not move
         for panel, key in zip(axes, self.keys, strict=True):
+            panel.set_xlim(0, 1.02 * last or 1)
             panel.set_yscale("log" if self.state["logarithmic"] and runs else "linear")
+            if panel.get_yscale() == "log":
+                panel.yaxis.set_major_locator(MaxNLocator(6))  # round numbers: losses rarely span a decade
+                panel.yaxis.set_major_formatter("{x:g}")
+                panel.yaxis.set_minor_formatter("")
             for colour, (name, rows, line) in zip(cycle(plots.CYCLE), runs):
                 steps, values = self.curve(rows, key)
                 mark = "o" if 0 < len(steps) < 20 else None

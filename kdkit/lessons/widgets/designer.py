@@ -205,7 +205,8 @@ class StudentDesigner(Panel):
         return (
             f"<b>{facts['parameters'] / 1e6:.2f} M parameters</b> ({100 * facts['share of teacher']:.0f} % of "
             f"{self.teacher}), {verdict}; {facts['macs'] / 1e9:.3f} GMAC for a second of audio; "
-            f"{1e3 * facts['seconds']:.0f} ms for {self.measured.seconds:g} s ({how})."
+            f"{1e3 * facts['seconds']:.0f} ms for {self.measured.seconds:g} s ({how}). Heads share the width: their "
+            "number changes neither parameters nor MACs."
         )
 
     def alt(self) -> str:

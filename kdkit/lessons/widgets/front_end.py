@@ -176,9 +176,9 @@ class FrontEndLab(Panel):
         window = 16 * self.state["window"]
         windows = 1 + (len(wave) - window) // 160
         lines = [
-            f"<b>frame {t}</b> of {self._frames(wave)}: its middle is at {20 * t + 12.5:.1f} ms. Fbank makes {windows} "
-            f"windows of {self.state['window']} ms, a convolution of stride 2 makes {(windows - 1) // 2 + 1} frames of "
-            f"them, the middle of the one numbered {t} at {20 * t + self.state['window'] / 2:.1f} ms."
+            f"<b>frame {t}</b> of 0 to {self._frames(wave) - 1}: its middle is at {20 * t + 12.5:.1f} ms. Fbank makes "
+            f"{windows} windows of {self.state['window']} ms, a convolution of stride 2 makes {(windows - 1) // 2 + 1} "
+            f"frames of them, the middle of the one numbered {t} at {20 * t + self.state['window'] / 2:.1f} ms."
         ]
         if self.state["student"] != "none":
             _, share = self.read_off(self.state["student"])

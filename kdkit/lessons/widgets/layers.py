@@ -110,6 +110,11 @@ class LayerExplorer(Panel):
     def shape(self) -> int:
         return len(self.shown())
 
+    def idle(self) -> set[str]:
+        alone = self.state["other"] == "none"
+        nobody_looks = not any(layer for _, layer in self.shown())  # H0 has no heads
+        return {name for name, off in (("other_layer", alone), ("head", nobody_looks)) if off}
+
     def layout(self) -> Figure:
         rows = self.shape()
         figure = plots.Picture(figsize=(11.5, 0.5 + 3.2 * rows))

@@ -28,9 +28,10 @@ from matplotlib.figure import Figure
 
 from kdkit.common.errors import ConfigError
 from kdkit.lessons.widgets import drawing
-from kdkit.lessons.widgets.picture import Picture
+from kdkit.lessons.widgets.image import ClickableImage
 
 DPI = 80
+ON_PAPER = "background: white; color: #1d2530; padding: 2px 8px"  # readable in a dark theme, too
 
 
 class Panel:
@@ -78,6 +79,10 @@ class Panel:
     def alt(self) -> str:
         """The picture in words."""
         return f"{self.title}: " + ", ".join(f"{name} {value}" for name, value in self.state.items())
+
+    def idle(self) -> set[str]:
+        """Names of controls that change nothing in the present state: they are disabled."""
+        return set()
 
     def clicked(self, axes: int, x: float, y: float) -> None:
         """A click into axes number ``axes`` of the figure, at data coordinates."""
@@ -139,7 +144,9 @@ class Panel:
         with self._drawing, _one_thread():
             png = to_png(self.figure())
             self.figures_drawn += 1
-            self._words.value = self.words()
+            self._words.value = f"<div style='{ON_PAPER}'>{self.words()}</div>"
+            for name, control in self.controls.items():
+                control.disabled = name in self.idle()
             self.picture.alt, self.picture.png = self.alt(), png
             self.picture.drawn = self.figures_drawn  # last: who waits for it finds everything else, too
 
@@ -151,7 +158,7 @@ class Panel:
     def box(self) -> ipywidgets.VBox:
         """The live widget, made when it is first wanted."""
         if self._box is None:
-            self.picture, self._words = Picture(), ipywidgets.HTML()
+            self.picture, self._words = ClickableImage(), ipywidgets.HTML()
             wrap = ipywidgets.Layout(display="flex", flex_flow="row wrap")
             rows = [ipywidgets.Box(list(self.controls.values()), layout=wrap)]
             rows += [ipywidgets.Box(extra, layout=wrap)] if (extra := self.extra()) else []
@@ -256,7 +263,7 @@ def slider(label: str, value, low, high, step=1, **options) -> ipywidgets.ValueW
     """A slider for whole or real numbers that moves its picture when it is let go."""
     kind = ipywidgets.IntSlider if isinstance(step, int) else ipywidgets.FloatSlider
     about = {"description": label, "style": _WHOLE, "continuous_update": False}
-    return kind(value=value, min=low, max=high, step=step, **about, **options)
+    return named(kind(value=value, min=low, max=high, step=step, **about, **options), label)
 
 
 def choice(label: str, options, value=None) -> ipywidgets.Dropdown:
@@ -264,4 +271,11 @@ def choice(label: str, options, value=None) -> ipywidgets.Dropdown:
     options = list(options)
     first = options[0][1] if isinstance(options[0], tuple) else options[0]
     value = first if value is None else value
-    return ipywidgets.Dropdown(options=options, value=value, description=label, style=_WHOLE)
+    return named(ipywidgets.Dropdown(options=options, value=value, description=label, style=_WHOLE), label)
+
+
+def named(control: ipywidgets.DOMWidget, name: str) -> ipywidgets.DOMWidget:
+    """Gives a control the title that a screen reader reads; ipywidgets 7 has none for most of them."""
+    if control.has_trait("tooltip"):
+        control.tooltip = name
+    return control

@@ -1,4 +1,4 @@
-"""A picture that says where it was clicked."""
+"""An image that reports where it was clicked."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ _SCRIPT = """
 function render({ model, el }) {
   const image = document.createElement("img");
   image.style.maxWidth = "100%";
+  image.style.minWidth = "min(100%, 40rem)";
   image.style.cursor = "crosshair";
   const show = () => {
     if (image.src) URL.revokeObjectURL(image.src);
@@ -32,9 +33,9 @@ export default { render };
 """
 
 
-class Picture(anywidget.AnyWidget):
-    """``png``: what is shown; ``alt``: the same in words; ``drawn``: how often, which tells the page to show them;
-    ``clicked``: (share of the width, of the height, when)."""
+class ClickableImage(anywidget.AnyWidget):
+    """``png``: the image; ``alt``: its description; ``drawn``: a counter, whose change makes the page show both;
+    ``clicked``: (share of the width, share of the height, milliseconds since 1970)."""
 
     _esm = _SCRIPT
     png = traitlets.Bytes(b"").tag(sync=True)
