@@ -198,7 +198,7 @@ class Results:
         self._save()
 
     def figure(self, name: str, figure, caption: str, alt: str = "", dpi: int = 130) -> None:
-        """A matplotlib ``figure`` as PNG. ``alt`` describes it for those who cannot see it; default: caption and numbers."""
+        """A matplotlib ``figure`` as PNG. ``alt`` is its description; default: the caption and the numbers."""
         from kdkit.lessons.plots.style import in_numbers  # here: reading a record must not load matplotlib
 
         path = self._path("figures", name, ".png")
@@ -206,13 +206,8 @@ class Results:
         write_atomically(
             path, lambda temporary: figure.savefig(temporary, **options, metadata={"Software": None})
         )
-        self._item(
-            "figure",
-            name,
-            caption=caption,
-            alt=alt or f"{caption} {in_numbers(figure)}".strip(),
-            file=self._relative(path),
-        )
+        alt = alt or f"{caption} {in_numbers(figure)}".strip()
+        self._item("figure", name, caption=caption, alt=alt, file=self._relative(path))
 
     def audio(self, name: str, wave, caption: str) -> None:
         """Sound to listen to: ``wave`` (samples,) at 16 kHz, float in -1..1, tensor or array."""
