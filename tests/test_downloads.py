@@ -22,6 +22,7 @@ from kdkit.recognition.loading import load_network
 from kdkit.teachers import load as sources
 from kdkit.teachers import load_teacher
 
+COMMIT = "abcd" * 10  # of every repository of the hub
 DATA = bytes(range(256)) * 20_000  # 5 MB
 
 
@@ -64,6 +65,17 @@ class Server:
                 self.end_headers()
                 with contextlib.suppress(ConnectionError):  # the client may have given up
                     self.wfile.write(data[begin:end])  # short of Content-Length: the connection is closed
+
+            def do_HEAD(self):
+                path = self.path.split("?")[0]
+                if path not in server.files:
+                    self.send_error(404)
+                    return
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(server.files[path])))
+                self.send_header("ETag", f'"{hashlib.sha256(server.files[path]).hexdigest()}"')
+                self.send_header("X-Repo-Commit", COMMIT)
+                self.end_headers()
 
             def log_message(self, *_):
                 pass
@@ -251,40 +263,70 @@ def serve(server: Server, prefix: str, folder: Path) -> None:
         server.files[f"{prefix}/{path.name}"] = path.read_bytes()
 
 
-def test_a_model_of_a_hub(server, tmp_path, monkeypatch):
+def publish(server: Server, name: str, folder: Path, digests: bool = True) -> list[dict]:
+    """Puts a folder on the hub as a repository; returns what the hub says of its files."""
+    files = [{"rfilename": "README.md"}]
+    for path in sorted(folder.iterdir()):
+        files.append({"rfilename": path.name})
+        if digests and path.suffix == ".safetensors":
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            files[-1]["lfs"] = {"sha256": digest, "size": path.stat().st_size, "pointerSize": 100}
+    announce(server, name, files)
+    serve(server, f"/{name}/resolve/{COMMIT}", folder)
+    return files
+
+
+def announce(server: Server, name: str, files: list[dict], revision: str = "main") -> None:
+    about = {"id": name, "sha": COMMIT, "siblings": files}
+    server.files[f"/api/models/{name}/revision/{revision}"] = json.dumps(about).encode()
+
+
+@pytest.fixture
+def hub(server, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", server.url)
+    return server
+
+
+def visible(folder: Path) -> list[str]:
+    return [name for name in seen(folder) if not name.startswith(".")]
+
+
+def test_a_model_of_a_hub(hub, tmp_path):
     folder = tmp_path / "made"
     transformers_model("hubert", **SMALL).save_pretrained(folder)
-    weights = (folder / "model.safetensors").read_bytes()
-    siblings = [{"rfilename": "config.json"}, {"rfilename": "README.md"}]
-    siblings.append(
-        {"rfilename": "model.safetensors", "lfs": {"sha256": hashlib.sha256(weights).hexdigest()}}
-    )
-    server.files["/api/models/some/hubert/revision/main"] = json.dumps(
-        {"sha": "abc", "siblings": siblings}
-    ).encode()
-    serve(server, "/some/hubert/resolve/abc", folder)
+    publish(hub, "some/hubert", folder)
     teacher = load_teacher("some/hubert")
     assert teacher.config.layers == 3 and teacher.source == "some/hubert"
     kept = cache_folder() / "teachers" / "huggingface" / "some--hubert"
-    assert seen(kept) == ["config.json", "model.safetensors"]
-    asked = len(server.ranges)
+    assert visible(kept) == ["config.json", "model.safetensors"]
+    asked = len(hub.ranges)
     load_teacher("some/hubert")
-    assert len(server.ranges) == asked, "from the cache"
-    server.files["/some/hubert/resolve/abc/model.safetensors"] = weights[:-1] + b"!"
+    assert len(hub.ranges) == asked, "from the cache"
+    weights = f"/some/hubert/resolve/{COMMIT}/model.safetensors"
+    hub.files[weights] = hub.files[weights][:-1] + b"!"
     shutil.rmtree(kept)
-    with pytest.raises(DownloadError, match="has SHA-256"):
+    with pytest.raises(DownloadError, match="another SHA-256 than"):
         load_teacher("some/hubert")
+    assert "model.safetensors" not in seen(kept)
 
 
-def test_a_recogniser_of_a_hub_comes_with_its_vocabulary(server, tmp_path, monkeypatch):
+def test_a_download_from_a_hub_is_taken_up_where_it_broke_off(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 50_000)  # 10 MB
+    folder = tmp_path / "made"
+    transformers_model("hubert", **SMALL).save_pretrained(folder)
+    size = (folder / "model.safetensors").stat().st_size
+    publish(hub, "some/hubert", folder)
+    hub.etag = None  # huggingface_hub asks for a part without If-Range
+    hub.cut = [10**9, 100_000]  # the list of files, then the weights
+    assert load_teacher("some/hubert").config.layers == 3 and size > 100_000
+    assert "bytes=100000-" in hub.ranges
+
+
+def test_a_recogniser_of_a_hub_comes_with_its_vocabulary(hub, tmp_path):
     from test_foreign_recognisers import ENGLISH, ctc_model, write_model
 
-    monkeypatch.setenv("HF_ENDPOINT", server.url)
     folder = write_model(tmp_path / "made", ctc_model("hubert", len(ENGLISH)), ENGLISH)
-    siblings = [{"rfilename": path.name} for path in folder.iterdir()]
-    server.files["/api/models/some/asr/revision/main"] = json.dumps({"siblings": siblings}).encode()
-    serve(server, "/some/asr/resolve/main", folder)
+    publish(hub, "some/asr", folder, digests=False)
     recogniser = load_network("some/asr")
     assert recogniser.vocabulary.index("E") == 5 and recogniser.model.config.normalise_input
     kept = seen(cache_folder() / "teachers" / "huggingface" / "some--asr")
@@ -292,55 +334,49 @@ def test_a_recogniser_of_a_hub_comes_with_its_vocabulary(server, tmp_path, monke
     assert "words.json" not in kept, "only what is known"
 
 
-def test_a_model_of_a_hub_in_several_files(server, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("HF_ENDPOINT", server.url)
+def test_a_model_of_a_hub_in_several_files(hub, tmp_path, capsys):
     folder = tmp_path / "made"
     write_folder(folder, transformers_model("hubert", **SMALL), "safetensors shards")
     shards = sorted(path.name for path in folder.glob("model-*.safetensors"))
-    digests = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in shards}
-    siblings = [{"rfilename": "config.json"}, {"rfilename": "model.safetensors.index.json"}]
-    siblings += [{"rfilename": name, "lfs": {"sha256": digest}} for name, digest in digests.items()]
-    about = "/api/models/some/large/revision/main"
-    server.files[about] = json.dumps({"sha": "abc", "siblings": siblings}).encode()
-    serve(server, "/some/large/resolve/abc", folder)
-    last = server.files.pop(f"/some/large/resolve/abc/{shards[-1]}")
-    with pytest.raises(DownloadError, match=f"{shards[-1]}: the server answers 404"):
+    files = publish(hub, "some/large", folder)
+    last = hub.files.pop(f"/some/large/resolve/{COMMIT}/{shards[-1]}")
+    with pytest.raises(DownloadError, match=rf"some/large: {shards[-1]}: cannot be downloaded \(.*404"):
         load_teacher("some/large")
     kept = cache_folder() / "teachers" / "huggingface" / "some--large"
     assert set(shards[:-1]) <= set(seen(kept)) and "config.json" not in seen(kept)
-    server.files[f"/some/large/resolve/abc/{shards[-1]}"] = last
-    asked = len(server.ranges)
+    hub.files[f"/some/large/resolve/{COMMIT}/{shards[-1]}"] = last
+    asked = len(hub.ranges)
     assert load_teacher("some/large").config.layers == 3
-    assert len(server.ranges) == asked + 3, "only what was missing: the list, the last shard, config.json"
+    assert len(hub.ranges) == asked + 3, "only what was missing: the list, the last shard, config.json"
     assert f"{shards[-1]}, {len(shards)} of {len(shards)}" in capsys.readouterr().out
-    asked = len(server.ranges)
+    asked = len(hub.ranges)
     load_teacher("some/large")
-    assert len(server.ranges) == asked, "from the cache"
+    assert len(hub.ranges) == asked, "from the cache"
     (kept / shards[0]).unlink()
     load_teacher("some/large")
     assert (kept / shards[0]).is_file(), "a shard that was lost is fetched again"
     (kept / shards[0]).unlink()
-    server.files[about] = json.dumps(
-        {"siblings": [file for file in siblings if file["rfilename"] != shards[0]]}
-    ).encode()
+    announce(hub, "some/large", [file for file in files if file["rfilename"] != shards[0]])
     with pytest.raises(CheckpointError, match=f"names {shards[0]}, which the hub does not have"):
         load_teacher("some/large")
 
 
-def test_a_hub_that_is_not_there_or_has_no_such_model(server, tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_ENDPOINT", server.url)
+def test_a_hub_that_is_not_there_or_has_no_such_model(hub, monkeypatch):
     with pytest.raises(
-        DownloadError, match=r"404 Not Found. Or put config.json and model.safetensors .*some--other"
+        DownloadError, match=r"some/other: .*404.*Or put config.json and model.safetensors .*some--other"
     ):
         load_teacher("some/other")
-    server.files["/api/models/some/text/revision/v1"] = b'{"siblings": [{"rfilename": "README.md"}]}'
+    announce(hub, "some/text", [{"rfilename": "README.md"}], "v1")
     with pytest.raises(
         CheckpointError, match=r"has no config.json with model.safetensors or pytorch_model.bin"
     ):
         load_teacher("some/text@v1")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(DownloadError, match=r"cannot be reached .*Or put config.json"):
+    with pytest.raises(
+        DownloadError, match=r"some/other: cannot be downloaded \(.*Or put config.json"
+    ) as error:
         load_teacher("some/other")
+    assert "\n" not in str(error.value)
 
 
 def test_a_bundle_and_a_fairseq_file_by_name(server, tmp_path, monkeypatch):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import http.client
-import json
 import os
 import re
 import shutil
@@ -81,19 +80,6 @@ def download(
             f"cache with $KDKIT_CACHE. {by_hand}"
         ) from error
     return path
-
-
-def download_json(url: str, advice: str) -> dict:
-    """A small JSON answer. Raises :class:`DownloadError`, ending in ``advice``."""
-    try:
-        with _open(url) as answer:
-            return json.load(answer)
-    except urllib.error.HTTPError as error:
-        raise DownloadError(f"{url}: the server answers {error.code} {error.reason}. {advice}") from error
-    except (*_BROKEN, ValueError) as error:
-        raise DownloadError(
-            f"{url}: cannot be reached ({getattr(error, 'reason', None) or error}). {advice}"
-        ) from error
 
 
 def check_sha256(path: Path, sha256: str) -> None:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from textwrap import shorten
 
-from kdkit.common.downloads import download, download_json
-from kdkit.common.errors import CheckpointError
-from kdkit.common.files import cache_folder, is_file, read_text, stand_in
+from kdkit.common.errors import CheckpointError, DownloadError
+from kdkit.common.files import cache_folder, is_file, read_text, sha256_of, stand_in
 from kdkit.common.validation import shown
 from kdkit.model.checkpoints import read_safetensors
 from kdkit.model.speech_model import SpeechModel
@@ -115,21 +117,23 @@ def is_weights(path: Path) -> bool:
 
 
 def fetch(repository: str) -> Path:
-    """The folder of ``owner/name`` or ``owner/name@revision`` in the cache, downloaded where it is not there.
+    """The folder of ``owner/name`` or ``owner/name@revision`` in the cache, downloaded if necessary.
 
-    The hub publishes the SHA-256 of weights, and they are checked. $HF_ENDPOINT names another hub.
+    huggingface_hub downloads, resumes, and sends $HF_TOKEN for private models; $HF_ENDPOINT names another hub. The hub
+    publishes the SHA-256 of weights, which is verified. Raises :class:`DownloadError` that says how to do it by hand,
+    and :class:`CheckpointError` for a repository without a model of transformers.
     """
+    from huggingface_hub import HfApi, hf_hub_download
+
     name, _, revision = repository.partition("@")
     folder = cache_folder() / "teachers" / "huggingface" / repository.replace("/", "--")
     if (folder / "config.json").is_file() and _is_complete(folder):
         return folder
     hub = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
-    revision = revision or "main"
-    about = download_json(
-        f"{hub}/api/models/{name}/revision/{revision}?blobs=true",
-        advice=f"Or put config.json and {' or '.join(WEIGHTS)} of {name} into {folder}",
-    )
-    there = {file["rfilename"]: file for file in about.get("siblings", [])}
+    advice = f"Or put config.json and {' or '.join(WEIGHTS)} of {name} into {folder}"
+    with _download_errors(f"{hub}/{name}", advice):
+        about = HfApi(hub).model_info(name, revision=revision or "main", files_metadata=True)
+    there = {file.rfilename: file for file in about.siblings or ()}
     weights = next((file for file in (*WEIGHTS, *INDEXES) if file in there), None)
     if weights is None or "config.json" not in there:
         raise CheckpointError(
@@ -138,8 +142,15 @@ def fetch(repository: str) -> Path:
         )
 
     def get(file: str) -> Path:
-        published = (there.get(file, {}).get("lfs") or {}).get("sha256")
-        return download(f"{hub}/{name}/resolve/{about.get('sha', revision)}/{file}", folder / file, published)
+        with _download_errors(f"{hub}/{name}: {file}", advice):
+            path = Path(hf_hub_download(name, file, revision=about.sha, local_dir=folder, endpoint=hub))
+        published = there[file].lfs and there[file].lfs.sha256
+        if published and sha256_of(path) != published:
+            path.unlink()
+            raise DownloadError(
+                f"{path}: has another SHA-256 than {hub} publishes; removed. Try again. {advice}"
+            )
+        return path
 
     shards = _shards(get(weights)) if weights in INDEXES else []
     absent = [file for file in shards if file not in there]
@@ -154,6 +165,16 @@ def fetch(repository: str) -> Path:
     for file in filter(there.__contains__, (*BESIDE, "config.json")):
         get(file)
     return folder
+
+
+@contextmanager
+def _download_errors(what: str, advice: str) -> Iterator[None]:
+    """Within, errors become a :class:`DownloadError`: huggingface_hub raises those of its HTTP library, too."""
+    try:
+        yield
+    except Exception as error:
+        reason = shorten(str(error.__cause__ or error), 300)
+        raise DownloadError(f"{what}: cannot be downloaded ({reason}). {advice}") from error
 
 
 def _is_complete(folder: Path) -> bool:
