@@ -53,6 +53,20 @@ def test_a_notebook_is_clean(name):
     assert defaults["profile"] == "auto"
 
 
+def test_every_notebook_links_a_glossary_that_has_its_words():
+    lines = (FOLDER.parent / "docs" / "glossary.md").read_text(encoding="utf-8").splitlines()
+    rows = [line.strip("| ").split(" | ") for line in lines if line.startswith("| ")][1:]
+    assert all(len(row) == 2 and row[1].endswith(".") for row in rows) and len(rows) >= 40
+    words = " ".join(row[0] for row in rows)
+    assert all(
+        word in words
+        for word in ("chance", "phone", "formant", "stop", "MFCC", "FFN", "GLU", "IPA", "WER", "CTC")
+    )
+    for name in NAMES:
+        cells = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4).cells
+        assert "](../docs/glossary.md)" in cells[0].source + cells[1].source, name
+
+
 def test_pairing_sees_what_is_wrong_and_mends_it(pair, tmp_path):
     (tmp_path / "src").mkdir()
     source = tmp_path / "src" / "01_x.py"

@@ -1,4 +1,4 @@
-"""``kdkit report``: the notebooks as one report, and reports beside each other."""
+"""``kdkit report``: the notebooks as one report; reports compared, checked and listed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ app.add_typer(report, name="report")
 )
 def make(
     context: typer.Context,
-    profile: Annotated[str, typer.Option(help=f"How big a run: {', '.join(PROFILES)}.")] = "quick",
+    profile: Annotated[str, typer.Option(help=f"Size of the run: {', '.join(PROFILES)}.")] = "quick",
     out: Annotated[
         Path | None, folder_option("Run folder; default runs/PROFILE. An earlier report is replaced.")
     ] = None,
@@ -33,13 +33,13 @@ def make(
     set_: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="NAME=VALUE", help="Another parameter of the notebooks; repeat for more."
+            "--set", metavar="NAME=VALUE", help="Set another parameter of the notebooks; repeatable."
         ),
     ] = None,
     only: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NOTEBOOK", help="Run this notebook (01, 02, ...) and leave the others; repeat for more."
+            metavar="NOTEBOOK", help="Run only this notebook (01, 02, ...) and keep the others; repeatable."
         ),
     ] = None,
     start: Annotated[
@@ -49,7 +49,7 @@ def make(
         bool, typer.Option("--resume", help="Keep notebooks that finished with the same parameters and code.")
     ] = False,
     timeout: Annotated[
-        float | None, typer.Option(metavar="MINUTES", help="Longest time for one notebook; default: none.")
+        float | None, typer.Option(metavar="MINUTES", help="Time limit for each notebook; default: none.")
     ] = None,
     notebooks: Annotated[
         Path | None, typer.Option(help="Folder of the notebooks; default: the kit's.")
@@ -57,8 +57,8 @@ def make(
 ) -> None:
     """Run the notebooks in order and make one HTML report; or compare, check and list reports.
 
-    The exit status is 0 when all went well, 1 when a notebook failed or took too long, 130 after Ctrl-C; what was done
-    is in the run folder in every case, and --resume goes on.
+    The exit status is 0 when all notebooks finished, 1 when one failed or took too long, 130 after Ctrl-C; what was
+    done is in the run folder in every case, and --resume continues.
     """
     if context.invoked_subcommand:
         return
@@ -85,7 +85,7 @@ def compare(
         bool, typer.Option("--all", help="Show equal numbers, times and speeds, too.")
     ] = False,
 ) -> None:
-    """Numbers of two or more runs side by side, against the first: differences, and whether intervals overlap."""
+    """Compare the numbers of two or more runs with the first: differences, and whether intervals overlap."""
     from kdkit.common.files import write_text
     from kdkit.report.compare import as_html, as_text, load_runs
 
@@ -107,7 +107,7 @@ def check(
         typer.Option(help="JSON file, described in kdkit/report/compare.py; default: 5 % and 0.005."),
     ] = None,
 ) -> None:
-    """Has anything got worse? Exit status 1 where a number left its tolerance, or something is missing."""
+    """Check a run against an earlier one: exit status 1 if a number left its tolerance or is missing."""
     from kdkit.report.compare import check as compare_with
     from kdkit.report.compare import read_tolerances
     from kdkit.report.record import read_run
@@ -124,7 +124,7 @@ def check(
 def summary(
     run: Annotated[Path, typer.Argument(help="Folder that kdkit report made, or its run.json.")],
 ) -> None:
-    """A run on one page of Markdown, as continuous integration shows it."""
+    """Print a run as one page of Markdown, for continuous integration."""
     from kdkit.report.index_page import as_markdown
     from kdkit.report.record import read_run
 
@@ -133,9 +133,9 @@ def summary(
 
 @report.command("list")
 def list_runs(
-    folder: Annotated[Path, typer.Argument(help="Where to look, also in its folders.")] = Path("runs"),
+    folder: Annotated[Path, typer.Argument(help="Folder to search, with its subfolders.")] = Path("runs"),
 ) -> None:
-    """The runs in and below a folder: profile, date, how they ended, notebooks done, and the main WER."""
+    """List the runs in and below a folder: profile, date, status, finished notebooks, and the main WER."""
     from kdkit.common.wording import columns, moment, rate
     from kdkit.report.record import find_runs, main_system
 

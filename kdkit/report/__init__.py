@@ -8,11 +8,10 @@
 * :mod:`~kdkit.report.index_page`, :mod:`~kdkit.report.notebook_page`: pages that need no network;
 * :mod:`~kdkit.report.compare`: runs side by side, and the check of continuous integration.
 
-What two runs have in common, and what not: on one machine, with the same code, parameters, packages and number of
-threads, all metrics are equal to the last digit, except those marked ``timing``. Another processor, another number of
-threads, a GPU, or other versions of packages may add in another order or multiply in another precision: figures then
-differ a little, and training carries small differences further. ``run.json`` says what a run had; ``kdkit report
-compare`` says whether the intervals overlap.
+Reproducibility: on one machine, with the same code, parameters, packages and number of threads, all metrics are equal
+to the last digit, except those marked ``timing``. Another processor, number of threads, GPU or package version may
+sum in another order or round differently: figures then differ a little, and training amplifies small differences.
+``run.json`` says what a run had; ``kdkit report compare`` says whether the intervals overlap.
 """
 
 from kdkit.report.plan import GIVEN, choose_parameters, declared_parameters, find_notebooks

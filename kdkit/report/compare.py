@@ -134,7 +134,7 @@ def _scores(run: dict) -> dict[tuple[str, str], dict]:
 
 
 def changed_verdicts(runs: Sequence[dict]) -> list[tuple[str, str, list[str]]]:
-    """(notebook, verdict, outcome in each run) of verdicts that are not the same in all runs; "-": it is missing."""
+    """(notebook, verdict, outcome in each run) of verdicts that differ between the runs; "-" where one is missing."""
     left_out = dict(unshared_notebooks(runs))
     tables = [
         {(v["notebook"], v["name"]): v["outcome"] for v in run["verdicts"] if v["notebook"] not in left_out}
@@ -149,7 +149,7 @@ def changed_verdicts(runs: Sequence[dict]) -> list[tuple[str, str, list[str]]]:
 
 
 def conditions(runs: Sequence[dict]) -> list[str]:
-    """What the runs did not have in common besides their numbers, a sentence for each: profile, code, machine, ..."""
+    """How the runs differ besides their numbers, a sentence for each difference: profile, code, machine, ..."""
     found = []
     for name in ("profile", "seed", "parameters"):
         found += _unlike(name, [run[name] for run in runs])

@@ -29,7 +29,7 @@ from kdkit.lessons.exercises.solutions import fill_solutions
 from kdkit.report.plan import PACKAGE, read_notebook
 
 STOPPED = 130  # exit status after Ctrl-C, as shells have it
-MEMORY_EVERY = 0.5  # seconds between looks at the memory
+MEMORY_EVERY = 0.5  # seconds between two samples of the memory
 LOG_EVERY = 10.0  # seconds between lines where there is no terminal
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
@@ -47,7 +47,7 @@ def run_notebook(
 
     ``timeout`` is in minutes, for all cells together. Fills ``entry`` with how it went: ``status``, ``seconds``,
     ``peak_memory`` (bytes, see :class:`PeakMemory`) and ``error`` (where, message, source, traceback), else None.
-    ``make_room`` is called when it failed, before what it did until then is saved once more: the disk may be full.
+    ``make_room`` is called after a failure, before the notebook is saved again: the disk may be full.
     """
     notebook = read_notebook(path)
     notebook.metadata.pop("widgets", None)  # state of an earlier run would survive this one
@@ -75,7 +75,7 @@ def run_notebook(
         )
         status, code = "done", 0
     except KeyboardInterrupt:
-        # the task that waited for the cell dies noisily
+        # the cancelled task of the cell would log a traceback
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         status, code, error = "interrupted", STOPPED, "stopped by Ctrl-C or SIGTERM"
     except PapermillExecutionError as failure:
@@ -106,7 +106,7 @@ def run_notebook(
 
 
 def _save_again(notebook, executed: Path) -> None:
-    """Where the disk was full, papermill has left half an executed notebook."""
+    """Saves the notebook where papermill, on a full disk, has left a truncated file."""
     try:
         nbformat.read(executed, as_version=4)
     except Exception:  # empty, cut off, not there: nbformat, json and the file system each raise their own
@@ -116,7 +116,7 @@ def _save_again(notebook, executed: Path) -> None:
 
 
 def _time_left(started: float, minutes: float | None):
-    """For nbclient, which asks before every cell how many seconds it may take; None: as long as it likes."""
+    """The function that nbclient calls before every cell for its time limit in seconds; None: no limit."""
     if minutes is None:
         return None
     return lambda cell: max(0.1, started + 60 * minutes - time.perf_counter())
@@ -125,8 +125,8 @@ def _time_left(started: float, minutes: float | None):
 class Progress:
     """Shows notebook, cell, seconds and the last line that the cell printed, from a thread of its own.
 
-    It is also the file that papermill writes the cells' output to (``write``, ``flush``). ``where`` names the cell
-    being run: "cell 5 (under 'What each layer knows')".
+    On a terminal it is one line that changes, in a log a line every ten seconds. It is also the file that papermill
+    writes the cells' output to (``write``, ``flush``). ``where`` names the running cell: "cell 5 (under 'A heading')".
     """
 
     def __init__(self, label: str, cells: int, stream=None):
@@ -163,10 +163,10 @@ class Progress:
             self._output = whole[-1]
 
     def flush(self) -> None:
-        """Nothing is kept back; papermill calls it."""
+        """Does nothing; papermill calls it."""
 
     def close(self, status: str, error: dict | None = None) -> None:
-        """Stops showing; says how it ended."""
+        """Ends the display with a line that says how the notebook ended."""
         self._closed.set()
         self._thread.join()
         ending = f"{self.label}: {status} after {self._clock()}"
@@ -193,10 +193,10 @@ class Progress:
 
 
 class PeakMemory:
-    """Largest memory of the processes that this one has started since: the kernel, and what the kernel starts.
+    """Peak memory of the child processes that were started after this was made: the kernel and its children.
 
-    It is the sum of their resident set sizes, looked at every half second by a thread: a short peak may be missed, and
-    pages that several processes share count for each. Memory of a GPU is not in it.
+    A thread samples the sum of their resident set sizes every half second: short peaks may be missed, shared pages
+    count once for each process, and GPU memory is not included.
     """
 
     def __init__(self):
@@ -224,14 +224,14 @@ class PeakMemory:
             return 0
 
     def close(self) -> int:
-        """Stops looking; bytes."""
+        """Stops sampling; returns the peak in bytes."""
         self._stop.set()
         self._thread.join()
         return self._peak
 
 
 class _Engine(NBClientEngine):
-    """papermill's own engine, which also tells a :class:`Progress` where it is."""
+    """papermill's own engine, which also tells a :class:`Progress` which cell it runs."""
 
     @classmethod
     def execute_managed_notebook(cls, nb_man, kernel_name, progress=None, **kwargs):

@@ -102,7 +102,7 @@ def as_markdown(run: dict) -> str:
 
 
 def environment(filters: dict | None = None) -> jinja2.Environment:
-    """Where the templates are read from, with numbers as people read them (:mod:`kdkit.common.wording`)."""
+    """The templates of the pages, with filters for numbers (:mod:`kdkit.common.wording`)."""
     made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=lambda name: name.endswith(".html.j2"),
@@ -115,11 +115,12 @@ def environment(filters: dict | None = None) -> jinja2.Environment:
 
 
 def css() -> Markup:
+    """The style sheet of the pages, to be embedded."""
     return Markup((TEMPLATES / "style.css").read_text(encoding="utf-8"))
 
 
 def _as_typed(out: Path) -> str:
-    """The run folder as one would name it from here; a page that is passed on need not tell where it lay."""
+    """The run folder relative to the working directory, else its name: pages are passed on without paths."""
     try:
         return out.absolute().relative_to(Path.cwd()).as_posix()
     except ValueError:
@@ -153,7 +154,7 @@ def _section(out: Path, notebook: dict, record: dict | None) -> dict:
 
 
 def _pixels(out: Path, file: str | None) -> tuple[int, int] | None:
-    """Width and height of a PNG, from its first 24 bytes: the page keeps room for it, so that links do not miss."""
+    """Width and height of a PNG, from its first 24 bytes: with them a page keeps its layout while it loads."""
     if not file or not file.endswith(".png") or not (out / file).is_file():
         return None
     with (out / file).open("rb") as picture:
@@ -165,9 +166,7 @@ def _embedded(out: Path, file: str | None) -> str | None:
     """The file as a data URL, a page as what it holds; None where it is missing (a stopped run may lack it)."""
     if not file or not (out / file).is_file():
         return None
-    if file.endswith(
-        ".html"
-    ):  # kdkit.lessons.results.Results.page: a head in the first line, then the piece itself
+    if file.endswith(".html"):  # its first line is the head, see kdkit.lessons.results.Results.page
         return Markup((out / file).read_text(encoding="utf-8").partition("\n")[2])
     kind = {".png": "image/png", ".wav": "audio/wav"}[Path(file).suffix]
     return f"data:{kind};base64,{base64.b64encode((out / file).read_bytes()).decode('ascii')}"

@@ -21,6 +21,16 @@ from traitlets.config import Config
 from kdkit.common.files import write_text
 from kdkit.report.index_page import TEMPLATES
 
+OUTPUT_TYPES = (  # the first that an output has is shown; widgets are none of them
+    "text/html",
+    "text/markdown",
+    "image/svg+xml",
+    "text/latex",
+    "image/png",
+    "image/jpeg",
+    "text/plain",
+)
+
 
 class _Renderer(IPythonRenderer):
     """Markdown with formulas as MathML instead of TeX for a script from the network."""
@@ -61,21 +71,9 @@ def write_notebook_html(path: Path, title: str, trail: list[tuple[str, str]]) ->
     notebook.metadata.pop("widgets", None)
     _tidy(notebook)
     config = Config()
-    config.NbConvertBase.display_data_priority = [
-        *(
-            "text/html",
-            "text/markdown",
-            "image/svg+xml",
-            "text/latex",
-            "image/png",
-            "image/jpeg",
-            "text/plain",
-        )
-    ]
+    config.NbConvertBase.display_data_priority = list(OUTPUT_TYPES)
     log = logging.getLogger("kdkit.nbconvert")
-    log.setLevel(
-        logging.ERROR
-    )  # nbconvert warns about every image without a description; _tidy gave them one
+    log.setLevel(logging.ERROR)  # no warnings about images without a description: _tidy gives them one
     exporter = _Exporter(
         config=config, template_name="notebook", extra_template_basedirs=[str(TEMPLATES)], log=log
     )
@@ -89,7 +87,7 @@ def write_notebook_html(path: Path, title: str, trail: list[tuple[str, str]]) ->
 
 
 def _tidy(notebook) -> None:
-    """Makes outputs readable on a still page: progress bars collapse to their last state, warnings to what they say,
+    """Makes outputs readable on a static page: progress bars collapse to their last state, warnings to their message,
     images get a description."""
     heading = "this notebook"
     for cell in notebook.cells:

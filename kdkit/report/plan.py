@@ -1,7 +1,7 @@
 """Which notebooks run, with which parameters: all of it is checked before anything runs.
 
-papermill only warns about a parameter that a notebook does not have, and passes a text where a number is meant. Here
-the cell tagged ``parameters`` says what there is, and of which type.
+papermill only warns about a parameter that a notebook does not have, and passes strings where numbers are meant. Here
+the cell tagged ``parameters`` defines names and types.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _notebooks_in(folder: Path) -> list[Path]:
 
 
 def _installed() -> list[Path]:
-    """Folders with notebooks that pip put in place together with this package."""
+    """The folder of the notebooks that pip installed with this package, as a list; empty where there is none."""
     try:
         files = distribution("kdkit").files or []
     except PackageNotFoundError:
@@ -50,7 +50,7 @@ def _installed() -> list[Path]:
 
 
 def select(paths: Sequence[Path], only: Iterable[str] = (), start: str | None = None) -> list[Path]:
-    """The notebooks of ``paths`` that are wanted: those named by ``only``, or those from ``start`` on; else all.
+    """The selected notebooks of ``paths``: those named by ``only``, or those from ``start`` on; else all.
 
     A name is the file's name without ending, or its beginning: "02" or "02_distillation". Raises :class:`ConfigError`
     for a name that fits none, or both ways of choosing at once.

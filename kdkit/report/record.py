@@ -170,7 +170,7 @@ def repeat_command(run: dict, out: str = "DIR") -> str:
 
 COMMIT = "KDKIT_COMMIT"  # environment variable: the commit, where neither git nor pip can tell (a container)
 
-# What a notebook's numbers depend on, as people call it; the order in which --resume names what changed.
+# What a notebook's numbers depend on, in words; --resume names what changed in this order.
 PARTS = {
     "parameters": "other parameters",
     "notebook": "another notebook",
@@ -184,8 +184,8 @@ PARTS = {
 def code_version() -> dict[str, object]:
     """Which code this is: ``version``, ``commit``, ``dirty`` (None: unknown), ``sources`` (SHA-256 of the package).
 
-    Of git where the package lies in its own working tree ("dirty": changed or new files in kdkit or notebooks), else of
-    what pip noted when it installed from a repository, else of the environment variable KDKIT_COMMIT.
+    The commit is git's where the package lies in its own working tree ("dirty": changed or new files in kdkit or
+    notebooks), else the one that pip recorded when it installed from a repository, else the variable KDKIT_COMMIT.
     """
     try:
         installed = version("kdkit")
@@ -218,7 +218,7 @@ def _commit_of_pip() -> str | None:
 
 
 def package_versions() -> dict[str, str]:
-    """Name and version of everything that is installed where this runs."""
+    """Name and version of every installed package."""
     found = {}
     for each in distributions():  # a package may be on the path twice: the first one is imported
         found.setdefault(each.metadata["Name"], each.version)
@@ -273,18 +273,18 @@ def fingerprints(
 
 
 def changes(earlier: dict[str, str] | None, now: dict[str, str]) -> list[str]:
-    """In words, what differs between two fingerprints of a notebook; empty: nothing."""
+    """What differs between two fingerprints of a notebook, in words; empty if nothing does."""
     earlier = earlier or {}
     return [words for part, words in PARTS.items() if earlier.get(part) != now[part]]
 
 
 def digest(value: object) -> str:
-    """Sixteen hexadecimal digits that stand for ``value``, which JSON must be able to write."""
+    """The first 16 hexadecimal digits of the SHA-256 of ``value`` as JSON."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def hash_files(paths: Iterable[Path], root: Path) -> str:
-    """SHA-256 of several files with their names below ``root``, whatever their line ends."""
+    """SHA-256 of several files and their names relative to ``root``; CRLF counts as LF."""
     total = hashlib.sha256()
     for path in sorted(paths):
         content = path.read_bytes().replace(b"\r\n", b"\n")

@@ -65,11 +65,11 @@ def run_report(
     An ``out`` that holds an earlier report is replaced. ``resume`` keeps the notebooks in it that finished with the
     same parameters, code, shipped models, packages and machine, with the same notebooks before them; what an
     unfinished one trained stays, too. ``only`` and ``start`` (see :func:`kdkit.report.plan.select`) run some of the
-    notebooks and leave the others in ``out`` as they are; the page says where those were made by something else.
+    notebooks and leave the others in ``out`` as they are; the page marks those that other code or parameters made.
 
     Raises :class:`ConfigError` before anything runs: unknown profile, notebook or parameter, a value of another type,
-    no notebooks, an ``out`` with other things in it, with a report of another profile or seed beside which only some
-    notebooks shall run, or in which another report is being made.
+    no notebooks, an ``out`` that holds other files or a report in progress, or, where only some notebooks are to run,
+    a report of another profile or seed.
     """
     sizes = asdict(get_profile(profile))
     if timeout is not None and timeout <= 0:
@@ -79,7 +79,7 @@ def run_report(
     out = Path(out).absolute()
     parameters = {"profile": profile, "seed": seed, "out": str(out), **(overrides or {})}
     chosen = choose_parameters(wanted, parameters)
-    for path in paths:  # the others take part in what the later ones depend on
+    for path in paths:  # the others count in the fingerprints of later ones
         if path not in chosen:
             known = declared_parameters(path)
             chosen[path] = {name: value for name, value in parameters.items() if name in known}
@@ -161,10 +161,10 @@ def _run_all(run: dict, out: Path, to_run: list[Path], chosen, marks, timeout, k
 
 
 def _settled(entry: dict) -> dict:
-    """A notebook of an earlier run; one that was running when its run was killed is interrupted."""
+    """The entry of a notebook of an earlier run; one that was running when its run was killed is interrupted."""
     if entry["status"] != "running":
         return entry
-    error = {"where": "a cell", "message": "the run ended without a word", "source": "", "traceback": ""}
+    error = {"where": "a cell", "message": "the run was killed", "source": "", "traceback": ""}
     return entry | {"status": "interrupted", "error": error}
 
 
@@ -192,7 +192,7 @@ def _save(out: Path, run: dict, make_room: Callable[[], object]) -> bool:
 
 
 def _render(executed: Path, trail: list[tuple[str, str]]) -> None:
-    """The executed notebook as HTML; a page that cannot be made must not stop the run."""
+    """Renders the executed notebook as HTML; a failure is printed and does not stop the run."""
     if executed.is_file():
         try:
             write_notebook_html(executed, dict(trail)[executed.stem], trail)
@@ -202,7 +202,7 @@ def _render(executed: Path, trail: list[tuple[str, str]]) -> None:
 
 @contextmanager
 def _reserve(out: Path) -> Iterator[Callable[[], object]]:
-    """Holds some room on the disk, so that a full one can still be reported there; gives the function that frees it."""
+    """Reserves disk space, so that a full disk can still be reported there; yields the function that frees it."""
     path = out / RESERVED
     try:
         with writing(path):
@@ -216,7 +216,7 @@ def _reserve(out: Path) -> Iterator[Callable[[], object]]:
 
 
 def _check_folder(out: Path) -> None:
-    """Refuses a folder that holds something but no report: it is not ours."""
+    """Rejects a folder that holds files but no report."""
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file: choose a folder for the report")
     starting = (LOCK, RESERVED)  # of a report that is being made, or was killed before its first page

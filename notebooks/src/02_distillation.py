@@ -24,6 +24,8 @@
 # **Device.** Any CPU; a GPU is used where there is one. **Minutes.** About four in profile `quick` on two
 # cores, most of it training that you can watch; seconds in `smoke`. **Needs** nothing from other notebooks:
 # teacher and distilled students ship with the kit. What is trained here is kept in the run folder.
+#
+# **Words.** Terms are explained where they first occur, and all of them in the [glossary](../docs/glossary.md).
 
 # %% [markdown]
 # ## Set-up

@@ -26,6 +26,8 @@
 # **Device.** Any CPU; a GPU is used where there is one. **Minutes.** About three in profile `quick` on two
 # cores, seconds in `smoke`. **Needs** nothing from other notebooks: teacher and distilled twins ship with the
 # kit.
+#
+# **Words.** Terms are explained where they first occur, and all of them in the [glossary](../docs/glossary.md).
 
 # %% [markdown]
 # ## Set-up

@@ -26,6 +26,8 @@
 # **Device.** Any CPU; a GPU is used where there is one. **Minutes.** About two in profile `quick` on two
 # cores; seconds in `smoke`. **Needs** nothing from other notebooks: distilled students and recognisers ship
 # with the kit.
+#
+# **Words.** Terms are explained where they first occur, and all of them in the [glossary](../docs/glossary.md).
 
 # %% [markdown]
 # ## Set-up

@@ -111,7 +111,7 @@ def _write_out(call: Callable, rng: np.random.Generator) -> Iterator[str]:
     yield "no frames, or nothing but blanks, are an empty text"
 
 
-# --- room for a text ---------------------------------------------------------------------------------------------
+# --- frames that a text needs ------------------------------------------------------------------------------------
 
 
 def frames_needed(text: str) -> int:
@@ -120,7 +120,7 @@ def frames_needed(text: str) -> int:
 
 
 def _shortest_path(text: str) -> int:
-    """Builds the shortest path, and looks that it is read as the text."""
+    """Builds the shortest path, and asserts that it is decoded to the text."""
     path: list[int] = []
     for symbol in VOCABULARY.encode(text):
         path += [VOCABULARY.blank, symbol] if path and path[-1] == symbol else [symbol]

@@ -240,7 +240,7 @@ def _phone_information(call: Callable, rng: np.random.Generator) -> Iterator[str
             "This is the share that is *left* when the id is known; take it from 1.",
             lambda i, p: 1 - information(i, p) / entropy(p),
         ),
-        ("The sign is turned: an entropy is minus the sum of P log P.", lambda i, p: -_pnmi_by_hand(i, p)),
+        ("The sign is wrong: an entropy is minus the sum of P log P.", lambda i, p: -_pnmi_by_hand(i, p)),
         (
             "This is the purity (the share of frames whose phone the id names); PNMI compares entropies.",
             lambda i, p: float(probing.phone_purity(i, p)),

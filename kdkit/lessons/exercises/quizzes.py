@@ -1,4 +1,4 @@
-"""The quiz at the end of a notebook: radio buttons that answer at once, and a still form for pages without a kernel."""
+"""The quiz at the end of a notebook: radio buttons that answer at once, or a static page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STYLE = (  # radio buttons of ipywidgets do not wrap by themselves
 
 @dataclass(frozen=True)
 class Reply:
-    """What an answer brings: right or not, and why."""
+    """The reply to an answer: right or not, and why."""
 
     right: bool
     because: str

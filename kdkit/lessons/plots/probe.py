@@ -1,4 +1,4 @@
-"""Figures that only probing draws; the others are in :mod:`kdkit.lessons.plots`."""
+"""Figures of probing alone: the survey, the codebook, attention; the others are in :mod:`kdkit.lessons.plots`."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ def training_curves(
 ) -> Figure:
     """One panel for each key over steps. ``logs``: what :func:`kdkit.training.loop.train` returns, or {name: log}.
 
-    Rows without a key (evaluation rows have no loss) are passed over. ``labels`` names the y axes, with
+    Rows without a key (evaluation rows have no loss) are skipped. ``labels`` names the y axes, with
     units.
     """
     logs = logs if isinstance(logs, Mapping) else {"": logs}

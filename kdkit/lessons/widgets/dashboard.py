@@ -40,8 +40,8 @@ class TrainingDashboard(Panel):
         log = await board.train("student", task, batches, recipe, folder)
 
     :meth:`train` takes what :func:`kdkit.training.loop.train` takes and returns the same log. The training takes
-    turns with the kernel's event loop, so that buttons are heard (by ipykernel 7; elsewhere, the notebook's own stop
-    button does the same). *Stop* ends the step, saves, and raises :class:`StoppedTraining` in the cell; *Resume* goes
+    turns with the kernel's event loop, so that clicks arrive (in ipykernel 7; elsewhere the notebook's own stop button
+    does the same). *Stop* ends the step, saves, and raises :class:`StoppedTraining` in the cell; *Resume* goes
     on from there in the background, and so does running the cell again.
 
     ``earlier``: {name: run folder or log}, drawn dotted. A run that starts anew keeps its last curve that way.
@@ -245,7 +245,7 @@ class TrainingDashboard(Panel):
 async def _in_turns(function: Callable[[], list[dict]]) -> list[dict]:
     """Calls ``function`` in this thread; whenever it says :func:`_turn`, the event loop has a moment for its messages.
 
-    A second thread would do, but has OpenMP threads of its own beside those of this one.
+    A second thread would work, but would bring its own OpenMP threads, beside those of this one.
     """
     running = greenlet(function)
     result = running.switch()

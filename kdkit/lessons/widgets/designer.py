@@ -44,7 +44,7 @@ _PATIENCE = 0.04  # seconds for the rounds of a measurement
 
 
 def macs(config: ModelConfig) -> float:
-    """What :func:`kdkit.model.costs.count_macs` gives, fast enough for a slider: not all of it is counted anew."""
+    """The result of :func:`kdkit.model.costs.count_macs`, fast enough for a slider: only parts are counted again."""
     thin = replace(config, layers=1, dim=config.pos_groups, ffn=32, heads=1)
     return float(_macs_beside_layers(thin)(config.dim)) + config.layers * _macs_of_layer(config)
 

@@ -1,7 +1,7 @@
 """Parts of pictures that widgets put together: each draws into empty axes that it is given.
 
-A widget redraws while somebody waits, and texts are what takes longest: few ticks, and titles and labels at a place
-that is given (else matplotlib measures every tick label to find one).
+Redraws have to be fast, and text takes longest: few ticks, and titles and labels at fixed places (matplotlib would
+measure every tick label to find one).
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _PALE_MAP = ListedColormap(_PALE)
 
 
 def place_labels(axes, left: float, below: float = 21) -> None:
-    """The axes' labels at so many points from them: beyond the longest tick label that there may be."""
+    """Puts the labels of axes at a fixed distance in points, beyond the longest tick label."""
     width, height = 72 * axes.figure.get_size_inches() * axes.get_position().size
     axes.xaxis.set_label_coords(0.5, -below / height)
     axes.yaxis.set_label_coords(-left / width, 0.5)
 
 
 def wipe(axes) -> None:
-    """Takes out everything that was drawn into axes. What was set stays: ticks, limits, labels and title."""
+    """Removes everything that was drawn into axes; ticks, limits, labels and title stay."""
     axes.set_axis_on()
     for kind in ("containers", "lines", "patches", "collections", "images", "texts"):
         for artist in list(getattr(axes, kind)):

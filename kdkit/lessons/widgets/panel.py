@@ -4,8 +4,8 @@ A :class:`Panel` keeps its ``state`` in plain Python, {name of the control: valu
 is a thin shell: everything works without a display (``panel.update(layer=3).figure()``), and a notebook that is run by
 papermill carries, beside the live widget, the picture that it began with.
 
-Matplotlib takes longer to make axes, ticks and their labels than to fill them. So the axes stay (``layout``), and what
-is in them is drawn anew for every state (``draw``).
+Matplotlib takes longer to make axes, ticks and their labels than to fill them. So the axes are kept (``layout``), and
+their contents are redrawn for every state (``draw``).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Panel:
     title = "widget"
 
     def __init__(self, **controls: ipywidgets.ValueWidget):
-        _look_away_from_what_is_loaded()
+        _freeze_loaded_objects()
         self.controls = controls
         self.state = {name: control.value for name, control in controls.items()}
         self.figures_drawn = 0
@@ -138,7 +138,7 @@ class Panel:
         return figure
 
     def redraw(self) -> None:
-        """Draws the present state, where there is somebody to see it."""
+        """Draws the present state, if the widget is shown."""
         if self._box is None:
             return
         with self._drawing, _one_thread():
@@ -195,9 +195,10 @@ class Panel:
         return data, {"image/png": {"alt": self.alt()}}
 
 
-def _look_away_from_what_is_loaded() -> None:
-    """Python's full garbage collection looks at all that torch and others have loaded: a third of a second, every few
-    pictures. What is alive now is left out of it until the next panel is made.
+def _freeze_loaded_objects() -> None:
+    """Excludes all objects that exist now from garbage collection, until the next panel is made.
+
+    A full collection visits everything that torch and others have loaded: a third of a second, every few pictures.
     """
     gc.unfreeze()
     gc.collect()
@@ -206,7 +207,7 @@ def _look_away_from_what_is_loaded() -> None:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Torch works in this thread alone: what a picture asks of it is done before others would be awake."""
+    """Limits torch to one thread: waking others takes longer than the small computations of a redraw."""
     usual = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
