@@ -22,7 +22,7 @@ from kdkit.common.files import write_text
 from kdkit.common.validation import NOT_NEGATIVE, NUMBER, fields, list_of, read_json
 from kdkit.speech.audio import read_audio
 from kdkit.speech.augment import SpecAugment
-from kdkit.speech.frames import frame_mask, num_frames
+from kdkit.speech.frames import SAMPLE_RATE, frame_mask, num_frames
 from kdkit.speech.manifest import Utterance
 
 BINS, WINDOW, SHIFT, FFT = 80, 400, 160, 512  # mel bins; the others in samples: 25 ms, 10 ms, 32 ms
@@ -32,7 +32,7 @@ LOUDEST = 32_768.0  # Kaldi counts in 16-bit units
 NORMALISATIONS = ("corpus", "utterance", "mean")
 
 
-def mel_filterbank(bins: int = BINS, fft: int = FFT, rate: int = 16_000, low: float = LOWEST) -> Tensor:
+def mel_filterbank(bins: int = BINS, fft: int = FFT, rate: int = SAMPLE_RATE, low: float = LOWEST) -> Tensor:
     """Kaldi's triangular mel filters: (fft // 2 + 1, bins), triangles straight on the mel axis, low to rate / 2."""
     edges = np.linspace(_mel(low), _mel(rate / 2), bins + 2)
     filters = _triangles(_mel(np.arange(fft // 2 + 1) * rate / fft), edges)
@@ -297,7 +297,7 @@ def corpus_statistics(
             if front_end.normalisation == "mean":
                 features = features - features.mean(1, keepdim=True)
         statistics.update(features[0])
-        statistics.seconds += len(wave) / 16_000
+        statistics.seconds += len(wave) / SAMPLE_RATE
     if bad:
         warnings.warn(f"{len(bad)} of {len(utterances)} files left out, the first: {bad[0]}", stacklevel=2)
     if not statistics.count:

@@ -6,7 +6,8 @@ import soundfile
 import torch
 
 from kdkit.common.errors import AudioError, KdkitError
-from kdkit.speech.audio import MIN_SAMPLES, SAMPLE_RATE, read_audio, write_audio
+from kdkit.speech.audio import SAMPLE_RATE, read_audio, write_audio
+from kdkit.speech.frames import RECEPTIVE_FIELD
 
 
 def tone(hertz, rate=SAMPLE_RATE, seconds=1.0):
@@ -155,9 +156,9 @@ def test_samples_that_are_not_finite(tmp_path, value):
 
 
 def test_the_shortest_audio(tmp_path):
-    soundfile.write(tmp_path / "ok.wav", tone(440)[:MIN_SAMPLES], SAMPLE_RATE)
-    assert len(read_audio(tmp_path / "ok.wav")) == MIN_SAMPLES
-    soundfile.write(tmp_path / "a.wav", tone(440)[: MIN_SAMPLES - 1], SAMPLE_RATE)
+    soundfile.write(tmp_path / "ok.wav", tone(440)[:RECEPTIVE_FIELD], SAMPLE_RATE)
+    assert len(read_audio(tmp_path / "ok.wav")) == RECEPTIVE_FIELD
+    soundfile.write(tmp_path / "a.wav", tone(440)[: RECEPTIVE_FIELD - 1], SAMPLE_RATE)
     expect_error(tmp_path / "a.wav", "399", "25 ms")
 
 

@@ -22,7 +22,7 @@ from kdkit.common.machine import best_device, use_bf16
 from kdkit.model.costs import count_macs
 from kdkit.model.inference import PackedLinear, optimised
 from kdkit.model.speech_model import SpeechModel, parameter_count, preset
-from kdkit.speech.frames import num_frames
+from kdkit.speech.frames import SAMPLE_RATE, num_frames
 
 FULL = ("hubert-base", "dt-waveform", "dt-fbank", "sw-waveform", "sw-fbank")
 TINY = ("tiny-teacher", "tiny-dt-waveform", "tiny-dt-fbank", "tiny-sw-waveform", "tiny-sw-fbank")
@@ -94,7 +94,7 @@ def bench_inference(
     for batch, seconds in shapes:
         times: dict[tuple[str, str], list[tuple[float | None, float]]] = {key: [] for key in racers | extra}
         peaks: dict[tuple[str, str], float | None] = dict.fromkeys(times)
-        waves = 0.1 * torch.randn(batch, round(16_000 * seconds), device=device)
+        waves = 0.1 * torch.randn(batch, round(SAMPLE_RATE * seconds), device=device)
         lengths = torch.full((batch,), waves.shape[1], device=device)
         for _ in range(rounds):
             for key, model in (racers | extra).items():

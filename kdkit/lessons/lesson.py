@@ -32,6 +32,7 @@ from kdkit.lessons.studies import Contrast, Finding, Summary, contrast, summary
 from kdkit.model.speech_model import SpeechModel, parameter_count
 from kdkit.recognition.ctc import CTCModel, load_recogniser
 from kdkit.speech.corpora.synthetic.build import build_synthetic
+from kdkit.speech.frames import SAMPLE_RATE
 from kdkit.speech.manifest import Utterance, read_manifest, subset
 from kdkit.teachers import Teacher, load_model, load_teacher, save_model
 
@@ -200,7 +201,7 @@ class Lesson(Results):
     def audio(self, name: str, wave: Tensor, caption: str) -> None:
         """A player under the cell, and the sound for the report. ``wave`` (samples,) at 16 kHz."""
         super().audio(name, wave, caption)
-        display(Markdown(caption), Audio(wave.numpy(), rate=16_000))
+        display(Markdown(caption), Audio(wave.numpy(), rate=SAMPLE_RATE))
 
     def table(self, name: str, rows: Sequence[Mapping[str, object]], caption: str) -> None:
         """A table under the cell and in the report: one mapping per row, the first one's keys are the columns."""

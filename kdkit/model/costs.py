@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kdkit.common.errors import ConfigError
 from kdkit.model.speech_model import ModelConfig, SpeechModel, parameter_count
+from kdkit.speech.frames import SAMPLE_RATE
 
 
 def count_parameters(config: ModelConfig) -> int:
@@ -38,7 +39,8 @@ def count_macs(config: ModelConfig, seconds: float = 10.0) -> float:
     with FakeTensorMode():  # shapes without numbers
         model = SpeechModel(config).eval()
         model.encoder.positions.by_fourier = False  # the convolution is what counts, not the CPU's shortcut
-        waves, lengths = torch.zeros(1, round(16_000 * seconds)), torch.full((1,), round(16_000 * seconds))
+        samples = round(SAMPLE_RATE * seconds)
+        waves, lengths = torch.zeros(1, samples), torch.tensor([samples])
         # the counter knows matrix products, not the CPU's fused attention
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             model(waves, lengths, padded=False)
@@ -58,7 +60,7 @@ def measure_latency(
     for turn in range(rounds + 1):
         for name, model in models.items():
             device = next(model.parameters()).device
-            wave = torch.randn(batch, round(16_000 * seconds), device=device) * 0.1
+            wave = torch.randn(batch, round(SAMPLE_RATE * seconds), device=device) * 0.1
             lengths = torch.full((batch,), wave.shape[1], device=device)
             began = time.perf_counter()
             model(wave, lengths, padded=False).last.sum().item()  # .item() waits for the device

@@ -152,7 +152,7 @@ def _plan(utterances, frames: int, per_utterance: int, seed: int) -> dict[int, t
         turns.setdefault(utterances[i].speaker, []).append(int(i))
     spoken, total = {}, 0
     for i in (i for turn in zip_longest(*turns.values()) for i in turn if i is not None):
-        labels = np.array(frame_phones(utterances[i], num_frames(round(utterances[i].duration * 16_000))))
+        labels = np.array(frame_phones(utterances[i], num_frames(utterances[i].samples)))
         candidates = np.flatnonzero(labels != "")
         if len(candidates):
             spoken[i] = rng.permutation(candidates), labels

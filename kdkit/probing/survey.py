@@ -227,7 +227,7 @@ def _speakers(frames: Frames, seed: int) -> tuple[LayerScore, ...]:
 
 
 def _even_reach(utterances: Sequence[Utterance]) -> float:
-    frames = np.array([num_frames(round(utterance.duration * 16_000)) for utterance in utterances])
+    frames = np.array([num_frames(utterance.samples) for utterance in utterances])
     return float((even_distance(frames) * frames).sum() / frames.sum())
 
 

@@ -266,7 +266,7 @@ def trainable(utterances: list[Utterance], vocabulary: Vocabulary = VOCABULARY) 
             reasons["have characters outside the alphabet"] += 1
             continue
         needed = frames_needed(label)
-        frames = num_frames(round(utterance.duration * 16_000))
+        frames = num_frames(utterance.samples)
         if not label:
             dropped.append(f"{utterance.id}: no text")
             reasons["have no text"] += 1

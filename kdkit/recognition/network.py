@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from kdkit.common.errors import CheckpointError, ConfigError
 from kdkit.common.validation import number
-from kdkit.speech.audio import MIN_SAMPLES, SAMPLE_RATE
+from kdkit.speech.audio import SAMPLE_RATE
 from kdkit.speech.batches import GRAIN, collate
-from kdkit.speech.frames import HOP
+from kdkit.speech.frames import HOP, RECEPTIVE_FIELD
 from kdkit.speech.manifest import Utterance
 from kdkit.speech.stream import Window, windows
 from kdkit.speech.text import VOCABULARY, Vocabulary
@@ -82,8 +82,8 @@ def hear(network: Network, pieces: Sequence[Window]) -> list[Tensor]:
         return [row for piece in pieces for row in hear(network, [piece])]
     batch = collate([torch.from_numpy(piece.wave) for piece in pieces], grain=GRAIN)
     some = batch.to(device_of(network))
-    logits, frames = network(some.waves, some.lengths.clamp_min(MIN_SAMPLES))
-    frames = torch.where(batch.lengths < MIN_SAMPLES, 0, frames.cpu())
+    logits, frames = network(some.waves, some.lengths.clamp_min(RECEPTIVE_FIELD))
+    frames = torch.where(batch.lengths < RECEPTIVE_FIELD, 0, frames.cpu())
     log_probs = logits.float().log_softmax(-1).cpu()
     return [
         row[:n][piece.first : piece.stop].clone()  # a view would keep the padded batch in memory

@@ -26,9 +26,7 @@ from kdkit.common.files import write_atomically
 from kdkit.speech.formats import ffmpeg
 from kdkit.speech.formats.containers import parts_of
 from kdkit.speech.formats.views import Part, View
-
-SAMPLE_RATE = 16_000  # Hz, everywhere in kdkit
-MIN_SAMPLES = 400  # 25 ms: the receptive field of one frame; anything shorter has no frames
+from kdkit.speech.frames import RECEPTIVE_FIELD, SAMPLE_RATE
 
 _LIBSNDFILE = "wav flac ogg oga opus mp3 mp2 aif aiff aifc au snd caf w64 rf64 sph gsm"
 _FFMPEG = "m4a aac mp4 m4b webm wma mka mkv mov amr 3gp ac3 ape wv tta spx"
@@ -290,9 +288,10 @@ def _explain(piece: np.ndarray, start: int, where: object) -> None:
 
 
 def _check_length(path: str | Path, samples: int) -> None:
-    if samples < MIN_SAMPLES:
+    if samples < RECEPTIVE_FIELD:
         raise AudioError(
-            f"{path}: {samples} samples at 16 kHz are fewer than {MIN_SAMPLES} (25 ms, one frame); leave this file out"
+            f"{path}: {samples} samples at 16 kHz are fewer than {RECEPTIVE_FIELD} (25 ms, one frame); leave this file "
+            "out"
         )
 
 

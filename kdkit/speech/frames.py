@@ -1,4 +1,4 @@
-"""Frames: 50 a second, one every 320 samples; the first needs 400.
+"""Sample rate and frames: audio is 16 kHz; a frame is 25 ms long, and there is one every 20 ms.
 
 Every front-end gives exactly ``(samples - 400) // 320 + 1`` frames for every length, so a student with one and a
 teacher with another are aligned frame by frame without trimming.
@@ -6,10 +6,13 @@ teacher with another are aligned frame by frame without trimming.
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
-HOP, RECEPTIVE_FIELD = 320, 400  # samples between frames, samples seen by one frame
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SAMPLE_RATE = 16_000  # Hz, everywhere in kdkit
+HOP, RECEPTIVE_FIELD = 320, 400  # samples from one frame to the next, and of one frame
 
 
 def num_frames(samples):
@@ -19,4 +22,6 @@ def num_frames(samples):
 
 def frame_mask(frames: Tensor, total: int) -> Tensor:
     """(batch,) true frame counts -> (batch, total) bool, True on real frames."""
+    import torch
+
     return torch.arange(total, device=frames.device) < frames[:, None]

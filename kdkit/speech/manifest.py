@@ -25,10 +25,7 @@ from pathlib import Path
 
 from kdkit.common.errors import ManifestError
 from kdkit.common.files import read_text, write_together
-
-SAMPLES_PER_FRAME = 320  # frame t of the encoder covers samples 320 t to 320 t + 400 at 16 kHz
-FRAME_CENTRE = 200
-_SAMPLE_RATE = 16_000
+from kdkit.speech.frames import HOP, RECEPTIVE_FIELD, SAMPLE_RATE
 
 LONGEST = 1e6  # seconds, more than 11 days: beyond it a number is no duration
 
@@ -47,6 +44,11 @@ class Utterance:
     speaker: str = ""
     phones: tuple[tuple[float, str], ...] = ()  # (start in seconds, symbol), sorted; "" is silence
     accent: str = ""
+
+    @property
+    def samples(self) -> int:
+        """At 16 kHz, by the manifest's duration."""
+        return round(self.duration * SAMPLE_RATE)
 
 
 def read_manifest(path: str | Path) -> list[Utterance]:
@@ -139,7 +141,7 @@ def frame_phones(utterance: Utterance, num_frames: int) -> list[str]:
     starts = [start for start, _ in utterance.phones]
     symbols = []
     for t in range(num_frames):
-        centre = (SAMPLES_PER_FRAME * t + FRAME_CENTRE) / _SAMPLE_RATE
+        centre = (HOP * t + RECEPTIVE_FIELD // 2) / SAMPLE_RATE
         i = bisect.bisect_right(starts, centre) - 1
         symbols.append(utterance.phones[i][1] if i >= 0 else "")
     return symbols
@@ -222,9 +224,9 @@ def _seconds(value: object, where: str) -> float:
         raise ManifestError(f"{where}: field 'duration' must be a number of seconds, not {_shown(value)}")
     if value <= 0:
         raise ManifestError(f"{where}: field 'duration' must be more than 0 seconds, not {value}")
-    if not 1 / _SAMPLE_RATE <= value <= LONGEST:
+    if not 1 / SAMPLE_RATE <= value <= LONGEST:
         raise ManifestError(
-            f"{where}: field 'duration' is {value:.3g} seconds; one sample ({1 / _SAMPLE_RATE:.3g} s) to "
+            f"{where}: field 'duration' is {value:.3g} seconds; one sample ({1 / SAMPLE_RATE:.3g} s) to "
             f"{LONGEST:.0e} seconds can be"
         )
     return float(value)

@@ -11,6 +11,7 @@ import torchaudio
 from kdkit.common.errors import CheckpointError
 from kdkit.common.validation import shown
 from kdkit.model.speech_model import LIMITS, SpeechModel
+from kdkit.speech.frames import SAMPLE_RATE
 from kdkit.teachers.settings import MOST, Settings, check_convolutions
 from kdkit.teachers.weight_names import build, sort_out
 
@@ -44,7 +45,7 @@ def is_bundle(name: str, content: object, where: Path) -> bool:
 def load_bundle(name: str, content: object, where: Path) -> tuple[SpeechModel, dict]:
     """The model of a bundle, from the content of its file, and a description."""
     bundle = getattr(torchaudio.pipelines, name)
-    if bundle.sample_rate != 16_000:
+    if bundle.sample_rate != SAMPLE_RATE:
         raise CheckpointError(f"{name}: a model for {bundle.sample_rate:g} Hz; kdkit works at 16,000 Hz")
     network = sort_out(content, where)
     settings = Settings(bundle._params, name)

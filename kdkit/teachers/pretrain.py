@@ -91,7 +91,7 @@ def cluster(
     than the sample is in memory. Without ``label`` only the centroids are computed.
     """
     rng = np.random.default_rng(seed)
-    total = sum(num_frames(round(u.duration * 16_000)) for u in utterances)
+    total = sum(num_frames(u.samples) for u in utterances)
     some = rng.permutation(len(utterances))[: max(1, round(len(utterances) * min(1.0, sample / total)))]
     chosen = [utterances[i] for i in sorted(some)]
     bar = tqdm(features(chosen), total=len(chosen), desc="frames for k-means", mininterval=1.0)

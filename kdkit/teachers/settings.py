@@ -15,10 +15,10 @@ from kdkit.common.errors import CheckpointError, ConfigError
 from kdkit.common.validation import shown
 from kdkit.model.speech_model import LIMITS
 from kdkit.model.waveform import KERNELS, STRIDES
+from kdkit.speech.frames import SAMPLE_RATE
 from kdkit.teachers.safe_pickle import opened
 
 MOST = {name: LIMITS[name] for name in ("heads", "layers", "relative_distance")}
-RATE = 16_000  # Hz
 _REQUIRED = object()
 
 
@@ -69,11 +69,13 @@ class Settings:
         """Raises :class:`CheckpointError` when the sample rate under ``name``, a number or text, is not 16,000 Hz."""
         value = self.get(name)
         try:
-            known = value is None or (not isinstance(value, bool) and float(value) == RATE)
+            known = value is None or (not isinstance(value, bool) and float(value) == SAMPLE_RATE)
         except (TypeError, ValueError, OverflowError):
             raise CheckpointError(f"{self.where}: {name} is {shown(value)}, no sample rate in Hz") from None
         if not known:
-            raise CheckpointError(f"{self.where}: a model for {shown(value)} Hz; kdkit works at {RATE:,} Hz")
+            raise CheckpointError(
+                f"{self.where}: a model for {shown(value)} Hz; kdkit works at {SAMPLE_RATE:,} Hz"
+            )
 
     def _checked(self, name: str, default: object, check: Callable):
         value = self.get(name)
@@ -101,6 +103,6 @@ def check_convolutions(kernels: object, strides: object, where: str | Path) -> N
         return
     raise CheckpointError(
         f"{where}: its convolutions have kernels {shown(lists[0])} and strides {shown(lists[1])}, a frame every "
-        f"{1000 * math.prod(lists[1]) / RATE:g} ms; kdkit's models and labels have those of HuBERT, {list(KERNELS)} "
-        f"and {list(STRIDES)}, a frame every 20 ms"
+        f"{1000 * math.prod(lists[1]) / SAMPLE_RATE:g} ms; kdkit's models and labels have those of HuBERT, "
+        f"{list(KERNELS)} and {list(STRIDES)}, a frame every 20 ms"
     )

@@ -79,7 +79,7 @@ class TargetCache:
     @property
     def bytes(self) -> int:
         """Size of the complete cache in bytes."""
-        frames = sum(int(num_frames(round(u.duration * 16_000))) for u in self.utterances)
+        frames = sum(int(num_frames(u.samples)) for u in self.utterances)
         return 2 * frames * len(self.layers) * self.teacher.config.dim
 
     @property

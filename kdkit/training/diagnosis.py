@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from kdkit.common.errors import TrainingError
+from kdkit.speech.frames import SAMPLE_RATE
 
 
 def check_frozen(task: nn.Module) -> None:
@@ -28,6 +29,6 @@ def out_of_memory(step: int, some: list, accumulate: int) -> str:
     """The message for memory that ran out, with the size of the batch and what to change."""
     rows, samples = some[0].waves.shape
     return (
-        f"out of memory at step {step}, in a batch of {rows} utterances of {samples / 16_000:.1f} s: take batches of "
-        f"fewer seconds, and more of them for one step (accumulate is {accumulate}); what was saved is good"
+        f"out of memory at step {step}, in a batch of {rows} utterances of {samples / SAMPLE_RATE:.1f} s: take batches "
+        f"of fewer seconds, and more of them for one step (accumulate is {accumulate}); what was saved is good"
     )

@@ -272,7 +272,7 @@ frames_needed = exercises.check_frames_needed(frames_needed)
 # %%
 from kdkit.speech.text import frames_needed as of_the_package
 
-room = {u.id: num_frames(round(u.duration * 16_000)) / frames_needed(u.text) for u in clean_speech}
+room = {u.id: num_frames(u.samples) / frames_needed(u.text) for u in clean_speech}
 assert all(frames_needed(u.text) == of_the_package(VOCABULARY.encode(u.text)) for u in clean_speech)
 print(f"{len(room)} utterances have {min(room.values()):.1f} times the frames that they need, or more")
 
@@ -286,7 +286,7 @@ print(f"{len(room)} utterances have {min(room.values()):.1f} times the frames th
 
 # %%
 frames, written = (
-    num_frames(round(clean_speech[0].duration * 16_000)),
+    num_frames(clean_speech[0].samples),
     VOCABULARY.encode(clean_speech[0].text),
 )
 uniform = torch.zeros(frames, len(VOCABULARY), requires_grad=True)  # every symbol as likely as the next

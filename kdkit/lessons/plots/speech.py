@@ -9,13 +9,16 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from kdkit.lessons.plots.style import BLUE, CYCLE, HEAT, ORANGE, picture, styled
+from kdkit.speech.frames import SAMPLE_RATE
 
 TITLE_PAD = 18  # room for phone names above the axes
-FRAME_CENTRE = 200 / 16_000  # seconds: middle of the first frame, of Fbank and of the CNN alike
+FRAME_CENTRE = 200 / SAMPLE_RATE  # seconds: middle of the first frame, of Fbank and of the CNN alike
 
 
 @styled
-def waveform(wave, phones: Sequence[tuple[float, str]] = (), title: str = "", rate: int = 16_000) -> Figure:
+def waveform(
+    wave, phones: Sequence[tuple[float, str]] = (), title: str = "", rate: int = SAMPLE_RATE
+) -> Figure:
     """Amplitude over time of ``wave`` (samples,), with the phones' borders and names."""
     figure, [[axes]] = picture(10, 2.2)
     draw_wave(axes, wave, rate)
@@ -47,7 +50,7 @@ def aligned_features(wave, cnn, fbank, phones: Sequence[tuple[float, str]] = (),
     figure, grid = picture(10, 7, rows=3, sharex=True, height_ratios=(1, 1.6, 1.6))
     axes = grid[:, 0]
     cnn = np.asarray(cnn)
-    draw_wave(axes[0], wave, 16_000)
+    draw_wave(axes[0], wave, SAMPLE_RATE)
     standard = (cnn - cnn.mean(0)) / (cnn.std(0) + 1e-6)
     images = [
         draw_frames(axes[1], standard, 0.02, "CNN channel", -3, 3),
@@ -56,7 +59,7 @@ def aligned_features(wave, cnn, fbank, phones: Sequence[tuple[float, str]] = (),
     for image, axis, label in zip(images, axes[1:], ("standard deviations", "log energy"), strict=True):
         figure.colorbar(image, ax=axis, label=label, pad=0.01)
     for axis, colour in zip(axes, ("0.4", "white", "white"), strict=True):
-        draw_phones(axis, phones, len(wave) / 16_000, colour, names=axis is axes[0])
+        draw_phones(axis, phones, len(wave) / SAMPLE_RATE, colour, names=axis is axes[0])
     axes[0].set_title(title, pad=TITLE_PAD)
     axes[2].set_xlabel("time (s)")
     return figure
@@ -103,7 +106,7 @@ def hidden_states(
 
 
 @styled
-def mel_filters(filters, rate: int = 16_000, title: str = "Mel filters") -> Figure:
+def mel_filters(filters, rate: int = SAMPLE_RATE, title: str = "Mel filters") -> Figure:
     """Weights (spectrum bins, mel bins) of a filterbank over frequency, every fifth filter in colour."""
     filters = np.asarray(filters)
     hertz = np.linspace(0, rate / 2, len(filters))
@@ -120,7 +123,7 @@ def frame_alignment(samples: int = 2800, title: str = "What a frame has seen") -
     """The stretch of sound behind each 50 Hz frame of the waveform CNN and of Fbank with its convolution, over time
     (ms), and the Fbank windows between. Dotted lines are the middles of the CNN's frames.
     """
-    ms = 1000 / 16_000
+    ms = 1000 / SAMPLE_RATE
     figure, [[axes]] = picture(10, 4.4)
     windows = [(160 * w, 160 * w + 400) for w in range((samples - 400) // 160 + 1)]
     frames = range((samples - 400) // 320 + 1)

@@ -16,7 +16,7 @@ from kdkit.lessons.widgets import drawing
 from kdkit.lessons.widgets.panel import Panel, button, choice, slider
 from kdkit.model.costs import count_macs, measure_latency
 from kdkit.model.speech_model import ModelConfig, SpeechModel, parameter_count, preset
-from kdkit.speech.frames import num_frames
+from kdkit.speech.frames import SAMPLE_RATE, num_frames
 
 OWN = "my own"
 
@@ -50,7 +50,7 @@ def macs(config: ModelConfig) -> float:
 
 
 def _macs_of_layer(config: ModelConfig) -> float:
-    frames = num_frames(16_000 * _SECONDS)
+    frames = num_frames(SAMPLE_RATE * _SECONDS)
     return frames * (4 * config.dim**2 + 2 * config.dim * config.ffn + 2 * frames * config.dim) / _SECONDS
 
 

@@ -17,6 +17,7 @@ from kdkit.lessons.widgets import drawing
 from kdkit.lessons.widgets.panel import Panel, choice, player, slider
 from kdkit.model.speech_model import SpeechModel
 from kdkit.speech.audio import read_audio
+from kdkit.speech.frames import SAMPLE_RATE
 from kdkit.speech.manifest import Utterance
 from kdkit.teachers import Teacher
 
@@ -155,10 +156,10 @@ class FrontEndLab(Panel):
     def draw(self, sound: Axes, cnn: Axes, fbank: Axes, *reading: Axes) -> None:
         chosen, t = self.state["utterance"], self.state["frame"]
         wave, phones = self.waves[chosen], self.utterances[chosen].phones
-        end = len(wave) / 16_000
-        sound.plot(np.arange(0, len(wave), 4) / 16_000, wave[::4], color="0.3", linewidth=0.5)
+        end = len(wave) / SAMPLE_RATE
+        sound.plot(np.arange(0, len(wave), 4) / SAMPLE_RATE, wave[::4], color="0.3", linewidth=0.5)
         for (name, (low, high)), colour in zip(_SEEN.items(), (plots.RED, plots.ORANGE), strict=True):
-            start, stop = (320 * t + low) / 16_000, (320 * t + high) / 16_000
+            start, stop = (320 * t + low) / SAMPLE_RATE, (320 * t + high) / SAMPLE_RATE
             sound.axvspan(max(0, start), min(end, stop), color=colour, alpha=0.45, label=f"{name} sees")
         sound.set_xlim(0, end)
         sound.legend(fontsize=8, loc="upper right", ncols=2)

@@ -29,6 +29,7 @@ from matplotlib.figure import Figure
 from kdkit.common.errors import ConfigError
 from kdkit.lessons.widgets import drawing
 from kdkit.lessons.widgets.image import ClickableImage
+from kdkit.speech.frames import SAMPLE_RATE
 
 DPI = 80
 ON_PAPER = "background: white; color: #1d2530; padding: 2px 8px"  # readable in a dark theme, too
@@ -242,7 +243,7 @@ def _encode(pixels: np.ndarray) -> bytes:
     )
 
 
-def player(wave, rate: int = 16_000, label: str = "") -> str:
+def player(wave, rate: int = SAMPLE_RATE, label: str = "") -> str:
     """HTML that plays ``wave`` (samples,)."""
     from IPython.display import Audio
 

@@ -26,19 +26,11 @@ from kdkit.common.files import write_atomically
 from kdkit.model.inference import optimised
 from kdkit.recognition.ctc import CTCModel
 from kdkit.recognition.export.samples import noise, speech
-from kdkit.speech.frames import RECEPTIVE_FIELD
+from kdkit.speech.frames import RECEPTIVE_FIELD, SAMPLE_RATE
 
 OPSET = 18
-LENGTHS = (
-    400,
-    719,
-    720,
-    4000,
-    16_000,
-    27_777,
-    80_000,
-    163_333,
-)  # samples: one frame, the borders of two, and longer
+# samples: one frame, the borders of two, and longer
+LENGTHS = (400, 719, 720, 4000, SAMPLE_RATE, 27_777, 80_000, 163_333)
 
 
 class _Network(nn.Module):
@@ -57,7 +49,7 @@ def export_onnx(recogniser: CTCModel, path: Path) -> Path:
     """
     _need("onnx", "onnxscript")
     network = _Network(optimised(recogniser).cpu()).eval()
-    example = torch.randn(2, 16_000) * 0.1, torch.tensor([16_000, 9000])
+    example = torch.randn(2, SAMPLE_RATE) * 0.1, torch.tensor([SAMPLE_RATE, 9000])
     batch, samples = torch.export.Dim("batch", min=1), torch.export.Dim("samples", min=2 * RECEPTIVE_FIELD)
     # the exporter cannot take the fused attention apart where it gets WavLM's positions
     attention = (

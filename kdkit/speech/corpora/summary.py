@@ -79,7 +79,7 @@ def summarise(utterances: Sequence[Utterance]) -> SplitSummary:
     for utterance in utterances:
         text = cleaning.add(utterance.text)
         words.update(text.split())
-        frames = num_frames(round(utterance.duration * 16_000))
+        frames = num_frames(utterance.samples)
         if not outside(text) and frames_needed(VOCABULARY.encode(text)) > frames:
             too_fast.append(utterance.id)
     return SplitSummary(

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.fft import irfft, next_fast_len, rfft, rfftfreq
 
-_RATE = 16_000
+from kdkit.speech.frames import SAMPLE_RATE
+
 _DB_AN_OCTAVE = 20 * math.log10(2)  # of a gain that grows with the frequency
 _MIXING_TIME = 0.003  # s: the first echo comes after about a metre
 
@@ -20,7 +21,7 @@ def add_noise(wave: np.ndarray, snr: float, slope: float, rng: np.random.Generat
     """
     noise = rng.standard_normal(next_fast_len(len(wave), real=True), dtype=np.float32)
     if slope:
-        spectrum, frequency = rfft(noise), rfftfreq(len(noise), 1 / _RATE)
+        spectrum, frequency = rfft(noise), rfftfreq(len(noise), 1 / SAMPLE_RATE)
         # flat below 50 Hz: no rumble that only takes up range
         spectrum *= np.maximum(frequency, 50.0) ** (-slope / 2)
         noise = irfft(spectrum, len(noise))
@@ -30,7 +31,7 @@ def add_noise(wave: np.ndarray, snr: float, slope: float, rng: np.random.Generat
 
 
 def _response(seconds: float, rng: np.random.Generator) -> np.ndarray:
-    time = np.arange(round(seconds * _RATE)) / _RATE
+    time = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
     response = rng.standard_normal(len(time)) * 10 ** (-3 * time / seconds)
     response[time < _MIXING_TIME] = 0.0
     response *= np.sqrt(10 ** (-6 / 10) / np.sum(response**2))
@@ -68,7 +69,7 @@ def recorded(wave: np.ndarray, place: Place, rng: np.random.Generator) -> np.nda
     """
     response = _response(place.reverberation, rng).astype(np.float32)
     length = next_fast_len(len(wave) + len(response) - 1, real=True)
-    frequency = np.maximum(rfftfreq(length, 1 / _RATE), 1.0).astype(np.float32)
+    frequency = np.maximum(rfftfreq(length, 1 / SAMPLE_RATE), 1.0).astype(np.float32)
     wet = rfft(wave, length) * rfft(response, length)
     noise = rng.standard_normal(2 * len(wet), dtype=np.float32).view(np.complex64)
     noise *= np.maximum(frequency, 50) ** (-place.slope / 2)

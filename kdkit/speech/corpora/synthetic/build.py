@@ -33,11 +33,11 @@ from kdkit.common.parallel import ISOLATED
 from kdkit.speech.audio import wav_bytes
 from kdkit.speech.corpora.synthetic import espeak, grammar, phones
 from kdkit.speech.corpora.synthetic.worlds import WORLDS
+from kdkit.speech.frames import SAMPLE_RATE
 from kdkit.speech.manifest import Utterance, read_manifest, subset, write_manifest
 
 BLOCK = 25  # utterances
 
-_RATE = 16_000
 _TYPICAL_SECONDS = 2.6  # of an utterance: only decides how many blocks are started at first
 _QUIET = 10 ** (-50 / 20)  # relative to the peak: below it, a tail is silence
 
@@ -92,13 +92,13 @@ def speak(split: str, number: int, seed: int = 0, world: int = 1) -> tuple[np.nd
     pitch, pitch_range = speaker.pitch + 16 * rng.random() - 8, 35 + 30 * rng.random()
 
     wave, events = espeak.synthesise(text, speaker.voice, round(rate), round(pitch), round(pitch_range))
-    wave = soxr.resample(wave, espeak.RATE_HZ * tract, _RATE)
+    wave = soxr.resample(wave, espeak.RATE_HZ * tract, SAMPLE_RATE)
     starts = [(sample / (espeak.RATE_HZ * tract), phones.normalise(ipa)) for sample, ipa in events]
     wave, starts = _pad(wave, starts, before=0.05 + 0.2 * rng.random(), after=0.05 + 0.2 * rng.random())
     wave = scene.record(wave, split, speaker, seed, rng, noise_rng)
     return wave, {
         "id": f"{split}-{number}",
-        "duration": len(wave) / _RATE,
+        "duration": len(wave) / SAMPLE_RATE,
         "text": grammar.transcript(text),
         "speaker": speaker.id,
         "accent": speaker.accent,
@@ -114,16 +114,16 @@ def _pad(
     if not voiced:
         raise KdkitError("eSpeak NG returned no phones; reinstall espeakng-loader")
     first, last = voiced[0], voiced[-1]
-    begin = round(starts[first][0] * _RATE)
-    end = round(starts[last + 1][0] * _RATE) if last + 1 < len(starts) else len(wave)
+    begin = round(starts[first][0] * SAMPLE_RATE)
+    end = round(starts[last + 1][0] * SAMPLE_RATE) if last + 1 < len(starts) else len(wave)
     loud = np.flatnonzero(np.abs(wave[end:]) > _QUIET * np.abs(wave).max())
     tail = min(end + (int(loud[-1]) + 1 if len(loud) else 0), len(wave))  # keep the release of the last phone
-    pad = round(before * _RATE)
-    padded = np.pad(wave[begin:tail], (pad, round(after * _RATE))).astype(np.float32)
+    pad = round(before * SAMPLE_RATE)
+    padded = np.pad(wave[begin:tail], (pad, round(after * SAMPLE_RATE))).astype(np.float32)
 
-    shift = (pad - begin) / _RATE
+    shift = (pad - begin) / SAMPLE_RATE
     moved = [(0.0, phones.SILENCE)] if pad else []
-    for start, symbol in [*starts[first : last + 1], (end / _RATE, phones.SILENCE)]:
+    for start, symbol in [*starts[first : last + 1], (end / SAMPLE_RATE, phones.SILENCE)]:
         start = round(start + shift, 4)
         if moved and moved[-1][0] >= start:
             moved[-1] = (moved[-1][0], symbol)  # a phone of no length gives way to the next
