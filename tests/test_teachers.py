@@ -237,8 +237,8 @@ def test_the_shipped_teacher_and_how_it_is_reached():
     teacher = kdkit.load_teacher()
     assert teacher.config.layers == 12 and len(teacher.codebook.label_embeddings) == 200
     assert "4.0 M parameters, 12 layers of width 160" in str(teacher) and "200 clusters" in str(teacher)
-    with pytest.raises(AttributeError, match="load_student"):
-        kdkit.load_student  # noqa: B018
+    with pytest.raises(AttributeError, match="load_pupil"):
+        kdkit.load_pupil  # noqa: B018
     code = (
         "import sys, kdkit; print('torch' in sys.modules); kdkit.load_teacher; print('torch' in sys.modules)"
     )

@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from kdkit.common.statistics import ratio_interval
 from kdkit.model.encoder import Attention
 from kdkit.speech.audio import read_audio
+from kdkit.speech.frames import HOP, SAMPLE_RATE
 from kdkit.speech.manifest import Utterance
+
+FRAME_SECONDS = HOP / SAMPLE_RATE
 
 
 @contextmanager
@@ -66,12 +69,12 @@ def _weights(attention: Attention, x: Tensor, mask: Tensor | None, bias: Tensor 
 def attention_distance(weights: Tensor) -> Tensor:
     """Mean distance in seconds between a frame and those it attends to: (..., T, T) -> (..., T)."""
     position = torch.arange(weights.shape[-1], dtype=weights.dtype)
-    return 0.02 * (weights * (position - position[:, None]).abs()).sum(-1)
+    return FRAME_SECONDS * (weights * (position - position[:, None]).abs()).sum(-1)
 
 
 def even_distance(frames: int) -> float:
     """:func:`attention_distance` in seconds, averaged over an utterance whose frames look at all frames alike."""
-    return 0.02 * (frames**2 - 1) / (3 * frames)
+    return FRAME_SECONDS * (frames**2 - 1) / (3 * frames)
 
 
 def head_reach(model: nn.Module, utterances: Sequence[Utterance]) -> tuple[np.ndarray, np.ndarray]:
