@@ -8,7 +8,7 @@
 Labels of many voices leave distillation little to do: with four, what a student knows of voices comes from the teacher.
 A student is distilled once for all levers that differ in fine-tuning only. ``--jobs`` processes share the trainings, on
 the cores or on one GPU; whatever ends is kept at once, so a run that is cut off loses what was not finished only. The
-result is the table, and OUT/levers.json.
+result is the table, and OUT/study_fbank_levers.json, made of all that is in OUT.
 """
 
 from __future__ import annotations
@@ -28,10 +28,12 @@ from filelock import FileLock
 
 from kdkit.common.errors import ConfigError
 from kdkit.common.files import write_text
+from kdkit.common.machine import best_device, training_precision
 from kdkit.common.parallel import each_training
 from kdkit.distill import Adaptation, DistillConfig, DistillTask, default_pairs, swap_losses
 from kdkit.fbank import fit_statistics
-from kdkit.lessons.low_resource import gain, kept_findings, mean_wer, run_low_resource, save_findings
+from kdkit.lessons.experiments import compare, kept_findings, run_experiment, save_findings, summary
+from kdkit.lessons.trials import FineTunings
 from kdkit.model.speech_model import SpeechModel, preset
 from kdkit.probing import phone_probe
 from kdkit.recognition.finetune import FineTuneConfig, augmented_fbank, from_scratch
@@ -46,6 +48,7 @@ from kdkit.training.loop import train
 from kdkit.training.recipe import TrainConfig
 
 MINUTES, VOICES, OF_MINUTES = 10, 4, 300  # labelled speech: so much, of so many voices, chosen from so much
+BATCH_SECONDS = 16  # of fine-tuning
 
 
 @dataclass(frozen=True)
@@ -212,7 +215,7 @@ def tune(setting: Setting, task: tuple[str, Lever, int]) -> None:
     if lever.made:
         distil(setting, lever, seed)
     speech, test = labelled()
-    settings = FineTuneConfig(batch_seconds=16, speeds=(0.9, 1.0, 1.1), front_end_rate=lever.rate)
+    settings = FineTuneConfig(batch_seconds=BATCH_SECONDS, speeds=(0.9, 1.0, 1.1), front_end_rate=lever.rate)
     recipe = TrainConfig(
         setting.steps, 1e-3, warmup=0.1, hold=0.3, schedule="tri-stage", weight_decay=0.01, log_every=200
     )
@@ -221,9 +224,8 @@ def tune(setting: Setting, task: tuple[str, Lever, int]) -> None:
         model = begin(setting, lever, speech, seed)
         return augmented_fbank(model, lever.spec_augment, lever.warp)
 
-    run_low_resource(
-        {name: start}, {float(MINUTES): speech}, test, recipe, (seed,), setting.out / "tuned", settings
-    )
+    experiment = FineTunings({name: start}, {float(MINUTES): speech}, test, recipe, settings)
+    run_experiment(experiment, (seed,), setting.out / "tuned")
     path = setting.out / "probes" / f"{lever.student(seed) if lever.made else lever.system}.json"
     if setting.frames and lever.road != "scratch" and not path.exists():
         model = begin(setting, lever, speech, seed)
@@ -241,19 +243,28 @@ def begin(setting: Setting, lever: Lever, speech: list[Utterance], seed: int) ->
 
 
 def table(out: Path, levers: dict[str, Lever], baseline: str = "fbank") -> str:
-    """A line for every lever: WER with its interval and seeds, points saved against the baseline, probe, loss."""
+    """A line for every lever: WER with its interval and seeds, difference from the baseline, probe, loss."""
     findings = kept_findings(out / "tuned")
-    there = [name for name in levers if any(finding.way == name for finding in findings)]
+    there = [name for name in levers if any(finding.name == name for finding in findings)]
     lines = []
     for name in there:
-        wer, low, high = (100 * value for value in mean_wer(findings, name, MINUTES))
-        each = ", ".join(f"{100 * f.wer:.1f}" for f in findings if f.way == name)
-        line = f"{name:28s} WER {wer:5.1f} % ({low:.1f} to {high:.1f}; each seed {each})"
+        found = summary(findings, name)
+        line = f"{name:28s} WER {found}; each seed {found.each_seed}"
         if baseline in there and name != baseline:
             with suppress(ConfigError):  # no seed in common
-                line += f"  saves {gain(findings, name, baseline, MINUTES)}"
-        lines.append(line + known(out, levers[name], [f.seed for f in findings if f.way == name]))
+                line += f"  {compare(findings, name, baseline)}"
+        lines.append(line + known(out, levers[name], list(found.seeds)))
     return "\n".join(lines) or f"{out}: nothing yet"
+
+
+def keep(out: Path, speech_minutes: float) -> None:
+    """OUT/study_fbank_levers.json: all findings that are in OUT, and what they share."""
+    device = best_device()
+    precision = training_precision("auto", device)
+    machine = torch.cuda.get_device_name() if device.type == "cuda" else device.type
+    shared = {"voices": VOICES, "unlabelled_minutes": speech_minutes, "batch_seconds": BATCH_SECONDS}
+    shared["device"] = f"{machine}, {precision}"
+    save_findings(out / "study_fbank_levers.json", kept_findings(out / "tuned"), **shared)
 
 
 def known(out: Path, lever: Lever, seeds: list[int]) -> str:
@@ -303,7 +314,7 @@ def main() -> None:
         first = sorted(args.only, key=lambda name: not levers[name].made)  # those that take longest
         tasks = [(name, levers[name], seed) for seed in args.seeds for name in first]
         each_training(partial(tune, setting), tasks, args.jobs, "fine-tuning")
-        save_findings(args.out / "levers.json", kept_findings(args.out / "tuned"))
+        keep(args.out, args.speech_minutes)
     print(table(args.out, levers))
 
 

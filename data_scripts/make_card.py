@@ -11,8 +11,8 @@ import json
 from pathlib import Path
 
 from kdkit.common.files import sha256_of, write_text
-from kdkit.lessons.lesson import study_rows
-from kdkit.lessons.low_resource import budgets_in, gain, load_findings, mean_wer
+from kdkit.common.wording import percent
+from kdkit.lessons.experiments import budgets_in, compare, load_findings, names_in, study_rows, summary
 from kdkit.model.checkpoints import SUMS, load_checkpoint
 from kdkit.model.speech_model import parameter_count
 from kdkit.probing import layer_pnmi, probe_layers
@@ -25,19 +25,16 @@ INTRODUCTION = """# Models shipped with kdkit
 Tiny models, trained on nothing but synthetic speech (eSpeak NG), for lessons: they show at laptop size what HuBERT
 Base and its students show at full size. They know one synthetic accent well and real speech hardly. Weights are
 float16 safetensors under the kit's MIT licence. Made by `data_scripts/make_teacher.py`, `make_students.py` and
-`make_recognisers.py`; studies by `make_study.py` and `make_low_resource.py`; this card by `make_card.py`.
+`make_recognisers.py`; studies by `make_study.py`, `make_low_resource.py`, `make_digits.py` and `fbank_levers.py`; this
+card by `make_card.py`.
 """
 
 
 def table(rows: list[dict]) -> str:
     head = list(rows[0])
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    return "\n".join(lines + ["| " + " | ".join(str(row[key]) for key in head) + " |" for row in rows])
-
-
-def percent(value: float, interval=None) -> str:
-    low_high = f" ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})" if interval else ""
-    return f"{100 * value:.1f} %{low_high}"
+    lines += ["| " + " | ".join(str(row[key]) for key in head) + " |" for row in rows]
+    return "\n".join(lines).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def teacher_section(path: Path, splits: dict, frames: int) -> str:
@@ -170,14 +167,13 @@ def write_between(readme: Path, mark: str, text: str) -> None:
 
 
 def minutes_table(path: Path) -> str:
-    """WER on test-clean by way to begin and minutes of labels, at equal steps."""
+    """WER on test-clean by start and minutes of labels, at equal steps."""
     findings, rows = load_findings(path), []
-    for way in dict.fromkeys(finding.way for finding in findings):
-        row = {"start": way, "seeds": len({f.seed for f in findings if f.way == way})}
+    for start in names_in(findings):
+        row = {"start": start, "seeds": len({f.seed for f in findings if f.name == start})}
         row |= {f"{minutes:g} min": "" for minutes in budgets_in(findings)}
-        for minutes in budgets_in(findings, way):
-            wer, *interval = mean_wer(findings, way, minutes)
-            row[f"{minutes:g} min"] = percent(wer, interval)
+        for minutes in budgets_in(findings, start):
+            row[f"{minutes:g} min"] = str(summary(findings, start, minutes))
         rows.append(row)
     return table(rows)
 
@@ -200,23 +196,23 @@ JUDGED_AGAINST = {"scratch": "", "distilled": "scratch", "distilled, gain 20": "
 
 
 def digits_rows(path: Path) -> list[dict]:
-    """One held-out speaker: WER by minutes of labels and way to begin, and what that saves."""
+    """One held-out speaker: WER by minutes of labels and start, and its comparison with the baseline."""
     findings, rows = load_findings(path), []
     for minutes in budgets_in(findings):
-        for way, baseline in JUDGED_AGAINST.items():
-            if minutes not in budgets_in(findings, way):
+        for start, baseline in JUDGED_AGAINST.items():
+            if minutes not in budgets_in(findings, start):
                 continue
-            wer, *interval = mean_wer(findings, way, minutes)
-            each = [f"{100 * f.wer:.1f}" for f in findings if (f.way, f.minutes) == (way, minutes)]
-            saved = gain(findings, way, baseline, minutes) if baseline else None
+            found = summary(findings, start, minutes)
+            change = compare(findings, start, baseline, minutes) if baseline else None
             row = {
                 "held out": path.stem.removeprefix("digits_"),
                 "labels": f"{minutes:g} min",
-                "start": way,
-                "WER": percent(wer, interval),
-                "each seed": ", ".join(each),
-                "saves": str(saved or ""),
-                "verdict": saved.verdict if saved else "",
+                "start": start,
+                "WER": str(found),
+                "WER of each seed": found.each_seed,
+                "difference, points": change.points if change else "",
+                "each seed": change.each_seed if change else "",
+                "verdict": change.verdict if change else "",
             }
             rows.append(row)
     return rows
@@ -227,7 +223,7 @@ def digits_table(assets: Path) -> str:
     rows = []
     for path in sorted(assets.glob("digits_*.json")):
         found = digits_rows(path)
-        seeds = sorted({len(one["each seed"].split(", ")) for one in found})
+        seeds = sorted({len(one["WER of each seed"].split(", ")) for one in found})
         row = {"held out": found[0]["held out"], "seeds": " or ".join(map(str, seeds))}
         for one in found:
             row[f"{one['labels']}, {one['start']}"] = ", ".join(filter(None, (one["WER"], one["verdict"])))
@@ -245,7 +241,7 @@ def digits_section(assets: Path) -> str:
 tiny-sw-fbank on connected digits of the Free Spoken Digit Dataset (four of its speakers), tested on one speaker after
 the other and fine-tuned on the rest, {steps} steps from every start. Dev, other recordings of the rest, chooses the
 weights: the best of ten evaluations, or the mean of the last three. Greedy decoding, mean over the seeds, 95 %
-intervals over utterances. Points saved and verdict: "distilled" against "scratch", random gains of up to 20 dB
+intervals over utterances. Difference and verdict: "distilled" against "scratch", random gains of up to 20 dB
 against none; "better" asks that the interval leaves 0 out and that every seed agrees. Made by `make_digits.py`.
 
 {table([row for path in paths for row in digits_rows(path)])}
@@ -263,14 +259,40 @@ STUDIES = {
 def study_section(study: str, path: Path) -> str:
     if not path.exists():
         return ""
-    kept = json.loads(path.read_text(encoding="utf-8"))
+    kept, findings = json.loads(path.read_text(encoding="utf-8")), load_findings(path)
     return f"""## Study of {study.replace("_", "-")}: `{path.name}`
 
 {STUDIES[study]}. {kept["steps"]} steps of {kept["batch_seconds"]:g} s, {len(kept["seeds"])} seeds: frames
 of unseen voices whose phone a linear probe reads off the student's last layer, 95 % intervals over utterances. "Better"
 asks that the interval leaves 0 out and that every seed agrees. Made by `make_study.py {study.replace("_", "-")}`.
 
-{table(study_rows(study))}
+{table(study_rows(findings))}
+"""
+
+
+def levers_section(path: Path) -> str:
+    if not path.exists():
+        return ""
+    kept, findings = json.loads(path.read_text(encoding="utf-8")), load_findings(path)
+    minutes, steps, seeds = ({getattr(f, name) for f in findings} for name in ("minutes", "steps", "seed"))
+    rows = []
+    for name in names_in(findings):
+        found, change = summary(findings, name), compare(findings, name, "waveform")
+        row = {"lever": name, "parameters": f"{next(f.parameters for f in findings if f.name == name):,}"}
+        row |= {"WER": str(found), "each seed": found.each_seed}
+        row |= {"against waveform, points": change.points, "verdict": change.verdict}
+        rows.append(row | (dict.fromkeys(list(row)[-2:], "") if name == "waveform" else {}))
+    rows.sort(key=lambda row: float(row["WER"].split("\N{NO-BREAK SPACE}")[0]))
+    unlabelled = f"{kept['unlabelled_minutes']:g}"
+    return f"""## What holds Fbank back: `{path.name}`
+
+Shallow & wide students on {max(minutes):g} minutes of labels of {kept["voices"]} voices: {max(steps):,} steps of
+{kept["batch_seconds"]:g} s, speed perturbation, {len(seeds)} seeds. Those that are distilled for it are on {unlabelled}
+minutes of unlabelled speech. Greedy decoding of test-clean, mean over the seeds, 95 % intervals over utterances;
+`fbank_levers.py --list` says what the names mean. Made by `fbank_levers.py --speech-minutes {unlabelled}`
+on one {kept["device"]}.
+
+{table(rows)}
 """
 
 
@@ -291,6 +313,7 @@ def main() -> None:
         minutes_section(args.assets / "low_resource.json"),
         digits_section(args.assets),
         *(study_section(study, args.assets / f"study_{study}.json") for study in STUDIES),
+        levers_section(args.assets / "study_fbank_levers.json"),
     ]
     write_text(args.assets / "README.md", "\n".join(filter(None, sections)))
     write_headline(args.readme, args.assets / "metrics.json")

@@ -19,7 +19,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from kdkit.common.files import cache_folder
-from kdkit.lessons.low_resource import kept_findings, overview, run_low_resource, save_findings
+from kdkit.lessons.experiments import kept_findings, overview, run_experiment, save_findings
+from kdkit.lessons.trials import FineTunings
 from kdkit.model.speech_model import preset
 from kdkit.recognition.finetune import FineTuneConfig, budgets_of, from_scratch
 from kdkit.speech.augment import AUGMENTED
@@ -84,8 +85,8 @@ def main() -> None:
                 (starts, budgets, config),
                 ({f"distilled, gain {GAIN:g}": starts["distilled"]}, with_gains, gains),
             ):
-                out, dev = args.out / speaker, splits["dev"]
-                run_low_resource(ways, labels, splits["test"], recipe, [seed], out, how, dev=dev)
+                experiment = FineTunings(ways, labels, splits["test"], recipe, how, splits["dev"])
+                run_experiment(experiment, [seed], args.out / speaker)
             findings = kept_findings(args.out / speaker)
             save_findings(args.out / f"digits_{speaker}.json", findings)
             print(overview(findings), flush=True)

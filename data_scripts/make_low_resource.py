@@ -13,7 +13,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from kdkit.lessons.low_resource import Way, kept_findings, overview, run_low_resource, save_findings
+from kdkit.lessons.experiments import kept_findings, overview, run_experiment, save_findings
+from kdkit.lessons.trials import FineTunings, Start
 from kdkit.model.speech_model import preset
 from kdkit.recognition.finetune import FineTuneConfig, budgets_of, from_scratch
 from kdkit.speech.corpora.synthetic.build import build_synthetic
@@ -22,10 +23,10 @@ from kdkit.teachers import load_teacher
 from kdkit.training.recipe import TrainConfig
 
 
-def ways(system: str, students: Path | None) -> dict[str, Way]:
+def starts(system: str, students: Path | None) -> dict[str, Start]:
     """The starts of a system, by name."""
 
-    def distilled(name: str) -> Way:
+    def distilled(name: str) -> Start:
         where = students and students / f"{name.replace('-', '_')}.safetensors"
         return lambda speech, seed: load_student(where if where and where.is_file() else name)[0]
 
@@ -64,15 +65,14 @@ def main() -> None:
         log_every=25,
     )
     for system in args.systems:
-        run_low_resource(
-            ways(system, args.students),
+        experiment = FineTunings(
+            starts(system, args.students),
             budgets_of(splits["train"], args.minutes),
             splits["test-clean"],
             recipe,
-            args.seeds,
-            args.out,
             FineTuneConfig(batch_seconds=args.batch_seconds),
         )
+        run_experiment(experiment, args.seeds, args.out)
     findings = kept_findings(args.out)
     save_findings(args.out / "low_resource.json", findings)
     print(overview(findings))

@@ -14,14 +14,12 @@ The result is OUT/study_<name>.json: the findings of every trial and seed, and t
 from __future__ import annotations
 
 import argparse
-import json
-from dataclasses import asdict
 from pathlib import Path
 
-from kdkit.common.files import write_text
 from kdkit.distill import Adaptation, DistillConfig, default_pairs, prediction_heads
 from kdkit.fbank import fbank_statistics
-from kdkit.lessons.studies import Trial, contrast, loss_variants, run_study
+from kdkit.lessons.experiments import compare, run_experiment, save_findings
+from kdkit.lessons.trials import Distillations, Trial, loss_variants
 from kdkit.model.costs import count_parameters, propose
 from kdkit.model.speech_model import ModelConfig, SpeechModel, preset
 from kdkit.probing import phone_probe
@@ -94,7 +92,7 @@ def main() -> None:
         if student.config.front_end == "fbank":
             student.front_end.set_statistics(*statistics)
 
-    findings = run_study(
+    study = Distillations(
         trials,
         teacher,
         lambda model: phone_probe(
@@ -102,15 +100,14 @@ def main() -> None:
         ),
         lambda seed: Batches(speech, args.batch_seconds, seed, cache=True, targets=cache),
         TrainConfig(steps=args.steps, lr=args.lr, log_every=25),
-        args.seeds,
-        args.out / f"trials {args.study}",
         prepare,
     )
-    kept = vars(args) | {"out": None, "findings": [asdict(finding) for finding in findings]}
+    findings = run_experiment(study, args.seeds, args.out / f"trials {args.study}")
     path = args.out / f"study_{args.study.replace('-', '_')}.json"
-    write_text(path, json.dumps(kept) + "\n")
+    save_findings(path, findings, **{name: value for name, value in vars(args).items() if name != "out"})
     for trial in trials[1:]:
-        print(contrast(findings, trial.name, trials[0].name))
+        change = compare(findings, trial.name, trials[0].name)
+        print(f"{trial.name} against {trials[0].name}: {change.verdict}, {change}")
     print(f"study: {path}")
 
 

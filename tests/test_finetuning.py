@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 
 from kdkit.commands.main import app
 from kdkit.common.errors import CheckpointError, ConfigError, TrainingError
-from kdkit.lessons.low_resource import run_low_resource
+from kdkit.lessons.experiments import run_experiment
+from kdkit.lessons.trials import FineTunings
 from kdkit.lessons.widgets import CTCViewer
 from kdkit.model.checkpoints import load_checkpoint
 from kdkit.model.speech_model import ModelConfig, SpeechModel
@@ -365,10 +366,12 @@ def test_what_cannot_be_scored_is_left_out_of_every_score(tones, damaged, tmp_pa
     ways, config = {"a": lambda labelled, seed: model()}, replace(CONFIG, average=1)
     with pytest.warns(UserWarning, match=LEFT_OUT):
         rows = [
-            run_low_resource(ways, speech, test, recipe, (0,), tmp_path / f"runs{len(test)}", config)
+            run_experiment(
+                FineTunings(ways, speech, test, recipe, config), (0,), tmp_path / f"runs{len(test)}"
+            )
             for test in (damaged, tones["test"])
         ]
-    assert rows[0][0].words == rows[1][0].words and rows[0][0].errors == rows[1][0].errors
+    assert rows[0][0].totals == rows[1][0].totals and rows[0][0].counts == rows[1][0].counts
 
 
 @pytest.mark.filterwarnings("ignore:skipped an utterance")

@@ -53,6 +53,13 @@ FIGURES = {
     ),
     "mel_filters": lambda: plots.mel_filters(RNG.random((257, 20))),
     "wer_over_minutes": lambda: plots.wer_over_minutes({"x": [(10, 0.5, 0.4, 0.6), (1, 0.9, 0.8, 1.0)]}),
+    "wer_points": lambda: plots.wer_points(
+        [
+            {"name": "x", "value": 0.6, "interval": (0.5, 0.7)},
+            {"name": "y", "value": 0.5, "interval": (0.4, 0.6)},
+        ],
+        ("twin", 0.45, (0.4, 0.5)),
+    ),
 }
 
 

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from kdkit.commands.main import app
 from kdkit.common.errors import ConfigError, DownloadError, ManifestError
 from kdkit.common.files import cache_folder
-from kdkit.lessons.low_resource import load_findings
+from kdkit.lessons.experiments import load_findings
 from kdkit.speech.audio import read_audio
 from kdkit.speech.corpora import fsdd, librispeech
 from kdkit.speech.corpora.folders import read_folder
@@ -391,7 +391,7 @@ def test_shipped_findings_are_of_the_real_digits(tmp_path):
     assert {u.speaker for u in strings["train"]} == {u.speaker for u in strings["dev"]}
     assert {u.speaker for u in strings["test"]} == {"theo"}
     shipped = load_findings(ASSETS / "digits_theo.json")
-    assert list(shipped[0].words) == [len(u.text.split()) for u in strings["test"]]
+    assert list(shipped[0].totals) == [len(u.text.split()) for u in strings["test"]]
 
 
 # one's own

@@ -17,6 +17,7 @@ from tiny_lessons import network_references
 
 from kdkit.common import wording
 from kdkit.common.errors import ConfigError
+from kdkit.common.statistics import VERDICTS
 from kdkit.lessons.profiles import PROFILES
 from kdkit.lessons.results import Results, read_results
 from kdkit.report.execute import Progress
@@ -265,15 +266,11 @@ def test_claims_are_answered_by_what_was_found():
     assert [found["name"] for found in answers(claim, verdicts, {})] == ["both fast", "slow fast"]
     assert [found["name"] for found in answers(replace(claim, first=True), verdicts, {})] == ["both fast"]
     claim = Claim("c", (), (("02", "gain", "Gain"),))
-    for interval, outcome in (
-        ((0.01, 0.03), "better"),
-        ((-0.01, 0.03), "inconclusive"),
-        ((-0.03, -0.01), "worse"),
-    ):
-        metrics = {"02_x": {"gain": {"value": sum(interval) / 2, "interval": interval}}}
-        (found,) = answers(claim, [], metrics)
+    metric = {"value": 0.02, "interval": [0.01, 0.03], "seeds": [0.05, -0.01]}
+    for outcome in VERDICTS:  # computed where the comparison was made, not again from its interval
+        (found,) = answers(claim, [], {"02_x": {"gain": metric | {"verdict": outcome}}})
         assert found["outcome"] == outcome and found["name"] == "Gain"
-    assert found["text"] == "-2.0 points, 95 % interval -3.0 to -1.0."
+    assert found["text"] == "+2.0 points, 95 % interval +1.0 to +3.0, paired; each seed +5.0, -1.0."
     assert answers(claim, [], {"02_x": {}}) == []
 
 

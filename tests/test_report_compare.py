@@ -10,7 +10,9 @@ from typer.testing import CliRunner
 
 from kdkit.commands.main import app
 from kdkit.common.errors import ConfigError
+from kdkit.common.statistics import VERDICTS, Comparison
 from kdkit.lessons.results import Results
+from kdkit.report import index_page
 from kdkit.report.compare import (
     Tolerances,
     as_html,
@@ -21,6 +23,7 @@ from kdkit.report.compare import (
     read_tolerances,
     rows_of,
 )
+from kdkit.report.findings import Claim
 from kdkit.report.index_page import as_markdown
 from kdkit.report.record import FORMAT, find_runs, main_system, new_entry, read_records, read_run, write_run
 
@@ -371,3 +374,41 @@ def test_the_summary_is_markdown(tmp_path):
     }
     assert len(widths) == 1
     assert kdkit("summary", tmp_path / "a").exit_code == 0
+
+
+# ---------------------------------------------------------------------------------------- one verdict, everywhere
+
+
+@pytest.mark.parametrize(
+    ("seeds", "interval", "word"),
+    [
+        ({0: -0.03, 1: -0.01}, (-0.04, -0.01), "better"),
+        ({0: -0.05, 1: 0.01}, (-0.04, -0.01), "inconclusive"),  # the interval alone would say better
+        ({0: 0.02, 1: 0.02}, (0.01, 0.03), "worse"),
+    ],
+)
+def test_no_two_pages_of_a_run_disagree(tmp_path, monkeypatch, seeds, interval, word):
+    """Claims, story, verdicts, the notebook's section, summary and run.json say what the comparison said."""
+    folder, comparison = write(tmp_path / "a"), Comparison(sum(seeds.values()) / 2, interval, seeds)
+    results = Results(folder, "01_x", profile="smoke", seed=0)
+    results.difference("in a table", comparison)
+    results.compare("in a sentence", comparison, "After 9 steps.")
+    scores = {"test-clean": (0.30, 0.29, 0.31)}  # unpaired, it would be better in any case
+    results.system("S", "distilled", scores, against_scratch={"test-clean": comparison})
+    results.system("S", "scratch", {"test-clean": (0.34, 0.33, 0.35)})
+    claim = Claim("Claimed.", (("01", "in a sentence"),), (("01", "in a table", "In a table"),))
+    monkeypatch.setattr(index_page, "CLAIMS", (claim,))
+    records = read_records(folder, ("01_x", "02_y"))
+    write_run(folder, read_run(folder), records)
+    run = read_run(folder)
+    run["machine"] |= {"memory_gb": 8, "gpu_driver": None, "system": "Linux", "torch": "2.11"}
+    index_page.write_index(folder, run, records)
+
+    page = (folder / "index.html").read_text(encoding="utf-8")
+    chips = [kind for kind in re.findall(r'class="chip ([a-z-]+)"', page) if kind in VERDICTS]
+    assert len(chips) >= 5 and set(chips) == {word}  # count, both of the claim, list, section
+    assert {metric["verdict"] for metric in run["metrics"]["01_x"].values()} == {word}
+    assert [verdict["outcome"] for verdict in run["verdicts"]] == [word]
+    told = as_markdown(run)
+    assert f"paired: {word}" in told and f"Verdicts: 1 {word}." in told
+    assert not any(other in told for other in set(VERDICTS) - {word})

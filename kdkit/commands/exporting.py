@@ -79,7 +79,4 @@ def export(
     print(f"int8    {after.score}\n        {after.cost}")
     say_skipped(after.skipped)
     change = compare(after.score, before.score)
-    low, high = (100 * end for end in change.interval)
-    print(
-        f"int8 against float32: {change.verdict}, {100 * change.difference:+.1f} points ({low:+.1f} to {high:+.1f})"
-    )
+    print(f"int8 against float32: {change.verdict}, {change}")

@@ -124,9 +124,7 @@ def _print_scores(shown: Evaluation, greedy: Evaluation | None) -> None:
         print(f"the speakers of {unknown} of {len(shown.speakers)} utterances are unknown")
     if greedy is not None:
         change = compare(result, greedy.score)
-        low, high = (100 * end for end in change.interval)
-        print(f"beam search against greedy: {change.verdict}, ", end="")
-        print(f"WER {100 * change.difference:+.1f} points ({low:+.1f} to {high:+.1f})")
+        print(f"beam search against greedy: {change.verdict}, {change}")
     pairs = ", ".join(f"{said} as {written} ({times})" for said, written, times in confusions(result)[:5])
     if pairs:
         print(f"most often confused: {pairs}")

@@ -1,4 +1,4 @@
-"""Intervals over utterances, and what they come to: "better", "worse" or "inconclusive".
+"""Intervals over utterances, and what a comparison of two systems comes to: "better", "worse" or "inconclusive".
 
 Rates (WER, accuracy) by the bootstrap: utterances are drawn again, with replacement. The jackknife, which leaves every
 utterance out once, is for measures that the bootstrap would lift: mutual information and CKA are too high in a small
@@ -8,13 +8,14 @@ The jackknife tells the error and the bias (Efron and Stein 1981).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.special import expit, logit
 from scipy.stats import bootstrap, t
 
-from kdkit.common.errors import TextError
+from kdkit.common.errors import ConfigError, TextError
 
 
 def jackknife_error(without: np.ndarray) -> np.ndarray:
@@ -98,11 +99,82 @@ def by_group(values: Sequence[float], groups: Sequence[str]) -> np.ndarray:
     return np.bincount(np.array(where, dtype=int), weights=found, minlength=len(place))
 
 
+VERDICTS = ("better", "worse", "inconclusive")
+
+
 def verdict(interval: tuple[float, float], seeds: Collection[float] = ()) -> str:
-    """What a gain (more is good) comes to: "better" when its 95 % ``interval`` and the gain of each seed lie above 0,
-    "worse" when all of them lie below, else "inconclusive".
+    """What a gain (more is better) comes to, one of :data:`VERDICTS`.
+
+    "better" when its 95 % ``interval`` and the gain of every seed lie above 0, "worse" when all of them lie below,
+    else "inconclusive".
     """
     low, high = interval
     if low > 0 and all(value > 0 for value in seeds):
         return "better"
     return "worse" if high < 0 and all(value < 0 for value in seeds) else "inconclusive"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One system against another on the same utterances: the kit's one paired comparison.
+
+    ``difference``: the ``measure`` (a share) of the first system minus that of the second, mean over seeds.
+    ``interval``: its 95 % interval over utterances. ``seeds``: the difference of each seed; empty where two models were
+    compared, and no seeds. ``less_is_better``: of error rates.
+    """
+
+    difference: float
+    interval: tuple[float, float]
+    seeds: Mapping[int, float] = field(default_factory=dict)
+    measure: str = "WER"
+    less_is_better: bool = True
+
+    @property
+    def verdict(self) -> str:
+        """Is the first system better? See :func:`verdict`: the interval and every seed must agree."""
+        if not self.less_is_better:
+            return verdict(self.interval, self.seeds.values())
+        low, high = self.interval
+        return verdict((-high, -low), [-value for value in self.seeds.values()])
+
+    @property
+    def points(self) -> str:
+        """The difference in percentage points: "-2.9 (-4.4 to -1.2)"."""
+        low, high = (100 * end for end in self.interval)
+        return f"{100 * self.difference:+.1f} ({low:+.1f} to {high:+.1f})"
+
+    @property
+    def each_seed(self) -> str:
+        """The difference of each seed in percentage points: "-2.1, -3.7"."""
+        return ", ".join(f"{100 * value:+.1f}" for value in self.seeds.values())
+
+    def __str__(self) -> str:
+        """ "WER -2.9 points (95 % interval -4.4 to -1.2, paired; each seed -2.1, -3.7)"."""
+        low, high = (100 * end for end in self.interval)
+        seeds = {0: "", 1: "; one seed"}.get(len(self.seeds), f"; each seed {self.each_seed}")
+        return (
+            f"{self.measure} {100 * self.difference:+.1f} points "
+            f"(95 % interval {low:+.1f} to {high:+.1f}, paired{seeds})"
+        )
+
+
+def compare_counts(
+    ours: Mapping[int, Sequence[float]],
+    theirs: Mapping[int, Sequence[float]],
+    totals: Sequence[float],
+    measure: str = "WER",
+    less_is_better: bool = True,
+) -> Comparison:
+    """Two systems, paired over seeds and utterances.
+
+    ``ours`` and ``theirs``: {seed: counts of each utterance}, errors or hits; ``totals``: words or frames of each
+    utterance. Only seeds that both have are compared; the interval draws whole utterances, of the mean over seeds.
+    Raises :class:`ConfigError` when they share no seed.
+    """
+    shared = [seed for seed in ours if seed in theirs]
+    if not shared:
+        raise ConfigError(f"no seed in common: {sorted(ours)} and {sorted(theirs)}")
+    total = sum(totals)
+    mean = np.mean([np.subtract(ours[seed], theirs[seed]) for seed in shared], axis=0)
+    seeds = {seed: float(sum(ours[seed]) / total - sum(theirs[seed]) / total) for seed in shared}
+    return Comparison(float(mean.sum() / total), ratio_interval(mean, totals), seeds, measure, less_is_better)

@@ -24,11 +24,10 @@ from kdkit import teachers
 from kdkit.common.errors import CheckpointError, ConfigError
 from kdkit.common.files import cache_folder, write_text
 from kdkit.common.machine import best_device, training_precision
-from kdkit.common.wording import percent
-from kdkit.lessons.low_resource import FineTuned, load_findings
+from kdkit.common.statistics import verdict
+from kdkit.lessons.experiments import Finding, compare, names_in, shipped_findings, study_rows, summary
 from kdkit.lessons.profiles import get_profile
 from kdkit.lessons.results import SOURCES, Results
-from kdkit.lessons.studies import Contrast, Finding, Summary, contrast, summary
 from kdkit.model.speech_model import SpeechModel, parameter_count
 from kdkit.recognition.ctc import CTCModel, load_recogniser
 from kdkit.speech.corpora.synthetic.build import build_synthetic
@@ -176,6 +175,21 @@ class Lesson(Results):
             "run notebook 02 with this run folder, or make the shipped students with data_scripts"
         )
 
+    def shipped(self, name: str) -> list[Finding]:
+        """Findings that ship with the kit (:func:`kdkit.lessons.experiments.shipped_findings`).
+
+        None, which is said, where KDKIT_ASSETS names a folder without them.
+        """
+        try:
+            return shipped_findings(name)
+        except CheckpointError:
+            if "KDKIT_ASSETS" not in os.environ:
+                raise
+            super().text(
+                f"{name} is missing", f"The models of this run come without {name}.json: it is left out."
+            )
+            return []
+
     def recognisers(self) -> dict[str, tuple[CTCModel, dict]]:
         """Every fine-tuned recogniser that ships with the kit, by file name: (recogniser, description)."""
         paths = sorted(teachers.ASSETS.glob("recogniser_*.safetensors"))
@@ -228,9 +242,23 @@ class Lesson(Results):
         display(panel)
 
     def verdict(self, name: str, outcome: str, text: str) -> None:
-        """A conclusion that a cell computed: shown, and kept for the report."""
+        """A conclusion that a cell computed (of a comparison: :meth:`compare`): shown, and kept for the report."""
         super().verdict(name, outcome, text)
         display(Markdown(f"**{name}: {outcome}.** {text}"))
+
+    def study(self, name: str, findings: Sequence[Finding], caption: str, source: str = "run") -> None:
+        """The trials of an experiment as a table: each one's measure over its seeds, and what it changes against the
+        first trial, with the verdict.
+
+        Kept as metrics: ``name/TRIAL`` and ``name/TRIAL against FIRST``.
+        """
+        first, *others = names_in(findings)
+        for trial in (first, *others):
+            found = summary(findings, trial)
+            self.metric(f"{name}/{trial}", found.value, found.interval, "share", source)
+        for trial in others:
+            self.difference(f"{name}/{trial} against {first}", compare(findings, trial, first), source)
+        self.table(name, study_rows(findings), caption)
 
     def text(self, name: str, text: str) -> None:
         super().text(name, text)
@@ -265,66 +293,11 @@ def choose_profile(wanted: str, device: torch.device) -> tuple[str, str]:
     return "quick", f"because there is no GPU{hint}"
 
 
-def shipped_scores() -> list[dict]:
-    """Rows of the shipped ``metrics.json``: system, start, minutes, split, wer, wer_interval, cer, steps, seed, ...
-
-    They were measured when the shipped models were made, not in this run: say so wherever they are shown.
-    """
-    path = teachers.ASSETS / "metrics.json"
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; it is made with the shipped models by data_scripts")
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def shipped_low_resource() -> list[FineTuned]:
-    """Shipped findings of WER over minutes of labels on test-clean; fine-tuned when the kit was made, not now."""
-    path = teachers.ASSETS / "low_resource.json"
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; it is made by data_scripts/make_low_resource.py")
-    return load_findings(path)
-
-
-def shipped_study(study: str) -> list[tuple[str, int, Summary, Contrast | None]]:
-    """Trials of a shipped study, "losses", "structures" or "front_ends": name, steps, accuracy over seeds, and the
-    contrast with the first trial.
-
-    Distilled and probed when the kit was made, not in this run: say so wherever they are shown.
-    """
-    path = teachers.ASSETS / f"study_{study}.json"
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; it is made by data_scripts/make_study.py")
-    kept = json.loads(path.read_text(encoding="utf-8"))
-    findings = [Finding(**finding) for finding in kept["findings"]]
-    names = list(dict.fromkeys(finding.name for finding in findings))
-    return [
-        (name, kept["steps"], summary(findings, name), contrast(findings, name, names[0]) if i else None)
-        for i, name in enumerate(names)
-    ]
-
-
-def study_rows(study: str) -> list[dict[str, str]]:
-    """:func:`shipped_study` as the rows of a table: accuracy, difference to the first trial, verdict."""
-    rows = []
-    for name, steps, found, change in shipped_study(study):
-        row = {"trial": name, "steps": str(steps), "last layer": percent(found.accuracy, found.interval)}
-        row |= {"difference, points": "", "each seed": "", "verdict": ""}
-        if change:
-            low, high = (100 * end for end in change.interval)
-            row["difference, points"] = f"{100 * change.difference:+.1f} ({low:+.1f} to {high:+.1f})"
-            row["each seed"] = ", ".join(f"{100 * value:+.1f}" for value in change.seeds.values())
-            row["verdict"] = change.verdict
-        rows.append(row)
-    return rows
-
-
 def outcome(ours: Sequence[float], baseline: Sequence[float]) -> str:
-    """Verdict on two intervals (low, high) where more is better; swap them where less is.
-
-    "better" or "not better" when they do not touch, else "inconclusive". A bare number x is the interval (x, x).
+    """Verdict on two intervals (low, high) of which more is better, where no paired comparison can be made: "better" or
+    "worse" when they do not touch, else "inconclusive". A number x is the interval (x, x).
     """
-    if ours[0] > baseline[1]:
-        return "better"
-    return "not better" if ours[1] < baseline[0] else "inconclusive"
+    return verdict((ours[0] - baseline[1], ours[1] - baseline[0]))
 
 
 def millions(model: torch.nn.Module) -> str:

@@ -23,7 +23,7 @@ import torch
 from kdkit.common.errors import ConfigError
 from kdkit.common.files import cache_folder
 from kdkit.lessons.profiles import Profile
-from kdkit.lessons.studies import loss_variants
+from kdkit.lessons.trials import loss_variants
 from kdkit.lessons.worlds import World
 from kdkit.model.costs import count_macs
 from kdkit.model.speech_model import preset

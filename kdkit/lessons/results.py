@@ -5,7 +5,7 @@ A notebook opens one collector and calls it wherever it has found something::
     results = Results(out, "02_distillation", title="Distillation", profile=profile, seed=seed)
     results.metric("distilled/wer/test-clean", 0.231, interval=(0.215, 0.248), unit="share", source="run")
     results.figure("losses", fig, "Regression loss falls for both structures.")
-    results.verdict("distilled against scratch", "better", "Distilled students err less by 14 to 19 points.")
+    results.compare("distilled against scratch", comparison)
 
 Every call writes its files at once and atomically, so a notebook that is stopped leaves what it had. Calling again
 with the same kind and name replaces the earlier entry in its place: cells may be run twice. Everything lies in the run
@@ -28,6 +28,7 @@ from pathlib import Path
 
 from kdkit.common.errors import ConfigError
 from kdkit.common.files import write_atomically, write_text
+from kdkit.common.statistics import VERDICTS, Comparison
 from kdkit.common.validation import (
     COUNT,
     FLAG,
@@ -49,7 +50,7 @@ SOURCES = {
     "shipped": "made before this run" if os.environ.get("KDKIT_ASSETS") else "shipped with the kit",
     "published": "published",
 }
-OUTCOMES = ("better", "not better", "worse", "inconclusive", "seen", "not seen")
+OUTCOMES = (*VERDICTS, "seen", "not seen")
 ROLES = ("teacher", "distilled", "scratch", "baseline")
 
 
@@ -60,8 +61,10 @@ METRIC = fields(
         "value": {"type": ["number", "string", "boolean"], "minimum": -1e300, "maximum": 1e300},
         "source": one_of(SOURCES),
     },
-    {"interval": _INTERVAL, "unit": TEXT, "note": TEXT, "timing": FLAG},
+    {"interval": _INTERVAL, "unit": TEXT, "note": TEXT, "timing": FLAG}
+    | {"verdict": one_of(VERDICTS), "seeds": list_of(NUMBER)},
 )
+_DIFFERENCES = table_of(fields({"value": NUMBER, "interval": _INTERVAL, "verdict": one_of(VERDICTS)}))
 _SCORES = table_of(fields({"value": NOT_NEGATIVE}, {"interval": _INTERVAL}))
 SYSTEM = fields(
     {
@@ -72,7 +75,8 @@ SYSTEM = fields(
         "wer": _SCORES,
         "cer": _SCORES,
     }
-    | {"parameters": maybe(COUNT), "speed": maybe(NOT_NEGATIVE), "note": TEXT}
+    | {"parameters": maybe(COUNT), "speed": maybe(NOT_NEGATIVE), "note": TEXT},
+    {"against_scratch": _DIFFERENCES},
 )
 _ITEMS = {
     "figure": {"caption": TEXT, "alt": TEXT, "file": {"pattern": r"^figures/[\w.-]+/[\w.-]+\.png$"}},
@@ -148,6 +152,24 @@ class Results:
         self._record["metrics"][_checked_name(name)] = entry
         self._save()
 
+    def difference(self, name: str, comparison: Comparison, source: str = "run") -> None:
+        """A paired comparison as metric ``name``: difference, interval, difference of each seed, and the verdict that
+        every page of the report shows.
+        """
+        self.metric(
+            name, comparison.difference, comparison.interval, "share", source, note=comparison.measure
+        )
+        entry = self._record["metrics"][name] | {"verdict": comparison.verdict}
+        self._record["metrics"][name] = entry | {"seeds": [float(v) for v in comparison.seeds.values()]}
+        self._save()
+
+    def compare(self, name: str, comparison: Comparison, text: str = "", source: str = "run") -> None:
+        """A paired comparison as metric ``name`` (:meth:`difference`), and as a conclusion: its verdict, the numbers in
+        a sentence, and ``text`` after them.
+        """
+        self.difference(name, comparison, source)
+        self.verdict(name, comparison.verdict, f"{comparison}. {text}".strip())
+
     def system(
         self,
         name: str,
@@ -159,11 +181,12 @@ class Results:
         source: str = "run",
         labels: str = "",
         note: str = "",
+        against_scratch: Mapping[str, Comparison] | None = None,
     ) -> None:
         """One row of the report's headline table: a recogniser that was scored.
 
         Give a network the same ``name`` and ``labels`` whether it was distilled or trained from scratch: the report
-        compares the two by that, with their intervals.
+        puts the two side by side by that, and compares them by ``against_scratch``, {test set: comparison}.
         ``role``: "teacher", "distilled", "scratch" or "baseline". ``wer`` and ``cer`` map a test set ("test-clean",
         "test-other") to ``(value, low, high)``, shares with a 95 % interval (or ``(value,)``). ``speed`` is seconds of
         speech per second of computing. ``labels`` says what it was fine-tuned on ("10 min"). ``source`` as in
@@ -176,6 +199,11 @@ class Results:
         row["parameters"] = None if parameters is None else int(parameters)
         row["speed"] = None if speed is None else _plain(speed, f"{name}: speed")
         row["note"] = note
+        if against_scratch:
+            row["against_scratch"] = {
+                split: {"value": c.difference, "interval": list(c.interval), "verdict": c.verdict}
+                for split, c in against_scratch.items()
+            }
         _put(self._record["systems"], row, ("name", "role", "labels", "source"))
         self._save()
 
@@ -235,8 +263,8 @@ class Results:
         self._item("table", name, caption=caption, columns=columns, rows=cells)
 
     def verdict(self, name: str, outcome: str, text: str) -> None:
-        """A conclusion computed from the numbers. ``outcome``: "better", "not better", "worse" or "inconclusive" for a
-        comparison, "seen" or "not seen" for something the lesson said to expect."""
+        """A conclusion computed from the numbers. ``outcome``: "better", "worse" or "inconclusive" for a comparison
+        (see :meth:`compare`), "seen" or "not seen" for something the lesson said to expect."""
         self._item("verdict", name, outcome=_one_of(outcome, OUTCOMES, "outcome"), text=text)
 
     def text(self, name: str, text: str) -> None:
@@ -271,9 +299,9 @@ def record_path(out: Path | str, notebook: str) -> Path:
 def read_results(out: Path | str, notebook: str) -> dict | None:
     """The record that ``notebook`` left in run folder ``out``, or None where it has not run there.
 
-    Keys: notebook, title, profile, seed, metrics {name: {value, source, interval?, unit?, timing?, note?}}, systems
-    [{name, role, labels, source, wer {split: {value, interval?}}, cer, parameters, speed, note}], items in order, data
-    and models (what was used).
+    Keys: notebook, title, profile, seed, metrics {name: {value, source, interval?, unit?, timing?, note?,
+    verdict?, seeds?}}, systems [{name, role, labels, source, wer {split: {value, interval?}}, cer, parameters, speed,
+    note, against_scratch?}], items in order, data and models (what was used).
     Raises :class:`ConfigError` when the file is damaged or holds something else.
     """
     path = record_path(out, notebook)

@@ -30,7 +30,15 @@ from kdkit.probing.clusters import (
     pnmi,
     pnmi_interval,
 )
-from kdkit.probing.phones import LayerScore, PhoneProbe, last_layer, linear_probe, phone_probe, probe_layers
+from kdkit.probing.phones import (
+    LayerScore,
+    PhoneProbe,
+    compare_probes,
+    last_layer,
+    linear_probe,
+    phone_probe,
+    probe_layers,
+)
 from kdkit.probing.speakers import probe_speakers
 from kdkit.probing.survey import Survey, held_out, survey
 
@@ -48,6 +56,7 @@ __all__ = [
     "cluster_purity",
     "cluster_score",
     "codebook_usage",
+    "compare_probes",
     "even_distance",
     "head_reach",
     "held_out",

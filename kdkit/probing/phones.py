@@ -15,7 +15,8 @@ from sklearn.metrics import confusion_matrix
 from torch import nn
 from tqdm import tqdm
 
-from kdkit.common.statistics import ratio_interval
+from kdkit.common.errors import ConfigError
+from kdkit.common.statistics import Comparison, ratio_interval
 from kdkit.probing.activations import Frames, ModelLayers, collect
 from kdkit.speech.manifest import Utterance
 
@@ -202,3 +203,17 @@ def probe_layers(train: Frames, test: Frames, seed: int = 0, dev: Frames | None 
         totals=tuple(totals.tolist()),
         chosen=None if dev is None else best - 2,
     )
+
+
+def compare_probes(ours: PhoneProbe, theirs: PhoneProbe, seed: int = 0) -> Comparison:
+    """Last layer of one model against that of another, on the same test frames: phone accuracy, paired over utterances.
+
+    Raises :class:`ConfigError` when they were tested on different frames.
+    """
+    if ours.totals != theirs.totals:
+        raise ConfigError(
+            "the two probes were tested on different frames: a paired comparison needs the same ones"
+        )
+    change, total = np.subtract(ours.last_hits, theirs.last_hits), sum(ours.totals)
+    interval = ratio_interval(change, ours.totals, seed)
+    return Comparison(float(change.sum() / total), interval, measure="phone accuracy", less_is_better=False)

@@ -15,7 +15,7 @@ import jiwer
 import numpy as np
 
 from kdkit.common.errors import TextError
-from kdkit.common.statistics import by_group, ratio_interval, verdict
+from kdkit.common.statistics import Comparison, by_group, ratio_interval
 from kdkit.speech.text import VOCABULARY, Vocabulary
 from kdkit.speech.transcripts import clean, outside
 
@@ -129,24 +129,15 @@ def _edits(reference: Sequence[str], hypothesis: Sequence[str]) -> tuple[int, in
     return result.substitutions, result.deletions, result.insertions
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """``difference``: WER of the system minus WER of the baseline (below 0: fewer errors); 95 % interval."""
-
-    difference: float
-    interval: tuple[float, float]
-    verdict: str  # "better" | "worse" | "inconclusive"
-
-
 def compare(
     system: Score, baseline: Score, seed: int = 0, speakers: Sequence[str] | None = None
 ) -> Comparison:
-    """Paired bootstrap of two systems on the same utterances: both are drawn together, so hard ones cancel.
+    """WER of ``system`` minus that of ``baseline``, by a paired bootstrap: both are drawn together, so hard utterances
+    cancel.
 
     With ``speakers`` (one name an utterance) whole speakers are drawn instead of utterances: wider, and the right
-    question when the claim is about people not heard yet. "better" or "worse" when the 95 % interval of the
-    difference leaves 0 out, else "inconclusive". It speaks for these two models on more speech of this kind, not for
-    other seeds of the training.
+    question when the claim is about people not heard yet. It speaks for these two models on more speech of this kind,
+    not for other seeds of the training.
 
     Raises :class:`TextError` when the two were not scored against the same references.
     """
@@ -158,8 +149,7 @@ def compare(
     change, counts = np.subtract(system.word_errors, baseline.word_errors), system.word_counts
     if speakers is not None:
         change, counts = by_group(change, speakers), by_group(counts, speakers)
-    low, high = ratio_interval(change, counts, seed)
-    return Comparison(system.wer - baseline.wer, (low, high), verdict((-high, -low)))
+    return Comparison(system.wer - baseline.wer, ratio_interval(change, counts, seed))
 
 
 def describe_collapse(hypotheses: Sequence[str]) -> str:

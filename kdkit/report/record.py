@@ -68,7 +68,7 @@ RUN = fields(
         "packages": table_of(TEXT),
         "checkpoints": table_of(TEXT),
     }
-    | {"systems": list_of(fields(SYSTEM["properties"] | {"notebook": TEXT})), "verdicts": list_of(_VERDICT)}
+    | {"systems": list_of({"allOf": [SYSTEM, fields({"notebook": TEXT})]}), "verdicts": list_of(_VERDICT)}
     | {"metrics": table_of(table_of(METRIC))},
     {"ended": maybe(TIME), "assets": maybe(TEXT)},
 )

@@ -60,14 +60,15 @@ from kdkit.distill import (
 )
 from kdkit.fbank import fbank_statistics
 from kdkit.lessons import exercises, plots
-from kdkit.lessons.lesson import Lesson, millions, outcome, shipped_study, study_rows
-from kdkit.lessons.studies import Trial, contrast, loss_variants, run_study, summary
+from kdkit.lessons.experiments import compare, run_experiment
+from kdkit.lessons.lesson import Lesson, millions
+from kdkit.lessons.trials import Distillations, Trial, loss_variants
 from kdkit.lessons.widgets import LossLab, StudentDesigner, TrainingDashboard
 from kdkit.losses import discriminative_loss, regression_loss
 from kdkit.model.codebook import ClusterHead
 from kdkit.model.costs import cost_table, propose
 from kdkit.model.speech_model import PRESETS, SpeechModel, parameter_count, preset
-from kdkit.probing import phone_probe
+from kdkit.probing import compare_probes, phone_probe
 from kdkit.speech.batches import Batches
 from kdkit.speech.manifest import subset
 from kdkit.students import new_student
@@ -657,17 +658,16 @@ lesson.figure(
 # %% [markdown]
 # ## Verdict
 #
-# Distilled against new, on the last layer. "Better" asks that the two 95 % intervals do not even touch, which
-# is stricter than a paired test.
+# Distilled against new, on the same frames, paired over utterances.
 
 # %%
 top = percent(probes["teacher"].layers[-1].accuracy)
 for name, probe in probes.items():
     structure, _, age = name.partition(" ")
     if age in ("live", "shipped"):
-        last, new = probe.layers[-1], probes[f"{structure} new"].layers[-1]
-        text = f"{percent(last.accuracy)} of the frames, {percent(new.accuracy)} before distillation; teacher {top}."
-        lesson.verdict(f"{name} against new", outcome((last.low, last.high), (new.low, new.high)), text)
+        new = probes[f"{structure} new"]
+        text = f"{percent(probe.layers[-1].accuracy)} of the frames; the teacher's last layer: {top}."
+        lesson.compare(f"{name} against new", compare_probes(probe, new), text)
 
 # %% [markdown]
 # ## A study of losses
@@ -716,24 +716,13 @@ def prepare(student):
 
 
 folder = lesson.out / "training" / "02_distillation" / "losses"
-arguments = {"prepare": prepare, "resume": size.overnight, "jobs": lesson.jobs}
-common = (teacher, judge, in_order_of, study_recipe)
-findings = run_study(trials, *common, size.study_seeds, folder, **arguments)
+common = (teacher, judge, in_order_of, study_recipe, prepare)
+how = {"resume": size.overnight, "jobs": lesson.jobs}
+findings = run_experiment(Distillations(trials, *common), size.study_seeds, folder, **how)
 
 # %%
-rows = []
-for trial in trials:
-    found = summary(findings, trial.name)
-    lesson.metric(f"study of losses/{trial.name}", found.accuracy, found.interval, "share")
-    parts = {f.seed: f.parts for f in findings if f.name == trial.name}[size.study_seeds[0]]
-    row = {"losses": trial.name, "last layer": percent(found.accuracy, found.interval)}
-    row |= {"each seed": ", ".join(percent(value) for value in found.seeds.values())}
-    rows.append(
-        row
-        | {name: f"{parts[name]:.3f}" if name in parts else "" for name in ("regression", "discriminative")}
-    )
 caption = f"Frames of unseen voices read off the last layer: {len(size.study_seeds)} seeds, {study_recipe.steps} steps."
-lesson.table("study of losses", rows, caption)
+lesson.study("study of losses", findings, caption)
 
 # %% [markdown]
 # Verdicts, paired over utterances and seeds. "Better" asks that the interval leaves 0 out *and* that every
@@ -741,32 +730,18 @@ lesson.table("study of losses", rows, caption)
 
 # %%
 for name in ("discriminative", "both"):
-    found = contrast(findings, name, "regression")
-    low, high = (100 * end for end in found.interval)
-    each = ", ".join(f"{100 * value:+.1f}" for value in found.seeds.values())
-    text = (
-        f"{100 * found.difference:+.1f} points on the last layer (95 % interval {low:+.1f} to {high:+.1f}; "
-    )
-    text += f"each seed {each}), after {study_recipe.steps} steps."
-    lesson.verdict(f"{name} against regression only", found.verdict, text)
+    found = compare(findings, name, "regression")
+    lesson.compare(f"{name} against regression only", found, f"After {study_recipe.steps} steps.")
 
 # %% [markdown]
 # A minute of training is a look, not a study. A study with more seeds, steps and variants was run when the kit
 # was made (`data_scripts/make_study.py`). It is **shipped**, nothing of it was trained in this run; the
 # differences are against regression only. Profile `full`, which has just made a larger one, leaves it out.
 
-
 # %%
-def show_shipped(study, caption):
-    lesson.table(f"shipped study of {study}", study_rows(study), caption)
-    for name, _, _, change in shipped_study(study):
-        if change:
-            name = f"shipped study of {study}/{name}"
-            lesson.metric(name, change.difference, change.interval, "share", "shipped")
-
-
 if not size.overnight:
-    show_shipped("losses", "Shipped study of losses: linear phone probe on the student's last layer.")
+    caption = "Shipped study of losses: linear phone probe on the student's last layer."
+    lesson.study("study of losses, shipped", lesson.shipped("study_losses"), caption, "shipped")
 
 # %% [markdown]
 # Mind what was asked: a *phone probe* after *few* steps. Cluster ids are nearly phones, so a loss about ids
@@ -812,26 +787,17 @@ lesson.table(
 # %%
 trials = [Trial(n, c, DistillConfig(default_pairs(c, teacher.config))) for n, c in structures.items()]
 folder = lesson.out / "training" / "02_distillation" / "structures"
-found_structures = run_study(trials, *common, size.structure_seeds, folder, **arguments)
+structure_findings = run_experiment(Distillations(trials, *common), size.structure_seeds, folder, **how)
 
 # %%
-rows = []
-for trial in trials:
-    found = summary(found_structures, trial.name)
-    lesson.metric(f"study of structures/{trial.name}", found.accuracy, found.interval, "share")
-    row = {"structure": trial.name, "last layer": percent(found.accuracy, found.interval)}
-    rows.append(row | {"each seed": ", ".join(percent(value) for value in found.seeds.values())})
-lesson.table(
-    "study of structures", rows, f"Equal parameters, {study_recipe.steps} steps, waveform front-end."
-)
+caption = f"Equal parameters, {study_recipe.steps} steps, waveform front-end."
+lesson.study("study of structures", structure_findings, caption)
 
 # %%
 shallowest, deepest = trials[0].name, trials[-1].name
-found = contrast(found_structures, deepest, shallowest)
-low, high = (100 * end for end in found.interval)
-text = f"{100 * found.difference:+.1f} points on the last layer (95 % interval {low:+.1f} to {high:+.1f}), "
-text += f"{len(found.seeds)} seed{'s' if len(found.seeds) > 1 else ''}, {study_recipe.steps} steps."
-lesson.verdict(f"Deepest ({deepest}) against shallowest ({shallowest})", found.verdict, text)
+found = compare(structure_findings, deepest, shallowest)
+name = f"Deepest ({deepest}) against shallowest ({shallowest})"
+lesson.compare(name, found, f"After {study_recipe.steps} steps.")
 
 # %% [markdown]
 # One seed of a short training says little. The same study with four seeds, **shipped**, not trained in this run;
@@ -839,7 +805,8 @@ lesson.verdict(f"Deepest ({deepest}) against shallowest ({shallowest})", found.v
 
 # %%
 if not size.overnight:
-    show_shipped("structures", "Shipped study of structures at equal parameters, waveform front-end.")
+    caption = "Shipped study of structures at equal parameters, waveform front-end."
+    lesson.study("study of structures, shipped", lesson.shipped("study_structures"), caption, "shipped")
 
 # %% [markdown]
 # A short training favours networks that learn fast, which is not the same as networks that end well. `full`

@@ -32,14 +32,10 @@
 # %% [markdown]
 # ## Set-up
 #
-# The next cell does something only where kdkit is not installed: it installs the folder or the wheel that it finds
-# beside this notebook or above it, and leaves an installed torch as it is.
+# The first cell installs kdkit where it is missing; the second holds the parameters, which `kdkit report` overwrites.
 
 # %% tags=["setup"]
 # pair.py puts setup_cell.py here
-
-# %% [markdown]
-# Parameters. `kdkit report` and papermill overwrite them; by hand, change them and run everything again.
 
 # %% tags=["parameters"]
 # str: "smoke" (does it run?), "quick" (a laptop), "colab" (one GPU), "full" (every study, hours), or
@@ -64,9 +60,18 @@ from kdkit.common.errors import CheckpointError
 from kdkit.common.wording import percent
 from kdkit.distill import DistillConfig, DistillTask, default_pairs
 from kdkit.fbank import fbank_statistics
-from kdkit.lessons import exercises, plots
-from kdkit.lessons.lesson import Lesson, shipped_low_resource, shipped_scores
-from kdkit.lessons.low_resource import budgets_in, gain, interaction, mean_wer, run_low_resource
+from kdkit.lessons import exercises, plots, sentences
+from kdkit.lessons.experiments import (
+    budgets_in,
+    compare,
+    interaction,
+    names_in,
+    run_experiment,
+    shipped_scores,
+    summary,
+)
+from kdkit.lessons.lesson import Lesson
+from kdkit.lessons.trials import FineTunings
 from kdkit.lessons.widgets import CTCViewer, TrainingDashboard
 from kdkit.model.speech_model import parameter_count
 from kdkit.recognition.ctc import CTCModel, CTCTask, trainable
@@ -77,7 +82,8 @@ from kdkit.recognition.finetune import FineTuneConfig, budgets_of, from_scratch
 from kdkit.recognition.lm import estimate
 from kdkit.recognition.transcribe import locate_words
 from kdkit.recognition.tune import tune
-from kdkit.recognition.wer import compare, describe_collapse
+from kdkit.recognition.wer import compare as compare_scores
+from kdkit.recognition.wer import describe_collapse
 from kdkit.speech.audio import read_audio
 from kdkit.speech.batches import Batches
 from kdkit.speech.corpora.synthetic.grammar import sentence
@@ -469,10 +475,13 @@ lesson.table("live", rows, f"Trained in this run: {recipe.steps} steps on {minut
 # Which is better? A *paired* bootstrap judges both on the same drawn utterances, so that hard ones cancel.
 
 # %%
-change = compare(live_scores["distilled", "test-clean"], live_scores["scratch", "test-clean"], seed)
+live_changes = {
+    split: compare_scores(live_scores["distilled", split], live_scores["scratch", split], seed)
+    for split in tests
+}
+change = live_changes["test-clean"]
 low, high = (100 * end for end in change.interval)
-print(f"distilled instead of scratch changes the WER on test-clean by {100 * change.difference:+.1f} points")
-print(f"95 % interval: {low:+.1f} to {high:+.1f} points")
+print(f"distilled against scratch on test-clean: {change}")
 
 # %% [markdown]
 # ### Exercise 5: say what the interval says
@@ -494,14 +503,9 @@ exercises.check_verdict(my_verdict, change.interval)
 # The same for both test sets. When neither writes words yet, "inconclusive" is the honest answer.
 
 # %%
-for split in tests:
-    ours, baseline = live_scores["distilled", split], live_scores["scratch", split]
-    comparison = compare(ours, baseline, seed)
-    low, high = (100 * end for end in comparison.interval)
-    text = f"WER changes by {100 * comparison.difference:+.1f} points (95 % interval {low:+.1f} to {high:+.1f}), "
-    text += f"CER from {percent(baseline.cer)} to {percent(ours.cer)}. " + describe_collapse(ours.hypotheses)
-    word = comparison.verdict.replace("worse", "not better")
-    lesson.verdict(f"Live distilled against live scratch on {split}", word, text)
+for split, change in live_changes.items():
+    trouble = describe_collapse(live_scores["distilled", split].hypotheses)
+    lesson.compare(f"Live distilled against live scratch on {split}", change, trouble)
 
 # %% [markdown]
 # ## The shipped recognisers on the same test sets
@@ -521,6 +525,14 @@ for name, (recogniser, _) in shipped.items():
     speeds[name] = spoken / (time.perf_counter() - began)
     print(f"{name}: {results[name]['test-clean']} on test-clean, at {speeds[name]:.0f} times real time")
 
+twins = {}  # {distilled recogniser: {test set: it against the same network from scratch, on the same labels}}
+kind = {(meta["system"], meta["start"], meta["minutes"]): name for name, (_, meta) in shipped.items()}
+for (system, start, budget), name in kind.items():
+    if start == "distilled" and (twin := kind.get((system, "scratch", budget))):
+        twins[name] = {
+            split: compare_scores(results[name][split], results[twin][split], seed) for split in tests
+        }
+
 
 # %% [markdown]
 # Speed here is that of the whole recogniser in batches of like length: reading files, front-end, encoder, CTC
@@ -528,11 +540,12 @@ for name, (recogniser, _) in shipped.items():
 
 
 # %%
-def add_system(system, role, scores, model, source, labels, note, speed=None):
+def add_system(system, role, scores, model, source, labels, note, speed=None, against_scratch=None):
     title = system if role == "teacher" else f"{system} {role}"
     wer = {split: (r.wer, *r.wer_interval) for split, r in scores.items()}
     cer = {split: (r.cer, *r.cer_interval) for split, r in scores.items()}
-    lesson.system(system, role, wer, cer, parameter_count(model), speed, source, labels, note)
+    count = parameter_count(model)
+    lesson.system(system, role, wer, cer, count, speed, source, labels, note, against_scratch)
     bars.append({"name": f"{title}, {labels}", "wer": wer, "source": source})
     row = {"system": title, "labels": labels, "trained": {"run": "here"}.get(source, source)}
     row |= {f"WER {split}": percent(r.wer, r.wer_interval) for split, r in scores.items()}
@@ -545,7 +558,8 @@ for name, (recogniser, meta) in shipped.items():
     role = meta["start"].replace("pretrained", "teacher")
     note = f"{meta['steps']} steps before this run; scored in this run"
     labels = f"{meta['minutes']:g} min"
-    add_system(meta["system"], role, results[name], recogniser, "shipped", labels, note, speeds[name])
+    paired = (speeds[name], twins.get(name))
+    add_system(meta["system"], role, results[name], recogniser, "shipped", labels, note, *paired)
 
 # %% [markdown]
 # The live pair joins the table when its distilled half writes words at all, which we take to be a WER under
@@ -556,7 +570,9 @@ for name, recogniser in live.items():
     if live_scores["distilled", "test-clean"].wer < 0.9:
         note = f"{recipe.steps} steps, trained and scored in this run"
         scores = {split: live_scores[name, split] for split in tests}
-        add_system(f"{structure} live", name, scores, recogniser, "run", f"{minutes:.0f} min", note)
+        change = live_changes if name == "distilled" else None
+        labels = f"{minutes:.0f} min"
+        add_system(f"{structure} live", name, scores, recogniser, "run", labels, note, None, change)
 
 # %%
 lesson.table(
@@ -683,16 +699,17 @@ lesson.table("decoding", rows, f"{caption} Real-time factor: seconds of computin
 
 # %%
 for split, name in product(tests, searches):
-    change = compare(decoded[split, name].score, decoded[split, "greedy"].score, seed)
-    low, high = (100 * end for end in change.interval)
-    text = f"{viewed}: WER changes by {100 * change.difference:+.1f} points "
-    text += f"(95 % interval {low:+.1f} to {high:+.1f}, paired)."
-    word = change.verdict.replace("worse", "not better")
-    lesson.verdict(f"Beam search with LM from {name} against greedy on {split}", word, text)
+    change = compare_scores(decoded[split, name].score, decoded[split, "greedy"].score, seed)
+    lesson.compare(f"Beam search with LM from {name} against greedy on {split}", change, f"{viewed}.")
 
 # %% [markdown]
-# Compare WER and CER in the table: with a language model words are either right or altogether different, so
-# the WER falls much further than the CER.
+# With a language model words are either right or altogether different. Does the WER fall further than the CER?
+
+# %%
+for name in searches:
+    before, after = (decoded["test-clean", way].score for way in ("greedy", name))
+    text = sentences.words_and_characters(name, (before.wer, after.wer), (before.cer, after.cer))
+    lesson.text(f"words and characters with LM from {name}", text)
 
 # %% [markdown]
 # ## Look around: emissions, alternatives, errors
@@ -776,31 +793,31 @@ if size.label_minutes:
     label_recipe = TrainConfig(
         steps=size.label_steps, lr=1e-3, warmup=0.1, hold=0.3, schedule="tri-stage", weight_decay=0.01
     )
-    findings, source = (
-        run_low_resource(
-            ways_to_begin(),
-            budgets_of(train_speech, size.label_minutes),
-            subset(clean_speech, min(size.test_minutes, 10)),
-            label_recipe,
-            size.label_seeds,
-            lesson.out / "training" / "04_low_resource_finetuning" / "low resource",
-            resume=size.overnight,
-            jobs=lesson.jobs,
-        ),
-        "run",
+    experiment = FineTunings(
+        ways_to_begin(),
+        budgets_of(train_speech, size.label_minutes),
+        subset(clean_speech, min(size.test_minutes, 10)),
+        label_recipe,
     )
+    folder = lesson.out / "training" / "04_low_resource_finetuning" / "low resource"
+    how = {"resume": size.overnight, "jobs": lesson.jobs}
+    findings, source = run_experiment(experiment, size.label_seeds, folder, **how), "run"
 else:
-    findings, source = shipped_low_resource(), "shipped"
-label_budgets, ways = budgets_in(findings), list(dict.fromkeys(f.way for f in findings))
-label_seeds = {way: len({f.seed for f in findings if f.way == way}) for way in ways}
+    findings, source = lesson.shipped("low_resource"), "shipped"
+label_budgets, ways = budgets_in(findings), names_in(findings)
+label_seeds = {way: len({f.seed for f in findings if f.name == way}) for way in ways}
 steps_taken = ", ".join(f"{steps:,}" for steps in sorted({f.steps for f in findings}))
 
 # %% [markdown]
-# Expect all curves to fall, the teacher lowest, and the distance between distilled and scratch to be widest where
-# labels are few.
+# Your guess before you look: which curve is lowest, does every curve fall with every budget, and at how many minutes
+# is the distance between distilled and scratch widest?
 
 # %%
-curves = {way: [(b, *mean_wer(findings, way, b)) for b in budgets_in(findings, way)] for way in ways}
+curves = {way: [] for way in ways}
+for way in ways:
+    for budget in budgets_in(findings, way):
+        found = summary(findings, way, budget)
+        curves[way].append((budget, found.value, *found.interval))
 for way, points in curves.items():
     for budget, wer, *interval in points:
         lesson.metric(f"minutes of labels/{way} {budget:g} min/wer", wer, interval, "share", source)
@@ -823,40 +840,49 @@ lesson.table("minutes", rows, f"WER on test-clean by minutes of labels, {steps_t
 # %% [markdown]
 # ## Verdict: distilled against scratch
 #
-# The claim, for every student and budget, paired over utterances and seeds. "Better" asks two things: that the
-# 95 % interval leaves 0 out, and that every seed agrees.
+# The claim, for every student and budget, paired over utterances and seeds; a change below 0 is fewer errors. "Better"
+# asks two things: that the 95 % interval leaves 0 out, and that every seed agrees.
 
 # %%
-for structure_, budget in product(structures, label_budgets):
+gains = {structure_: {} for structure_ in structures}
+for structure_ in structures:
     ours, baseline = f"{structure_} distilled", f"{structure_} scratch"
-    if budget in budgets_in(findings, ours, baseline):
-        saved = gain(findings, ours, baseline, budget)
+    for budget in budgets_in(findings, ours, baseline):
+        change = gains[structure_][budget] = compare(findings, ours, baseline, budget)
         name = f"{structure_} {budget:g} min distilled against scratch"
-        lesson.verdict(name, saved.verdict, f"Saves {saved} of the WER, after {steps_taken} steps ({made}).")
+        lesson.compare(name, change, f"After {steps_taken} steps ({made}).", source)
+
+# %% [markdown]
+# What became of your guess?
+
+# %%
+lesson.text("curves", sentences.curves(curves))
+for structure_, changes in gains.items():
+    lesson.text(f"where distillation of {structure_} saves most", sentences.where_most(structure_, changes))
 
 # %% [markdown]
 # ## Does the discriminative loss help more when labels are few?
 #
-# The paper's claim. In numbers: what `both` saves against `distilled` (regression only) at the smallest budget,
-# minus what it saves at the largest. Above zero it helps more when labels are few. The verdict can be no: "not
-# better" when the 95 % interval lies below zero and every seed says so, "inconclusive" otherwise.
+# The paper's claim. In numbers: what `both` changes against `distilled` (regression only) at the smallest budget, minus
+# what it changes at the largest. Below zero it helps more when labels are few. The verdict can be no: "worse" when the
+# 95 % interval lies above zero and every seed says so, "inconclusive" otherwise.
 
 # %%
 rows = []
 for structure_ in structures:
     ours, baseline = f"{structure_} both", f"{structure_} distilled"
     shared = budgets_in(findings, ours, baseline)
+    changes = {b: compare(findings, ours, baseline, b) for b in shared}
     row = {"structure": structure_} | dict.fromkeys([f"{b:g} min" for b in label_budgets], "")
-    saved = {b: gain(findings, ours, baseline, b) for b in shared}
-    rows.append(row | {f"{b:g} min": f"{g}: {g.verdict}" for b, g in saved.items()})
+    rows.append(row | {f"{b:g} min": f"{change.points}: {change.verdict}" for b, change in changes.items()})
     if len(shared) > 1:
-        answer = interaction(findings, ours, baseline, shared[0], shared[-1])
-        name = f"Discriminative loss with few labels: {structure_}, {shared[0]:g} against {shared[-1]:g} min"
-        text = (
-            f"It saves {saved[shared[0]]} with few labels, {saved[shared[-1]]} with many: {answer} ({made})."
-        )
-        lesson.verdict(name, answer.verdict, text)
-lesson.table("both", rows, "WER saved by the second loss, by minutes of labels; above 0 it helps.")
+        few, many = shared[0], shared[-1]
+        name = f"Discriminative loss with few labels: {structure_}, {few:g} against {many:g} min"
+        text = f"With {few:g} min it changes {changes[few]}, with {many:g} min {changes[many]} ({made})."
+        lesson.compare(name, interaction(findings, ours, baseline, few, many), text, source)
+lesson.table(
+    "both", rows, "Change of the WER by the second loss, in points, by minutes of labels; below 0 it helps."
+)
 
 # %% [markdown]
 # One distilled student stands for each loss here: another distillation, or another $\lambda$, could decide
@@ -885,16 +911,11 @@ lesson.table("shipped scores", rows, "Shipped scores, measured when the kit was 
 # utterances of both test sets.
 
 # %%
-kind = {(meta["system"], meta["start"], meta["minutes"]): name for name, (_, meta) in shipped.items()}
-for (system, start, budget), name in kind.items():
-    twin = kind.get((system, "scratch", budget))
-    for split in tests if start == "distilled" and twin else ():
-        comparison = compare(results[name][split], results[twin][split], seed)
-        low, high = (100 * end for end in comparison.interval)
-        text = f"Scored in this run: WER changes by {100 * comparison.difference:+.1f} points "
-        text += f"(95 % interval {low:+.1f} to {high:+.1f}, paired)."
-        word = comparison.verdict.replace("worse", "not better")
-        lesson.verdict(f"{system} {budget:g} min distilled against scratch on {split} paired", word, text)
+for name, changes in twins.items():
+    meta = shipped[name][1]
+    for split, change in changes.items():
+        pair = f"{meta['system']} {meta['minutes']:g} min distilled against scratch on {split} paired"
+        lesson.compare(pair, change, "Scored in this run.")
 
 # %% [markdown]
 # ## Real human voices
@@ -930,10 +951,8 @@ for start, found in human.items():
     lesson.metric(f"digits {start}/wer/held-out speaker", *wer, "share")
     print(f"{start}: WER {percent(*wer)} on {', '.join(sorted(set(found.speakers)))}")
 if human:
-    change = compare(human["distilled"].score, human["scratch"].score, seed)
-    text = f"WER {percent(human['distilled'].score.wer)} distilled, {percent(human['scratch'].score.wer)} scratch."
-    word = change.verdict.replace("worse", "not better")
-    lesson.verdict("Distilled against scratch on human digits, unseen speaker", word, text)
+    change = compare_scores(human["distilled"].score, human["scratch"].score, seed)
+    lesson.compare("Distilled against scratch on human digits, unseen speaker", change)
     title = "human digits, unseen speaker"
     page = error_browser(human["distilled"].score, human["distilled"].utterances, title, limit=12)
     lesson.page("digit errors", page, f"Errors on {title}")

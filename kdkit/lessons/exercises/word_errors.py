@@ -8,6 +8,7 @@ from difflib import SequenceMatcher
 import jiwer
 import numpy as np
 
+from kdkit.common.statistics import VERDICTS
 from kdkit.lessons.exercises.checking import Wrong, check, check_answer, compare
 from kdkit.lessons.exercises.ctc import WORDS, random_words
 from kdkit.recognition.wer import score
@@ -228,8 +229,6 @@ def _word_error_rate(call: Callable, rng: np.random.Generator) -> Iterator[str]:
 
 
 # --- an interval to read -----------------------------------------------------------------------------------------
-
-VERDICTS = ("better", "worse", "inconclusive")
 
 
 def check_verdict(answer: str | None, interval: tuple[float, float]) -> None:

@@ -25,6 +25,7 @@ from kdkit.lessons.plots.systems import (
     training_curves,
     wer_bars,
     wer_over_minutes,
+    wer_points,
 )
 
 __all__ = [
@@ -58,4 +59,5 @@ __all__ = [
     "waveform",
     "wer_bars",
     "wer_over_minutes",
+    "wer_points",
 ]

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator
 
-from kdkit.lessons.plots.style import CYCLE, picture, styled
+from kdkit.lessons.plots.style import BLUE, CYCLE, ORANGE, picture, styled
 from kdkit.lessons.results import SOURCES
 
 
@@ -79,6 +79,40 @@ def wer_bars(
         if source in sources:
             handles.append(Patch(facecolor="0.6", edgecolor="white", hatch=hatch, label=SOURCES[source]))
     axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    axes.grid(axis="x")
+    return figure
+
+
+@styled
+def wer_points(
+    rows: Sequence[Mapping], reference: tuple[str, float, Sequence[float]] | None = None, title: str = ""
+) -> Figure:
+    """Error rates as points with their 95 % intervals, one row each, the first on top.
+
+    ``rows``: mappings with "name", "value" and "interval" (shares); those with a true "aside" are hollow, and not part
+    of the staircase that joins the others. ``reference``: (name, value, interval) of what they are measured against, a
+    vertical line with a band.
+    """
+    figure, [[axes]] = picture(9, 0.4 * len(rows) + 1.6)
+    values = [100 * row["value"] for row in rows]
+    steps = [place for place, row in enumerate(rows) if not row.get("aside")]
+    axes.plot([values[place] for place in steps], steps, drawstyle="steps-post", color="0.8", linewidth=1)
+    for place, row in enumerate(rows):
+        low, high = (100 * end for end in row["interval"])
+        axes.plot([low, high], [place, place], color=BLUE, linewidth=2, solid_capstyle="butt")
+        axes.plot(
+            values[place], place, "o", color=BLUE, markerfacecolor="white" if row.get("aside") else BLUE
+        )
+        axes.text(high, place, f"  {values[place]:.1f}", va="center", fontsize=10)
+    if reference:
+        name, value, interval = reference
+        axes.axvspan(*(100 * end for end in interval), color=ORANGE, alpha=0.15, linewidth=0)
+        axes.axvline(100 * value, color=ORANGE, label=f"{name}, {100 * value:.1f}")
+        axes.legend(loc="lower right")
+    axes.set_yticks(range(len(rows)), [row["name"] for row in rows])
+    axes.invert_yaxis()
+    axes.set(xlabel="WER (%)", title=title)
+    axes.margins(x=0.1)
     axes.grid(axis="x")
     return figure
 

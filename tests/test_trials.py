@@ -1,6 +1,5 @@
-"""Studies: every trial with every seed, kept as it ends; verdicts that ask utterances and seeds."""
+"""Experiments run every trial with every seed, once, keep each as it ends, and go on where they were stopped."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -10,11 +9,14 @@ import torch
 
 from kdkit.common.errors import CheckpointError, ConfigError
 from kdkit.distill import Adaptation, DistillConfig
-from kdkit.lessons.studies import Finding, Trial, contrast, run_study, summary
+from kdkit.lessons.experiments import kept_findings, run_experiment
+from kdkit.lessons.trials import Distillations, FineTunings, Trial
 from kdkit.losses import Loss, regression_loss
 from kdkit.model.codebook import Codebook
 from kdkit.model.speech_model import ModelConfig, SpeechModel, preset
 from kdkit.probing import phone_probe
+from kdkit.recognition.finetune import FineTuneConfig
+from kdkit.speech.audio import write_audio
 from kdkit.speech.batches import Batches
 from kdkit.speech.manifest import Utterance
 from kdkit.teachers import Teacher
@@ -29,45 +31,6 @@ TRIALS = [
     Trial("regression", CONFIG, DistillConfig(PAIRS)),
     Trial("both", CONFIG, DistillConfig(PAIRS, discriminative_weight=0.5)),
 ]
-
-
-def findings(name, *hits_of_each_seed, total=100):
-    return [
-        Finding(name, seed, 10, 1.0, {}, tuple(hits), (total,) * len(hits))
-        for seed, hits in enumerate(hits_of_each_seed)
-    ]
-
-
-def test_better_needs_the_interval_and_every_seed():
-    rng = np.random.default_rng(0)
-    base = rng.integers(40, 60, 50)
-    plus, minus = base + 8, base - 3
-    theirs = findings("base", base, base)
-    assert contrast([*theirs, *findings("a", plus, plus + 1)], "a", "base").verdict == "better"
-    assert contrast([*theirs, *findings("a", minus, minus - 1)], "a", "base").verdict == "worse"
-    # better on the mean, but the seeds disagree
-    torn = contrast([*theirs, *findings("a", plus, minus)], "a", "base")
-    assert torn.interval[0] > 0 and torn.verdict == "inconclusive"
-    # the seeds agree, but so little that other utterances could undo it
-    noise = np.tile([-15, 15], 25)
-    slight = contrast([*theirs, *findings("a", base + noise + 1, base + noise + 1)], "a", "base")
-    assert slight.verdict == "inconclusive"
-    assert contrast([*theirs, *findings("a", plus, plus)], "a", "base").difference == pytest.approx(0.08)
-
-
-def test_only_seeds_that_both_have_are_compared():
-    one, two = findings("a", [60], [10])[:1], findings("base", [50], [50])
-    assert contrast([*one, *two], "a", "base").seeds == {0: pytest.approx(0.1)}
-    with pytest.raises(ConfigError, match="no seed in common"):
-        contrast([*findings("a", [1])[:1], *findings("base", [1], [1])[1:]], "a", "base")
-    with pytest.raises(ConfigError, match="no findings of 'x'"):
-        contrast(two, "x", "base")
-
-
-def test_summary_is_the_mean_over_seeds():
-    found = summary(findings("a", [60, 40, 50], [70, 50, 60]), "a")
-    assert found.accuracy == pytest.approx(0.55) and found.seeds == {0: 0.5, 1: 0.6}
-    assert found.interval[0] < 0.55 < found.interval[1]
 
 
 @pytest.fixture
@@ -94,22 +57,20 @@ def test_several_processes_find_the_same(tmp_path, speech, teacher):
     cache.read(speech[:2], [49, 49], 49)  # an open file does not travel to another process
 
     def study(jobs):
-        return run_study(
+        experiment = Distillations(
             TRIALS,
             teacher,
             lambda student: phone_probe(student, speech[:4], speech[4:], frames=60, test_frames=40),
             lambda seed: Batches(speech, 3.0, seed, targets=cache),
             TrainConfig(steps=3, precision="fp32", log_every=1),
-            (0, 1),
-            tmp_path / f"{jobs} jobs",
-            jobs=jobs,
         )
+        return run_experiment(experiment, (0, 1), tmp_path / f"{jobs} jobs", jobs=jobs)
 
     alone, shared = study(1), study(2)
-    assert [(f.name, f.seed, f.hits) for f in shared] == [(f.name, f.seed, f.hits) for f in alone]
+    assert [(f.name, f.seed, f.counts) for f in shared] == [(f.name, f.seed, f.counts) for f in alone]
     for one, other in zip(alone, shared, strict=True):
-        assert other.parts == pytest.approx(one.parts, rel=1e-4)  # with another number of threads
-    assert study(2) == [replace(f, hits=list(f.hits), totals=list(f.totals)) for f in shared]  # kept
+        assert other.losses == pytest.approx(one.losses, rel=1e-4)  # with another number of threads
+    assert study(2) == shared  # kept
 
 
 def test_a_study_runs_every_trial_once_and_goes_on(tmp_path, speech, teacher):
@@ -121,28 +82,20 @@ def test_a_study_runs_every_trial_once_and_goes_on(tmp_path, speech, teacher):
 
     def study(**changes):
         recipe = TrainConfig(steps=changes.pop("steps", 3), precision="fp32", log_every=1)
-        return run_study(
-            changes.pop("trials", TRIALS),
-            teacher,
-            judge,
-            lambda seed: Batches(speech, 3.0, seed),
-            recipe,
-            changes.pop("seeds", (0, 1)),
-            tmp_path / "study",
-            prepared.append,
-            **changes,
-        )
+        trials, seeds = changes.pop("trials", TRIALS), changes.pop("seeds", (0, 1))
+        in_order = lambda seed: Batches(speech, 3.0, seed)  # noqa: E731
+        experiment = Distillations(trials, teacher, judge, in_order, recipe, prepared.append)
+        return run_experiment(experiment, seeds, tmp_path / "study", **changes)
 
     first = study(seeds=(0,))
     assert len(judged) == len(prepared) == 2
     both = study()
     assert len(judged) == 4 and [f.name for f in both] == ["regression", "both"] * 2
     assert [f.seed for f in both] == [0, 0, 1, 1]
-    assert json.loads(json.dumps(both[0].parts)) == first[0].parts
-    assert list(both[0].hits) == list(first[0].hits)
-    assert set(both[1].parts) == {"loss", "regression", "discriminative", "spread", "codes"}
+    assert both[0] == first[0] and both[0].steps == 3
+    assert set(both[1].losses) == {"loss", "regression", "discriminative", "spread", "codes"}
     assert sum(both[0].totals) <= 40
-    assert both[0].accuracy != both[2].accuracy or both[0].hits != both[2].hits  # other seeds, other students
+    assert both[0].counts != both[2].counts  # other seeds, other students
     study(seeds=(0,), steps=4, resume=False)
     assert len(judged) == 6  # another recipe is another study
     with pytest.raises(ConfigError, match="names of their own"):
@@ -171,11 +124,10 @@ def test_a_trial_may_have_losses_of_ones_own(tmp_path, speech, teacher):
             return phone_probe(student, speech[:4], speech[4:], frames=60, test_frames=40)
 
         recipe = TrainConfig(steps=2, precision="fp32", log_every=1)
-        return run_study(
-            trials, teacher, judge, lambda seed: Batches(speech, 3.0, seed), recipe, (0, 1), tmp_path
-        )
+        experiment = Distillations(trials, teacher, judge, lambda seed: Batches(speech, 3.0, seed), recipe)
+        return run_experiment(experiment, (0, 1), tmp_path)
 
-    assert [set(f.parts) for f in study(0.5)] == [{"loss", "regression", "spread", "own"}] * 2
+    assert [set(f.losses) for f in study(0.5)] == [{"loss", "regression", "spread", "own"}] * 2
     assert torch.equal(head.weight, before)  # every training has a copy
     study(0.5)
     assert judged == [0.5, 0.5]
@@ -196,3 +148,49 @@ def test_adaptation_takes_of_the_steps_or_comes_on_top():
         (13, (3,), 5),
         (10, (), 5),
     ]
+
+
+def test_fine_tunings_are_kept_and_taken_up(tmp_path):
+    rng, speech = np.random.default_rng(0), []
+    for i in range(4):
+        write_audio(tmp_path / f"{i}.wav", rng.normal(0, 0.1, 8000).astype(np.float32))
+        speech.append(Utterance(f"u{i}", tmp_path / f"{i}.wav", 0.5, "ab", "s"))
+    tiny = ModelConfig(front_end="fbank", layers=1, dim=16, ffn=16, heads=2, pos_kernel=4, pos_groups=2)
+    asked = []
+
+    def fresh(labelled, seed):
+        asked.append((len(labelled), seed))
+        torch.manual_seed(seed)
+        return SpeechModel(tiny).requires_grad_(False)  # whatever comes is trained
+
+    recipe = TrainConfig(steps=3, lr=1e-3, precision="fp32", save_every=1)
+    config = FineTuneConfig(batch_seconds=2, augmenting=None)
+    budgets = {0.01: speech[:2], 0.03: speech}
+
+    def fine_tuned(budgets=budgets, test=speech[:2], out="runs", jobs=1):
+        experiment = FineTunings({"a": fresh}, budgets, test, recipe, config)
+        return run_experiment(experiment, (0, 1), tmp_path / out, jobs=jobs)
+
+    found = fine_tuned()
+    assert asked == [(2, 0), (4, 0), (2, 1), (4, 1)]
+    assert [(f.minutes, f.seed, f.steps, len(f.counts)) for f in found] == [
+        (0.01, 0, 3, 2), (0.03, 0, 3, 2), (0.01, 1, 3, 2), (0.03, 1, 3, 2)
+    ]  # fmt: skip
+    assert not list(tmp_path.rglob("*.safetensors"))  # only findings stay
+    again = fine_tuned()
+    assert len(asked) == 4 and [f.counts for f in again] == [f.counts for f in found]
+    kept = kept_findings(tmp_path / "runs")
+    assert [(f.name, f.minutes, f.seed) for f in kept] == [("a", m, seed) for m in budgets for seed in (0, 1)]
+    (tmp_path / "runs" / "a" / "0.01min-seed0" / "finding.json").unlink()  # as if it had been stopped before
+    fine_tuned()
+    assert asked[4:] == [(2, 0)]
+    (tmp_path / "runs" / "a" / "0.01min-seed0" / "finding.json").write_text('{"asked": [')  # damaged
+    fine_tuned()
+    assert asked[5:] == [(2, 0)]
+    other = [replace(u, text="ba") for u in speech]
+    fine_tuned({0.01: speech[:2], 0.03: other})
+    assert asked[6:] == [(4, 0), (4, 1)]  # only what other speech was asked for
+    fine_tuned({0.01: speech[:2]}, speech[1:3])
+    assert asked[8:] == [(2, 0), (2, 1)]  # another test set
+    shared = fine_tuned(out="shared", jobs=2)  # in two processes
+    assert [(f.minutes, f.seed, f.counts) for f in shared] == [(f.minutes, f.seed, f.counts) for f in found]

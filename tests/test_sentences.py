@@ -1,0 +1,59 @@
+"""What a lesson says after a guess can say either thing."""
+
+from kdkit.common.statistics import Comparison
+from kdkit.lessons import sentences
+
+
+def change(points: float, less_is_better: bool = True) -> Comparison:
+    """A difference in points, sure to half a point."""
+    value = points / 100
+    return Comparison(value, (value - 0.005, value + 0.005), {0: value}, less_is_better=less_is_better)
+
+
+def test_adaptation():
+    helps, harms = change(2, less_is_better=False), change(-2, less_is_better=False)
+    said = sentences.adaptation({"a": harms, "b": harms, "c": change(0, less_is_better=False)})
+    assert "Of 3 ways" in said and "0 were better than none and 2 worse (a; b): in a short study" in said
+    said = sentences.adaptation({"a": helps})
+    assert said == "Of 1 ways to adapt the front-end first, 1 were better than none (a) and 0 worse."
+
+
+def test_price():
+    said = sentences.price({1: change(4), 10: change(3)})
+    assert "+4.0, +3.0 points with 1, 10 minutes" in said and "worse at 2 of 2" in said
+    assert said.endswith("More labels lower the price.")
+    assert sentences.price({1: change(-1), 10: change(3)}).endswith("do not lower the price.")
+
+
+def test_what_held_back():
+    levers = {"slow": change(-1), "deep": change(-6)}
+    closed = sentences.what_held_back(levers, change(12), change(0))
+    assert "slow -1.0 (better), deep -6.0 (better). “deep” brings most" in closed
+    assert "from +12.0 (worse) to +0.0 (inconclusive). So it was not Fbank itself" in closed
+    assert "lever that was not pulled" in sentences.what_held_back(levers, change(12), change(5))
+    assert "no price to explain" in sentences.what_held_back(levers, change(0), change(-1))
+
+
+def test_curves():
+    falling = {"teacher": [(1, 0.9), (10, 0.4)], "scratch": [(1, 0.8), (10, 0.7)]}
+    assert (
+        sentences.curves(falling)
+        == "Lowest: scratch at 1 min, teacher at 10 min. Every curve falls with every budget."
+    )
+    assert sentences.curves(falling | {"x": [(10, 0.95), (1, 0.9)]}).endswith(
+        "do not fall with every budget: x."
+    )
+
+
+def test_where_most():
+    few = sentences.where_most("S", {1: change(-9), 10: change(-3)})
+    assert "most with 1 minutes of labels (-9.0 (-9.5 to -8.5) points), least with 10" in few
+    assert few.endswith("is not refuted here.")
+    assert "not better than scratch at any budget" in sentences.where_most("S", {1: change(0), 10: change(1)})
+    assert "too few do not teach" in sentences.where_most("S", {1: change(-1), 10: change(-3)})
+
+
+def test_words_and_characters():
+    said = sentences.words_and_characters("text", (0.5, 0.1), (0.2, 0.1))
+    assert "WER by -80 % of it and the CER by -50 % of it: the WER falls further than the CER" in said
+    assert "does not fall further" in sentences.words_and_characters("text", (0.5, 0.6), (0.2, 0.1))
