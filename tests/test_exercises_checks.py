@@ -38,6 +38,11 @@ def spread_pairs(student_layers, teacher_layers):
     return tuple((i, i * teacher_layers // student_layers) for i in range(1, student_layers + 1))
 
 
+def neighbours(p, h, mask):
+    apart = (p - h)[:, 1:] - (p - h)[:, :-1]
+    return apart[mask[:, 1:]].abs().mean()
+
+
 def frames_of(samples):
     return 1 + (samples - 400) // 320
 
@@ -114,6 +119,7 @@ RIGHT = [
     discriminative,
     ids_in_play,
     spread_pairs,
+    neighbours,
     frames_of,
     cluster_logits,
     phone_information,
@@ -166,6 +172,10 @@ def reg(distance=True, angle=True, mean=region, weight=True, squared=False):
         return loss + (cosine_weight if weight else 1) * part
 
     return attempt
+
+
+def step(p, h, power):
+    return (p.diff(dim=1) - h.diff(dim=1)).abs().pow(power).mean(-1)
 
 
 def disc(reduction="batchmean", swap=False, masked=True):
@@ -300,6 +310,14 @@ WRONG = [
     ("discriminative", lambda s, t, m: F.cross_entropy(s[m], t[m].softmax(-1)), "cross-entropy"),
     ("discriminative", lambda s, t, m: -disc()(s, t, m), "sign"),
     ("discriminative", lambda s, t, m: (t.exp() * (t - s)).sum(-1)[m].mean(), "softmax makes distributions"),
+    # a loss of one's own
+    ("neighbours", lambda p, h, m: (p.diff(dim=1) - h.diff(dim=1)).abs().mean(), "padding is counted"),
+    ("neighbours", lambda p, h, m: step(p, h, 1)[m[:, :-1]].mean(), "into the padding"),
+    ("neighbours", lambda p, h, m: (step(p, h, 1) * m[:, 1:]).sum() / m.sum(), "one pair less"),
+    ("neighbours", lambda p, h, m: step(p, h, 2)[m[:, 1:]].mean(), "squared"),
+    ("neighbours", lambda p, h, m: (p - h).abs().mean(-1)[:, 1:][m[:, 1:]].mean(), "states are compared"),
+    ("neighbours", lambda p, h, m: p.diff(dim=1).abs().mean(-1)[m[:, 1:]].mean(), "teacher's steps"),
+    ("neighbours", lambda p, h, m: neighbours(p.detach(), h, m), "no gradient flows"),
     # temperature
     ("ids_in_play", lambda c, tau: entropies(c, 1).mean().exp(), "temperature is forgotten"),
     ("ids_in_play", lambda c, tau: entropies(c * tau, 1).mean().exp(), "multiplied by tau"),

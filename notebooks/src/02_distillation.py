@@ -19,7 +19,8 @@
 # - connect student and teacher, layer by layer or through prediction heads;
 # - compare two structures, *deep & thin* and *shallow & wide*, at full and at tiny size;
 # - train one of each live, watch the loss fall, then probe what they know, beside the shipped students;
-# - run two small studies, of losses and of structures, with seeds, intervals and verdicts that can say no.
+# - run two small studies (optional), of losses and of structures, with seeds, intervals and verdicts that can say no;
+# - write a loss of your own, and train with it.
 #
 # **Device.** Any CPU; a GPU is used where there is one. **Minutes.** About four in profile `quick` on two
 # cores, most of it training that you can watch; seconds in `smoke`. **Needs** nothing from other notebooks:
@@ -30,14 +31,13 @@
 # %% [markdown]
 # ## Set-up
 #
-# The next cell does something only where kdkit is not installed: it installs the folder or the wheel that it finds
-# beside this notebook or above it, and leaves an installed torch as it is.
+# Installs kdkit where it is missing.
 
 # %% tags=["setup"]
 # pair.py puts setup_cell.py here
 
 # %% [markdown]
-# Parameters. `kdkit report` and papermill overwrite them; by hand, change them and run everything again.
+# Parameters, for you to change; `kdkit report` and papermill overwrite them.
 
 # %% tags=["parameters"]
 # str: "smoke" (does it run?), "quick" (a laptop), "colab" (one GPU), "full" (every study, hours), or
@@ -64,7 +64,7 @@ from kdkit.lessons.experiments import compare, run_experiment
 from kdkit.lessons.lesson import Lesson, millions
 from kdkit.lessons.trials import Distillations, Trial, loss_variants
 from kdkit.lessons.widgets import LossLab, StudentDesigner, TrainingDashboard
-from kdkit.losses import discriminative_loss, regression_loss
+from kdkit.losses import Loss, discriminative_loss, regression_loss
 from kdkit.model.codebook import ClusterHead
 from kdkit.model.costs import cost_table, propose
 from kdkit.model.speech_model import PRESETS, SpeechModel, parameter_count, preset
@@ -73,6 +73,7 @@ from kdkit.speech.batches import Batches
 from kdkit.speech.manifest import subset
 from kdkit.students import new_student
 from kdkit.teachers.targets import TargetCache
+from kdkit.training.loop import train
 from kdkit.training.recipe import TrainConfig
 
 lesson = Lesson("02_distillation", "A small student learns the teacher's hidden states", profile, seed, out)
@@ -670,10 +671,12 @@ for name, probe in probes.items():
         lesson.compare(f"{name} against new", compare_probes(probe, new), text)
 
 # %% [markdown]
-# ## A study of losses
+# ## Optional: a study of losses
 #
-# Does the discriminative loss help? One run cannot say: another seed gives another student. A *study* trains
-# every variant with several seeds, at equal steps and on the same batches, and asks the same probe. All share
+# *To leave the studies out, go on with "A loss of your own".*
+#
+# Does the discriminative loss help? One run cannot say: another seed gives another student. A *study* trains every
+# variant with several seeds, at equal steps and on the same batches, and asks the same probe. All share
 # the teacher's targets, so these are computed once and kept on disk, with their size announced first.
 
 # %%
@@ -748,7 +751,7 @@ if not size.overnight:
 # has a short way to this judge; whether a recogniser with ten minutes of labels agrees is lesson 4's question.
 
 # %% [markdown]
-# ## A study of structures
+# ## Optional: a study of structures
 #
 # Deep & thin, shallow & wide, and two in between, at equal budget, with the waveform front-end: `propose` makes
 # the widest network of each depth that a number of parameters allows. Parameters are equal; the work
@@ -811,6 +814,67 @@ if not size.overnight:
 # %% [markdown]
 # A short training favours networks that learn fast, which is not the same as networks that end well. `full`
 # trains longer.
+
+# %% [markdown]
+# ## A loss of your own
+#
+# What if the *movement* of the states matters, from frame to frame, and not only where they are? Then the loss is
+#
+# $$ L_\mathrm{own} = \operatorname{mean} \bigl| (p_{t+1} - p_t) - (h_{t+1} - h_t) \bigr| $$
+#
+# over all dimensions and all pairs of neighbouring frames of which both are real. Such an idea takes ten lines: a
+# function of what the student gives, what the teacher gives, and the mask.
+
+# %% [markdown]
+# ### Exercise 6: the difference of neighbouring frames
+#
+# *Difficulty 2 of 3, about eight minutes.* Which entry of the mask belongs to the pair of frames $t$ and $t+1$?
+
+
+# %% tags=["exercise"]
+def neighbours(p, h, mask):
+    """Mean absolute difference of the steps p[t + 1] - p[t] and h[t + 1] - h[t], for p, h (B, T, D): one number.
+
+    ``mask`` (B, T) is True on real frames; a step counts where both of its frames are real.
+    """
+    # hint: `p.diff(dim=1)` is (B, T - 1, D): the steps from each frame to the next.
+    # hint: Padding comes last, so a step is real where the frame it leads to is: `mask[:, 1:]`.
+    # hint: `(x * mask).sum() / mask.sum()` is `x[mask].mean()`, in operations that a CUDA graph can repeat.
+    # stub: return None  # your lines go here
+    # solution
+    apart = (p.diff(dim=1) - h.diff(dim=1)).abs().mean(-1)  # (B, T - 1)
+    both = mask[:, 1:]
+    return (apart * both).sum() / both.sum()
+    # end
+
+
+# %%
+neighbours = exercises.check_neighbours(neighbours)
+
+# %% [markdown]
+# `DistillTask` adds any number of such losses to its own: a name for the log, a weight, the function, and the teacher
+# layers that it reads. This student is as wide as its teacher. For another width the function would be an `nn.Module`
+# with a linear layer in it, which is trained and saved with the run.
+
+# %%
+last = teacher.config.layers
+
+
+def own(output, states, mask):
+    return neighbours(output.last, states[last], mask)
+
+
+student = start("tiny-sw-fbank")
+losses = DistillConfig(prediction_heads(student.config, chosen))
+task = DistillTask(student, teacher, losses, extra=[Loss("neighbours", 1.0, own, layers=(last,))])
+folder = lesson.out / "training" / "02_distillation" / "own loss"
+log = train(task, batches, TrainConfig(steps=6, lr=2e-3, seed=seed, log_every=1), folder, resume=False)
+rows = [{name: f"{row[name]:.3f}" for name in ("loss", "regression", "neighbours")} for row in log]
+lesson.table("own loss", rows, "Six steps with a loss of one's own: the sum, and its two parts.")
+
+# %% [markdown]
+# The sum is what falls; six steps prove nothing about the idea. A study can judge it: give a `Trial` the same
+# `extra=(Loss(...),)`, and compare it with one that lacks it, with several seeds.
 
 # %% [markdown]
 # And the teacher: not a weight has moved.

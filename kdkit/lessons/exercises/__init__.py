@@ -19,6 +19,7 @@ _PLACES = {
     "check_discriminative_loss": "losses",
     "check_ids_in_play": "distilling",
     "check_spread_pairs": "distilling",
+    "check_neighbours": "losses",
     "check_mel_filters": "features",
     "check_conv_frames": "features",
     "check_saving": "features",

@@ -1,4 +1,4 @@
-"""Checks of notebook 02: the two losses."""
+"""Checks of notebook 02: the two losses, and one of one's own."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def regression_by_hand(p: Tensor, h: Tensor, mask: Tensor, cosine_weight: float 
 
 
 def check_regression_loss(attempt: Callable) -> Callable:
-    """``attempt(p (B, T, D), h (B, T, D), mask (B, T), cosine_weight=1.0)`` -> scalar (DESIGN 1.2)."""
+    """``attempt(p (B, T, D), h (B, T, D), mask (B, T), cosine_weight=1.0)`` -> scalar."""
     return check("regression", attempt, losses.regression_loss, _regression)
 
 
@@ -197,7 +197,7 @@ def discriminative_by_hand(student: Tensor, teacher: Tensor, mask: Tensor) -> Te
 
 
 def check_discriminative_loss(attempt: Callable) -> Callable:
-    """``attempt(student (B, T, K), teacher (B, T, K), mask (B, T))`` of logits -> scalar (DESIGN 1.3)."""
+    """``attempt(student (B, T, K), teacher (B, T, K), mask (B, T))`` of logits -> scalar."""
     return check("discriminative", attempt, losses.discriminative_loss, _discriminative)
 
 
@@ -235,3 +235,73 @@ def _discriminative(call: Callable, rng: np.random.Generator) -> Iterator[str]:
     yield "it is 0 for equal distributions, whatever constant is added to the logits"
     _needs_gradient(call, *_padded(rng, 5))
     yield "a gradient reaches the student"
+
+
+# --- a loss of one's own -----------------------------------------------------------------------------------------
+
+STEPS = {  # (p, h) -> (B, T - 1, D)
+    "": lambda p, h: p.diff(dim=1) - h.diff(dim=1),
+    "the teacher's steps are forgotten: compare the steps of p with those of h": lambda p, h: p.diff(dim=1),
+    "the states are compared and not their steps from frame to frame": lambda p, h: (p - h)[:, 1:],
+    "the steps of p are compared with the states of h": lambda p, h: p.diff(dim=1) - h[:, 1:],
+    "the two steps are added: subtract one from the other": lambda p, h: p.diff(dim=1) + h.diff(dim=1),
+    "these steps lead from each frame to the next but one": (
+        lambda p, h: F.pad((p - h)[:, 2:] - (p - h)[:, :-2], (0, 0, 1, 0))
+    ),
+}
+SIZES = {  # (B, T - 1, D) -> (B, T - 1)
+    "": lambda steps: steps.abs().mean(-1),
+    "the differences are squared: the formula has the absolute value": lambda steps: steps.square().mean(-1),
+    "the differences are summed over dimensions: their mean runs over dimensions and frames": (
+        lambda steps: steps.abs().sum(-1)
+    ),
+    "the absolute value is missing, so that differences cancel": lambda steps: steps.mean(-1),
+    "the size is the length of the difference: the formula has the mean absolute value of its elements": (
+        lambda steps: steps.norm(dim=-1)
+    ),
+}
+PAIRS = {
+    hint: lambda values, mask, mean=mean: mean(values, mask[:, 1:]) for hint, mean in REGIONS.items()
+} | {
+    "mask[:, :-1] also takes the step from the last real frame into the padding: both frames have to be real": (
+        lambda values, mask: values[mask[:, :-1]].mean()
+    ),
+    "the sum is divided by the number of frames: an utterance has one pair less": (
+        lambda values, mask: (values * mask[:, 1:]).sum() / mask.sum()
+    ),
+}
+
+
+def neighbours(p: Tensor, h: Tensor, mask: Tensor) -> Tensor:
+    """The kit's own: mean |(p[t + 1] - p[t]) - (h[t + 1] - h[t])| over real pairs of frames; p, h (B, T, D)."""
+    return losses.mean_over(mask[:, 1:], (p.diff(dim=1) - h.diff(dim=1)).abs().mean(-1))
+
+
+def neighbours_by_hand(p: Tensor, h: Tensor, mask: Tensor) -> Tensor:
+    """The same in NumPy, float64, one utterance after the other."""
+    apart = [np.diff((a - b)[real].double().numpy(), axis=0) for a, b, real in zip(p, h, mask, strict=True)]
+    return torch.tensor(np.abs(np.concatenate(apart)).mean())
+
+
+def check_neighbours(attempt: Callable) -> Callable:
+    """``attempt(p (B, T, D), h (B, T, D), mask (B, T))`` -> scalar."""
+    return check("neighbours", attempt, neighbours, _neighbours)
+
+
+def _neighbours(call: Callable, rng: np.random.Generator) -> Iterator[str]:
+    def combine(region, steps, size):
+        return lambda p, h, mask: region(size(steps(p, h)), mask)
+
+    cases = [_padded(rng, int(rng.integers(3, 9))) for _ in range(4)]
+    mistakes = _recognised([PAIRS, STEPS, SIZES], combine)
+    compare(call, cases, neighbours_by_hand, mistakes, ONE_NUMBER)
+    yield "it compares the steps from frame to frame, on random batches with padding"
+    p, _, mask = _padded(rng, 5)
+    moved = call(p, p + torch.randn(1, 1, 5, generator=torch_generator(rng)), mask)
+    if not close(moved.detach(), torch.tensor(0.0)):
+        raise Wrong(
+            f"States that differ by a constant take the same steps, so the loss is 0; it is {float(moved):.3g}."
+        )
+    yield "it is 0 for states that differ by a constant"
+    _needs_gradient(call, *_padded(rng, 5))
+    yield "a gradient reaches the prediction"
