@@ -22,13 +22,14 @@ from kdkit.common.files import write_text
 from kdkit.common.validation import NOT_NEGATIVE, NUMBER, fields, list_of, read_json
 from kdkit.speech.audio import read_audio
 from kdkit.speech.augment import SpecAugment
-from kdkit.speech.frames import SAMPLE_RATE, frame_mask, num_frames
+from kdkit.speech.frames import HOP, RECEPTIVE_FIELD, SAMPLE_RATE, frame_mask, num_frames
 from kdkit.speech.manifest import Utterance
 
-BINS, WINDOW, SHIFT, FFT = 80, 400, 160, 512  # mel bins; the others in samples: 25 ms, 10 ms, 32 ms
-LOWEST, NYQUIST = 20.0, 8000.0  # Hz: from where to where the filters go
-MOST_BINS = 120  # more would leave low filters without a point of the spectrum
-LOUDEST = 32_768.0  # Kaldi counts in 16-bit units
+BINS = 80  # mel bins
+WINDOW, SHIFT, FFT = RECEPTIVE_FIELD, HOP // 2, 512  # samples: 25 ms, 10 ms, 32 ms
+LOWEST, NYQUIST = 20.0, 8000.0  # Hz, the range of the filters
+MOST_BINS = 120  # with more, low filters would contain no point of the spectrum
+LOUDEST = 32_768.0  # Kaldi's waveforms are 16-bit integers
 NORMALISATIONS = ("corpus", "utterance", "mean")
 
 
@@ -59,12 +60,12 @@ def fourier_matrix(window: int, size: int) -> Tensor:
 
 
 class Fbank(nn.Module):
-    """80 log-mel energies at 100 Hz by Kaldi's conventions, batched and differentiable (DESIGN 1.4).
+    """80 log-mel energies at 100 Hz by Kaldi's conventions, batched and differentiable.
 
     25 ms Povey window, 10 ms shift, snip_edges, DC offset removed, pre-emphasis 0.97, power spectrum of 512
     points, no dither, waveform scaled by 2^15, log floored at the float32 epsilon: the same as
     ``torchaudio.compliance.kaldi.fbank`` to 1e-3, whatever the padding. (Only where a bin is more than about 80 dB
-    below the loudest of its frame, beside a pure tone or in very clean speech, float32 itself knows less than that.)
+    below the loudest of its frame, beside a pure tone or in very clean speech, float32 is less precise than that.)
 
     (batch, samples) -> (batch, frames at 100 Hz, 80). Always float32, inside autocast too: 2^15 squared and the log
     of small energies need the range. Exported, the Fourier transform is a matrix product, which every runtime does
@@ -79,12 +80,12 @@ class Fbank(nn.Module):
         self.register_buffer("fourier", fourier_matrix(WINDOW, FFT), persistent=False)
 
     def forward(self, waves: Tensor, filters: Tensor | None = None) -> Tensor:
-        """``filters`` (B, 257, bins): mel filters of each utterance's own, in place of Kaldi's."""
+        """``filters`` (B, 257, bins): other mel filters than Kaldi's, for each utterance."""
         chosen = self.filters if filters is None else filters
         with torch.autocast(waves.device.type, enabled=False):
             if torch.compiler.is_compiling() or waves.device.type != "cpu":
                 return self.log_mel(waves.float(), chosen, torch.compiler.is_compiling())
-            # one utterance after the other stays in the processor's cache
+            # one utterance at a time fits into the CPU's cache
             own = [self.filters] * len(waves) if filters is None else filters
             return torch.cat([self.log_mel(w, f, False) for w, f in zip(waves.float().split(1), own)])
 
@@ -105,8 +106,9 @@ class VocalTract(nn.Module):
     """Other lengths of the speaker's vocal tract, in training only (VTLP: Jaitly and Hinton, 2013).
 
     ``forward(waves (B, samples))`` gives mel filters (B, 257, bins) for :class:`Fbank`, warped by factors drawn evenly
-    from 1 - ``span`` to 1 + ``span``: all frequencies times the factor up to 4,800 Hz or so, then straight on to
-    8,000 Hz. None outside training, or with ``span`` 0. Few voices sound like many: formants move, their order stays.
+    from 1 - ``span`` to 1 + ``span``: frequencies are multiplied by the factor up to about 4,800 Hz, then mapped
+    linearly up to 8,000 Hz. None outside training, or with ``span`` 0. Few voices become many: formants move, their
+    order stays.
     """
 
     def __init__(self, bins: int, span: float):
@@ -134,19 +136,20 @@ class VocalTract(nn.Module):
 
 
 class FbankFrontEnd(nn.Module):
-    """Fbank, normalisation, a strided convolution with GLU, projection: 50 Hz (DESIGN 1.4).
+    """Fbank, normalisation, a strided convolution with GLU, projection: 50 Hz (arXiv 2210.15631).
 
     Args:
-        bins: mel bins. 80 resolve the harmonics of high voices, which say who speaks and not what; 24 to 40 do not.
-        normalisation: "corpus": by ``mean`` and ``std`` (bins,), buffers of the checkpoint, to be set from a corpus
-            with :func:`fit_statistics`. "utterance": by mean and deviation of the utterance's own frames, which takes
-            out what microphone, room and voice add, as the group norm of a waveform CNN does; needs the whole
-            utterance before the first frame. "mean": the utterance's mean goes, the deviation is the corpus's.
+        bins: mel bins. 80 resolve the harmonics of high voices, which depend on the speaker and not on the phone; 24 to
+            40 do not.
+        normalisation: "corpus": by ``mean`` and ``std`` (bins,), buffers of the checkpoint, set from a corpus with
+            :func:`fit_statistics`. "utterance": by mean and deviation of the utterance's own frames, which removes
+            what microphone, room and voice add, as the group norm of a waveform CNN does; it needs the whole
+            utterance before the first frame. "mean": the utterance's mean is subtracted, the deviation is the corpus's.
         spec_augment: masks in training.
-        warp: in training, every utterance's frequencies are stretched by up to this share (:class:`VocalTract`).
-        floor: energies more than so many dB below the utterance's loudest one are raised to that; 0: none are. Between
-            words a clean recording falls by 100 dB and a noisy one by 10: without a floor that is what the deviation of
-            "utterance" measures.
+        warp: in training, each utterance's frequencies are stretched by up to this share (:class:`VocalTract`).
+        floor: energies more than so many dB below the utterance's loudest one are raised to that limit; 0: no floor.
+            Between words a clean recording falls by 100 dB and a noisy one by 10: without a floor, the deviation of
+            "utterance" measures that.
         kernel: frames of 10 ms that the strided convolution sees; odd.
         channels: of a convolution over ``kernel`` frames with GELU before the strided one, as in recognisers; 0: there
             is none. One layer cannot form the products and thresholds of energies that the waveform CNN forms in seven.
@@ -233,7 +236,7 @@ def convolve(conv: nn.Conv1d, x: Tensor) -> Tensor:
 
 
 class Statistics:
-    """Mean and deviation of features that pass by once, in float64, without the cancellation of a sum of squares.
+    """Mean and deviation of features in one pass, in float64, without the cancellation of a sum of squares.
 
     Two parts are joined by their counts, means and sums of squared deviations (Chan, Golub and LeVeque, 1983).
     """
@@ -259,7 +262,7 @@ class Statistics:
 
     @property
     def std(self) -> Tensor:
-        """(bins,) float32, of the population; at least 1e-5, so that a bin that never changes divides nothing by 0."""
+        """(bins,) float32, of the population; at least 1e-5, so that a constant bin causes no division by 0."""
         return (self.squares / max(1, self.count)).sqrt().clamp_min(1e-5).float()
 
 
@@ -268,8 +271,8 @@ def fbank_statistics(
 ) -> tuple[Tensor, Tensor]:
     """Mean and deviation of the log-mel bins over a corpus, (bins,) each: for ``FbankFrontEnd.set_statistics``.
 
-    One pass, one utterance at a time, so memory stays flat. Files that cannot be read are left out and named in one
-    warning; :class:`ConfigError` when none can.
+    One pass, one utterance at a time, so memory stays constant. Unreadable files are left out, with one warning.
+    Raises :class:`ConfigError` when none can be read.
     """
     found = corpus_statistics(utterances, progress, bins)
     return found.mean, found.std
@@ -281,8 +284,8 @@ def corpus_statistics(
     bins: int = BINS,
     front_end: FbankFrontEnd | None = None,
 ) -> Statistics:
-    """:func:`fbank_statistics` with its counts; of the energies as ``front_end`` normalises them, if one is given: with
-    its floor and, where every utterance loses its own mean, without that.
+    """:func:`fbank_statistics` with its counts; with ``front_end``, of the energies after its floor and, for
+    normalisation "mean", after the utterance's mean is subtracted.
     """
     fbank, statistics, bad = Fbank(bins), Statistics(bins), []
     for utterance in tqdm(utterances, desc="Fbank statistics", unit="utt", disable=not progress):
@@ -306,8 +309,8 @@ def corpus_statistics(
 
 
 def fit_statistics(model: nn.Module, speech: Sequence[Utterance], some: int = 500) -> None:
-    """Gives a Fbank model the statistics of the first ``some`` utterances, if it needs any: one with a waveform CNN,
-    or that normalises every utterance by its own, does not.
+    """Sets a Fbank model's statistics from the first ``some`` utterances; does nothing for a waveform CNN, or for
+    normalisation "utterance".
     """
     if isinstance(model.front_end, FbankFrontEnd) and model.front_end.normalisation != "utterance":
         found = corpus_statistics(speech[:some], False, len(model.front_end.mean), model.front_end)
@@ -325,7 +328,7 @@ STATISTICS = fields({"mean": list_of(NUMBER), "std": list_of(NOT_NEGATIVE)})
 
 
 def load_statistics(path: Path, bins: int = BINS) -> tuple[Tensor, Tensor]:
-    """Mean and deviation (bins,) from a file; :class:`ConfigError` names it when it is of another kind."""
+    """Mean and deviation (bins,) from a file. Raises :class:`ConfigError` naming the file when they do not fit."""
     values = read_json(path, STATISTICS, "make Fbank statistics with 'kdkit statistics'")
     mean, std = (torch.tensor(values[name], dtype=torch.float32) for name in ("mean", "std"))
     finite = bool((std > 0).all() & mean.isfinite().all() & std.isfinite().all())

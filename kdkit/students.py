@@ -1,4 +1,4 @@
-"""Students: new ones that start from parts of the teacher, and the tiny distilled ones that ship with the kit."""
+"""Students: new ones, initialised from parts of the teacher, and the tiny distilled ones that ship with the kit."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from kdkit.teachers import ASSETS, load_model
 def new_student(
     structure: str | ModelConfig, teacher: SpeechModel | None = None, seed: int = 0
 ) -> SpeechModel:
-    """A student of a preset or config; with ``teacher``, it starts from every part of the teacher that has its shape.
+    """A student of a preset or config; with ``teacher``, every part of the teacher that has the same shape is copied.
 
     A waveform student takes the teacher's CNN; one of the teacher's width also takes the projection, the positional
-    convolution and the first layers (shallow & wide; DESIGN 1.1). Which parts were taken: ``student.from_teacher``.
+    convolution and the first layers (shallow & wide). ``student.from_teacher`` lists the parts.
     """
     config = preset(structure) if isinstance(structure, str) else structure
     torch.manual_seed(seed)
@@ -48,10 +48,10 @@ def new_student(
 
 
 def swap_front_end(model: SpeechModel, seed: int = 0, **settings) -> SpeechModel:
-    """The same encoder behind a new Fbank front-end, for a waveform student that is good already.
+    """The encoder of a trained waveform student behind a new, random Fbank front-end.
 
-    ``settings`` go to the new :class:`ModelConfig` (``normalisation``, ``spec_augment``). What comes out knows nothing
-    until its front-end is adapted: :func:`kdkit.distill.swap_losses` and the old student as the teacher do that.
+    ``settings`` go to the new :class:`ModelConfig` (``normalisation``, ``spec_augment``). The result is useless until
+    the front-end is adapted: distil it with :func:`kdkit.distill.swap_losses` and the old student as the teacher.
     """
     torch.manual_seed(seed)
     swapped = SpeechModel(replace(model.config, front_end="fbank", **settings))
@@ -68,7 +68,7 @@ def _copy(words: str, source: nn.Module, target: nn.Module) -> list[str]:
 
 
 def load_student(name_or_path: str | Path) -> tuple[SpeechModel, dict]:
-    """A distilled student and its description: a shipped one by its preset's name, or a kdkit checkpoint."""
+    """A distilled student and its description, by the name of a shipped preset or the path of a kdkit checkpoint."""
     shipped = ASSETS / f"{str(name_or_path).replace('-', '_')}.safetensors"
     model, _, meta = load_model(shipped if is_file(shipped) else Path(name_or_path).expanduser())
     return model, meta

@@ -143,7 +143,7 @@ def test_one_bit_that_tipped_over(load, teacher_file, recogniser_file):
         data = bytearray(good)
         data[place] ^= bit
         path.write_bytes(data)
-        assert "does not have the checksum it was written with" in refused(load, path)
+        assert "content does not match its checksum" in refused(load, path)
 
 
 def test_two_kinds_of_half_precision_in_one_file_are_damage(teacher_file):

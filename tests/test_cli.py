@@ -138,7 +138,7 @@ def test_minutes_of_splits():
 def test_models_lists_presets_with_their_size():
     said = kdkit("models")
     assert all(name in said for name in PRESETS)
-    assert "22,938,880" in said  # deep & thin, waveform: counted in DESIGN 1.1
+    assert "22,938,880" in said  # deep & thin, waveform
 
 
 def test_from_speech_to_a_word_error_rate(tmp_path, monkeypatch):

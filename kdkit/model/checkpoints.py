@@ -23,26 +23,24 @@ from kdkit.common.validation import shown
 FORMAT = "kdkit-2"
 _EARLIER = "kdkit-1"  # without a checksum
 SUMS = "SHA256SUMS"  # of the models that ship with the kit
-_FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)  # what weights may be kept in
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)  # dtypes of weights
 
 
 def save_checkpoint(path: Path, tensors: dict[str, Tensor], meta: dict) -> None:
-    """Writes ``tensors`` and the JSON-able ``meta`` to one file, atomically, with a checksum over both; the same ones
-    give the same bytes.
+    """Writes ``tensors`` and ``meta`` (JSON) to one file, atomically, with a checksum over both. Equal content gives
+    equal bytes.
     """
     packed = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     facts = {"checksum": checksum(packed, meta), "meta": meta}
-    header = {
-        FORMAT: json.dumps(facts)
-    }  # a single key: safetensors writes several in an order drawn by chance
+    header = {FORMAT: json.dumps(facts)}  # one key: safetensors writes several in random order
     write_atomically(Path(path), lambda temporary: save_file(packed, temporary, header))
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict]:
     """Tensors and description of a file of :func:`save_checkpoint`.
 
-    Raises :class:`CheckpointError` naming the file when it is missing, truncated, of another format, or when a bit of
-    its tensors or its description is not as it was written.
+    Raises :class:`CheckpointError` naming the file when it is missing, truncated or of another format, or when tensors
+    or description do not match the checksum.
     """
     path = Path(path)
     tensors, header = read_safetensors(path)
@@ -55,7 +53,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict]:
         whole = False
     if not whole:
         raise CheckpointError(
-            f"{path}: damaged: it does not have the checksum it was written with; make or copy it again"
+            f"{path}: damaged: its content does not match its checksum; make or copy it again"
         )
     return tensors, facts["meta"]
 
@@ -70,7 +68,7 @@ def checksum(tensors: dict[str, Tensor], meta: object) -> str:
 
 
 def _earlier(path: Path, header: dict) -> dict:
-    """The description in a file without a checksum: a shipped model, which is known as a whole, or an older file."""
+    """The description in a file without a checksum: a shipped model, whose SHA-256 is known, or an older file."""
     if not is_own(header):
         raise CheckpointError(
             f"{path}: a safetensors file, but not written by kdkit (no '{FORMAT}' in its header)"
@@ -99,13 +97,13 @@ def _earlier(path: Path, header: dict) -> dict:
 
 @cache
 def shipped_sums() -> dict[str, str]:
-    """{name: SHA-256} of the models that ship with the kit, as ``sha256sum`` writes them."""
+    """{name: SHA-256} of the shipped models, from a file of ``sha256sum``."""
     lines = (files("kdkit") / "assets" / SUMS).read_text(encoding="utf-8").splitlines()
     return {name: digest for digest, name in (line.split() for line in lines)}
 
 
 def is_own(header: dict[str, str]) -> bool:
-    """Is it the header of a file that kdkit wrote?"""
+    """Whether kdkit wrote the file with this header."""
     return FORMAT in header or _EARLIER in header or header.get("format") == _EARLIER
 
 
@@ -130,10 +128,9 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def filled(
     make: Callable[[], nn.Module], tensors: dict[str, Tensor], path: Path, prefix: str = ""
 ) -> nn.Module:
-    """The module that ``make`` makes with ``tensors`` in it (see :func:`load_into`), in eval mode.
+    """The module that ``make`` returns, with ``tensors`` loaded (:func:`load_into`), in eval mode.
 
-    Names and shapes are compared before the module gets any memory: settings that do not belong to the tensors cannot
-    ask for more than there is.
+    Names and shapes are compared before the module gets memory, so damaged settings cannot ask for more than there is.
     """
     with torch.device("meta"):
         check_fit(make(), tensors, path, prefix)
@@ -149,7 +146,7 @@ def load_into(
 
     ``assign``: the module is on the "meta" device, without memory, and takes copies as its parameters.
 
-    Raises :class:`CheckpointError` that names what :func:`check_fit` or :func:`check_values` find.
+    Raises :class:`CheckpointError` as :func:`check_fit` and :func:`check_values` do.
     """
     given = check_fit(module, tensors, path, prefix)
     check_values(given, path)
@@ -161,9 +158,9 @@ def load_into(
 def check_fit(
     module: nn.Module, tensors: dict[str, Tensor], path: Path, prefix: str = ""
 ) -> dict[str, Tensor]:
-    """The tensors whose names start with ``prefix``, under the names that ``module`` has for them.
+    """The tensors whose names start with ``prefix``, by their names in ``module``.
 
-    Raises :class:`CheckpointError` that lists missing, unexpected and wrongly shaped ones.
+    Raises :class:`CheckpointError` that lists tensors that are missing, unexpected or of another shape.
     """
     if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
         raise CheckpointError(f"{path}: holds no tensors by name; make or copy it again")
@@ -186,7 +183,7 @@ def check_fit(
 
 
 def check_values(tensors: dict[str, Tensor], path: Path) -> None:
-    """Are these weights? Raises :class:`CheckpointError` naming the first tensor that is not of finite floats."""
+    """Raises :class:`CheckpointError` naming the first tensor that does not hold finite floats."""
     for name, tensor in tensors.items():
         if tensor.dtype not in _FLOATS or tensor.layout != torch.strided:
             kind = str(tensor.dtype if tensor.dtype not in _FLOATS else tensor.layout).removeprefix("torch.")
@@ -206,5 +203,5 @@ def check_values(tensors: dict[str, Tensor], path: Path) -> None:
 
 
 def half(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Float tensors as float16: what the shipped models are stored in."""
+    """Float tensors as float16, as in the shipped models."""
     return {n: t.to(torch.float16) if t.is_floating_point() else t for n, t in tensors.items()}

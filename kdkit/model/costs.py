@@ -1,10 +1,10 @@
-"""What a student's structure costs: parameters, MACs and measured latency; and structures that fit a budget.
+"""The cost of a structure: parameters, MACs and measured latency; and structures within a budget.
 
     for row in cost_table({"D&T": preset("dt-waveform"), "S&W": preset("sw-waveform")}):
         print(row)
     propose(23_000_000, like=preset("dt-waveform"), layers=(2, 4, 8, 12))
 
-Counts come from the modules themselves, built without memory for their weights.
+Counts are taken from the modules themselves, on the "meta" device, without memory for weights.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ def count_parameters(config: ModelConfig) -> int:
 def count_macs(config: ModelConfig, seconds: float = 10.0) -> float:
     """Multiply-accumulates for one second of audio, in an utterance of ``seconds`` (attention grows with its length).
 
-    Matrix products, convolutions and attention are counted, by torch's flop counter; norms, activations and the Fourier
-    transform of Fbank are not.
+    torch's flop counter counts matrix products, convolutions and attention; norms, activations and the Fourier
+    transform of Fbank are left out.
     """
     with FakeTensorMode():  # shapes without numbers
         model = SpeechModel(config).eval()
-        model.encoder.positions.by_fourier = False  # the convolution is what counts, not the CPU's shortcut
+        model.encoder.positions.by_fourier = False  # count the convolution itself
         samples = round(SAMPLE_RATE * seconds)
-        waves, lengths = torch.zeros(1, samples), torch.tensor([samples])
-        # the counter knows matrix products, not the CPU's fused attention
+        waves, lengths = torch.zeros(1, samples), torch.full((1,), samples)
+        # the counter does not know the CPU's fused attention
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             model(waves, lengths, padded=False)
     return counter.get_total_flops() / 2 / seconds
@@ -53,8 +53,8 @@ def measure_latency(
 ) -> dict[str, np.ndarray]:
     """Seconds that each model takes for ``batch`` utterances of ``seconds``: {name: (rounds,)}.
 
-    The models take turns, because a machine's speed drifts; a first round warms up and is not counted. A ratio of two
-    models is best taken round by round.
+    The models take turns, because timings drift; a first round warms up and is not counted. Take ratios of two models
+    round by round.
     """
     times: dict[str, list[float]] = {name: [] for name in models}
     for turn in range(rounds + 1):
@@ -71,7 +71,7 @@ def measure_latency(
 
 @dataclass(frozen=True)
 class Cost:
-    """One row of :func:`cost_table`. ``latency``: quartiles in seconds, or None where it was not measured."""
+    """One row of :func:`cost_table`. ``latency``: quartiles in seconds, or None if not measured."""
 
     name: str
     config: ModelConfig
@@ -87,9 +87,9 @@ class Cost:
 
 
 def cost_table(configs: Mapping[str, ModelConfig], seconds: float = 10.0, rounds: int = 7) -> list[Cost]:
-    """Parameters, MACs and latency (one utterance of ``seconds``, this machine, float32) of some structures.
+    """Parameters, MACs and latency (one utterance of ``seconds``, on this machine, float32) of structures.
 
-    ``rounds=0`` leaves the latency out.
+    ``rounds=0``: no latency.
     """
     times = {}
     if rounds:
@@ -112,14 +112,14 @@ def propose(
     layers: Sequence[int] = (2, 4, 8, 12),
     ffn_ratio: float | None = None,
 ) -> dict[str, ModelConfig]:
-    """A structure for each depth, as wide as ``parameters`` allow: {"4 x 288": config, ...}.
+    """The widest structure of each depth with at most ``parameters``: {"4 x 288": config, ...}.
 
     Everything but depth, width, FFN and heads is taken from ``like``. ``ffn_ratio`` is FFN width over width; by default
     it falls from 4 at two layers (shallow & wide) to 1 at twelve (deep & thin), as in the presets. Widths are multiples
-    of the positional convolution's groups, so the FFN, in steps of 8, takes what is left of the budget. Heads keep
-    about the size that ``like`` has.
+    of the positional convolution's groups; the FFN, in steps of 8, takes the rest of the budget. Heads are about as
+    wide as in ``like``.
 
-    Raises :class:`ConfigError` when not even the narrowest network of a depth fits.
+    Raises :class:`ConfigError` when even the narrowest network of a depth is too large.
     """
     found = {}
     for depth in layers:

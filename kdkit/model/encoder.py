@@ -1,4 +1,4 @@
-"""One Transformer for the teacher and every student: positional convolution, then layers of attention and FFN.
+"""The Transformer of the teacher and of every student: positional convolution, then layers of attention and FFN.
 
 Post-norm (HuBERT Base) and pre-norm (HuBERT Large) are the same modules in another order, as in
 "HuBERT: Self-Supervised Speech Representation Learning" (arXiv 2106.07447) and wav2vec 2.0.
@@ -20,8 +20,8 @@ from kdkit.model.relative_positions import PositionGate, RelativePositions
 class PositionalConv(nn.Module):
     """Convolutional relative position embedding: one grouped, weight-normed convolution, GELU (wav2vec 2.0).
 
-    It goes by Fourier transform (:mod:`kdkit.model.fast.fftconv`), also on a GPU, whose kernels for grouped
-    convolutions do not use its matrix units. :meth:`fold` prepares it for inference.
+    Computed by Fourier transform (:mod:`kdkit.model.fast.fftconv`), on a GPU, too, where grouped convolutions do not
+    use the matrix units. :meth:`fold` prepares it for inference.
     """
 
     def __init__(self, dim: int, kernel: int = 128, groups: int = 16):
@@ -32,10 +32,10 @@ class PositionalConv(nn.Module):
         self.conv = nn.utils.parametrizations.weight_norm(conv, dim=2)
         self.trim = 1 - kernel % 2  # an even kernel gives one frame too many
         self.by_fourier = True
-        self.spectrum = self.matrices = None  # of the weights, once they no longer change
+        self.spectrum = self.matrices = None  # of the weights, once they are fixed
 
     def forward(self, x: Tensor) -> Tensor:  # (B, T, D)
-        if not self.by_fourier or torch.compiler.is_compiling():  # exported: runtimes know convolutions
+        if not self.by_fourier or torch.compiler.is_compiling():  # when exported: runtimes have convolutions
             y = self.conv(x.transpose(1, 2))
             return F.gelu(y[..., : y.shape[-1] - self.trim]).transpose(1, 2)
         if self.matrices is not None and x.device.type == "cpu":
@@ -54,16 +54,16 @@ class PositionalConv(nn.Module):
         return fits(self.conv) and trusted("windows") and trusted("weight_gradient")
 
     def fold(self, bf16: bool = False) -> None:
-        """Makes weight and norm one tensor, and keeps its spectrum: for a model that is trained no more.
+        """Folds the weight norm into the weight and stores its spectrum, for a model that is no longer trained.
 
-        ``bf16``: it may be computed in bf16, which a CPU with matrix units does faster.
+        ``bf16``: compute in bf16 where a CPU has matrix units, which is faster there.
         """
         old = self.conv
         plain = nn.Conv1d(
             old.in_channels, old.out_channels, old.kernel_size, padding=old.padding, groups=old.groups
         )
         plain.weight.data, plain.bias.data = old.weight.detach().clone(), old.bias.detach().clone()
-        self.conv = plain  # a new one: removing the parametrisation would change every copy of this module
+        self.conv = plain  # not remove_parametrizations: it would change every copy of this module
         spectrum = kernel_spectrum(self.conv.weight, self.conv.groups)
         if bf16 and spectrum.device.type == "cpu" and has_amx():
             self.matrices = product_matrices(spectrum)
@@ -72,11 +72,11 @@ class PositionalConv(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention; ``mask`` (B, 1, 1, T) is True where a key may be looked at, None without padding. Or
-    it is int32: see :func:`segments`.
+    """Multi-head self-attention. ``mask``: (B, 1, 1, T), True on keys that may be attended to; None without padding; or
+    int32 (:func:`segments`).
 
-    ``dtype``: what queries, keys and values are cast to, where the linear layers give something else.
-    ``gated`` (WavLM): ``bias`` (heads, T, T) is weighted by the input and added to the logits.
+    ``dtype``: of queries, keys and values, where it is not that of the linear layers. ``gated`` (WavLM): ``bias``
+    (heads, T, T) is weighted by the input and added to the logits.
     """
 
     dtype: torch.dtype | None = None
@@ -100,10 +100,10 @@ class Attention(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention and FFN, each with a residual; the norms after the sums (post-norm) or before the branches (pre-norm).
+    """Attention and FFN, each with a residual; LayerNorms after the sums (post-norm) or before the branches (pre-norm).
 
-    ``residual_scale`` multiplies the residual of a post-norm layer: 1 is HuBERT Base. A deep post-norm network learns
-    much sooner with DeepNorm's (2 * layers) ** 0.25 and its smaller initial branches (arXiv 2203.00555).
+    ``residual_scale`` multiplies the residual of a post-norm layer; 1 in HuBERT Base. A deep post-norm network trains
+    much faster with DeepNorm's (2 * layers) ** 0.25 and its smaller initialisation (arXiv 2203.00555).
     """
 
     def __init__(
@@ -144,9 +144,8 @@ class Encoder(nn.Module):
 
     ``forward(x (B, T, D), mask (B, T) or None)`` gives the list of ``layers + 1`` hidden states, each (B, T, D): the
     input of layer 1, then the output of every layer after its residual; with ``depth`` only those up to that layer. In
-    a pre-norm encoder the last one has gone through the final LayerNorm (the convention of transformers), since nothing
-    else is fit to use. ``relative_buckets`` and ``relative_distance`` are WavLM's
-    (:mod:`kdkit.model.relative_positions`); 0 buckets: no relative positions.
+    a pre-norm encoder the last one has passed the final LayerNorm, as in transformers. ``relative_buckets`` and
+    ``relative_distance`` are WavLM's (:mod:`kdkit.model.relative_positions`); 0 buckets: no relative positions.
     """
 
     def __init__(
@@ -173,7 +172,9 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(
             Layer(dim, ffn, heads, dropout, pre_norm, residual_scale, gated) for _ in range(layers)
         )
-        self.multiple = 1  # frames are padded to a multiple of this inside: some kernels like round numbers
+        self.multiple = (
+            1  # frames are padded to a multiple of this: some kernels are faster with round numbers
+        )
         self.apply(_init_bert)
         if residual_scale != 1.0:
             self._init_deepnorm()
@@ -189,7 +190,7 @@ class Encoder(nn.Module):
     def _forward(self, x: Tensor, mask: Tensor | None, depth: int | None) -> list[Tensor]:
         keys = None
         if mask is not None:
-            x = x * mask[..., None]  # the positional convolution must see zeros where an utterance has ended
+            x = x * mask[..., None]  # the positional convolution must see zeros after the end of an utterance
             plain = self.relative is not None or not takes_segments(x, self.layers[0].attention.heads)
             keys = mask[:, None, None] if plain else segments(mask)
         x = x + self.positions(x)

@@ -1,16 +1,16 @@
-"""A trained model made ready to be used: the same function, less work.
+"""Prepares a trained model for inference: the same function with less work.
 
     fast = optimised(model, "bf16")
     fast(waves, lengths)
 
-"fp32": weight norm folded, the spectrum of the positional convolution kept. "bf16": weights in bf16 once instead of in
-every call; Fbank, softmax and the statistics of the norms stay float32. With AMX the positional convolution is computed
-in bf16, too, weights are kept in the order in which the matrix units read them, and frames are padded to a multiple of
-32, with which torch's attention takes less time than with odd numbers. "int8": the encoder's linear layers multiply
-in int8, weights by output channel, activations by the range that they have (dynamic quantisation); convolutions and
-attention in bf16 where the machine multiplies that faster. What int8 costs in WER is for the test set to say. The range
-is that of all that one call is given, neighbours and padding included: in shared batches two thirds of the texts of
-test-other change. So :func:`kdkit.recognition.network.hear` gives such a module one recording at a time (``alone``).
+"fp32": the weight norm is folded and the spectrum of the positional convolution is stored. "bf16": weights are cast
+once instead of in every call; Fbank, softmax and the statistics of the norms stay float32. With AMX the positional
+convolution is computed in bf16, too, weights are stored in the order in which the matrix units read them, and frames
+are padded to a multiple of 32, with which torch's attention is faster. "int8": dynamic quantisation of the encoder's
+linear layers, weights by output channel, activations by their range; convolutions and attention in bf16 where that is
+faster. Measure what int8 costs in WER on a test set. The range covers the whole call, neighbours and padding included:
+in shared batches two thirds of the texts of test-other change. So :func:`kdkit.recognition.network.hear` gives such a
+module one recording at a time (``alone``).
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def optimised(module: nn.Module, precision: str = "fp32") -> nn.Module:
 
 
 def _pack(module: nn.Module) -> None:
-    """Packs linear layers; not those that narrow by more than half, which would lose with few frames."""
+    """Packs linear layers, except those that narrow by more than half: they would be slower with few frames."""
     for part in list(module.modules()):
         for name, child in part.named_children():
             if type(child) is nn.Linear and child.in_features <= 2 * child.out_features:
@@ -72,10 +72,10 @@ def _pack(module: nn.Module) -> None:
 
 
 class PackedLinear(nn.Module):
-    """A linear layer in bf16 that also holds its weights as oneDNN's kernels for a CPU want them, and is faster.
+    """A linear layer in bf16 that stores its weights in the layout of oneDNN's CPU kernels.
 
-    The result is the same; only the reordering of the weights in every call is saved. What torch.compile does with
-    linear layers on a CPU, by the same operators.
+    The result is the same; the reordering of the weights in every call is saved. torch.compile does so with the same
+    operators.
     """
 
     def __init__(self, linear: nn.Linear):

@@ -1,4 +1,4 @@
-"""Which frames are masked: spans, as in wav2vec 2.0 and HuBERT."""
+"""Masked frames: spans, as in wav2vec 2.0 and HuBERT."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from torch import Tensor
 
 
 def span_mask(batch: int, frames: int, probability: float = 0.65, span: int = 10) -> Tensor:
-    """(batch, frames) bool, True where hidden: spans of ``span`` frames, enough of them to cover ``probability`` of the
-    frames if none overlapped (HuBERT: 0.65 and 10, which hides about half). Every row gets the same number of spans.
+    """(batch, frames) bool, True where masked: spans of ``span`` frames, as many as would cover ``probability`` of the
+    frames without overlap (HuBERT: 0.65 and 10, which masks about half). Every row gets the same number of spans.
     """
     span = min(span, frames)
     starts = max(1, round(probability * frames / span))

@@ -1,4 +1,4 @@
-"""WavLM's gated relative position bias (arXiv 2110.13900, section 3.1): what attention adds to its logits there."""
+"""WavLM's gated relative position bias, which attention adds to its logits (arXiv 2110.13900, section 3.1)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 
 class RelativePositions(nn.Module):
-    """A learned number for each head and each distance between two frames, shared by all layers.
+    """A learned bias for each head and each distance between two frames, shared by all layers.
 
     Half of the ``buckets`` are for keys after the query, half for keys before it or at it. In each half, the first half
-    of the buckets hold one distance each; the others hold ranges that grow logarithmically up to ``max_distance``
-    frames, and the last one everything beyond.
+    of the buckets holds one distance each; the others hold ranges that grow logarithmically up to ``max_distance``
+    frames, the last one everything beyond.
     """
 
     def __init__(self, heads: int, buckets: int, max_distance: int):
@@ -34,7 +34,7 @@ class RelativePositions(nn.Module):
 
 
 class PositionGate(nn.Module):
-    """Scales the shared bias by what each query frame holds: (B, T, D), (heads, T, T) -> (B, heads, T, T)."""
+    """Scales the shared bias by each query frame: (B, T, D), (heads, T, T) -> (B, heads, T, T)."""
 
     def __init__(self, dim: int, heads: int):
         super().__init__()

@@ -1,4 +1,4 @@
-"""A speech model = front-end + encoder, described by one frozen config; presets of DESIGN 1.1 and tiny ones."""
+"""A speech model is a front-end and an encoder, described by one frozen config; presets, full-size and tiny."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ TINY_CNN = (16, 32, 64, 96, 128, 160, 160)  # narrow where a channel costs most:
 DEEPNORM = (2 * 12) ** 0.25  # residual scale that lets a 12-layer post-norm network learn in minutes
 
 
-# What settings may be. The upper bounds are far above every published model: beyond them a file is damaged, or a number
-# mistyped, and would ask for all memory there is.
+# The upper bounds are far above every published model: beyond them a file is damaged or a number mistyped, and the
+# model would not fit into memory.
 LIMITS = {
     "layers": (1, 128),
     "dim": (1, 16_384),
@@ -51,12 +51,12 @@ _CHOICES = {
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Everything that decides the shape of a model.
+    """All settings of a model.
 
-    The ``conv_`` settings and ``normalise_input`` are used by the waveform front-end only; ``normalisation`` to
-    ``fbank_norm`` by the Fbank one, where :class:`kdkit.fbank.FbankFrontEnd` says why each exists. Those after them are
-    there for teachers: Large models have ``conv_norm`` "layer", ``pre_norm`` and mostly ``normalise_input``; WavLM has
-    ``relative_buckets``; DistilHuBERT has no ``feature_norm``.
+    The ``conv_`` settings and ``normalise_input`` belong to the waveform front-end, ``normalisation`` to ``fbank_norm``
+    to the Fbank front-end (:class:`kdkit.fbank.FbankFrontEnd` explains each). The last ones exist for teachers: Large
+    models have ``conv_norm`` "layer", ``pre_norm`` and mostly ``normalise_input``; WavLM has ``relative_buckets``;
+    DistilHuBERT has no ``feature_norm``.
     """
 
     front_end: str = "waveform"  # "waveform" | "fbank"
@@ -80,12 +80,12 @@ class ModelConfig:
     fbank_norm: bool = False  # LayerNorm before the projection
     conv_norm: str = "group"  # "group": after the first convolution | "layer": after each
     conv_bias: bool = False
-    normalise_input: bool = False  # every utterance to mean 0 and variance 1
+    normalise_input: bool = False  # each utterance to mean 0, variance 1
     relative_buckets: int = 0  # of gated relative positions; 0: none
-    relative_distance: int = 800  # frames that the last bucket begins with
+    relative_distance: int = 800  # frames from which on all distances share the last bucket
     feature_norm: bool = True  # LayerNorm between waveform CNN and projection
     normalise_epsilon: float = (
-        1e-5  # added to the variance then: 1e-5 in fairseq and torchaudio, 1e-7 in transformers
+        1e-5  # added to that variance: 1e-5 in fairseq and torchaudio, 1e-7 in transformers
     )
 
     def __post_init__(self):
@@ -122,7 +122,7 @@ class ModelConfig:
 
     @classmethod
     def from_dict(cls, values: dict) -> ModelConfig:
-        """The config that :meth:`to_dict` described. Raises :class:`ConfigError` for what it cannot be."""
+        """The config of a :meth:`to_dict`. Raises :class:`ConfigError` for unknown settings and impossible values."""
         if not isinstance(values, dict):
             raise ConfigError(f"the model's settings are {shown(values)}: names and values are needed")
         if "fbank_deep" in values:  # earlier files: a first convolution of the model's width, or none
@@ -147,17 +147,16 @@ class ModelConfig:
             raise CheckpointError(f"{path}: {error}; the file is damaged, make or copy it again") from error
 
 
-_TINY = (
-    ModelConfig(  # no dropout: it costs a third of the time on a CPU, and networks this small do not over-fit
-        layers=12,
-        dim=160,
-        ffn=640,
-        heads=5,
-        conv_channels=TINY_CNN,
-        pos_kernel=64,
-        residual_scale=DEEPNORM,
-        dropout=0.0,
-    )
+# no dropout: it costs a third of the time on a CPU, and networks this small do not over-fit
+_TINY = ModelConfig(
+    layers=12,
+    dim=160,
+    ffn=640,
+    heads=5,
+    conv_channels=TINY_CNN,
+    pos_kernel=64,
+    residual_scale=DEEPNORM,
+    dropout=0.0,
 )
 _TINY_DT = replace(_TINY, dim=96, ffn=96, heads=6)
 _TINY_SW = replace(_TINY, layers=2)
@@ -188,7 +187,7 @@ def preset(name: str) -> ModelConfig:
 
 @dataclass
 class Output:
-    """``hidden``: layers + 1 tensors (B, T, D), H^0 first (input of layer 1). ``frames``: (B,) real frames."""
+    """``hidden``: layers + 1 tensors (B, T, D), from H^0, the input of layer 1. ``frames`` (B,): real frames."""
 
     hidden: list[Tensor]
     frames: Tensor
@@ -204,7 +203,7 @@ class Output:
 
 
 class SpeechModel(nn.Module):
-    """Waveform in, hidden states of every layer out. Padding does not change the output of an utterance."""
+    """Waveforms in, hidden states of every layer out. An utterance's output does not depend on its padding."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -250,28 +249,28 @@ class SpeechModel(nn.Module):
     def forward(
         self, waves: Tensor, lengths: Tensor, padded: bool = True, depth: int | None = None
     ) -> Output:
-        """``waves`` (B, S), ``lengths`` (B,) samples; ``padded=False`` promises that all lengths equal S (faster);
-        ``depth`` is the last layer to compute, all of them by default.
+        """``waves`` (B, S), ``lengths`` (B,) in samples. ``padded=False``: the caller guarantees that all lengths are
+        S, which is faster. ``depth``: the last layer to compute (default: all).
         """
         return self.encode(self.front_end(waves, lengths, padded), num_frames(lengths), padded, depth)
 
     def encode(
         self, features: Tensor, frames: Tensor, padded: bool = True, depth: int | None = None
     ) -> Output:
-        """The encoder alone, from front-end features (B, T, dim): where masking for training goes in between."""
+        """The encoder alone, on front-end features (B, T, dim): training masks them in between."""
         mask = frame_mask(frames, features.shape[1]) if padded else None
         return Output(self.encoder(features, mask, depth), frames)
 
 
 def _to_another_process(model: SpeechModel) -> tuple:
-    """How joblib sends a model: torch cannot pickle the weight norm of the positional convolution."""
+    """Pickling for joblib: torch cannot pickle the weight norm of the positional convolution."""
     trained = [name for name, p in model.named_parameters() if p.requires_grad]
     return _in_another_process, (model.config, model.state_dict(), trained, model.training)
 
 
 def _in_another_process(config: ModelConfig, state: dict[str, Tensor], trained: list[str], training: bool):
     model = SpeechModel(config).train(training)
-    model.load_state_dict(state, assign=True)  # in the precision that they have
+    model.load_state_dict(state, assign=True)  # keeps their dtype
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in trained)
     return model

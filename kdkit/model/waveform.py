@@ -1,7 +1,4 @@
-"""From samples to 50 Hz frames: how many there are, and the waveform CNN of HuBERT.
-
-It and the Fbank front-end (:mod:`kdkit.fbank`) give exactly ``(samples - 400) // 320 + 1`` frames for every length
-(DESIGN section 2), so a student with one and a teacher with the other are aligned frame by frame without trimming.
+"""The waveform front-end: HuBERT's CNN, from samples to 50 frames a second (:mod:`kdkit.speech.frames`).
 
 Shapes: ``waves`` (batch, samples) float32 in [-1, 1], 16 kHz, zero-padded; ``lengths`` (batch,) true samples.
 """
@@ -21,9 +18,9 @@ STRIDES = (5, 2, 2, 2, 2, 2, 2)
 class MaskedGroupNorm(nn.GroupNorm):
     """Group norm with one group per channel whose statistics run over the *real* frames only.
 
-    The plain group norm of HuBERT Base averages over time, padding included, so that an utterance's features
-    depend on the length of its neighbours in the batch. With ``frames`` given this one gives every utterance the
-    features it has alone; without padding the two are the same function.
+    The plain group norm of HuBERT Base averages over time, padding included, so an utterance's features depend on the
+    lengths of the others in its batch. With ``frames``, this one gives every utterance the features that it has alone;
+    without padding the two are equal.
     """
 
     def __init__(self, channels: int):
@@ -49,15 +46,15 @@ class ChannelNorm(nn.LayerNorm):
 
 
 class WaveformCNN(nn.Module):
-    """Seven convolutions, 320x down: HuBERT's feature extractor (DESIGN 1.1).
+    """Seven convolutions, 320x down: HuBERT's feature extractor.
 
     Args:
-        channels: output channels of each convolution; (512,) * 7 in HuBERT Base, growing in the tiny teacher,
-            because at the 16 kHz end a channel costs 64 times what it costs at the 50 Hz end.
+        channels: output channels of each convolution; (512,) * 7 in HuBERT Base. They grow in the tiny teacher, because
+            a channel costs 64 times as much at the 16 kHz end as at the 50 Hz end.
         norm: "group", a group norm after the first convolution (Base), or "layer", a LayerNorm after each (Large).
-        bias: do the convolutions have one?
+        bias: whether the convolutions have one.
 
-    Returns (batch, frames, channels[-1]). With ``padded=False`` the caller promises that no utterance of the batch is
+    Returns (batch, frames, channels[-1]). ``padded=False``: the caller guarantees that no utterance of the batch is
     padded, which saves the masking.
     """
 
@@ -86,10 +83,10 @@ class WaveformCNN(nn.Module):
 
 
 def normalise_waves(waves: Tensor, lengths: Tensor, epsilon: float = 1e-5) -> Tensor:
-    """Every utterance (B, S) with mean 0 and variance 1 over its true samples; padding stays 0.
+    """Each utterance (B, S) to mean 0 and variance 1 over its true samples; padding stays 0.
 
-    ``epsilon`` is added to the variance: 1e-5 in fairseq and torchaudio, 1e-7 in transformers. Speech with a level of
-    -40 dB has a variance of 1e-4, so it matters which.
+    ``epsilon`` is added to the variance: 1e-5 in fairseq and torchaudio, 1e-7 in transformers. Speech at -40 dB has a
+    variance of 1e-4, so the difference matters.
     """
     mask, count = frame_mask(lengths, waves.shape[1]), lengths[:, None]
     centred = (waves - (waves * mask).sum(1, keepdim=True) / count) * mask
@@ -100,7 +97,7 @@ class WaveformFrontEnd(nn.Module):
     """Waveform CNN, LayerNorm and projection to the width of the encoder: (B, S) -> (B, T, dim).
 
     ``norm`` and ``bias`` are those of :class:`WaveformCNN`; ``normalise``: :func:`normalise_waves` comes first, with
-    ``epsilon``; ``feature_norm``: is there the LayerNorm?
+    ``epsilon``; ``feature_norm``: whether there is a LayerNorm.
     """
 
     def __init__(
