@@ -8,8 +8,9 @@ import numpy as np
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
+from kdkit.fbank import SHIFT, WINDOW
 from kdkit.lessons.plots.style import BLUE, CYCLE, HEAT, ORANGE, picture, styled
-from kdkit.speech.frames import SAMPLE_RATE
+from kdkit.speech.frames import HOP, RECEPTIVE_FIELD, SAMPLE_RATE, num_frames
 
 TITLE_PAD = 18  # room for phone names above the axes
 FRAME_CENTRE = 200 / SAMPLE_RATE  # seconds: middle of the first frame, of Fbank and of the CNN alike
@@ -125,25 +126,26 @@ def frame_alignment(samples: int = 2800, title: str = "What a frame has seen") -
     """
     ms = 1000 / SAMPLE_RATE
     figure, [[axes]] = picture(10, 4.4)
-    windows = [(160 * w, 160 * w + 400) for w in range((samples - 400) // 160 + 1)]
-    frames = range((samples - 400) // 320 + 1)
+    windows = [(SHIFT * w, SHIFT * w + WINDOW) for w in range((samples - WINDOW) // SHIFT + 1)]
+    frames = range(num_frames(samples))
     seen = [windows[max(0, 2 * k - 2) : 2 * k + 3] for k in frames]
     groups = (
-        ("CNN", [(320 * k, 320 * k + 400) for k in frames], 2, BLUE, True),
+        ("CNN", [(HOP * k, HOP * k + RECEPTIVE_FIELD) for k in frames], 2, BLUE, True),
         ("Fbank windows", windows, 3, "0.7", False),
         ("Fbank, convolved", [(some[0][0], some[-1][1]) for some in seen], 4, ORANGE, True),
     )
+    middles = [(HOP * k + RECEPTIVE_FIELD // 2) * ms for k in frames]
     place, ticks = 0.0, []
     for name, stretches, rows, colour, named in groups:
         for k, (start, end) in enumerate(stretches):
             row = place + k % rows
             axes.barh(row, (end - start) * ms, 0.75, left=start * ms, color=colour)
             if named:
-                axes.text((320 * k + 200) * ms, row, str(k), ha="center", va="center", fontsize=9)
+                axes.text(middles[k], row, str(k), ha="center", va="center", fontsize=9)
         ticks.append((place + (rows - 1) / 2, name))
         place += rows + 1
-    for k in frames:
-        axes.axvline((320 * k + 200) * ms, color="0.3", linestyle=":", linewidth=0.8, zorder=0)
+    for middle in middles:
+        axes.axvline(middle, color="0.3", linestyle=":", linewidth=0.8, zorder=0)
     axes.set_yticks([tick for tick, _ in ticks], [name for _, name in ticks])
     axes.invert_yaxis()
     axes.set(xlabel="time (ms)", title=title)

@@ -17,11 +17,11 @@ from kdkit.lessons.widgets import drawing
 from kdkit.lessons.widgets.panel import Panel, choice, player, slider
 from kdkit.model.speech_model import SpeechModel
 from kdkit.speech.audio import read_audio
-from kdkit.speech.frames import SAMPLE_RATE
+from kdkit.speech.frames import HOP, RECEPTIVE_FIELD, SAMPLE_RATE, num_frames
 from kdkit.speech.manifest import Utterance
 from kdkit.teachers import Teacher
 
-_SEEN = {"CNN": (0, 400), "Fbank and its convolution": (-320, 720)}  # samples around 320 t
+_SEEN = {"CNN": (0, RECEPTIVE_FIELD), "Fbank and its convolution": (-HOP, 720)}  # samples around 320 t
 
 
 class FrontEndLab(Panel):
@@ -62,7 +62,7 @@ class FrontEndLab(Panel):
 
     @staticmethod
     def _frames(wave: Tensor) -> int:
-        return (len(wave) - 400) // 320 + 1
+        return num_frames(len(wave))
 
     def fbank(self) -> np.ndarray:
         """Log-mel energies (frames at 100 Hz, bins) with the chosen bins and window, masked."""
@@ -159,7 +159,7 @@ class FrontEndLab(Panel):
         end = len(wave) / SAMPLE_RATE
         sound.plot(np.arange(0, len(wave), 4) / SAMPLE_RATE, wave[::4], color="0.3", linewidth=0.5)
         for (name, (low, high)), colour in zip(_SEEN.items(), (plots.RED, plots.ORANGE), strict=True):
-            start, stop = (320 * t + low) / SAMPLE_RATE, (320 * t + high) / SAMPLE_RATE
+            start, stop = (HOP * t + low) / SAMPLE_RATE, (HOP * t + high) / SAMPLE_RATE
             sound.axvspan(max(0, start), min(end, stop), color=colour, alpha=0.45, label=f"{name} sees")
         sound.set_xlim(0, end)
         sound.legend(fontsize=8, loc="upper right", ncols=2)

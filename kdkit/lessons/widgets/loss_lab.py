@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kdkit.common.errors import ConfigError
 from kdkit.distill import default_pairs
-from kdkit.fbank import Fbank
+from kdkit.fbank import SHIFT, WINDOW, Fbank
 from kdkit.lessons import plots
 from kdkit.lessons.widgets import drawing
 from kdkit.lessons.widgets.panel import Panel, button, choice, slider
@@ -174,7 +174,7 @@ class LossLab(Panel):
     def draw(self, top: Axes, ids: Axes, parts: Axes, pulls: Axes) -> None:
         row, frame = self.state["utterance"], self.state["frame"]
         length = int(self.batch.lengths[row])
-        shown = self.fbank[row, : (length - 400) // 160 + 1]
+        shown = self.fbank[row, : (length - WINDOW) // SHIFT + 1]
         drawing.draw_fbank(top, shown, self.batch.utterances[row].phones)
         drawing.draw_cursor(top, 0.0125 + 0.02 * frame)
         teacher, student = self.distributions()
