@@ -6,12 +6,15 @@ import re
 import subprocess
 import sys
 import typing
+from dataclasses import dataclass
+from typing import Annotated
 
 import pytest
 import torch
 import typer
 from typer.testing import CliRunner
 
+from kdkit.commands import Commands
 from kdkit.commands.distilling import layer_pairs
 from kdkit.commands.main import app, main, plain_warning
 from kdkit.commands.speech import split_minutes
@@ -233,3 +236,24 @@ def test_evaluate_with_a_language_model_chooses_its_weights_on_dev(tmp_path, mon
 def test_warnings_for_users_have_no_place_in_the_code():
     assert plain_warning("left out 2", UserWarning, "a.py", 3) == "note: left out 2\n"
     assert "a.py:3: FutureWarning: soon" in plain_warning("soon", FutureWarning, "a.py", 3)
+
+
+@dataclass
+class Group:
+    steps: Annotated[int, typer.Option(min=1)] = 7
+    rates: Annotated[list[float] | None, typer.Option("--rate")] = None
+
+
+def test_a_group_of_options_reaches_its_command_as_one_object():
+    seen, commands = [], Commands()
+
+    @commands.command()
+    def one(name: Annotated[str, typer.Argument()], *, group: Group, loud: bool = False):
+        """Says something."""
+        seen.append((name, group, loud))
+
+    for given in (["a"], ["b", "--steps", "3", "--rate", "0.5", "--rate", "2", "--loud"]):
+        assert CliRunner().invoke(commands, given).exit_code == 0
+    assert seen == [("a", Group(), False), ("b", Group(3, [0.5, 2.0]), True)]
+    assert CliRunner().invoke(commands, ["c", "--steps", "0"]).exit_code == 2
+    assert CliRunner().invoke(commands, ["c", "--rate", "nan"]).exit_code == 2

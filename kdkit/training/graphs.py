@@ -95,7 +95,7 @@ class Steps:
         self.low = [torch.empty_like(parameters[name], dtype=dtype) for name in self.cast]
         self.twins: dict[str, nn.Module] = {}
         aside = (*wide, *(f"{name}." for name in getattr(task, "frozen", ())))
-        self.still = {  # weights of a network that learns which do not
+        self.still = {  # fixed weights within trained networks
             name: p.detach().to(dtype)
             for name, p in task.named_parameters()
             if dtype is not None and name not in parameters and not name.startswith(aside)
@@ -168,7 +168,7 @@ class Steps:
                 expected = self._state(self._compute(static))
                 torch.cuda.synchronize()
                 if torch.cuda.mem_get_info()[0] < torch.cuda.memory_reserved():
-                    torch.cuda.empty_cache()  # room for what the graph keeps
+                    torch.cuda.empty_cache()  # memory for the graph
                 # thread_local: threads that read ahead pin memory at the same time
                 graph.capture_begin(pool=self.pool, capture_error_mode="thread_local")
                 try:
@@ -181,7 +181,7 @@ class Steps:
             if not torch.allclose(self._state(outcome), expected, rtol=1e-3, equal_nan=True):
                 raise RuntimeError("played back, a graph gives another loss or other gradients")
         except RuntimeError:
-            # a recording that broke off leaves the generator waiting for its end: go on with a copy
+            # a recording that was aborted leaves the generator in capture mode: continue with a copy
             generator = torch.cuda.default_generators[torch.cuda.current_device()]
             generator.graphsafe_set_state(generator.clone_state())
             raise
@@ -231,14 +231,14 @@ class Steps:
 
 
 def copy_all(into: list[Tensor], given: list[Tensor]) -> None:
-    """Copies each tensor to its place. A GPU does so in one pass if they have one dtype, else one after the other."""
+    """Copies each tensor to its place; on a GPU in one pass if all have the same dtype."""
     for dtype in dict.fromkeys(tensor.dtype for tensor in given):
         pairs = [(to, tensor) for to, tensor in zip(into, given, strict=True) if tensor.dtype == dtype]
         torch._foreach_copy_(*map(list, zip(*pairs, strict=True)))
 
 
 def recordable(task: nn.Module) -> bool:
-    """Can a graph of the task be recorded on a GPU? Everything random is drawn in ``prepare``, dropout aside
+    """True if a graph of the task can be recorded on a GPU: all random numbers but dropout are drawn in ``prepare``
     (SpecAugment draws on the host, inside the model), and the task does not say otherwise (``on_device``).
     """
     inside = any(getattr(module, "spec_augment", None) is not None for module in task.modules())
