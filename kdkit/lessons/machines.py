@@ -140,3 +140,19 @@ def training_minutes(gpu: Gpu, world: World, size: Profile) -> dict[str, float]:
         "04": (2 * size.finetune_steps + budgets * size.label_steps) * alone,
     }
     return {number: s / 60 for number, s in seconds.items()}
+
+
+def readme_table(world: World, size: Profile) -> str:
+    """Rows of GPUs as README shows them: what training takes there, of :data:`GPUS`."""
+    lines = [
+        "| GPU | trains in | 150 s a batch | 02 trains | 03 | 04, at most | GPU memory |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for gpu in GPUS:
+        known = gpu.measured is not None
+        hours = gpu.measured or speed(gpu, world, 150)
+        minutes = [f"{m:.0f} min" if m >= 1 else "under 1" for m in training_minutes(gpu, world, size).values()]
+        cells = [gpu.name, gpu.precision, f"{hours:,.0f} h an hour{', measured' if known else ''}", *minutes]
+        memory = training_gigabytes(size.seconds_per_batch, world.students == "")
+        lines.append(f"| {' | '.join(cells)} | {memory:.1f} of {gpu.memory:g} GB |")
+    return "\n".join(lines)
