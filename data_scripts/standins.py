@@ -40,6 +40,7 @@ from kdkit.speech.manifest import Utterance
 from kdkit.teachers import load
 
 OPENSLR_12, OPENSLR_11, LIBRILIGHT, FAIRSEQ = "resources/12", "resources/11", "librilight/data", "hubert"
+COMMIT = 40 * "a"  # of the repository on the hub
 TEACHER, FINISHED, LM = "hubert_base_ls960", "ntu-spml/distilhubert", "3-gram.pruned.3e-7"
 
 # --- speech -------------------------------------------------------------------------------------------------
@@ -192,7 +193,7 @@ def fairseq_file(site: Path, model: SpeechModel, codebook: Codebook) -> Path:
 
 def hub_folder(site: Path, model: SpeechModel) -> None:
     """The files of DistilHuBERT's repository, and what the hub's API says of them."""
-    files = site / FINISHED / "resolve" / "main"
+    files = site / FINISHED / "resolve" / COMMIT
     with tempfile.TemporaryDirectory() as folder:
         exported = export_huggingface(CTCModel(model), Path(folder))
         config = json.loads((exported / "config.json").read_text())
@@ -208,13 +209,14 @@ def hub_folder(site: Path, model: SpeechModel) -> None:
     described = {"architectures": ["HubertModel"], "vocab_size": 32}
     (files / "config.json").write_text(json.dumps(config | described))
     (files / "preprocessor_config.json").write_text(sound)
-    siblings = [{"rfilename": path.name} for path in files.iterdir()]
-    for sibling in siblings:
-        if sibling["rfilename"] == "pytorch_model.bin":
-            sibling["lfs"] = {"sha256": sha256_of(files / "pytorch_model.bin")}
+    weights = files / "pytorch_model.bin"
+    large = {"sha256": sha256_of(weights), "size": weights.stat().st_size, "pointerSize": 134}
+    siblings = [
+        {"rfilename": path.name} | ({"lfs": large} if path == weights else {}) for path in files.iterdir()
+    ]
     about = site / "api/models" / FINISHED / "revision/main"
     about.parent.mkdir(parents=True)
-    about.write_text(json.dumps({"sha": "main", "siblings": siblings}))
+    about.write_text(json.dumps({"id": FINISHED, "sha": COMMIT, "siblings": siblings}))
 
 
 _HUB = (  # (fairseq's name, transformers')
@@ -268,6 +270,17 @@ class Site:
                 self.end_headers()
                 with contextlib.suppress(ConnectionError):
                     self.wfile.write(data[begin : begin + left])
+
+            def do_HEAD(self):
+                file = site.folder / self.path.partition("?")[0].strip("/")
+                if not file.is_file():
+                    self.send_error(404)
+                    return
+                self.send_response(200)
+                self.send_header("Content-Length", str(file.stat().st_size))
+                self.send_header("ETag", f'"{sha256_of(file)}"')
+                self.send_header("X-Repo-Commit", COMMIT)
+                self.end_headers()
 
             def log_message(self, *_):
                 pass

@@ -1,13 +1,16 @@
 """What one notebook hands to the next, and speech of one's own in a lesson."""
 
+import json
 from dataclasses import replace
 
 import pytest
 import soundfile
 
 from kdkit.common.errors import ConfigError
+from kdkit.lessons import lesson as lessons
 from kdkit.lessons.lesson import Lesson
 from kdkit.lessons.results import read_results
+from kdkit.lessons.worlds import LIBRISPEECH
 from kdkit.recognition import alignment
 from kdkit.speech.manifest import write_manifest
 
@@ -72,3 +75,35 @@ def test_models_from_another_folder_are_not_called_shipped(tmp_path, monkeypatch
     assert "nothing that ships with the kit is in this run" in capsys.readouterr().out
     note = next(item for item in read_results(tmp_path / "out", "02_x")["items"] if item["name"] == "shipped")
     assert "KDKIT_ASSETS" in note["text"]
+
+
+def test_a_lesson_in_a_world_of_ones_own_trains_what_is_missing(utterances, tmp_path, monkeypatch, capsys):
+    said = [replace(u, text="a line of a book") for u in utterances]
+    for name, part in {"train": said[:5], "dev": said[5:7], "test": said[7:]}.items():
+        write_manifest(tmp_path / f"{name}.jsonl", [replace(u, speaker=name) for u in part])
+    speech = {"unlabelled": "train.jsonl", "labelled": "train.jsonl", "dev": "dev.jsonl"}
+    world = speech | {"teacher": "tiny", "students": "tiny", "tests": {"test": "test.jsonl"}}
+    world["finished"] = {"tiny-sw-waveform": "tiny-sw-waveform"}
+    (tmp_path / "mine.json").write_text(json.dumps(world))
+    lesson = Lesson("02_x", "X", "smoke", 0, tmp_path / "run", world=str(tmp_path / "mine.json"))
+    assert "world mine (your own, from mine.json)" in capsys.readouterr().out
+    unlabelled, test = lesson.corpus("unlabelled", "test")
+    assert {u.speaker for u in unlabelled} == {"train"} and {u.speaker for u in test} == {"test"}
+    assert [{u.speaker for u in part} for part in lesson.speech()] == [{"dev"}, {"test"}]
+    assert lesson.student("tiny-sw-waveform")[1]["origin"] == "published"
+    for _ in range(2):
+        assert lesson.student("tiny-dt-fbank")[1]["origin"] == "run"
+    assert capsys.readouterr().out.count("tiny-dt-fbank is not there: distilled now, 4 steps") == 1
+    assert {meta["start"] for _, meta in lesson.recognisers().values()} == {"distilled", "scratch"}
+
+
+def test_what_the_machine_cannot_hold_is_said_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(lessons, "check_machine", refuse)
+    with pytest.raises(ConfigError, match="too small"):
+        Lesson("02_x", "X", "smoke", 0, tmp_path / "run", world="librispeech")
+    assert not (tmp_path / "run").exists()
+
+
+def refuse(world, splits, seconds, device):
+    assert world is LIBRISPEECH and {"unlabelled", "train", "test-other"} <= set(splits)
+    raise ConfigError("too small")

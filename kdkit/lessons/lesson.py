@@ -13,6 +13,7 @@ import platform
 import random
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,33 +23,43 @@ from torch import Tensor
 
 from kdkit import teachers
 from kdkit.common.errors import CheckpointError, ConfigError
-from kdkit.common.files import cache_folder, write_text
+from kdkit.common.files import write_text
 from kdkit.common.machine import best_device, training_precision
 from kdkit.common.statistics import verdict
+from kdkit.lessons import live
 from kdkit.lessons.experiments import Finding, compare, names_in, shipped_findings, study_rows, summary
+from kdkit.lessons.machines import check_machine
 from kdkit.lessons.profiles import get_profile
 from kdkit.lessons.results import SOURCES, Results
+from kdkit.lessons.world_files import find_world
+from kdkit.lessons.worlds import LIBRISPEECH, TOY
 from kdkit.model.speech_model import SpeechModel, parameter_count
 from kdkit.recognition.ctc import CTCModel, load_recogniser
-from kdkit.speech.corpora.synthetic.build import build_synthetic
 from kdkit.speech.frames import SAMPLE_RATE
-from kdkit.speech.manifest import Utterance, read_manifest, subset
+from kdkit.speech.manifest import Utterance, subset
 from kdkit.teachers import Teacher, load_model, load_teacher, save_model
 
 
 class Lesson(Results):
     """Opening of a notebook: prints versions, device, seed and run folder, and seeds torch.
 
-    ``profile`` "auto" takes "colab" where there is a GPU, and "quick" elsewhere.
+    ``profile`` "auto" takes "colab" where there is a GPU, and "quick" elsewhere; ``world`` as
+    :func:`kdkit.lessons.world_files.find_world` takes it. Raises :class:`ConfigError`, before anything is written,
+    where the machine has not the disk or memory for them.
 
-    Attributes: ``size`` (:class:`kdkit.lessons.profiles.Profile`), ``profile`` (its name), ``seed``, ``device``,
-    ``out`` (absolute run folder).
+    Attributes: ``world`` (:class:`kdkit.lessons.worlds.World`), ``size`` (:class:`kdkit.lessons.profiles.Profile`),
+    ``profile`` (its name), ``seed``, ``device``, ``out`` (absolute run folder).
     """
 
-    def __init__(self, notebook: str, title: str, profile: str, seed: int, out: str | Path):
+    def __init__(
+        self, notebook: str, title: str, profile: str, seed: int, out: str | Path, world: str = "toy"
+    ):
         self.device, self._started = best_device(), time.perf_counter()
         profile, why = choose_profile(profile, self.device)
         self.size = get_profile(profile)  # an unknown name must be refused before anything is written
+        self.world = find_world(world, self.device)
+        splits = ("unlabelled", "train", "dev", *self.world.tests)
+        check_machine(self.world, splits, self.size.seconds_per_batch, self.device)
         super().__init__(Path(out).resolve(), notebook, title, profile, seed)
         self.profile, self.seed = profile, seed
         torch.manual_seed(seed)
@@ -59,6 +70,7 @@ class Lesson(Results):
         )
         print(f"device {self.device} ({where}, {torch.get_num_threads()} threads), trains in {precision}")
         print(f"profile {profile}, {why} ({self.size.purpose}), seed {seed}")
+        print(f"world {self.world.name} ({self.world.purpose})")
         print(f"run folder {self.out}")
         if os.environ.get("KDKIT_ASSETS"):
             note = 'What this notebook calls "shipped" was made before it and comes from the folder that '
@@ -74,39 +86,42 @@ class Lesson(Results):
     # --- speech and models ------------------------------------------------------------------------------------
 
     def corpus(self, *splits: str) -> tuple[list[Utterance], ...]:
-        """Splits of the synthetic corpus at the profile's length, made on first use."""
-        minutes = {split: self.size.corpus_minutes[split] for split in splits}
-        speech = build_synthetic(minutes=minutes)
+        """Splits of the world's speech at the profile's length, made or downloaded on first use."""
+        minutes = self.size.corpus_minutes
+        speech = {
+            split: self.world.speech(split, minutes.get(split, self.size.test_minutes)) for split in splits
+        }
         for split, utterances in speech.items():
             total, voices = sum(u.duration for u in utterances) / 60, len({u.speaker for u in utterances})
             print(f"{split}: {len(utterances)} utterances, {total:.1f} minutes, {voices} voices")
             self.uses_speech(split, utterances)
         return tuple(speech[split] for split in splits)
 
-    def speech(self, where: str = "", teacher: str = "tiny") -> tuple[list[Utterance], list[Utterance]]:
+    def speech(self, where: str = "", teacher: str = "") -> tuple[list[Utterance], list[Utterance]]:
         """Speech to train probes on, and speech of other voices to judge them on.
 
         ``where``: "synthetic", "librispeech" (dev-clean and test-clean, downloaded), or two manifests,
-        "train.jsonl,test.jsonl"; "" is synthetic speech for the tiny teacher and LibriSpeech for any other. Of real
-        speech some voices are drawn, as much as the profile probes. Phone times that it lacks are estimated, which is
-        said and kept.
+        "train.jsonl,test.jsonl"; "" is the world's own, but LibriSpeech for another ``teacher`` than the toy world's.
+        Of real speech some voices are drawn, as much as the profile probes. Phone times that it lacks are estimated,
+        which is said and kept.
         """
         from kdkit.recognition.alignment import add_phones, bundle_aligner
 
-        where = where or ("synthetic" if teacher == "tiny" else "librispeech")
-        if where == "synthetic":
-            return self.corpus("train", "test-clean")
-        if where == "librispeech":
-            from kdkit.speech.corpora.librispeech import librispeech
-            from kdkit.speech.corpora.prepare import intake
-
-            found = {name: librispeech(cache_folder(), name) for name in ("dev-clean", "test-clean")}
-            parts = [taken.utterances for taken in intake(found, quick=True).values()]
-        else:
-            parts = [read_manifest(path) for path in where.split(",")]
-            if len(parts) != 2:
+        world = self.world
+        if where == "librispeech" or (not where and world is TOY and teacher not in ("", TOY.teacher)):
+            world = LIBRISPEECH
+        elif where == "synthetic":
+            world = TOY
+        elif where:
+            manifests = where.split(",")
+            if len(manifests) != 2:
                 raise ConfigError(f"{where}: name two manifests of different voices, train.jsonl,test.jsonl")
+            world = replace(world, name=where, probing=tuple((path,) for path in manifests), folder=Path())
+        if world is TOY:
+            return self.corpus("train", "test-clean")
+        where = world.name
         minutes = (self.size.probe_train_minutes, self.size.probe_test_minutes)
+        parts = world.probe_speech((float("inf"), float("inf")))
         train, test = (subset(_in_turns(part, self.seed), m) for part, m in zip(parts, minutes, strict=True))
         if not all(utterance.phones for utterance in (*train, *test)):
             aligner = bundle_aligner(device=self.device)
@@ -117,29 +132,35 @@ class Lesson(Results):
             self.uses_speech(name, part)
         return train, test
 
-    def teacher(self, source: str = "tiny") -> Teacher:
-        """The shipped tiny teacher, or whatever :func:`kdkit.load_teacher` takes, on this run's device."""
-        teacher = load_teacher(source).to(self.device)
+    def teacher(self, source: str = "") -> Teacher:
+        """The world's teacher, or whatever :func:`kdkit.load_teacher` takes, on this run's device.
+
+        The world's has a codebook: k-means centroids serve where its file has none, which is said.
+        """
+        source = source or self.world.teacher
+        own = source == self.world.teacher
+        teacher = (self.world.load_teacher() if own else load_teacher(source)).to(self.device)
         self.uses_model(f"teacher {source}", teachers.fingerprint(teacher.model))
         if source == "tiny":
             self._say_origin("teacher", "shipped", teacher.meta)
         else:
             super().text("origin of teacher", f"Teacher {teacher}.")
             print(teacher)
-        return teacher
+        return live.with_codebook(teacher, self.world, self.size, self._models, self.seed) if own else teacher
 
-    def keep_layers(self, layers: Sequence[int], teacher: str = "tiny") -> None:
+    def keep_layers(self, layers: Sequence[int], teacher: str = "") -> None:
         """Keeps the layers of a teacher that somebody chose in notebook 01, for notebook 02."""
+        teacher = teacher or self.world.teacher
         kept = {"teacher": teacher, "layers": [int(layer) for layer in layers]}
         write_text(self._layers_path, json.dumps(kept) + "\n")
         print(f"kept layers {kept['layers']} of {teacher} in {self._layers_path}")
 
-    def layers(self, teacher: str = "tiny", default: Sequence[int] = (4, 8, 12)) -> tuple[int, ...]:
+    def layers(self, teacher: str = "", default: Sequence[int] = (4, 8, 12)) -> tuple[int, ...]:
         """Teacher layers for prediction heads: those that notebook 01 kept in this run folder, else DistilHuBERT's."""
         chosen, where = tuple(default), "DistilHuBERT's choice"
         if self._layers_path.is_file():
             kept = json.loads(self._layers_path.read_text(encoding="utf-8"))
-            if kept["teacher"] == teacher:
+            if kept["teacher"] == (teacher or self.world.teacher):
                 chosen, where = tuple(kept["layers"]), "chosen in notebook 01 of this run"
         print(f"prediction heads learn from layers {list(chosen)}, {where}")
         return chosen
@@ -148,9 +169,13 @@ class Lesson(Results):
     def _layers_path(self) -> Path:
         return self.out / "training" / "layers.json"
 
+    @property
+    def _models(self) -> Path:
+        return self.out / "training" / "students"
+
     def student_path(self, preset: str) -> Path:
         """Where this run keeps the student of that structure which it distilled itself."""
-        return self.out / "training" / "students" / f"{preset.replace('-', '_')}.safetensors"
+        return self._models / f"{preset.replace('-', '_')}.safetensors"
 
     def keep_student(self, preset: str, student: SpeechModel, meta: dict) -> None:
         """Saves a student that was distilled live, for the notebooks that follow."""
@@ -158,28 +183,41 @@ class Lesson(Results):
         print(f"kept {preset} in {self.student_path(preset)}")
 
     def student(self, preset: str) -> tuple[SpeechModel, dict]:
-        """A distilled student and its description, with ``origin``: "shipped" or "run".
+        """A distilled student and its description, with ``origin``: "shipped", "published" or "run".
 
-        Shipped students, which were trained for longer, come first. Raises :class:`CheckpointError` when there is
-        neither.
+        What was trained for longer comes first: the toy world's shipped students, another world's published ones. A
+        student of another world that is nowhere is distilled now; one of the toy world is a :class:`CheckpointError`.
         """
-        places = {"shipped": _asset(preset), "run": self.student_path(preset)}
-        for origin, path in places.items():
-            if path.is_file():
-                model, _, meta = load_model(path)
-                self._say_origin(preset, origin, meta)
-                self.uses_model(preset, teachers.fingerprint(model))
-                return model.to(self.device), meta | {"origin": origin}
-        raise CheckpointError(
-            f"no distilled {preset}: neither {places['shipped']} nor {places['run']} is there; "
-            "run notebook 02 with this run folder, or make the shipped students with data_scripts"
-        )
+        if (model := self.world.finished_student(preset)) is not None:
+            source = self.world.finished[preset]
+            super().text(f"origin of {preset}", f"{preset}: {source}, published, not trained in this run.")
+            print(f"{preset}: {source}, published, not trained in this run")
+            self.uses_model(preset, teachers.fingerprint(model))
+            return model.to(self.device), {"steps": "published", "origin": "published"}
+        shipped, kept = _asset(preset), self.student_path(preset)
+        ours = self.world is TOY and shipped.is_file()
+        if not ours and not kept.is_file():
+            if self.world is TOY:
+                raise CheckpointError(
+                    f"no distilled {preset}: neither {shipped} nor {kept} is there; run notebook 02 with this run "
+                    "folder, or make the shipped students with data_scripts"
+                )
+            live.distil(self.world, preset, self.teacher(), self.size, self._models, self.seed)
+        origin, path = ("shipped", shipped) if ours else ("run", kept)
+        model, _, meta = load_model(path)
+        self._say_origin(preset, origin, meta)
+        self.uses_model(preset, teachers.fingerprint(model))
+        return model.to(self.device), meta | {"origin": origin}
 
     def shipped(self, name: str) -> list[Finding]:
         """Findings that ship with the kit (:func:`kdkit.lessons.experiments.shipped_findings`).
 
-        None, which is said, where KDKIT_ASSETS names a folder without them.
+        None, which is said, where KDKIT_ASSETS names a folder without them, and in another world than the toy one, of
+        which they tell nothing.
         """
+        if self.world is not TOY:
+            super().text(f"{name} is missing", f"{name} is of the toy world: left out in {self.world.name}.")
+            return []
         try:
             return shipped_findings(name)
         except CheckpointError:
@@ -191,7 +229,18 @@ class Lesson(Results):
             return []
 
     def recognisers(self) -> dict[str, tuple[CTCModel, dict]]:
-        """Every fine-tuned recogniser that ships with the kit, by file name: (recogniser, description)."""
+        """Every fine-tuned recogniser of the world, by file name: (recogniser, description): those that ship with the
+        kit; of another world two that are fine-tuned now, or were in this run folder.
+        """
+        if self.world is not TOY:
+            student, _ = self.student(self.world.student("sw", "waveform"))
+            folder = self.out / "training" / "recognisers"
+            found = live.recognisers(self.world, student, self.size, folder, self.seed)
+            for name, (_, meta) in found.items():
+                self._say_origin(
+                    name, "run", meta, f"{meta['start']}, {meta['minutes']:g} labelled minutes, "
+                )
+            return found
         paths = sorted(teachers.ASSETS.glob("recogniser_*.safetensors"))
         if not paths:
             raise CheckpointError(
@@ -272,7 +321,7 @@ class Lesson(Results):
 
     def _say_origin(self, what: str, origin: str, meta: dict, details: str = "") -> None:
         steps = f" ({details}{meta['steps']} training steps)" if "steps" in meta else ""
-        words = "distilled by notebook 02 in this run folder"
+        words = "trained in this run folder"
         if origin == "shipped":
             words = f"{SOURCES['shipped']}, not trained in this run"
         super().text(f"origin of {what}", f"{what}: {words}{steps}.")

@@ -82,7 +82,13 @@ def recognisers(
             )
             dev = world.speech("dev", size.dev_minutes)
             recogniser, facts = fine_tune(model, speech, recipe, folder / "runs" / name, dev, title=name)
-            meta = {"system": system, "start": start, "minutes": minutes, "steps": facts["steps"], "seed": seed}
+            meta = {
+                "system": system,
+                "start": start,
+                "minutes": minutes,
+                "steps": facts["steps"],
+                "seed": seed,
+            }
             save_recogniser(path, recogniser, meta)
         found[name] = load_recogniser(path)
     return found

@@ -151,7 +151,9 @@ def readme_table(world: World, size: Profile) -> str:
     for gpu in GPUS:
         known = gpu.measured is not None
         hours = gpu.measured or speed(gpu, world, 150)
-        minutes = [f"{m:.0f} min" if m >= 1 else "under 1" for m in training_minutes(gpu, world, size).values()]
+        minutes = [
+            f"{m:.0f} min" if m >= 1 else "under 1" for m in training_minutes(gpu, world, size).values()
+        ]
         cells = [gpu.name, gpu.precision, f"{hours:,.0f} h an hour{', measured' if known else ''}", *minutes]
         memory = training_gigabytes(size.seconds_per_batch, world.students == "")
         lines.append(f"| {' | '.join(cells)} | {memory:.1f} of {gpu.memory:g} GB |")
