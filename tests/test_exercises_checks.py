@@ -2,7 +2,7 @@
 
 import re
 from difflib import SequenceMatcher
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import numpy as np
 import pytest
@@ -650,7 +650,30 @@ def in_one_row(a, b):
     "answer", [by_matching_blocks, by_two_pointers, in_one_row], ids=lambda f: f.__name__
 )
 def test_a_plausible_wrong_distance_never_passes(answer, capsys):
-    assert not any(exercises.check_edits(answer) is answer for _ in range(10))
+    def rate(references, hypotheses):
+        pairs = [(r.split(), h.split()) for r, h in zip(references, hypotheses, strict=True)]
+        return sum(answer(r, h) for r, h in pairs) / sum(len(r) for r, _ in pairs)
+
+    for _ in range(10):
+        assert exercises.check_edits(answer) is not answer
+        assert exercises.check_word_error_rate(rate) is not rate
+
+
+def test_two_boundaries_between_two_words_are_one_space(capsys):
+    def answer(ids):
+        return (
+            "".join(VOCABULARY[i] for i, _ in groupby(ids) if i != VOCABULARY.blank).replace("|", " ").strip()
+        )
+
+    exercises.check_write_out(answer)
+    assert "✗" in capsys.readouterr().out
+
+
+def test_words_do_not_match_in_another_utterance(capsys):
+    exercises.check_word_error_rate(
+        lambda r, h: edits(" ".join(r).split(), " ".join(h).split()) / len(" ".join(r).split())
+    )
+    assert "another utterance" in capsys.readouterr().out
 
 
 # --- answers that are read off -----------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ def test_resume_runs_only_what_is_missing(tmp_path, capfd):
 
     status, fourth, _ = run(tmp_path, resume=True, overrides={"factor": 3.0})
     assert status == 0 and ran(tmp_path) == [2, 3, 2]
-    assert "01_first runs anew: other parameters" in capfd.readouterr().err
+    assert "01_first runs again: other parameters" in capfd.readouterr().err
     assert fourth["metrics"]["02_second"]["went on from"]["value"] == 0, (
         "it went on with other parameters' weights"
     )
@@ -56,15 +56,15 @@ def test_resume_sees_what_changed(tmp_path, capfd, monkeypatch):
     three(tmp_path, "1 + 1")
     assert run(tmp_path, resume=True)[0] == 0 and ran(tmp_path) == [1, 2, 2]
     said = capfd.readouterr().err
-    assert "02_second runs anew: another notebook\n" in said
-    assert "03_third runs anew: an earlier notebook ran anew\n" in said
+    assert "02_second runs again: another notebook\n" in said
+    assert "03_third runs again: an earlier notebook ran again\n" in said
     (tmp_path / "out/metrics/03_third.json").write_text("{")
     assert run(tmp_path, resume=True)[0] == 0 and ran(tmp_path) == [1, 2, 3]
     changed = provenance()
     changed["code"] = {**changed["code"], "sources": "other"}
     monkeypatch.setattr("kdkit.report.run.provenance", lambda: changed)
     assert run(tmp_path, resume=True)[0] == 0 and ran(tmp_path) == [2, 3, 4]
-    assert "01_first runs anew: another version of kdkit\n" in capfd.readouterr().err
+    assert "01_first runs again: another version of kdkit\n" in capfd.readouterr().err
 
 
 def test_a_fingerprint_covers_what_numbers_depend_on(tmp_path):
@@ -89,7 +89,7 @@ def test_a_fingerprint_covers_what_numbers_depend_on(tmp_path):
     assert differs(machine={**made_of["machine"], "threads": 64}) == environment
     write_notebook(tmp_path, "00_new", GOOD)
     paths = find_notebooks(tmp_path)
-    assert differs() == ["an earlier notebook ran anew"]
+    assert differs() == ["an earlier notebook ran again"]
     assert set(changes(None, first)) == set(PARTS.values())
 
 

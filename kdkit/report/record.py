@@ -177,7 +177,7 @@ PARTS = {
     "package": "another version of kdkit",
     "assets": "other shipped models",
     "environment": "other packages or another machine",
-    "before": "an earlier notebook ran anew",
+    "before": "an earlier notebook ran again",
 }
 
 

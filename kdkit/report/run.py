@@ -103,7 +103,7 @@ def run_report(
         if not keep:
             to_run.append(path)
             if resume and entry["status"] != "waiting" and differs:
-                print(f"{path.stem} runs anew: {', '.join(differs)}", file=sys.stderr)
+                print(f"{path.stem} runs again: {', '.join(differs)}", file=sys.stderr)
             same = resume and not differs  # then what it trained so far is good
             entry = {"same": same}
         elif entry["status"] != "waiting":

@@ -66,7 +66,14 @@ def _write_out(call: Callable, rng: np.random.Generator) -> Iterator[str]:
     odd = [*border, *double, *border, VOCABULARY.blank, *border]
     # the first symbol equals the last one: where ids[-1] is looked at for the first, it is lost
     ring = [VOCABULARY.encode("a")[0], *ending, VOCABULARY.blank, VOCABULARY.encode("a")[0]]
-    cases = [(double,), (odd,), (ring,), *((_path(rng, " ".join(random_words(rng))),) for _ in range(5))]
+    twice = [*ending, *border, VOCABULARY.blank, *border, *double]  # two boundaries between two words
+    cases = [
+        (double,),
+        (odd,),
+        (ring,),
+        (twice,),
+        *((_path(rng, " ".join(random_words(rng))),) for _ in range(5)),
+    ]
     mistakes = [
         (
             "Blanks are dropped before repeats are merged, so double letters are lost: merge first.",

@@ -70,6 +70,13 @@ def _changed(rng: np.random.Generator, words: list[str]) -> list[str]:
     return made or ["a"]
 
 
+def _of_few_words(rng: np.random.Generator) -> tuple[list[str], list[str]]:
+    """Reference and hypothesis of three different words, where greedy alignments go wrong; short, because a plain
+    recursion is a right answer, too."""
+    few = rng.choice(WORDS, 3, replace=False)
+    return tuple(rng.choice(few, length).tolist() for length in rng.integers(4, 8, 2))
+
+
 def check_edits(attempt: Callable) -> Callable:
     """``attempt(reference, hypothesis)`` -> least number of substitutions, deletions and insertions."""
     return check("edits", attempt, edits, _edits)
@@ -77,9 +84,7 @@ def check_edits(attempt: Callable) -> Callable:
 
 def _edits(call: Callable, rng: np.random.Generator) -> Iterator[str]:
     cases = [(words, _changed(rng, words)) for words in (random_words(rng, 9) for _ in range(10))]
-    # of few words, where greedy alignments go wrong; short, because a plain recursion is a right answer, too
-    few = rng.choice(WORDS, 3, replace=False)
-    cases += [tuple(rng.choice(few, n).tolist() for n in rng.integers(4, 8, 2)) for _ in range(20)]
+    cases += [_of_few_words(rng) for _ in range(20)]
     cases += [(["the", "red", "pen"], ["red", "pen"]), (["red", "pen"], ["the", "red", "pen"])]
     cases += [(["see", "a", "red", "pen"], ["see", "a", "small", "pen"]), (["red", "pen"], ["pen", "red"])]
 
@@ -161,6 +166,9 @@ def _word_error_rate(call: Callable, rng: np.random.Generator) -> Iterator[str]:
         changed[0] = [*texts[0], "a"]  # one of them only has an insertion: the two lengths differ
         cases.append(([" ".join(words) for words in texts], [" ".join(words) for words in changed]))
     cases.append((["a red pen"], ["see all the small red balloon pen here now"]))  # more errors than words
+    cases.append((["a red", "pen"], ["a", "red pen"]))  # a word that is right, but in another utterance
+    pairs = [_of_few_words(rng) for _ in range(12)]
+    cases.append(tuple([" ".join(pair[side]) for pair in pairs] for side in (0, 1)))
 
     def counted(references, hypotheses, split=str.split):
         pairs = [(split(r), split(h)) for r, h in zip(references, hypotheses)]
@@ -180,6 +188,11 @@ def _word_error_rate(call: Callable, rng: np.random.Generator) -> Iterator[str]:
     def mean_rate(references, hypotheses):
         return float(np.mean([errors / words for errors, words, _ in counted(references, hypotheses)]))
 
+    def joined(references, hypotheses):
+        return _distance(" ".join(references).split(), " ".join(hypotheses).split()) / len(
+            " ".join(references).split()
+        )
+
     def letters(references, hypotheses):
         rows = counted(references, hypotheses, list)
         return sum(row[0] for row in rows) / sum(row[1] for row in rows)
@@ -194,6 +207,10 @@ def _word_error_rate(call: Callable, rng: np.random.Generator) -> Iterator[str]:
             "This is the mean of the rates of the utterances: there a one-word utterance counts as much as a long one. "
             "Sum all errors, then divide by all words.",
             mean_rate,
+        ),
+        (
+            "The texts are joined before they are compared, so that a word may match in another utterance.",
+            joined,
         ),
         ("These are letters: split the texts into words first (that is the CER).", letters),
         ("That is per cent; give the share.", lambda r, h: 100 * by_jiwer(r, h)),

@@ -44,7 +44,7 @@ class TrainingDashboard(Panel):
     does the same). *Stop* ends the step, saves, and raises :class:`StoppedTraining` in the cell; *Resume* goes
     on from there in the background, and so does running the cell again.
 
-    ``earlier``: {name: run folder or log}, drawn dotted. A run that starts anew keeps its last curve that way.
+    ``earlier``: {name: run folder or log}, drawn dotted. A run that starts again keeps its last curve that way.
     """
 
     title = "Training dashboard"
