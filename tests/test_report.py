@@ -275,11 +275,16 @@ def test_claims_are_answered_by_what_was_found():
 
 
 def test_a_claim_is_answered_in_a_sentence_with_its_budget():
-    found = [{"outcome": outcome} for outcome in ("inconclusive", "better", "inconclusive")]
-    claim = Claim("c", (), budget="{study_steps} steps, {study_seeds}")
-    assert in_a_sentence(claim, found, {"study_steps": 40, "study_seeds": [0, 1]}) == (
-        "3 findings: 1 better, 2 inconclusive. This run itself: 40 steps, 2 seeds; a shipped finding had more."
+    outcomes = ("inconclusive", "better", "inconclusive")
+    found = [{"outcome": outcome, "name": "a", "text": "Live."} for outcome in outcomes]
+    claim, sizes = (
+        Claim("c", (), budget="{study_steps} steps, {study_seeds}"),
+        {"study_steps": 40, "study_seeds": [0, 1]},
     )
+    said = "3 findings: 1 better, 2 inconclusive. This run itself: 40 steps, 2 seeds"
+    assert in_a_sentence(claim, found, sizes) == f"{said}."
+    found[1]["text"] = "Shipped."
+    assert in_a_sentence(claim, found, sizes) == f"{said}; what is marked as shipped was trained for longer."
     assert in_a_sentence(replace(claim, budget=""), found[:1], {}) == "1 finding: 1 inconclusive."
     for each in CLAIMS:
         assert "{" not in in_a_sentence(each, found, asdict(PROFILES["quick"])), each.text

@@ -222,14 +222,11 @@ def in_a_sentence(claim: Claim, found: list[dict], sizes: dict) -> str:
     said = f"{len(found)} finding{'s' if len(found) > 1 else ''}: {counted}."
     if not claim.budget or not sizes:
         return said
-    seeds = {
-        name: f"{len(value)} seed{'s' if len(value) > 1 else ''}"
-        for name, value in sizes.items()
-        if name.endswith("_seeds")
-    }
-    return (
-        f"{said} This run itself: {claim.budget.format_map({**sizes, **seeds})}; a shipped finding had more."
-    )
+    seeds = {name: value for name, value in sizes.items() if name.endswith("_seeds")}
+    spoken = {name: f"{len(value)} seed{'s' if len(value) > 1 else ''}" for name, value in seeds.items()}
+    shipped = any("shipped" in f"{item['name']} {item['text']}".lower() for item in found)
+    more = "; what is marked as shipped was trained for longer" if shipped else ""
+    return f"{said} This run itself: {claim.budget.format_map(sizes | spoken)}{more}."
 
 
 def _contrast(words: str, metric: dict) -> dict:
