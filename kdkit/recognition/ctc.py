@@ -1,4 +1,4 @@
-"""CTC fine-tuning: a linear head over characters on a (distilled) model, and the recogniser that results."""
+"""The recogniser: a speech model with a linear CTC head, the task that trains it, and its file."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from kdkit.speech.manifest import Utterance
 from kdkit.speech.text import VOCABULARY, Vocabulary, frames_needed
 from kdkit.speech.transcripts import Cleaning, counts
 
-LABELS = 16  # characters: labels are padded to whole multiples, so that few shapes are computed
+LABELS = 16  # characters: labels are padded to multiples of it, so that few different shapes occur
 ALL_BLANK = 0.97  # share of blank frames above which a recogniser writes next to nothing
-_NAMED = 3  # utterances without room for their text that are named one by one
+_NAMED = 3  # utterances with too few frames for their text that are named one by one
 
 
 @dataclass(frozen=True)
 class MaskConfig:
-    """Masking while fine-tuning, as in wav2vec 2.0: spans of frames and of channels of the front-end's output."""
+    """Masking in fine-tuning, as in wav2vec 2.0: spans of frames and of channels of the front-end's output."""
 
-    time: float = 0.2  # share of frames covered if no spans overlapped; 0 switches it off
+    time: float = 0.2  # share of frames masked if no spans overlapped; 0: off
     time_span: int = 5  # frames of 20 ms
     channel: float = 0.1
     channel_span: int = 16
@@ -43,13 +43,13 @@ class CTCModel(nn.Module):
     """A speech model and a linear CTC head, one output for each symbol of ``vocabulary``.
 
     ``forward(waves (B, S), lengths (B,))`` gives logits (B, T, vocabulary) and true frame counts (B,). With
-    ``head_only`` no gradient goes below the head. ``window``: seconds that it hears at once when it transcribes
+    ``head_only`` no gradient flows below the head. ``window``: seconds of audio that it transcribes at once
     (:func:`kdkit.recognition.network.window_of`).
 
-    A new head finds blank as likely as all characters together, about what CTC's alignments say as long as nothing is
-    known (a blank has room between any two characters). Without that bias some character is ahead in every frame by
-    chance, and training may stay with it: a recogniser that says "e" to everything. All-blank is a plateau, too, but
-    one that training leaves.
+    The bias of a new head makes blank as probable as all characters together, about its share in CTC's alignments
+    before anything is learnt (a blank fits between any two characters). Without that bias some character is the most
+    probable in every frame by chance, and training may get stuck there: the recogniser writes "e" everywhere.
+    All-blank is a plateau, too, but training leaves it.
     """
 
     def __init__(self, model: SpeechModel, vocabulary: Vocabulary = VOCABULARY):
@@ -68,7 +68,7 @@ class CTCModel(nn.Module):
         hidden: tuple[Tensor | None, Tensor | None] = (None, None),
         head_only: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        """``hidden`` (:func:`draw_masks`): frames (B, T) and channels (B, dim) that are hidden after the front-end."""
+        """``hidden`` (:func:`draw_masks`): frames (B, T) and channels (B, dim) to mask after the front-end."""
         frames = num_frames(lengths)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not head_only):
             features = self.hide(self.model.front_end(waves, lengths), *hidden)  # (B, T, D)
@@ -76,7 +76,7 @@ class CTCModel(nn.Module):
         return self.head(last), frames
 
     def hide(self, features: Tensor, frames: Tensor | None, channels: Tensor | None) -> Tensor:
-        """Features (B, T, dim) without the hidden ``frames`` (B, T) and ``channels`` (B, dim)."""
+        """Features (B, T, dim) with ``frames`` (B, T) and ``channels`` (B, dim) masked."""
         if frames is not None:
             features = torch.where(frames[..., None], self.mask_embedding.to(features.dtype), features)
         if channels is not None:
@@ -87,7 +87,7 @@ class CTCModel(nn.Module):
 def draw_masks(
     mask: MaskConfig, batch: int, frames: int, channels: int, device: torch.device
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Frames (batch, frames) and channels (batch, channels) to hide, each None where ``mask`` has none."""
+    """Random masks of frames (batch, frames) and channels (batch, channels); None for one that ``mask`` leaves out."""
     of_time = span_mask(batch, frames, mask.time, mask.time_span) if mask.time else None
     of_channels = span_mask(batch, channels, mask.channel, mask.channel_span) if mask.channel else None
     return tuple(some if some is None else to_device(some, device) for some in (of_time, of_channels))
@@ -96,11 +96,11 @@ def draw_masks(
 class CTCTask(nn.Module):
     """CTC loss of a batch for :func:`kdkit.training.loop.train`, per character.
 
-    In training mode the sound is augmented (:mod:`kdkit.speech.augment`), with ``speeds`` also played faster and
-    slower, and features are masked. For the first ``freeze`` (a share) of the steps only the head learns: the model's
-    weights are not pulled about by a head that knows nothing. ``front_end_rate``: see
-    :class:`kdkit.recognition.finetune.FineTuneConfig`. An utterance whose text has no room in its frames adds nothing
-    to the loss, and :meth:`complaints` names it.
+    In training mode the audio is augmented (:mod:`kdkit.speech.augment`), resampled to one of ``speeds`` if there are
+    any, and features are masked. For the first ``freeze`` (a share) of the steps only the head is trained, so that the
+    gradients of a random head do not change the model. ``front_end_rate``: see
+    :class:`kdkit.recognition.finetune.FineTuneConfig`. An utterance with too few frames for its text is left out of the
+    loss, and :meth:`complaints` names it.
     """
 
     drawn = ("recogniser.head", "recogniser.mask_embedding")
@@ -143,15 +143,15 @@ class CTCTask(nn.Module):
         self._no_room: dict[str, str] = {}  # utterance id: why
 
     def schedule(self, step: int, steps: int) -> None:
-        """Called before step ``step`` of ``steps``: is the model still frozen?"""
+        """Called before step ``step`` of ``steps``: decides whether the model is still frozen."""
         self._head_only = step < self.freeze * steps
 
     def size(self, batch) -> int:
-        """Characters: what the loss is a mean over."""
+        """Number of characters, over which the loss is a mean."""
         return max(1, sum(len(label) for label in self._labels(batch).values()))
 
     def complaints(self, rows: list[dict]) -> list[str]:
-        """What goes wrong, in words: utterances without room for their text, a collapse to blanks."""
+        """Warnings: utterances with too few frames for their text, a collapse to blanks. ``rows``: of the log."""
         said = list(self._no_room.values())[:_NAMED]
         if len(self._no_room) > _NAMED:
             said.append(
@@ -161,7 +161,7 @@ class CTCTask(nn.Module):
 
     @property
     def stage(self) -> bool:
-        """What :meth:`compute` depends on besides its inputs: does only the head learn?"""
+        """What :meth:`compute` depends on besides its inputs: whether only the head is trained."""
         return self.training and self._head_only
 
     @property
@@ -173,8 +173,8 @@ class CTCTask(nn.Module):
         return self.compute(self.prepare(batch))
 
     def prepare(self, batch) -> dict[str, Tensor]:
-        """What :meth:`compute` needs of a batch, all that is drawn at random among it: ``waves`` (B, S) and ``lengths``
-        (B,); ``labels`` (B, L) and how long each is, ``sizes`` (B,), -1 where the text has no room; what is masked.
+        """The inputs of :meth:`compute`, including everything random: ``waves`` (B, S) and ``lengths`` (B,); ``labels``
+        (B, L) and their lengths ``sizes`` (B,), -1 where there are too few frames; masks ``time`` and ``channels``.
         """
         waves, lengths, on_host = batch.waves, batch.lengths, batch.on_host
         if self.training and self.speeds:
@@ -186,7 +186,7 @@ class CTCTask(nn.Module):
             shape = len(waves), num_frames(waves.shape[1]), self.recogniser.model.config.dim
             masks = draw_masks(self.mask, *shape, waves.device)
             inputs |= {name: m for name, m in zip(("time", "channels"), masks) if m is not None}
-        frames = num_frames(on_host).tolist()  # played faster, a text may lose its room
+        frames = num_frames(on_host).tolist()  # fewer when played faster
         labels = self._labels(batch)
         labels = [
             labels[r] if r in labels and frames_needed(labels[r]) <= frames[r] else None
@@ -200,7 +200,7 @@ class CTCTask(nn.Module):
         return inputs | {"labels": to_device(padded, device), "sizes": to_device(sizes, device)}
 
     def compute(self, inputs: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss and parts: a function of ``inputs`` and weights (and dropout) alone."""
+        """Loss and parts: a function of ``inputs`` and weights (and dropout) only."""
         hidden = inputs.get("time"), inputs.get("channels")
         logits, frames = self.recogniser(inputs["waves"], inputs["lengths"], hidden, self.stage)
         blank = self.recogniser.vocabulary.blank
@@ -210,7 +210,7 @@ class CTCTask(nn.Module):
         return loss.sum() / sizes.clamp_min(0).sum().clamp_min(1), {"blanks": blanks}
 
     def _labels(self, batch) -> dict[int, list[int]]:
-        """{row of the batch: its character ids} for every utterance whose text has room in its frames."""
+        """{row of the batch: character ids} for every utterance with enough frames for its text."""
         labels = {}
         for row, (utterance, frames) in enumerate(zip(batch.utterances, num_frames(batch.on_host).tolist())):
             label = self.recogniser.vocabulary.encode(utterance.text, utterance.id)
@@ -227,13 +227,11 @@ class CTCTask(nn.Module):
 
 
 def explain_blanks(rows: list[dict]) -> list[str]:
-    """Why a run whose log has ``blanks`` (share of frames that are blank) says nothing, if it does; in words."""
+    """A warning when a run has collapsed to blanks. ``rows`` of its log have ``blanks``, the share of blank frames."""
     blanks = [(row["step"], row["blanks"]) for row in rows if "blanks" in row]
     if len(blanks) < 20 or min(share for _, share in blanks[-10:]) <= ALL_BLANK:
         return []
-    silent = next(
-        i for i, (_, share) in enumerate(blanks) if share > ALL_BLANK
-    )  # before: the babble of a random head
+    silent = next(i for i, (_, share) in enumerate(blanks) if share > ALL_BLANK)  # random output before
     lowest = min(blanks[silent:], key=lambda item: item[1])
     if lowest[1] < ALL_BLANK - 0.1:
         return [
@@ -249,12 +247,11 @@ def explain_blanks(rows: list[dict]) -> list[str]:
 
 
 def trainable(utterances: list[Utterance], vocabulary: Vocabulary = VOCABULARY) -> list[Utterance]:
-    """Utterances that CTC can learn from with ``vocabulary``, their texts cleaned; the
-    others are counted and named in one warning.
+    """Utterances that CTC can learn from with ``vocabulary``, their texts cleaned.
 
-    Left out: no text, characters outside the alphabet, and labels that need more frames than there are (a letter
-    needs a frame, a repeated letter one more for the blank between). Raises TrainingError, with the count of each
-    reason, when nothing is left.
+    Left out, with one warning: utterances without text, with characters outside the vocabulary, and with fewer frames
+    than their labels need (one for each letter, one more for the blank between equal letters). Raises TrainingError,
+    with the count of each reason, when nothing is left.
     """
     kept, dropped, reasons, cleaning = [], [], Counter(), Cleaning(vocabulary)
     for utterance in utterances:
@@ -293,7 +290,7 @@ def trainable(utterances: list[Utterance], vocabulary: Vocabulary = VOCABULARY) 
 
 
 def save_recogniser(path: Path, recogniser: CTCModel, meta: dict, pack=None) -> None:
-    """Writes model, CTC head and vocabulary to one file; ``pack`` may shrink the tensors (``checkpoints.half``)."""
+    """Writes model, CTC head, vocabulary and ``meta`` to a file; ``pack`` may compress tensors, as ``half`` does."""
     tensors = recogniser.state_dict()
     meta = meta | {"model": recogniser.model.config.to_dict()} | recogniser.vocabulary.to_meta()
     meta |= {"window": recogniser.window}
@@ -301,16 +298,11 @@ def save_recogniser(path: Path, recogniser: CTCModel, meta: dict, pack=None) -> 
 
 
 def load_recogniser(path: Path) -> tuple[CTCModel, dict]:
-    """What :func:`save_recogniser` wrote, in eval mode, and its description.
+    """The recogniser that :func:`save_recogniser` wrote, in eval mode, and its metadata.
 
-    Raises :class:`NoRecogniserError` for a checkpoint without a vocabulary.
+    Raises :class:`NoRecogniserError` for a checkpoint without a vocabulary, :class:`CheckpointError` for a damaged one.
     """
     tensors, meta = load_checkpoint(path)
-    return recogniser_from(tensors, meta, path), meta
-
-
-def recogniser_from(tensors: dict[str, Tensor], meta: dict, path: Path) -> CTCModel:
-    """The recogniser of tensors and the description that was kept with them, in eval mode."""
     config = ModelConfig.of_checkpoint(meta, path)
     if "vocabulary" not in meta:
         raise NoRecogniserError(
@@ -322,4 +314,4 @@ def recogniser_from(tensors: dict[str, Tensor], meta: dict, path: Path) -> CTCMo
         raise CheckpointError(f"{path}: {error}; the file is damaged, make or copy it again") from error
     recogniser = filled(lambda: CTCModel(SpeechModel(config), vocabulary), tensors, path)
     recogniser.window = kept_window(meta, path)
-    return recogniser
+    return recogniser, meta

@@ -1,7 +1,7 @@
-"""The CTC loss, in a fixed order of additions on every device.
+"""The CTC loss, deterministic on every device.
 
-On a CPU it is torch's. On a GPU torch's adds up its gradient in no fixed order, so there it is
-:mod:`kdkit.model.fast.ctc`, one program for each utterance.
+On a CPU it is torch's. On a GPU torch's gradient is not deterministic, so there it is a Triton kernel,
+:mod:`kdkit.model.fast.ctc`.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ def ctc_loss(
     """Negative log-likelihood (B,) of every utterance's label, in nats, summed over all alignments (Graves 2006).
 
     Args:
-        log_probs: (B, T, V) float32. labels: (B, L) character ids, padded. frames, sizes: (B,) true lengths of both. A
-            row whose size is -1 counts nothing: 0, and no gradient. blank: its number.
+        log_probs: (B, T, V) float32. labels: (B, L) character ids, padded. frames, sizes: (B,) true lengths of both; an
+            utterance of size -1 has loss 0 and no gradient. blank: its number.
     """
     on_gpu = log_probs.device.type == "cuda" and has_kernel()
     return (ctc_on_gpu if on_gpu else ctc_on_cpu)(log_probs, labels, frames, sizes, blank)
 
 
 def has_kernel() -> bool:
-    """Does a GPU compute the loss by itself? Else torch does on the host."""
+    """Whether the kernel works on this GPU; otherwise the loss is computed on the CPU."""
     return trusted("ctc", ctc_on_cpu)
 
 
 def ctc_on_cpu(log_probs: Tensor, labels: Tensor, frames: Tensor, sizes: Tensor, blank: int) -> Tensor:
-    """:func:`ctc_loss` by torch, on the CPU wherever the tensors are."""
+    """:func:`ctc_loss` by torch on the CPU, for tensors on any device."""
     some, labels, frames, sizes = (t.cpu() for t in (log_probs, labels, frames, sizes))
     rows = sizes >= 0
     if not rows.any():

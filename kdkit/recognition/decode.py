@@ -1,23 +1,19 @@
-"""From CTC emissions to text. Greedy: the best symbol of every frame, repeats merged, blanks dropped.
+"""Decoding: from CTC emissions to text, greedy or by beam search.
 
-CTC (Graves et al. 2006) sums over all alignments; greedy decoding takes the single best one, which is right
-when the network is sure. A letter that occurs twice in a row needs a blank between its frames: "l l" is
-"l", "l - l" is "ll".
+CTC (Graves et al. 2006) sums over all alignments of a text. *Greedy* decoding takes the best symbol of every frame,
+merges repeats and drops blanks: it follows the single most probable path, which is right when the network is certain.
 
-A decoder, greedy or beam search, reads a *stretch* of speech: what lies between two pauses of half a second. A pause
-ends a word whether or not the network says so (:func:`text_of`). Whatever the kit does with a recogniser, the text
-comes from here.
-
-Beam search: not the best symbol of every frame but the best *text*, with a lexicon and a language model.
-
-Greedy decoding adds up nothing: it follows the single best path. Beam search goes through the frames and keeps
-the likeliest beginnings of a text, each judged by all of its paths together,
+*Beam search* looks for the most probable text. It goes through the frames and keeps the best prefixes, each scored by
+all of its paths together,
 
     log P_CTC(text)  +  lm_weight * log10 P_LM(text)  +  word_score * words
 
-A lexicon allows only words that it knows, spelled letter by letter in a trie. The search is flashlight's (Kahn
-et al. 2022) through ``torchaudio.models.decoder.ctc_decoder``, with KenLM inside; the weights are chosen on dev
-speech by :func:`kdkit.recognition.tune.tune`.
+A lexicon restricts the search to its words, spelled letter by letter in a trie. The search is flashlight's (Kahn et al.
+2022) in ``torchaudio.models.decoder.ctc_decoder``, with KenLM; its weights are tuned on dev speech
+(:func:`kdkit.recognition.tune.tune`).
+
+A decoder reads one *stretch* of speech at a time, from pause to pause (half a second of blanks); a pause ends a word
+even if the network emits no boundary (:func:`text_of`). ``evaluate``, ``finetune`` and ``transcribe`` all decode here.
 """
 
 from __future__ import annotations
@@ -42,24 +38,23 @@ from kdkit.speech.transcripts import UNKNOWN
 
 Decoder = Callable[[Tensor, Tensor, Vocabulary], list[str]]  # logits (B, T, V), frames (B,) -> B texts
 
-# Frames (0.5 s): so many blanks in a row are a pause. Measured: 15 (0.3 s) cut words in two, +0.2 to +0.9 points of
+# Blank frames in a row (0.5 s) that make a pause. Measured: 15 (0.3 s) cut words in two, +0.2 to +0.9 points of
 # WER on the test sets, where 25 changes one word in 13,000; in strings of digits and sentences with pauses between
 # them, 25 saves 3 to 8 points against no rule, because words on both sides of a pause are no longer joined.
 PAUSE = 25
-LONGEST = 1500  # frames, 30 s: without a pause a stretch ends at a word boundary
+LONGEST = 1500  # frames (30 s) of a stretch without a pause; it ends at a word boundary
 
 
 def collapse(ids: list[int], blank: int = VOCABULARY.blank) -> list[int]:
-    """Frame-wise symbols to labels: repeats merged first, then blanks dropped."""
+    """Frame-wise symbols to labels: repeats are merged, then blanks dropped."""
     kept = [symbol for i, symbol in enumerate(ids) if i == 0 or symbol != ids[i - 1]]
     return [symbol for symbol in kept if symbol != blank]
 
 
 def greedy(logits: Tensor, frames: Tensor, vocabulary: Vocabulary = VOCABULARY) -> list[str]:
-    """Texts of a batch from logits or log-probabilities (B, T, V) and real frames (B,); padding is not read.
+    """Texts of a batch of logits or log-probabilities (B, T, V) with true frame counts (B,); padding is ignored.
 
-    Raises :class:`ConfigError` when V is not the size of the vocabulary or an utterance claims more than T
-    frames.
+    Raises :class:`ConfigError` when V is not the size of the vocabulary or a frame count exceeds T.
     """
     check(logits, frames, vocabulary)
     best = logits.argmax(-1).cpu()
@@ -70,7 +65,7 @@ def greedy(logits: Tensor, frames: Tensor, vocabulary: Vocabulary = VOCABULARY) 
 
 
 def check(logits: Tensor, frames: Tensor, vocabulary: Vocabulary) -> None:
-    """Raises :class:`ConfigError` unless emissions (B, T, V) fit the vocabulary and frame counts (B,) fit them."""
+    """Raises :class:`ConfigError` unless emissions (B, T, V) fit the vocabulary and the frame counts (B,)."""
     if logits.ndim != 3 or logits.shape[-1] != len(vocabulary):
         raise ConfigError(
             f"emissions have shape {tuple(logits.shape)}; (batch, frames, {len(vocabulary)}) is needed: "
@@ -83,7 +78,7 @@ def check(logits: Tensor, frames: Tensor, vocabulary: Vocabulary) -> None:
 
 
 def text_of(decoder: Decoder, log_probs: Tensor, vocabulary: Vocabulary = VOCABULARY) -> str:
-    """Text of one recording's emissions (T, V): every stretch is decoded by itself, and a pause ends a word."""
+    """Text of one recording's emissions (T, V): stretches are decoded separately, and a pause ends a word."""
     found = decode_stretches(decoder, log_probs, vocabulary)
     return " ".join(text for _, text in found if text)
 
@@ -99,10 +94,10 @@ def decode_stretches(
 
 
 def stretch(log_probs: Tensor, vocabulary: Vocabulary = VOCABULARY) -> int | None:
-    """Frames up to the middle of the first pause in (T, V) that has speech before and after it.
+    """Number of frames up to the middle of the first pause in (T, V) with speech before and after it.
 
-    Without one: None, or, beyond ``LONGEST`` frames, those up to the last word boundary (all of them if there is none).
-    Only the first ``LONGEST`` frames count, so a recording is cut alike however much of it is there already.
+    Without such a pause: None, or, beyond ``LONGEST`` frames, the number up to the last word boundary (all if there is
+    none). Only the first ``LONGEST`` frames count, so a stream is cut in the same places as a whole recording.
     """
     best = log_probs[:LONGEST].argmax(-1)
     spoken = torch.nonzero(best != vocabulary.blank).flatten()
@@ -119,7 +114,7 @@ def stretch(log_probs: Tensor, vocabulary: Vocabulary = VOCABULARY) -> int | Non
 
 
 _IMPOSSIBLE = -1e4  # log-probability
-_WIDEST = 1_000_000  # beam
+_WIDEST = 1_000_000  # hypotheses in a beam
 NEEDS_FLASHLIGHT = (
     "beam search needs the package flashlight-text (Python 3.10 to 3.12): pip install 'kdkit[decoding]', or "
     "pip install flashlight-text==0.0.7; greedy decoding works without it"
@@ -128,16 +123,18 @@ NEEDS_FLASHLIGHT = (
 
 @dataclass(frozen=True)
 class BeamSearch:
-    """A decoder: called with logits or log-probabilities (B, T, V) and real frames (B,), it returns B texts.
+    """A beam-search decoder: logits or log-probabilities (B, T, V) and true frame counts (B,) -> B texts.
 
-    ``words``: the lexicon; None for any spelling. ``lm``: an ARPA file of words (with a lexicon) or of letters
-    (without), see :func:`with_language_model`; None for no language model. ``lm_weight`` multiplies log10
-    probabilities, as flashlight does it. ``word_score`` is added for every word (with a lexicon only): above 0
-    it mends the LM's liking for few words. ``beam`` hypotheses are kept after every frame, and none that is
-    ``threshold`` worse than the best.
+    Attributes:
+        words: the lexicon; None for any spelling.
+        lm: an ARPA file of words (with a lexicon) or of letters (without), see :func:`with_language_model`, or None.
+        lm_weight: multiplies log10 probabilities, as in flashlight.
+        word_score: added for every word, with a lexicon only; above 0 it offsets the LM's preference for few words.
+        beam: hypotheses kept after every frame.
+        threshold: hypotheses whose score is lower than the best by more are dropped.
 
-    It can be sent to other processes; the search itself is built on first use in each. Raises :class:`ConfigError`
-    when flashlight-text is not installed, and for settings that do not fit together.
+    It can be pickled; each process builds the search on first use. Raises :class:`ConfigError` when flashlight-text is
+    not installed, and for settings that contradict each other.
     """
 
     words: tuple[str, ...] | None = field(default=None, repr=False)
@@ -155,7 +152,7 @@ class BeamSearch:
         if self.words is not None and not self.words:
             raise ConfigError("the lexicon has no word; leave it out to allow any spelling")
         longest = max(self.words or (), key=len, default="")
-        if len(longest) > LONGEST_WORD:  # flashlight goes down the trie by recursion, and ends the process
+        if len(longest) > LONGEST_WORD:  # flashlight walks the trie by recursion, and would crash the process
             raise ConfigError(
                 f"the lexicon has a word of {len(longest):,} letters ({longest[:30]}...): is it a list of words?"
             )
@@ -168,10 +165,10 @@ class BeamSearch:
     def alternatives(
         self, logits: Tensor, most: int = 5, vocabulary: Vocabulary = VOCABULARY
     ) -> list[tuple[str, float]]:
-        """The best texts of one utterance's logits (T, V), with the scores that the search gives them, best first."""
+        """The up to ``most`` best texts of one utterance's logits (T, V) with their scores, best first."""
         found: dict[str, float] = {}
         for text, score in self._hypotheses(logits, vocabulary):
-            found.setdefault(text, score)  # the same text by another way is no alternative
+            found.setdefault(text, score)  # other tokens may spell the same text
         return sorted(found.items(), key=lambda item: -item[1])[:most]
 
     def _hypotheses(self, logits: Tensor, vocabulary: Vocabulary) -> Iterator[tuple[str, float]]:
@@ -180,7 +177,7 @@ class BeamSearch:
             return
         emissions = logits.float().log_softmax(-1)  # (T, V)
         if self.words is not None and vocabulary.boundary is not None:
-            # every word of the lexicon ends in a boundary; the network says none after the last: one more frame
+            # every word of the lexicon ends with a boundary: one more frame emits that of the last word
             emissions = F.pad(emissions, (0, 0, 0, 1), value=_IMPOSSIBLE)
             emissions[-1, vocabulary.boundary] = 0.0
         for found in search(emissions[None].contiguous())[0]:
@@ -191,11 +188,11 @@ class BeamSearch:
 
 
 def with_language_model(path: str | Path, words: Sequence[str] | None = None, **settings) -> BeamSearch:
-    """A beam search with the ARPA file ``path``: one of words brings its words as the lexicon, unless ``words`` says
-    otherwise; one of letters (``kdkit lm --unit letter``) goes without lexicon.
+    """A beam search with the language model in the ARPA file ``path``.
 
-    Raises :class:`kdkit.common.errors.TextError` for a file that is no ARPA file and :class:`ConfigError` for a model
-    of single words, or a lexicon with a model of letters.
+    The lexicon of a model of words is ``words``, by default all words of the model; a model of letters
+    (``kdkit lm --unit letter``) has none. Raises :class:`TextError` for another kind of file and :class:`ConfigError`
+    for a unigram model, or for a lexicon with a model of letters.
     """
     model = read_arpa(path)
     if model.order < 2:
@@ -209,12 +206,12 @@ def with_language_model(path: str | Path, words: Sequence[str] | None = None, **
 
 
 def reweighted(search: BeamSearch, lm_weight: float, word_score: float) -> BeamSearch:
-    """The same search with other weights."""
+    """``search`` with other weights."""
     return replace(search, lm_weight=lm_weight, word_score=word_score)
 
 
 def available() -> bool:
-    """Is flashlight-text installed?"""
+    """Whether flashlight-text is installed."""
     try:
         _ctc_decoder()
     except ConfigError:
@@ -225,32 +222,31 @@ def available() -> bool:
 def _ctc_decoder():
     try:
         from torchaudio.models.decoder import ctc_decoder
-    except (ImportError, RuntimeError) as error:  # torchaudio turns the one into the other
+    except (ImportError, RuntimeError) as error:  # torchaudio raises the latter for the former
         raise ConfigError(NEEDS_FLASHLIGHT) from error
     return ctc_decoder
 
 
 @lru_cache(maxsize=2)  # a trie and a language model each
 def _search(settings: BeamSearch, stamp: object, vocabulary: Vocabulary):
-    """flashlight's search, which knows symbols by their numbers. ``stamp`` is that of the LM's file, so that a file
-    made anew is read anew.
+    """flashlight's search, whose tokens are the numbers of the symbols. ``stamp``: of the LM's file, so that a new file
+    is read again.
     """
     build = _ctc_decoder()
     options = {
-        "tokens": [str(number) for number in range(len(vocabulary))],  # symbols may have spaces in them
+        "tokens": [str(number) for number in range(len(vocabulary))],  # symbols may contain spaces
         "lm": settings.lm and str(settings.lm),
         "beam_size": settings.beam,
         "beam_threshold": settings.threshold,
         "nbest": 10,
-        "log_add": True,  # a text has the probability of all its paths together
+        "log_add": True,  # sum over all paths of a text
         "lm_weight": settings.lm_weight,
         "blank_token": str(vocabulary.blank),
         "sil_token": str(vocabulary.blank if vocabulary.boundary is None else vocabulary.boundary),
     }
     with _quiet(), tempfile.TemporaryDirectory() as folder:
-        if (
-            settings.words is None
-        ):  # torchaudio would number the LM's letters by the alphabet, the search by the vocabulary
+        if settings.words is None:
+            # without this file torchaudio would sort the LM's letters; the search numbers them by the vocabulary
             letters = Path(folder, "letters.txt")
             letters.write_text("\n".join((*_units(vocabulary), UNKNOWN)) + "\n", encoding="utf-8")
             return _built(build, lexicon=None, lm_dict=str(letters) if settings.lm else None, **options)
@@ -263,14 +259,14 @@ def _search(settings: BeamSearch, stamp: object, vocabulary: Vocabulary):
 def _built(build, **options):
     try:
         return build(**options)
-    except (RuntimeError, ValueError) as error:  # KenLM's, over several lines
+    except (RuntimeError, ValueError) as error:  # KenLM's messages have several lines
         raise ConfigError(
             f"{options['lm'] or 'the lexicon'}: the search cannot be built: {str(error).splitlines()[-1]}"
         ) from error
 
 
 def _units(vocabulary: Vocabulary) -> list[str]:
-    """What a language model of letters calls the symbols: itself it has no blank and no symbols that are silent."""
+    """The symbols' names in a language model of letters, in which blank and silent symbols do not occur."""
     units = []
     for number, symbol in enumerate(vocabulary):
         written = symbol.lower() if vocabulary.is_upper else symbol
@@ -280,7 +276,7 @@ def _units(vocabulary: Vocabulary) -> list[str]:
 
 
 def _spelled(search: BeamSearch, vocabulary: Vocabulary) -> list[str]:
-    """The words that the vocabulary can spell: of a lexicon without language model it must be all."""
+    """The words that the vocabulary can spell, with a warning if some are left out; without a language model, all."""
     words = [word for word in search.words if search.lm is None or not vocabulary.outside(word)]
     missing = len(search.words) - len(words)
     if not words:
@@ -308,7 +304,7 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps KenLM's progress bar, which C++ writes to the standard error, out of ours."""
+    """Hides KenLM's progress bar, which C++ code writes to standard error."""
     saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 2)

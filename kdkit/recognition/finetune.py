@@ -1,4 +1,4 @@
-"""Fine-tuning from start to end: CTC on labelled minutes, watched on dev, and what comes of several label budgets."""
+"""Fine-tuning with CTC: on one set of labelled speech, with model selection on dev, and on several label budgets."""
 
 from __future__ import annotations
 
@@ -28,18 +28,19 @@ from kdkit.training.processes import held, processes
 from kdkit.training.recipe import TrainConfig
 from kdkit.training.selection import Selection
 
-EVALUATIONS = 10  # of dev in a run, unless evaluate_every says otherwise
+EVALUATIONS = 10  # on dev in a run, if the recipe has no evaluate_every
 
 
 @dataclass(frozen=True)
 class FineTuneConfig:
-    """What fine-tuning needs besides the recipe of the training loop.
+    """Settings of fine-tuning besides the recipe of the training loop.
 
-    ``front_end_rate``: Adam moves every weight about equally far. Those of a Fbank front-end are small, for its inputs
-    are many and alike, so a few voices soon overwrite what distillation taught it; a small share prevents that.
+    ``front_end_rate``: Adam's updates are about equally large for all weights. The weights of a Fbank front-end are
+    small, because its inputs are many and correlated, so a few voices soon overwrite what distillation learnt; a small
+    share prevents that.
 
-    ``patience`` saves time, not errors: a run that it ends has not been through the decay of the schedule, in which
-    error rates usually fall most. The best weights are kept with and without it.
+    ``patience`` saves time, but does not reduce errors: a run that it stops has missed the decay of the learning rate,
+    in which error rates usually fall most. The best weights are kept with and without it.
     """
 
     batch_seconds: float = 16.0
@@ -62,13 +63,13 @@ def fine_tune(
     resume: bool = True,
     title: str = "fine-tuning",
 ) -> tuple[CTCModel, dict]:
-    """Puts a CTC head on ``model`` and trains both; returns the recogniser, in eval mode, and facts about the run.
+    """Trains ``model`` with a CTC head; returns the recogniser, in eval mode, and facts about the run.
 
-    The new head writes kdkit's letters. A recogniser keeps the head that it has, and its vocabulary.
+    A model gets a new head for kdkit's letters; a recogniser keeps its head and vocabulary.
 
     With ``dev`` speech the word error rate on it is measured ten times in the run (or every ``evaluate_every`` steps),
-    and the weights that had the lowest one are returned; without, those of the last step. Everything is kept in
-    ``out``: a run that was stopped goes on exactly, as :func:`kdkit.training.loop.train` does.
+    and the weights with the lowest one are returned; without it, those of the last step. The run is kept in ``out`` and
+    resumes exactly, as with :func:`kdkit.training.loop.train`.
 
     Raises ConfigError for early stopping or averaging without dev, TrainingError as ``train`` and ``trainable`` do.
     """
@@ -90,8 +91,8 @@ def _fine_tune(
     resume: bool,
     title: str,
 ) -> tuple[CTCModel, dict]:
-    """:func:`fine_tune`, when nobody else works in ``out``."""
-    torch.manual_seed(recipe.seed)  # the head
+    """:func:`fine_tune`, with ``out`` locked."""
+    torch.manual_seed(recipe.seed)  # of a new head
     recogniser = model if isinstance(model, CTCModel) else CTCModel(model)
     speech = trainable(list(speech), recogniser.vocabulary)
     dev = labelled(dev, "dev", recogniser.vocabulary)
@@ -159,14 +160,14 @@ def dev_scores(recogniser: CTCModel, dev: Sequence[Utterance]) -> dict[str, floa
 
 
 def from_scratch(model: SpeechModel, speech: Sequence[Utterance], seed: int = 0) -> SpeechModel:
-    """The structure of ``model`` with random weights; an Fbank front-end takes its statistics from ``speech``."""
+    """A model of the same structure with random weights; a Fbank front-end gets the statistics of ``speech``."""
     fresh = new_student(model.config, seed=seed)
     fit_statistics(fresh, speech)
     return fresh
 
 
 def head_of(model: SpeechModel | CTCModel, source: str) -> str:
-    """Whose CTC head fine-tuning trains, and what it writes; in words."""
+    """The CTC head that fine-tuning trains and its symbols, as text; ``source``: the model's name."""
     if isinstance(model, CTCModel):
         return f"that of {source}, {len(model.vocabulary)} symbols: {model.vocabulary.known()}"
     return f"new, {len(VOCABULARY)} symbols: {VOCABULARY.known()}"
@@ -175,8 +176,8 @@ def head_of(model: SpeechModel | CTCModel, source: str) -> str:
 def augmented_fbank(
     model: SpeechModel | CTCModel, spec_augment: bool = False, warp: float = 0.0
 ) -> SpeechModel | CTCModel:
-    """The same weights, with SpecAugment on the Fbank in training, other vocal tracts (a warp of up to this share) or
-    both; with neither, the model itself. Raises ConfigError for a waveform front-end.
+    """A model with the same weights and, in training, SpecAugment on its Fbank, frequencies warped by up to a share of
+    ``warp``, or both; with neither, the model itself. Raises ConfigError for a waveform front-end.
     """
     if not (spec_augment or warp):
         return model
@@ -201,9 +202,9 @@ def augmented_fbank(
 
 
 def budgets_of(speech: Sequence[Utterance], minutes: Sequence[float]) -> dict[float, list[Utterance]]:
-    """Label budgets as nested subsets: the first minutes of the speech, so that 1 minute is part of 10.
+    """Nested label budgets {minutes: utterances}: each the first minutes of the speech, so that 1 minute is part of 10.
 
-    Raises ConfigError for a budget of no length or one that is longer than the speech.
+    Raises ConfigError for a budget of 0 or less, or longer than the speech.
     """
     total = sum(u.duration for u in speech) / 60
     for budget in minutes:
@@ -223,7 +224,7 @@ def fine_tune_budgets(
     meta: dict | None = None,
     resume: bool = True,
 ) -> list[dict]:
-    """A recogniser for every label budget, each from a ``model(speech of the budget)`` of its own.
+    """Fine-tunes a recogniser for every label budget, each from its own ``model(speech of the budget)``.
 
     Writes OUT/<budget>min/recogniser.safetensors (OUT/recogniser.safetensors if there is one budget only) and, after
     each budget, OUT/results.json: facts of the run and scores on every test set. Returns the rows of that file.
@@ -257,7 +258,7 @@ def test_scores(recogniser: CTCModel, tests: Mapping[str, Sequence[Utterance]]) 
 
 
 def budget_table(rows: Sequence[dict]) -> str:
-    """The rows of :func:`fine_tune_budgets` as a table of plain text; rates in per cent, 95 % intervals in brackets."""
+    """The rows of :func:`fine_tune_budgets` as a plain-text table: rates in per cent, 95 % intervals in brackets."""
     tests = list(rows[0]["tests"])
     lines = [["minutes", "utterances", "steps", "used", "dev WER", *(f"{name} WER" for name in tests)]]
     for row in rows:

@@ -1,6 +1,6 @@
-"""Recognisers made elsewhere: CTC models of transformers, and the ASR bundles of torchaudio.
+"""Recognisers of other libraries: CTC models of transformers, and the ASR bundles of torchaudio.
 
-They become what kdkit fine-tunes, a :class:`kdkit.recognition.ctc.CTCModel`, with their own vocabularies.
+They are loaded as :class:`kdkit.recognition.ctc.CTCModel`, with their own vocabularies, and can be fine-tuned.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from kdkit.teachers.bundles import bundle_names, bundle_of_file, load_bundle
 from kdkit.teachers.huggingface import KEPT_WINDOW, load_with_head, read_json
 
 BOUNDARY = "|"
-WINDOW = 20.0  # seconds that they hear at once: they were trained on utterances of some 10 to 20 s
+WINDOW = 20.0  # seconds: they were trained on utterances of some 10 to 20 s
 
 
 def asr_bundles() -> list[str]:
-    """Names of torchaudio's bundles that are recognisers."""
+    """Names of torchaudio's bundles with a CTC head."""
     pipelines = torchaudio.pipelines
     return [n for n in bundle_names() if isinstance(getattr(pipelines, n), pipelines.Wav2Vec2ASRBundle)]
 
@@ -34,7 +34,7 @@ def asr_bundles() -> list[str]:
 def recogniser_of_folder(folder: Path) -> CTCModel:
     """The recogniser of a folder of transformers' ``HubertForCTC``, ``Wav2Vec2ForCTC`` or ``WavLMForCTC``.
 
-    The vocabulary is that of vocab.json, the waveform is normalised where the folder says so. Raises
+    The vocabulary is that of vocab.json; the waveform is normalised if the folder's settings say so. Raises
     :class:`NoRecogniserError` for a model without CTC head, and :class:`CheckpointError` where no vocabulary fits it.
     """
     model, _, tensors = load_with_head(folder)
@@ -53,9 +53,10 @@ def recogniser_of_folder(folder: Path) -> CTCModel:
 
 
 def recogniser_of_bundle(path: Path, content: dict) -> CTCModel:
-    """The recogniser of what a bundle's file holds; ``path`` has the name that torchaudio gave it.
+    """The recogniser in ``content`` of a bundle's file; ``path`` has the name that torchaudio gave it.
 
-    Its head has outputs that torchaudio leaves out (fairseq's special symbols): they are left out here, too.
+    As in torchaudio, the head's outputs for fairseq's special symbols are left out. Raises :class:`NoRecogniserError`
+    for a file of another name and :class:`CheckpointError` for one without CTC head.
     """
     name = bundle_of_file(path)
     if name not in asr_bundles():

@@ -1,15 +1,13 @@
-"""n-gram language models: interpolated modified Kneser-Ney, kept in the ARPA format that every decoder reads.
+"""n-gram language models: text in, interpolated modified Kneser-Ney estimates out, in the ARPA format of all decoders.
 
-Chen and Goodman (1998), in the form of Heafield et al. (2013, KenLM's lmplz). Every count gives up a discount, which
-depends on whether it is 1, 2, or 3 and more; what a history has given up goes to the model that sees one word less:
+Chen and Goodman (1998), in the form of Heafield et al. (2013, KenLM's lmplz). A discount, which depends on whether a
+count is 1, 2, or 3 and more, is subtracted from every count; the mass freed goes to the model of one order less:
 
     p(w | h) = (a(h w) - D(a(h w))) / a(h .)  +  gamma(h) p(w | h')        h' = h without its first word
 
-a is how often h w was seen in the longest n-grams and in those that begin a sentence; below, it is the number of
-different words seen *before* h w: "francisco" is frequent, but after one word only. The shortest model mixes with
-the uniform distribution, so that a word never seen ("<unk>") has a probability too.
-
-Text for a language model, and the model's file: what ``kdkit lm`` does.
+a is the count of h w for n-grams of the highest order and for those at the start of a sentence; for others it is the
+number of different words seen *before* h w: "francisco" is frequent, but follows one word only. The unigram model is
+interpolated with the uniform distribution, so that unseen words ("<unk>") have a probability, too.
 """
 
 from __future__ import annotations
@@ -27,17 +25,19 @@ from kdkit.speech.manifest import read_manifest
 from kdkit.speech.text import VOCABULARY, Vocabulary
 from kdkit.speech.transcripts import UNKNOWN, Cleaning, outside
 
+UNITS = ("word", "letter")
+LONGEST_WORD = 1000  # letters: flashlight builds its trie by recursion
 START, END = "<s>", "</s>"
-BOUNDARY = "|"  # between the words, in a model of letters
-NEVER = -99.0  # log10 of the probability of <s>, which is given and never predicted
-FALLBACK = (0.5, 1.0, 1.5)  # discounts where a text is too small or too regular to estimate them, as in lmplz
+BOUNDARY = "|"  # between words, in a model of letters
+NEVER = -99.0  # log10 probability of <s>, which is never predicted
+FALLBACK = (0.5, 1.0, 1.5)  # discounts for texts too small or too regular to estimate them, as in lmplz
 
 Gram = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class NGram:
-    """A back-off model: log10 probabilities of n-grams and log10 back-off weights of histories, as in an ARPA file."""
+    """A back-off model: log10 probabilities of n-grams and log10 back-off weights of histories, as in ARPA files."""
 
     order: int
     log10: dict[Gram, float] = field(repr=False)
@@ -45,11 +45,11 @@ class NGram:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """What the model can predict besides the end of a sentence and the unknown word, sorted."""
+        """The model's words, sorted, without ``<s>``, ``</s>`` and ``<unk>``."""
         return tuple(sorted(g[0] for g in self.log10 if len(g) == 1 and g[0] not in (START, END, UNKNOWN)))
 
     def log10_of(self, word: str, history: Sequence[str]) -> float:
-        """log10 p(word | history); words of either that the model does not know count as ``<unk>``."""
+        """log10 p(word | history); unknown words count as ``<unk>``."""
         known = [w if (w,) in self.log10 else UNKNOWN for w in (*history, word)][-self.order :]
         gram, weight = tuple(known), 0.0
         while gram not in self.log10:
@@ -58,19 +58,19 @@ class NGram:
         return weight + self.log10[gram]
 
     def score(self, sentence: Sequence[str]) -> float:
-        """log10 probability of a whole sentence, its end included."""
+        """log10 probability of a sentence, including its end."""
         words = (START, *sentence, END)
         return sum(
             self.log10_of(words[i], words[max(0, i - self.order + 1) : i]) for i in range(1, len(words))
         )
 
     def perplexity(self, sentences: Sequence[Sequence[str]]) -> float:
-        """10 to the mean -log10 of a word, ends of sentences included: between how many words the model wavers."""
+        """Perplexity per word, ends of sentences counted."""
         total = sum(len(sentence) + 1 for sentence in sentences)
         return 10 ** (-sum(map(self.score, sentences)) / total)
 
     def unknown(self, sentences: Iterable[Sequence[str]]) -> float:
-        """Share of words that the model does not know."""
+        """Share of words that are not in the model."""
         found = [w != UNKNOWN and (w,) in self.log10 for sentence in sentences for w in sentence]
         return 1 - sum(found) / max(1, len(found))
 
@@ -89,10 +89,10 @@ class NGram:
 
 
 def read_arpa(path: str | Path) -> NGram:
-    """The model of an ARPA file. Raises :class:`TextError`, naming file and line, for anything else.
+    """Reads the model of an ARPA file. Raises :class:`TextError`, naming file and line, for any other file.
 
-    KenLM, which reads the same file for beam search, ends the whole process at some mistakes (a negative count); so
-    everything is checked here: the counts, the order of the sections, every number, that no n-gram comes twice.
+    Some errors (a negative count) make KenLM, which reads the file for beam search, abort the process. So everything is
+    checked here: counts, the order of sections, every number, and that no n-gram occurs twice.
     """
     path = Path(path)
     try:
@@ -149,14 +149,14 @@ _COUNT = re.compile(r"ngram ([1-9])=\s*([0-9]{1,12})\s*")
 
 
 def _check_count(order: int, promised: dict[int, int], log10: dict[Gram, float], where: str) -> None:
-    """At the end of a section: has it as many n-grams as the head of the file promises?"""
+    """At the end of a section: raises :class:`TextError` unless its n-grams are as many as the header says."""
     found = len(log10) - sum(promised.get(n, 0) for n in range(1, order))
     if order and found != promised[order]:
         raise TextError(f"{where}: {found} {order}-grams; the head of the file promises {promised[order]}")
 
 
 def _entry(line: str, order: int, where: str) -> tuple[Gram, float, float | None]:
-    """A line of a section: the n-gram, its log10 probability, and its back-off weight where it has one."""
+    """The n-gram of a line, its log10 probability, and its back-off weight if there is one."""
     try:
         value, words, *rest = line.split("\t")
         gram, numbers = tuple(words.split(" ")), [float(value), *map(float, rest)]
@@ -177,10 +177,10 @@ def _entry(line: str, order: int, where: str) -> tuple[Gram, float, float | None
 
 
 def estimate(sentences: Iterable[Sequence[str]], order: int = 3) -> NGram:
-    """Interpolated modified Kneser-Ney model of sentences (lists of words, or of letters).
+    """Estimates an interpolated modified Kneser-Ney model from sentences (lists of words, or of letters).
 
-    Everything is held in memory, some 300 bytes for each different n-gram: up to about ten million words.
-    Raises :class:`ConfigError` for an order below 1 and :class:`TextError` when there is not a single word.
+    Memory: some 300 bytes for each different n-gram, so texts of up to about ten million words. Raises
+    :class:`ConfigError` for an order below 1 and :class:`TextError` for a text without a word.
     """
     if order < 1:
         raise ConfigError(f"the order of an n-gram model is 1 or more, not {order}")
@@ -210,8 +210,9 @@ def estimate(sentences: Iterable[Sequence[str]], order: int = 3) -> NGram:
 
 
 def adjusted_counts(sentences: Iterable[Sequence[str]], order: int) -> list[Counter[Gram]]:
-    """For n = 1 to ``order``: how often each n-gram was seen if it is of full length or begins a sentence, else how
-    many different words were seen before it."""
+    """For n = 1 to ``order``: the count of each n-gram of the highest order or at the start of a sentence, for others
+    the number of different words before it.
+    """
     counts: list[Counter[Gram]] = [Counter() for _ in range(order)]
     for sentence in sentences:
         words = (START, *sentence, END)
@@ -219,15 +220,15 @@ def adjusted_counts(sentences: Iterable[Sequence[str]], order: int) -> list[Coun
             if stop >= order:
                 counts[-1][words[stop - order : stop]] += 1
             if stop < order:
-                counts[stop - 1][words[:stop]] += 1  # begins the sentence: nothing can come before
+                counts[stop - 1][words[:stop]] += 1  # start of a sentence
     for n in range(order - 1, 0, -1):
         for gram in counts[n]:
-            counts[n - 1][gram[1:]] += 1  # gram[0] is one more word seen before the rest
+            counts[n - 1][gram[1:]] += 1  # gram[0] is one more word before the rest
     return counts
 
 
 def discounts_of(counts: Iterable[int]) -> tuple[float, float, float, float]:
-    """(0, D1, D2, D3+) from how many n-grams have the counts 1 to 4 (Chen and Goodman 1998, equation 26)."""
+    """(0, D1, D2, D3+) from the numbers of n-grams with counts 1 to 4 (Chen and Goodman 1998, equation 26)."""
     t = Counter(count for count in counts if 1 <= count <= 4)
     if not all(t[c] for c in (1, 2, 3, 4)):
         return (0.0, *FALLBACK)
@@ -236,17 +237,12 @@ def discounts_of(counts: Iterable[int]) -> tuple[float, float, float, float]:
     return (0.0, *(found if all(0 < d < c for c, d in enumerate(found, start=1)) else FALLBACK))
 
 
-UNITS = ("word", "letter")
-LONGEST_WORD = 1000  # letters; a decoder's trie is built by recursion
-
-
 def sentences_of(
     paths: Iterable[str | Path], unit: str = "word", cleaning: Cleaning | None = None
 ) -> Iterator[list[str]]:
     """Sentences of text files (a line each) and of manifests (``.jsonl``: their transcripts), as lists of units.
 
-    ``cleaning`` says what letters there are and whether numbers are spelled out, and counts what the kit's rule for
-    text dropped on the way.
+    ``cleaning`` has the vocabulary, says whether numbers are spelled out, and counts what was dropped.
     Raises :class:`TextError` for a file that is missing or not UTF-8, :class:`ConfigError` for another unit.
     """
     if unit not in UNITS:
@@ -276,17 +272,16 @@ def lexicon(path: str | Path, vocabulary: Vocabulary = VOCABULARY) -> tuple[str,
 
 
 def words_of(line: str, cleaning: Cleaning | None = None) -> list[str]:
-    """The words of a line by the kit's rule for text (:mod:`kdkit.speech.transcripts`).
+    """The words of a line, cleaned by the rule of :mod:`kdkit.speech.transcripts`.
 
-    ``cleaning`` knows the vocabulary, kdkit's letters by default. A word that cannot be written with it, as it has a
-    digit, a sign or another letter, becomes ``<unk>``.
+    A word with a character outside the vocabulary of ``cleaning`` (default: kdkit's letters) becomes ``<unk>``.
     """
     cleaning = cleaning or Cleaning()
     return [UNKNOWN if outside(word, cleaning.vocabulary) else word for word in cleaning.add(line).split()]
 
 
 def letters_of(words: Sequence[str]) -> list[str]:
-    """Words letter by letter with the boundary between them, for a model of letters; ``<unk>`` stays one unit."""
+    """Words as letters with ``|`` between words, for a model of letters; ``<unk>`` stays one unit."""
     letters: list[str] = []
     for i, word in enumerate(words):
         letters += [BOUNDARY] if i else []
@@ -301,7 +296,7 @@ def _lines(path: Path) -> Iterator[str]:
     try:
         if path.exists() and not path.is_file():
             raise OSError("it is a folder or a pipe, not a file")
-        with open(path, encoding="utf-8-sig") as file:  # by lines: such texts may be large
+        with open(path, encoding="utf-8-sig") as file:  # line by line: texts may be large
             yield from file
     except FileNotFoundError:
         raise TextError(f"{path}: no such text file; check the path") from None

@@ -1,8 +1,8 @@
-"""A recogniser's network from its file, whatever the file: called with waves and lengths, it returns emissions.
+"""Loads the network of a recogniser from a file, folder or name; called with waves and lengths, it returns emissions.
 
 network = load_network("recogniser.safetensors")      # or what :func:`load_network` lists
 logits, frames = network(waves, lengths)              # (B, S), (B,) -> (B, T, V), (B,)
-network = ready_network("recogniser.safetensors", "bf16")   # on the GPU, if there is one, and made fast
+network = ready_network("recogniser.safetensors", "bf16")   # on the GPU, if there is one, and optimised
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def load_network(source: str | Path) -> Network:
       writes one), or "owner/name" on the hub;
     * torchaudio's "HUBERT_ASR_LARGE", "WAV2VEC2_ASR_BASE_960H", ... (:mod:`kdkit.recognition.foreign`).
 
-    It has its ``vocabulary``. Raises :class:`CheckpointError` for what is missing or damaged, and of its kinds
-    :class:`NoRecogniserError` for another model.
+    It has a ``vocabulary``. Raises :class:`CheckpointError` for a missing or damaged file, and its subclass
+    :class:`NoRecogniserError` for a model that is no recogniser.
     """
     shipped = {p.stem.removeprefix("recogniser_"): p for p in sorted(ASSETS.glob("recogniser_*.safetensors"))}
     path = Path(os.path.expanduser(source))
@@ -64,7 +64,7 @@ def load_network(source: str | Path) -> Network:
 
 
 def load_ctc(source: str | Path) -> CTCModel:
-    """:func:`load_network` where the weights are needed: raises :class:`CheckpointError` for an ONNX file, too."""
+    """:func:`load_network` for callers that need the weights: raises :class:`CheckpointError` for an ONNX file, too."""
     network = load_network(source)
     if not isinstance(network, CTCModel):
         raise CheckpointError(f"{source} is exported already: give the model that it was made of")
@@ -72,8 +72,11 @@ def load_ctc(source: str | Path) -> CTCModel:
 
 
 def load_start(source: str | Path, new_head: bool = False) -> SpeechModel | CTCModel:
-    """What fine-tuning starts from, ready to be trained: a recogniser with its head where ``source`` is one
-    (:func:`load_network`), else, and with ``new_head``, the model alone (:func:`kdkit.teachers.load_teacher`)."""
+    """The model that fine-tuning starts from, with gradients on.
+
+    If ``source`` is a recogniser (:func:`load_network`), it keeps its head, unless ``new_head``; any other model
+    (:func:`kdkit.teachers.load_teacher`) is returned without one.
+    """
     try:
         found = load_ctc(source)
     except CheckpointError as error:
@@ -139,23 +142,7 @@ class OnnxNetwork:
     """
 
     def __init__(self, path: Path):
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise ConfigError(
-                f"{path}: an ONNX file needs onnxruntime: pip install 'kdkit[onnx]', or pip install onnxruntime"
-            ) from error
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        options.log_severity_level = 3  # errors only
-        try:
-            self.session = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # onnxruntime has a dozen classes of its own
-            raise CheckpointError(
-                f"{path}: onnxruntime cannot load it: {str(error).splitlines()[0]}"
-            ) from error
+        self.session = _session(path)
         inputs = {node.name for node in self.session.get_inputs()}
         outputs = {node.name for node in self.session.get_outputs()}
         if inputs != INPUTS or not outputs >= OUTPUTS:
@@ -175,10 +162,30 @@ class OnnxNetwork:
                 f"{path}: {size} outputs for a vocabulary of {len(self.vocabulary)} symbols; write it with kdkit export"
             )
         self.window = kept_window(meta, path)
-        # int8: scales over all that it is given (see model.inference); an operator's name stands in the file as it is
+        # int8 scales are computed over a whole batch (kdkit.model.inference); operators are named in the file
         self.alone = b"DynamicQuantizeLinear" in Path(path).read_bytes()
 
     def __call__(self, waves: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         given = {"waves": waves.cpu().float().numpy(), "lengths": lengths.cpu().long().numpy()}
         logits, frames = self.session.run(["logits", "frames"], given)
         return torch.from_numpy(logits), torch.from_numpy(frames)
+
+
+def _session(path: Path):
+    """An onnxruntime session on the CPU, with as many threads as torch has.
+
+    Raises :class:`ConfigError` when onnxruntime is not installed and :class:`CheckpointError` for another kind of file.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ConfigError(
+            f"{path}: an ONNX file needs onnxruntime: pip install 'kdkit[onnx]', or pip install onnxruntime"
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3  # errors only
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime has a dozen classes of its own
+        raise CheckpointError(f"{path}: onnxruntime cannot load it: {str(error).splitlines()[0]}") from error

@@ -1,14 +1,13 @@
-"""The finished product: sound in, text with word times out, for files of any length and any number.
+"""Transcription: audio in, text with word times out, for any number of files of any length.
 
     recogniser = kdkit.Recogniser.load("recogniser.safetensors")
     recogniser("speech.mp3")                            # "the text"
     recogniser(samples, 44_100)                         # an array and its rate
     recogniser.transcribe("speech.mp3").words           # (Word("the", 0.31, 0.38, 0.97), ...)
 
-A file goes through the network in overlapping windows (:func:`kdkit.recognition.network.hear`). Its emissions are
-cut in the middle of pauses (:func:`kdkit.recognition.decode.stretch`), each stretch is decoded and aligned, and then
-forgotten: memory does not grow with the file. ``kdkit evaluate`` goes the same way, so it scores the text that this
-gives.
+A file goes through the network in overlapping windows (:func:`kdkit.recognition.network.hear`). Its emissions are cut
+in the middle of pauses (:func:`kdkit.recognition.decode.stretch`), and each stretch is decoded, aligned and freed, so
+memory does not grow with the file. ``kdkit evaluate`` scores exactly this text.
 """
 
 from __future__ import annotations
@@ -35,18 +34,18 @@ from kdkit.speech.frames import HOP
 from kdkit.speech.stream import Window, blocks_of_array, windows
 from kdkit.speech.text import VOCABULARY, Vocabulary
 
-_BATCH = 60.0  # seconds of windows that go through the network together
-_START = 10.0  # seconds that it costs to start processes
+_BATCH = 60.0  # seconds of audio in a batch of windows
+_START = 10.0  # seconds that starting processes takes
 
 
 @dataclass(frozen=True)
 class Word:
-    """A word, where it was said (seconds), and its score: the mean over its letters of what the network gives them (0
-    to 1). A low one marks a word to look at first; it is not the probability that the word is right. On speech unlike
-    what the recogniser was trained on, words score 0.8 and are wrong.
+    """A word, its start and end in seconds, and its score (0 to 1): the mean of the network's probabilities of its
+    letters. Words with low scores are worth checking first, but the score is not the probability that the word is
+    right: on speech unlike the training speech, words that score 0.8 are wrong.
 
-    CTC says a letter in a frame or two, somewhere within its sound: the times are those of the first and the last
-    letter, a little inside of the word.
+    CTC emits a letter in a frame or two somewhere within its sound. The times are those of the first and last letter,
+    so they lie a little inside the word.
     """
 
     word: str
@@ -57,7 +56,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Transcript:
-    """What was heard in one file; or ``error``, why it could not be read."""
+    """The transcript of one file, or ``error``: why it could not be read."""
 
     file: str
     text: str = ""
@@ -66,7 +65,7 @@ class Transcript:
     error: str = ""
 
     def to_dict(self) -> dict:
-        """For JSON: file and error, or file, text, seconds and words."""
+        """File and error, or file, text, seconds and words, for JSON."""
         if self.error:
             return {"file": self.file, "error": self.error}
         return {key: value for key, value in asdict(self).items() if key != "error"}
@@ -75,8 +74,8 @@ class Transcript:
 class Recogniser:
     """A network and a decoder.
 
-    ``window`` and ``margin`` in seconds, see :func:`kdkit.recognition.network.window_of`: by default the network's
-    own, which is as long as the utterances that it was fine-tuned on.
+    ``window`` and ``margin`` in seconds (:func:`kdkit.recognition.network.window_of`); by default the window of the
+    network, which is as long as the utterances of its fine-tuning.
     """
 
     def __init__(
@@ -95,18 +94,24 @@ class Recogniser:
     def load(
         cls, path: str | Path, decoder: Decoder = greedy, precision: str = "fp32", **settings
     ) -> Recogniser:
-        """From what :func:`load_network` takes: a file (``.safetensors``, ``.onnx``), a folder
-        or hub id of transformers, or a name of a shipped recogniser or torchaudio's; on the GPU if there is one.
-        ``decoder``: greedy, or a :class:`kdkit.recognition.decode.BeamSearch`; ``precision``: "fp32", "bf16", "int8"
-        (:func:`kdkit.recognition.loading.ready_network`)."""
+        """Loads a recogniser: a ``.safetensors`` or ``.onnx`` file, a folder or hub id of transformers, the name of a
+        shipped one or of a bundle of torchaudio (:func:`kdkit.recognition.loading.load_network`); on the GPU if there
+        is one.
+
+        ``decoder``: greedy, or a :class:`kdkit.recognition.decode.BeamSearch`. ``precision``: "fp32", "bf16" or "int8"
+        (:func:`kdkit.recognition.loading.ready_network`).
+        """
         return cls(ready_network(path, precision), decoder, **settings)
 
     def __call__(self, audio, rate: int | None = None) -> str:
-        """The text of a file (a path), or of samples and their ``rate`` (also as one pair)."""
+        """The text of a file (a path), or of samples and their ``rate`` in Hz (also as one pair)."""
         return self.transcribe(audio, rate).text
 
     def transcribe(self, audio, rate: int | None = None) -> Transcript:
-        """Text and word times. Raises :class:`AudioError` for audio that cannot be read."""
+        """Text and word times of a file, or of samples and their ``rate``.
+
+        Raises :class:`AudioError` for audio that cannot be read, :class:`ConfigError` for samples without a rate.
+        """
         if isinstance(audio, tuple) and len(audio) == 2 and rate is None:
             audio, rate = audio
         if isinstance(audio, (str, Path)):
@@ -121,7 +126,7 @@ class Recogniser:
         return transcript
 
     def transcribe_files(self, paths: Sequence[str | Path]) -> list[Transcript]:
-        """Many files in shared batches, in their order; a file that cannot be read has an ``error``."""
+        """Transcripts of many files, in their order; that of a file that cannot be read has an ``error``."""
         order = sorted(
             range(len(paths)), key=lambda i: _size(paths[i])
         )  # files of like length pad each other less
@@ -131,7 +136,7 @@ class Recogniser:
 
     @torch.inference_mode()
     def _transcripts(self, sources: Iterable[tuple[str, Iterator[np.ndarray]]]) -> Iterator[Transcript]:
-        """One transcript a source, in order; windows of neighbouring sources share batches."""
+        """A transcript of each source (name, blocks), in order; windows of neighbouring sources share batches."""
         waiting: list[tuple[_Listener, Window | None]] = []  # None: the source ended with an error
         for name, blocks in sources:
             listener = _Listener(name, self.decoder, vocabulary_of(self.network))
@@ -146,7 +151,7 @@ class Recogniser:
         heard = [(listener, window) for listener, window in batch if window]
         try:
             rows = hear(self.network, [window for _, window in heard])
-        except RuntimeError:  # memory, for instance: which of them is it?
+        except RuntimeError:  # such as out of memory: one by one, to find the file
             rows = [listener.guarded(hear, self.network, [window]) for listener, window in heard]
             rows = [row and row[0] for row in rows]
         emissions = iter(rows)
@@ -158,30 +163,30 @@ class Recogniser:
 
 
 class _Listener:
-    """Collects the emissions of one file, and decodes them from pause to pause."""
+    """Collects the emissions of one file, and decodes them stretch by stretch."""
 
     def __init__(self, name: str, decoder: Decoder, vocabulary: Vocabulary):
         self.name, self.decoder, self.vocabulary, self.error = name, decoder, vocabulary, ""
-        self.waiting = torch.zeros(0, len(vocabulary))  # frames not decoded yet
-        self.start = 0  # frames decoded already
+        self.waiting = torch.zeros(0, len(vocabulary))  # emissions not decoded yet
+        self.start = 0  # frames decoded so far
         self.samples, self.words = 0, []
 
     def guarded(self, function: Callable, *arguments: object) -> object:
-        """What the function returns; None when it fails, or something did before. Whatever is wrong with this file, the
-        others go on.
+        """What ``function`` returns; None when it fails, or an earlier call did. An error of one file does not stop the
+        others.
         """
         if self.error:
             return None
         try:
             return function(*arguments)
-        except ConfigError:  # of the settings, and so of all files
+        except ConfigError:  # affects all files
             raise
         except Exception as error:
             self._fail(error)
             return None
 
     def windows(self, found: Iterator[Window]) -> Iterator[Window | None]:
-        """The windows of the file; a last None when it cannot be read to its end."""
+        """The windows of the file, followed by None when it cannot be read to its end."""
         try:
             yield from found
         except ConfigError:
@@ -197,7 +202,7 @@ class _Listener:
         self.error = said if self.name in said else f"{self.name}: {said}"
 
     def hear(self, log_probs: Tensor, window: Window) -> None:
-        """``log_probs``: the kept frames of the next window."""
+        """Takes the log-probabilities (frames, symbols) of the next window."""
         if log_probs.isnan().any():
             raise AudioError(
                 f"{self.name or 'the audio'}: the network makes no numbers of it: its samples are damaged, or far too "
@@ -223,9 +228,9 @@ class _Listener:
 def locate_words(
     log_probs: Tensor, text: str, start: int = 0, vocabulary: Vocabulary = VOCABULARY
 ) -> list[Word]:
-    """When each word of ``text`` was said, by the best CTC path through (T, V) that spells it.
+    """The words of ``text`` with their times, by the best CTC path through log-probabilities (T, V) that spells it.
 
-    ``start``: frames that went before. Raises :class:`TextError` for a text that has no room in the frames.
+    ``start`` frames came before. Raises :class:`TextError` for a text that does not fit into the frames.
     """
     words = text.split()
     times = timed_words(log_probs, words, vocabulary, start)
@@ -240,7 +245,7 @@ def locate_words(
 
 @dataclass(frozen=True)
 class Settings:
-    """How to make the same recogniser in another process."""
+    """Arguments of :meth:`Recogniser.load`, for other processes."""
 
     model: str
     decoder: Decoder = greedy
@@ -251,12 +256,12 @@ class Settings:
 def transcribe_all(
     settings: Settings, paths: Sequence[str | Path], jobs: int | None = None
 ) -> Iterator[Transcript]:
-    """Transcripts of all files in their order, as soon as they are there: groups of files in ``jobs`` processes.
+    """Yields the transcripts of all files in order, as they are done, from ``jobs`` processes.
 
-    ``jobs`` None: on a GPU one; else the first files are transcribed here, and when the time that they take says that
-    the rest is worth starting processes for, there is one for every core.
+    ``jobs`` None: one on a GPU; on a CPU the first files are transcribed in this process, and if the time they take
+    makes it worthwhile, the rest in one process for each core.
     """
-    _recogniser(settings)  # a bad model is refused here, once
+    _recogniser(settings)  # raises errors of the model once
     if jobs is None:
         jobs = 1 if best_device().type != "cpu" else cores()
         first = paths[: 4 * jobs]

@@ -1,4 +1,4 @@
-"""The weights of a beam search, chosen on dev speech. Never on test speech: the error rate there would be flattered."""
+"""Tuning of a beam search's weights on dev speech. On test speech it would bias the error rate."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WORD_SCORES = (-1.0, 0.0, 1.0, 2.0)
 
 @dataclass(frozen=True)
 class WeightTrial:
-    """One setting on dev: error rates are shares."""
+    """One pair of weights and its error rates (shares) on dev."""
 
     lm_weight: float
     word_score: float
@@ -32,7 +32,7 @@ class WeightTrial:
 
 @dataclass(frozen=True)
 class Tuned:
-    """The search with the best weights, and everything that was tried, in the order of trying."""
+    """The search with the best weights, and all trials in order."""
 
     search: BeamSearch
     trials: tuple[WeightTrial, ...]
@@ -40,7 +40,7 @@ class Tuned:
 
     @property
     def best(self) -> WeightTrial:
-        """Fewest word errors; of equals fewest letter errors, then the smaller weights."""
+        """The trial with the lowest WER; ties go to the lowest CER, then to the smaller weights."""
         return min(self.trials, key=lambda t: (t.wer, t.cer, t.lm_weight, abs(t.word_score)))
 
     def __str__(self) -> str:
@@ -59,10 +59,10 @@ def tune(
     jobs: int | None = None,
     progress: bool = True,
 ) -> Tuned:
-    """Tries every pair of weights on ``dev`` and keeps the one with the fewest word errors.
+    """Tries every pair of weights on ``dev`` and keeps the one with the lowest WER.
 
-    What a search does not have is not tried: LM weights without a language model, word scores without a lexicon. One
-    process for each core, one setting at a time in each. Raises :class:`ConfigError` for no dev utterances.
+    LM weights are tried only with a language model, word scores only with a lexicon. ``jobs``: processes, one for each
+    core by default. Raises :class:`ConfigError` for no dev utterances.
     """
     if not dev.utterances:
         raise ConfigError("no dev utterances to choose the weights on")

@@ -1,4 +1,4 @@
-"""Vocabularies of CTC models in Hugging Face's format: vocab.json and the files that say which symbols have a role."""
+"""Vocabularies of CTC models in Hugging Face's format: vocab.json, and the files that name the special tokens."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from kdkit.speech.text import Vocabulary
 from kdkit.teachers.huggingface import read_json
 
 FILES = ("vocab.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
-_ROLES = {  # what transformers' Wav2Vec2CTCTokenizer takes where nothing is said
+_ROLES = {  # defaults of transformers' Wav2Vec2CTCTokenizer
     "pad_token": "<pad>",
     "word_delimiter_token": "|",
     "bos_token": "<s>",
     "eos_token": "</s>",
     "unk_token": "<unk>",
 }
-_MARK = re.compile(r"<.+>|\[.+\]")  # "<s>", "[UNK]": never written, whoever declares them
+_MARK = re.compile(r"<.+>|\[.+\]")  # "<s>", "[UNK]": silent, declared or not
 
 
 def read_vocabulary(folder: Path, size: int) -> Vocabulary:
@@ -26,7 +26,7 @@ def read_vocabulary(folder: Path, size: int) -> Vocabulary:
     CTC's blank is the padding token, as in transformers; symbols in angle or square brackets and the other special
     tokens are silent, and so are outputs without a symbol.
 
-    Raises :class:`CheckpointError` where the files are missing, or fit neither each other nor the head.
+    Raises :class:`CheckpointError` when a file is missing, or contradicts the others or the head.
     """
     path = folder / "vocab.json"
     if not path.is_file():
@@ -64,7 +64,7 @@ def read_vocabulary(folder: Path, size: int) -> Vocabulary:
 
 
 def _numbers(folder: Path, told: dict) -> dict[str, int]:
-    """{symbol: number} of vocab.json and of the tokens that were added to it."""
+    """{symbol: number} of vocab.json and of added tokens."""
     path = folder / "vocab.json"
     numbers = read_json(path)
     language = told.get("target_lang")
@@ -87,5 +87,5 @@ def _numbers(folder: Path, told: dict) -> dict[str, int]:
 
 
 def _content(token: object) -> str | None:
-    """A special token's text: given as it is, or with settings of the tokenizer around it."""
+    """The text of a special token, which is a string, or an object with the string and settings."""
     return token.get("content") if isinstance(token, dict) else token

@@ -46,7 +46,7 @@ class Score:
         return self.substitutions + self.deletions + self.insertions
 
     def to_dict(self) -> dict:
-        """What goes into run.json: the rates and counts, without texts."""
+        """Rates, counts and intervals for run.json, without texts."""
         numbers = (
             "wer",
             "cer",
@@ -73,10 +73,9 @@ def score(
 ) -> Score:
     """WER and CER of hypotheses against references, in the same order.
 
-    Accents that the recogniser can write, by its ``vocabulary``, count; others are taken off both sides.
-    The rate is all errors over all reference words, so long utterances count for more and it can exceed 1.
-    An utterance without reference words adds whatever was recognised in it as insertions: leave those out whose text is
-    not known (:func:`kdkit.speech.transcripts.scorable`).
+    Accented letters in ``vocabulary`` are kept, from others the accents are removed, on both sides. The rate is all
+    errors over all reference words, so long utterances weigh more and it can exceed 1. In an utterance without
+    reference words all recognised words are insertions; :func:`kdkit.recognition.evaluate.evaluate` leaves those out.
 
     Raises :class:`TextError` when the lists differ in length, are empty, or no reference has a word.
     """
@@ -112,8 +111,9 @@ def score(
 
 
 def _heard(text: str, vocabulary: Vocabulary = VOCABULARY) -> str:
-    """What a recogniser wrote, to be compared: as it is where it keeps to letters of its own and apostrophes (a lone
-    one is an error of its own), else cleaned, for some models write capitals and punctuation."""
+    """A hypothesis for comparison: unchanged if it consists of the vocabulary's letters and apostrophes (a lone
+    apostrophe is an error), else cleaned, as some models write capitals and punctuation.
+    """
     plain = " ".join(text.lower().split())
     spelled = all(c.isalpha() or c in " '" for c in plain) and not outside(plain, vocabulary)
     return plain if spelled else clean(text, vocabulary=vocabulary)
@@ -121,7 +121,7 @@ def _heard(text: str, vocabulary: Vocabulary = VOCABULARY) -> str:
 
 def _edits(reference: Sequence[str], hypothesis: Sequence[str]) -> tuple[int, int, int]:
     """(substitutions, deletions, insertions) that turn the reference into the hypothesis."""
-    if not reference:  # jiwer has no opinion on these
+    if not reference:  # rejected by jiwer
         return 0, 0, len(hypothesis)
     count = jiwer.process_words if isinstance(reference, list) else jiwer.process_characters
     text = " ".join if isinstance(reference, list) else "".join
@@ -132,12 +132,11 @@ def _edits(reference: Sequence[str], hypothesis: Sequence[str]) -> tuple[int, in
 def compare(
     system: Score, baseline: Score, seed: int = 0, speakers: Sequence[str] | None = None
 ) -> Comparison:
-    """WER of ``system`` minus that of ``baseline``, by a paired bootstrap: both are drawn together, so hard utterances
-    cancel.
+    """WER of ``system`` minus that of ``baseline``, by a paired bootstrap: utterances are resampled for both together, so
+    hard ones cancel.
 
-    With ``speakers`` (one name an utterance) whole speakers are drawn instead of utterances: wider, and the right
-    question when the claim is about people not heard yet. It speaks for these two models on more speech of this kind,
-    not for other seeds of the training.
+    With ``speakers`` (one for each utterance) speakers are resampled instead: a wider interval, for claims about new
+    speakers. The verdict is about these two models on more speech of this kind, not about other training seeds.
 
     Raises :class:`TextError` when the two were not scored against the same references.
     """
@@ -177,7 +176,7 @@ _KINDS = {"equal": EQUAL, "substitute": SUBSTITUTION, "delete": DELETION, "inser
 
 
 def word_edits(reference: str, hypothesis: str) -> list[tuple[str, str, str]]:
-    """(kind, reference word, hypothesis word) from left to right, as jiwer aligns them; "" where there is none."""
+    """(kind, reference word, hypothesis word) from left to right, as jiwer aligns them; "" for no word."""
     wanted, found = reference.split(), hypothesis.split()
     if not wanted:
         return [(INSERTION, "", word) for word in found]
@@ -192,11 +191,11 @@ def word_edits(reference: str, hypothesis: str) -> list[tuple[str, str, str]]:
 
 
 def speaker_interval(result: Score, speakers: Sequence[str], seed: int = 0) -> tuple[float, float]:
-    """95 % bootstrap interval of the WER over speakers, ``speakers`` naming that of each utterance.
+    """95 % bootstrap interval of the WER over speakers; ``speakers`` has one for each utterance.
 
-    Whole voices are drawn again. It answers "what if other people spoke?"; the interval over utterances only answers
-    "what if these people said more?" and is narrower when some voices are harder than others. With fewer than
-    some ten speakers it is a rough guess; ``(nan, nan)`` for one. Utterances of unknown speakers ("") are left out.
+    Speakers are resampled: it answers "what if other people spoke?". The interval over utterances answers "what if
+    these people said more?" and is narrower when speakers differ. With fewer than some ten speakers it is rough, with
+    one ``(nan, nan)``. Utterances of unknown speakers ("") are left out.
     """
     return ratio_interval(
         by_group(result.word_errors, speakers), by_group(result.word_counts, speakers), seed
@@ -205,7 +204,7 @@ def speaker_interval(result: Score, speakers: Sequence[str], seed: int = 0) -> t
 
 @dataclass(frozen=True)
 class SpeakerErrors:
-    """One speaker's share of a score; ``interval`` over the speaker's utterances."""
+    """One speaker's WER, with its 95 % interval over the speaker's utterances."""
 
     speaker: str
     utterances: int
@@ -216,7 +215,7 @@ class SpeakerErrors:
 
 def by_speaker(result: Score, speakers: Sequence[str], seed: int = 0) -> list[SpeakerErrors]:
     """Every known speaker's WER, the worst first. Speakers without a reference word are left out."""
-    by_group(result.word_counts, speakers)  # refuses lists that do not fit
+    by_group(result.word_counts, speakers)  # raises for lists of different length
     found = []
     for speaker in dict.fromkeys(filter(None, speakers)):
         mine = np.array([other == speaker for other in speakers])
@@ -230,14 +229,14 @@ def by_speaker(result: Score, speakers: Sequence[str], seed: int = 0) -> list[Sp
 
 @dataclass(frozen=True)
 class WordErrors:
-    """What became of one word: how often it was said, substituted, deleted, and written where it was not said."""
+    """Counts of one word: said, substituted, deleted, and written where it was not said."""
 
     word: str
     said: int
     substituted: int
     deleted: int
-    inserted: int  # alone or in place of another word
-    taken_for: tuple[tuple[str, int], ...]  # what was written instead, most often first
+    inserted: int  # or substituted for another word
+    taken_for: tuple[tuple[str, int], ...]  # (word written instead, times), most frequent first
 
 
 def by_word(result: Score) -> list[WordErrors]:

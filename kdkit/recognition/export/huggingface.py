@@ -1,4 +1,4 @@
-"""A waveform recogniser as a Hugging Face folder, which transformers loads with equal logits.
+"""Export of a waveform recogniser to a Hugging Face folder, which transformers loads and which gives equal logits.
 
 As ``HubertForCTC``, or, with WavLM's relative positions, as ``WavLMForCTC``. kdkit reads the folder, too.
 """
@@ -53,10 +53,10 @@ _SCALED = re.compile(r"\.(attention\.out_proj|feed_forward\.output_dense)\.")
 def export_huggingface(recogniser: CTCModel, folder: Path) -> Path:
     """Writes config, weights, vocabulary and feature extractor settings to ``folder``.
 
-    ``transformers.AutoModelForCTC.from_pretrained(folder)`` gives the logits of ``recogniser`` for an utterance that is
-    alone; on padded batches of a group-norm model transformers lets the padding change them, kdkit does not.
-    DeepNorm's residual scale, which transformers does not know, is divided out of the branches' last weights: a
-    LayerNorm follows the sum, so nothing changes.
+    ``transformers.AutoModelForCTC.from_pretrained(folder)`` gives the logits of ``recogniser`` for a single utterance;
+    in padded batches of a group-norm model transformers normalises over the padding, kdkit does not. DeepNorm's
+    residual scale, which transformers does not have, is divided out of the branches' last weights: a LayerNorm follows
+    the sum, so the output is the same.
 
     Raises :class:`ConfigError` for a Fbank recogniser, and for other structures that transformers does not have.
     """
@@ -109,8 +109,8 @@ def export_huggingface(recogniser: CTCModel, folder: Path) -> Path:
 
 
 def check_huggingface(folder: Path, recogniser: CTCModel) -> float | None:
-    """Largest difference of the logits for noise and for speech, from the waveform on, as transformers prepares it;
-    None where transformers is not installed.
+    """Largest absolute difference of the logits for noise and speech, with transformers' own feature extractor; None if
+    transformers is not installed.
     """
     if find_spec("transformers") is None:
         return None
@@ -129,7 +129,7 @@ def check_huggingface(folder: Path, recogniser: CTCModel) -> float | None:
 
 
 def _names(vocabulary: Vocabulary) -> list[str]:
-    """The symbols; the blank, which is transformers' padding, is "<pad>" unless it has a name of that kind."""
+    """The symbols; the blank, transformers' padding token, is called "<pad>" unless its name is like that."""
     names = list(vocabulary)
     if not names[vocabulary.blank].startswith(("<", "[")) and "<pad>" not in names:
         names[vocabulary.blank] = "<pad>"

@@ -1,8 +1,9 @@
-"""A whole recogniser, Fbank included, as one ONNX file, checked against PyTorch; and its int8 variant.
+"""Export of a recogniser, Fbank included, to one ONNX file, checked against PyTorch; and quantisation to int8.
 
 The file has inputs ``waves`` (batch, samples) float32 and ``lengths`` (batch,) int64, outputs ``logits`` (batch,
-frames, vocabulary) float32 and ``frames`` (batch,) int64, any batch, any length. Its metadata have the vocabulary as a
-JSON list, and "vocabulary_roles", the numbers of blank, boundary and silent symbols, unless they are 0, 1 and none.
+frames, vocabulary) float32 and ``frames`` (batch,) int64, for any batch size and length. Its metadata, in JSON, are the
+vocabulary, the window, the model's settings, and "vocabulary_roles" (the numbers of blank, boundary and silent symbols)
+unless these are 0, 1 and none.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from kdkit.common.files import write_atomically
 from kdkit.model.inference import optimised
 from kdkit.recognition.ctc import CTCModel
 from kdkit.recognition.export.samples import noise, speech
+from kdkit.recognition.loading import OnnxNetwork
 from kdkit.speech.frames import RECEPTIVE_FIELD, SAMPLE_RATE
 
 OPSET = 18
@@ -45,13 +47,13 @@ class _Network(nn.Module):
 def export_onnx(recogniser: CTCModel, path: Path) -> Path:
     """Writes ``recogniser`` to ``path`` as ONNX, in float32.
 
-    Raises :class:`ConfigError` that says what to install when onnx or onnxscript is missing.
+    Raises :class:`ConfigError` when onnx or onnxscript is not installed.
     """
     _need("onnx", "onnxscript")
     network = _Network(optimised(recogniser).cpu()).eval()
     example = torch.randn(2, SAMPLE_RATE) * 0.1, torch.tensor([SAMPLE_RATE, 9000])
     batch, samples = torch.export.Dim("batch", min=1), torch.export.Dim("samples", min=2 * RECEPTIVE_FIELD)
-    # the exporter cannot take the fused attention apart where it gets WavLM's positions
+    # the exporter cannot decompose fused attention with WavLM's position bias
     attention = (
         sdpa_kernel(SDPBackend.MATH) if recogniser.model.config.relative_buckets else contextlib.nullcontext()
     )
@@ -74,12 +76,12 @@ def export_onnx(recogniser: CTCModel, path: Path) -> Path:
 
 
 def check_onnx(path: Path, recogniser: CTCModel, lengths: Sequence[int] = LENGTHS) -> dict[str, float]:
-    """Largest difference of the logits from PyTorch's, {what was heard: difference}: noise of every length, all of it
-    padded in one batch, utterances one by one, and all of them in one batch.
+    """{input: largest absolute difference of the logits from PyTorch's}.
 
-    Raises :class:`ConfigError` when onnxruntime is missing, or frame counts differ.
+    Inputs are noise of each length in ``lengths`` (samples) and synthetic utterances, one by one and as a batch. Raises
+    :class:`ConfigError` when onnxruntime is not installed, or frame counts differ.
     """
-    session = open_session(path)
+    exported = OnnxNetwork(path)
     recogniser = copy.deepcopy(recogniser).cpu().eval()
     batches = {f"{len(wave)} samples of noise": [wave] for wave in noise(lengths)}
     batches["noise in one batch"] = noise(lengths)
@@ -90,21 +92,21 @@ def check_onnx(path: Path, recogniser: CTCModel, lengths: Sequence[int] = LENGTH
     for name, waves in batches.items():
         true = torch.tensor([len(wave) for wave in waves])
         some = torch.nn.utils.rnn.pad_sequence(waves, batch_first=True)
-        logits, frames = session.run(["logits", "frames"], {"waves": some.numpy(), "lengths": true.numpy()})
+        logits, frames = exported(some, true)
         with torch.inference_mode():
             expected, counts = recogniser(some, true)
-        if not torch.equal(torch.from_numpy(frames), counts):
+        if not torch.equal(frames, counts):
             raise ConfigError(
-                f"{path}: {frames} frames of {true.tolist()} samples, PyTorch makes {counts.tolist()}"
+                f"{path}: {frames.tolist()} frames of {true.tolist()} samples, PyTorch makes {counts.tolist()}"
             )
         real = torch.arange(expected.shape[1]) < counts[:, None]
-        found[name] = (torch.from_numpy(logits) - expected)[real].abs().max().item()
+        found[name] = (logits - expected)[real].abs().max().item()
     return found
 
 
 def quantise_onnx(path: Path, out: Path) -> Path:
-    """Writes an int8 variant of an ONNX recogniser: matrix products with weights quantised by column, activations by
-    the range they have (dynamic quantisation, onnxruntime's). Fbank stays as it is.
+    """Writes an int8 variant of an ONNX recogniser by onnxruntime's dynamic quantisation: matrix products with weights
+    quantised per channel, activations by their range. Fbank stays in float32.
     """
     _need("onnx", "onnxruntime")
     import onnx
@@ -128,19 +130,8 @@ def quantise_onnx(path: Path, out: Path) -> Path:
     return Path(out)
 
 
-def open_session(path: Path):
-    """An onnxruntime session on the CPU, with as many threads as torch has."""
-    _need("onnxruntime")
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3  # errors only
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
 def _is_fbank(node, weights: set[str]) -> bool:
-    """The Fourier transform and the mel filters are matrix products too; in int8 they would be noise."""
+    """Fourier transform and mel filters are matrix products too, and too inaccurate in int8."""
     return any("fbank" in name for name in node.input if name in weights)
 
 
@@ -152,7 +143,7 @@ def _need(*packages: str) -> None:
 
 @contextlib.contextmanager
 def _quiet():
-    """Without the exporters' remarks about packages that are not there."""
+    """Hides the exporters' messages about optional packages."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

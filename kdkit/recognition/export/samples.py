@@ -1,4 +1,4 @@
-"""What exported recognisers are checked with: noise of many lengths, and speech."""
+"""Test inputs for exported recognisers: noise of many lengths, and speech."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ def noise(lengths: Sequence[int]) -> list[Tensor]:
 
 
 def speech(count: int = 6) -> list[Tensor]:
-    """Waves (samples,) of some three seconds, of voices with noise and echo, soft and loud."""
+    """Synthetic utterances (samples,) of some three seconds, with noise and reverberation, soft and loud."""
     return [torch.from_numpy(synthetic.speak("test-other", number)[0]).float() for number in range(count)]
