@@ -132,8 +132,8 @@ def _edits(reference: Sequence[str], hypothesis: Sequence[str]) -> tuple[int, in
 def compare(
     system: Score, baseline: Score, seed: int = 0, speakers: Sequence[str] | None = None
 ) -> Comparison:
-    """WER of ``system`` minus that of ``baseline``, by a paired bootstrap: utterances are resampled for both together, so
-    hard ones cancel.
+    """WER of ``system`` minus that of ``baseline``, by a paired bootstrap: both are resampled together, so hard
+    utterances cancel.
 
     With ``speakers`` (one for each utterance) speakers are resampled instead: a wider interval, for claims about new
     speakers. The verdict is about these two models on more speech of this kind, not about other training seeds.
