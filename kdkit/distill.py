@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -24,12 +23,18 @@ from kdkit.speech.batches import to_device
 from kdkit.speech.frames import frame_mask, num_frames
 from kdkit.teachers import Teacher, fingerprint, origin
 
-if TYPE_CHECKING:
-    from kdkit.speech.batches import Targets
-
-COLLAPSED = 0.05  # spread of the predictions, as a share of that of the targets
+COLLAPSED = 0.05  # spread of the predictions, as a share of the targets' spread
 LABELLER = "labeller"  # key of a second teacher's last hidden states
-NAMES = ("step", "loss", "lr", "grad_norm", "times_real_time", "adaptation", "spread", "codes")  # of a log
+COLUMNS = (
+    "step",
+    "loss",
+    "lr",
+    "grad_norm",
+    "times_real_time",
+    "adaptation",
+    "spread",
+    "codes",
+)  # of the log
 
 
 @dataclass(frozen=True)
@@ -121,8 +126,8 @@ def default_pairs(student: ModelConfig, teacher: ModelConfig) -> tuple[tuple[int
 
 
 def swap_losses(student: ModelConfig, adaptation_steps: int, targets: str = "h0") -> DistillConfig:
-    """For a student whose front-end was swapped, with the student it was made of as the teacher: the new front-end is
-    adapted, then all of it follows the old one's hidden states, layer by layer and without heads.
+    """For a student with a swapped front-end; its teacher is the student before the swap. The new front-end is adapted,
+    then the whole student follows the old one's hidden states, layer by layer and without heads.
     """
     return DistillConfig(
         layer_wise(student, student),
@@ -153,9 +158,9 @@ class DistillTask(nn.Module):
         extra: Sequence[Loss] = (),
     ):
         super().__init__()
-        names = labeller or teacher  # who says which clusters there are
+        labels = labeller or teacher
         self.student, self.config, self.share, self.adapting = student, config, 0.0, bool(config.adaptation)
-        self.teacher, self.labeller = teacher.model, names.model
+        self.teacher, self.labeller = teacher.model, labels.model
         dims = student.config.dim, teacher.config.dim
         if not config.heads and dims[0] != dims[1]:
             raise ConfigError(
@@ -171,7 +176,7 @@ class DistillTask(nn.Module):
         if config.adaptation is not None:
             self.adaptation_head = _head(dims[0], len(config.adaptation.names) * dims[1], config.heads)
         if config.discriminative_weight:
-            self.codebook = names.needed_codebook()
+            self.codebook = labels.needed_codebook()
             self.cluster_head = ClusterHead(config.variant, student.config.dim, self.codebook)
             layer = LABELLER if self.labeller is not self.teacher else teacher.config.layers
             tau = config.tau or self.codebook.tau
@@ -181,7 +186,7 @@ class DistillTask(nn.Module):
         self.losses += extra
         self.extra = nn.ModuleList(loss.of for loss in extra if isinstance(loss.of, nn.Module))
         self._check(pairs)
-        self.identity = None  # of the teacher, once it is needed
+        self.identity: str | None = None  # of the teacher, computed for cached targets
         self.quick: dict[str, nn.Module] = {}  # faster twins of frozen networks (kdkit.training.graphs)
         self.settings = {"student": student.config.to_dict(), "losses": asdict(config)}
         if extra:
@@ -192,8 +197,8 @@ class DistillTask(nn.Module):
         named = [loss.name for loss in self.losses]
         if not named:
             raise ConfigError("both weights are 0 and there is no extra loss: nothing to learn")
-        if len({*named, *NAMES}) < len(named) + len(NAMES):
-            raise ConfigError(f"losses need names of their own, not {named} or a column of the log {NAMES}")
+        if len({*named, *COLUMNS}) < len(named) + len(COLUMNS):
+            raise ConfigError(f"losses need names of their own, not {named}, and none of the log's {COLUMNS}")
         wanted = [("student", s) for s, _ in pairs]
         wanted += [("teacher", layer) for loss in self.losses for layer in loss.layers]
         for name, layer in wanted:
@@ -218,11 +223,11 @@ class DistillTask(nn.Module):
         """True when in some steps some weights may get no gradient: in adaptation all but those of the front-end, and
         the last layers where no loss of ``config`` stands on the last one.
         """
-        last = [
-            (s, self.student.config.layers) for s, _ in self.config.pairs if self.config.regression_weight
-        ]
-        on_last = self.config.discriminative_weight or any(s == depth for s, depth in last)
-        return self.config.adaptation is not None or not on_last
+        config, last = self.config, self.student.config.layers
+        on_last = config.discriminative_weight or (
+            config.regression_weight and any(s == last for s, _ in config.pairs)
+        )
+        return config.adaptation is not None or not on_last
 
     @property
     def stage(self) -> bool:
@@ -234,19 +239,19 @@ class DistillTask(nn.Module):
         return int(num_frames(batch.lengths).sum())
 
     def schedule(self, step: int, steps: int) -> None:
-        """Called before each step: for weights that change, and for the stage."""
+        """Called before each step; sets the share of the steps that is done, and the stage."""
         self.share = step / steps
         self.adapting = self.config.adaptation is not None and step < self.config.adaptation.steps
 
     def train(self, mode: bool = True) -> DistillTask:
         super().train(mode)
-        for name in self.frozen:  # no dropout in the targets, ever
+        for name in self.frozen:  # no dropout in the targets
             if hasattr(self, name):
                 getattr(self, name).eval()
         return self
 
     def complaints(self, rows: list[dict]) -> list[str]:
-        """Says so when the student's predictions, or its cluster ids, no longer differ from frame to frame."""
+        """Warnings when the student's predictions, or its cluster ids, no longer differ from frame to frame."""
         said = []
         for part, words in (
             ("spread", "predictions vary less than {} as much as the teacher's hidden states"),
@@ -262,10 +267,10 @@ class DistillTask(nn.Module):
         return self.compute(self.prepare(batch))
 
     def prepare(self, batch) -> dict[str, Tensor]:
-        """What :meth:`compute` needs of a batch: everything that is drawn at random, read, or changes with the step.
+        """Inputs of :meth:`compute`: everything that is read, drawn at random, or changes with the step.
 
-        ``waves`` for the student and, where it hears others, ``clean`` for the teacher, (B, S); ``lengths`` (B,);
-        ``weights`` of the losses; ``target_3`` (B, T, D) and so on, where the batch brings the teacher's states.
+        ``waves`` (B, S) for the student and, with augmentation, ``clean`` (B, S) for the teacher; ``lengths`` (B,);
+        ``weights`` of the losses; with cached targets ``target_3`` (B, T, D) and so on.
         """
         inputs = {"waves": batch.waves, "lengths": batch.lengths}
         if self.training and self.config.augmenting is not None:
@@ -274,12 +279,13 @@ class DistillTask(nn.Module):
         weights = torch.tensor([loss.weight_at(self.share) for loss in self.losses])
         inputs["weights"] = to_device(weights, batch.waves.device)
         if batch.targets is not None:
-            self._check_cached(batch.targets)
+            self.identity = self.identity or fingerprint(self.teacher)
+            batch.targets.check(self.identity, self.layers)
             inputs |= {f"target_{layer}": states for layer, states in batch.targets.hidden.items()}
         return inputs
 
     def compute(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss and parts: a function of ``inputs`` and weights (and dropout) alone, the same operations every time."""
+        """Loss and parts: depends on ``inputs``, weights and dropout alone; the same operations for the same shapes."""
         if self.adapting:
             return self.adapt(inputs)
         states = self.targets(inputs, max(self.layers, default=0))
@@ -293,8 +299,8 @@ class DistillTask(nn.Module):
         return total, {name: part.detach() for name, part in parts.items()}
 
     def adapt(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss of front-end adaptation: nothing but the front-ends (and positions) is computed, and of the student only
-        its front-end and its head get a gradient.
+        """Loss of front-end adaptation. Only the front-ends, and positions for H^0, are computed; in the student only
+        the front-end (and its head) gets a gradient.
         """
         names, lengths, targets = self.config.adaptation.names, inputs["lengths"], {}
         if "h0" in names:
@@ -339,20 +345,6 @@ class DistillTask(nn.Module):
 
     def _frozen(self, name: str) -> nn.Module:
         return self.quick.get(name) or getattr(self, name)
-
-    def _check_cached(self, cached: Targets) -> None:
-        if self.identity is None:
-            self.identity = fingerprint(self.teacher)
-        if cached.teacher != self.identity:
-            raise ConfigError(
-                f"cached targets are of another teacher ({cached.teacher}, this one is {self.identity}); "
-                "build the cache with this one"
-            )
-        missing = sorted(self.layers - cached.hidden.keys())
-        if missing:
-            raise ConfigError(
-                f"cached targets lack the layers {missing}; build the cache with {sorted(self.layers)}"
-            )
 
 
 def same_frames(teacher: Tensor, student: Tensor) -> None:

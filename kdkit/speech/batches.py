@@ -52,6 +52,19 @@ class Targets:
         moved = {layer: states.to(device, non_blocking=True) for layer, states in self.hidden.items()}
         return Targets(moved, self.teacher)
 
+    def check(self, teacher: str, layers: set[int]) -> None:
+        """Raises :class:`ConfigError` for targets of another teacher, or without one of ``layers``."""
+        if self.teacher != teacher:
+            raise ConfigError(
+                f"cached targets are of another teacher ({self.teacher}, this one is {teacher}); build the cache with "
+                "this one"
+            )
+        missing = sorted(layers - self.hidden.keys())
+        if missing:
+            raise ConfigError(
+                f"cached targets lack the layers {missing}; build the cache with {sorted(layers)}"
+            )
+
     def pinned(self) -> Targets:
         """See :meth:`Batch.pinned`."""
         return Targets({layer: states.pin_memory() for layer, states in self.hidden.items()}, self.teacher)

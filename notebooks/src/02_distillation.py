@@ -156,7 +156,7 @@ def regression(p, h, mask, cosine_weight=1.0):
 regression = exercises.check_regression_loss(regression)
 
 # %% [markdown]
-# The package holds the same function. They must agree on this batch, here with one hidden state posing as a
+# The package has the same function. The two must agree on this batch, here with one hidden state as the
 # prediction of another.
 
 # %%
@@ -165,12 +165,11 @@ h, p = target.hidden[middle], target.hidden[middle - 1]
 torch.testing.assert_close(regression(p, h, target.mask), regression_loss(p, h, target.mask))
 
 # %% [markdown]
-# Such a check costs one line and catches the classic slips: a sum for a mean, a forgotten weight, a mask the
-# wrong way round.
+# Such a check costs one line and catches the usual mistakes: a sum for a mean, a forgotten weight, an inverted mask.
 
 # %% [markdown]
-# Why two terms? Here are five predictions of $H^6$. Before you go on, guess which of them each term likes and
-# dislikes.
+# Why two terms? Here are five predictions of $H^6$. Before you go on, guess for which of them each term is low or
+# high.
 
 # %%
 guesses = {
@@ -216,8 +215,8 @@ lesson.table("terms", rows, f"The two terms of the loss for five predictions of 
 # ## Padding must not count
 #
 # Add a second of zeros to every utterance. Nothing that was said has changed, so the loss must not change
-# either. With means over *real* frames it does not, up to float error. With means over all frames, the
-# mistake most often made in such code, it does.
+# either. With means over *real* frames it does not, up to float error. With means over all frames, the most
+# frequent mistake in such code, it does.
 
 # %%
 longer = teacher.hidden(F.pad(batch.waves, (0, 16_000)), batch.lengths)
@@ -239,8 +238,8 @@ lesson.table("padding", rows, "What padding does to the loss.")
 # %% [markdown]
 # ## The discriminative loss
 #
-# Hidden states are a means; what HuBERT was trained for is to tell sounds apart. Its codebook says, for every
-# frame, how likely each of $K$ cluster ids is (lesson 1). With $e_k$ the label embeddings and $\tau$ a
+# HuBERT was trained to predict cluster ids. Its codebook says, for every frame, how likely each of $K$ cluster ids is
+# (lesson 1). With $e_k$ the label embeddings and $\tau$ a
 # temperature,
 #
 # $$ q_k = \operatorname{softmax}_k \bigl( \cos(\mathrm{final\_proj}(H^L_t),\, e_k) / \tau \bigr),
@@ -289,14 +288,14 @@ discriminative = exercises.check_discriminative_loss(discriminative)
 with torch.no_grad():
     wanted = teacher.codebook.cosines(target.last)  # (B, T, K)
     head = ClusterHead("codebook", teacher.config.dim, teacher.codebook).to(lesson.device)
-    guess = head(target.hidden[middle])  # cosines of a new head on a middle layer, posing as a student
+    guess = head(target.hidden[middle])  # cosines of a new head on a middle layer, in place of a student
 tau = teacher.codebook.tau
 mine = discriminative(guess / tau, wanted / tau, target.mask)
 torch.testing.assert_close(mine, discriminative_loss(guess, wanted, target.mask, tau))
 print(f"an untrained head is {mine:.2f} nats away from the teacher")
 
 # %% [markdown]
-# The assertion holds the package to the formula. What is the worst a student can do by knowing nothing? If it
+# The assertion compares the package with the formula. What is the worst a student can do by knowing nothing? If it
 # says the same for every frame, $\log K$ minus the teacher's mean entropy is what a uniform guess costs.
 
 # %% [markdown]
@@ -345,8 +344,7 @@ lesson.table("temperature", rows, f"The teacher's distribution over {clusters} i
 # %% [markdown]
 # Turn the knobs. The lab below holds this batch, the teacher, a shipped student and new heads for it. Click into the
 # spectrogram to choose a frame; change $\tau$ and see the teacher's bars spread; let the heads take steps and see the
-# student's bars follow. Which part of the loss pulls hardest at the student, and does $\lambda = 1$ mean that both
-# pull alike?
+# student's bars follow. Which part of the loss has the largest gradient, and are the two alike at $\lambda = 1$?
 
 # %%
 lab = LossLab(teacher, lesson.student("tiny-sw-fbank")[0], batch, seed)
@@ -438,8 +436,8 @@ for name, config in PRESETS.items():
 lesson.table("structures", rows, "Teachers and students, full size and tiny.")
 
 # %% [markdown]
-# Twelve thin layers or two wide ones for the same money: depth keeps the teacher's order of processing, width
-# keeps its vectors. Compare also what the waveform CNN takes of each budget.
+# Twelve thin layers or two wide ones for the same number of parameters: depth keeps the teacher's order of
+# processing, width keeps its vectors. Compare also what the waveform CNN takes of each budget.
 
 # %% [markdown]
 # Design one of your own. The stars below are your structure, the line is the budget of the shipped waveform student.
@@ -569,8 +567,8 @@ figure = plots.training_curves(logs, ("loss", "dev loss"), labels, "Distillation
 lesson.figure("losses", figure, "Regression loss of two students, trained in this run.")
 
 # %% [markdown]
-# Left and right should tell the same story. If the left fell and the right did not, the student would be
-# learning its training voices by heart; with unlabelled speech in plenty that hardly ever happens.
+# Left and right should agree. If the left fell and the right did not, the student would be memorising its training
+# voices; with plenty of unlabelled speech that is rare.
 
 # %% [markdown]
 # The two losses are means over different teacher layers (all of them; three), so the curves say how
@@ -649,7 +647,9 @@ lesson.table("probes", rows, "Frames of unseen voices whose phone a linear probe
 deep = {name: probe for name, probe in probes.items() if name == "teacher" or "-dt-" in name}
 figure = plots.layer_curve(deep, title="Teacher and deep & thin student, layer by layer")
 lesson.figure(
-    "deep and thin", figure, "Linear phone probe on unseen voices: teacher, D&T student at three ages."
+    "deep and thin",
+    figure,
+    "Linear phone probe on unseen voices: teacher, D&T student new, live and shipped.",
 )
 
 # %% [markdown]
@@ -747,7 +747,7 @@ if not size.overnight:
     lesson.study("study of losses, shipped", lesson.shipped("study_losses"), caption, "shipped")
 
 # %% [markdown]
-# Mind what was asked: a *phone probe* after *few* steps. Cluster ids are nearly phones, so a loss about ids
+# Note what was measured: a *phone probe* after *few* steps. Cluster ids are nearly phones, so a loss about ids
 # has a short way to this judge; whether a recogniser with ten minutes of labels agrees is lesson 4's question.
 
 # %% [markdown]
@@ -884,10 +884,10 @@ assert all(torch.equal(weights_before[n], t) for n, t in teacher.model.state_dic
 print("the teacher is bit for bit what it was")
 
 # %% [markdown]
-# ## In earnest
+# ## On the command line
 #
-# The same on the command line, with what a week of GPU time needs. A run that is killed goes on where it was
-# and ends with the same weights; several processes give the weights of one with a batch of the same size.
+# The same for long runs. A run that is killed goes on where it was and ends with the same weights; several processes
+# give the weights of one with a batch of the same size.
 #
 # ```
 # kdkit distill tiny-sw-fbank --discriminative 0.4 --cache --steps 5000 --out runs/student
