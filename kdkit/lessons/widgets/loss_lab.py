@@ -1,4 +1,4 @@
-"""Loss lab (notebook 02): one real batch; turn temperature and weights, and see losses, distributions and gradients."""
+"""Loss lab (notebook 02): the trainer's losses of one real batch, distributions and gradients, as settings change."""
 
 from __future__ import annotations
 
