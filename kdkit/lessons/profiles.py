@@ -5,13 +5,13 @@
 
 ``smoke`` proves that everything runs, ``quick`` is the default lesson on a laptop, ``full`` makes every study itself
 (``make report PROFILE=full`` the models too, from nothing), ``colab`` trains longer than ``quick`` where there is one
-GPU. Results of ``smoke`` are not meant to be good.
+GPU. Results of ``smoke`` are not meant to be good. ``quick`` is the base: the others say what differs.
 ``paper`` has the sizes of the paper's recipe, for comparison and for the commands: notebooks cannot run it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kdkit.common.errors import ConfigError
 
@@ -39,9 +39,7 @@ class Profile:
     distill_steps: int
     twin_steps: int  # notebook 03: Fbank student and waveform twin, each
     adaptation_steps: int  # notebook 03: of those, in which the front-end alone learns
-    swap_steps: (
-        int  # notebook 03: to give a waveform recogniser a Fbank front-end; a third of them adaptation
-    )
+    swap_steps: int  # notebook 03: to give a recogniser a Fbank front-end; a third of them adaptation
     seconds_per_batch: float
 
     # 02 studies of losses and structures
@@ -77,35 +75,6 @@ class Profile:
         }
 
 
-SMOKE = Profile(
-    name="smoke",
-    purpose="does everything run? minutes of speech, a few steps; the figures mean nothing",
-    expected_minutes=3,
-    unlabelled_minutes=2,
-    train_minutes=1,
-    dev_minutes=0.5,
-    test_minutes=1,
-    probe_train_minutes=1,
-    probe_test_minutes=1,
-    probe_frames=600,
-    distill_steps=4,
-    twin_steps=2,
-    adaptation_steps=1,
-    swap_steps=3,
-    seconds_per_batch=16,
-    study_minutes=1,
-    study_steps=2,
-    study_seeds=(0,),
-    structure_seeds=(0,),
-    speed_rounds=2,
-    speed_full_size=False,
-    finetune_steps=4,
-    finetune_minutes=1,
-    label_minutes=(0.5, 1),
-    label_steps=3,
-    label_seeds=(0,),
-)
-
 QUICK = Profile(
     name="quick",
     purpose="the lesson on a laptop: trains live for minutes, then goes on with the shipped models",
@@ -132,7 +101,36 @@ QUICK = Profile(
     finetune_minutes=10,
 )
 
-FULL = Profile(
+SMOKE = replace(
+    QUICK,
+    name="smoke",
+    purpose="does everything run? minutes of speech, a few steps; the figures mean nothing",
+    expected_minutes=3,
+    unlabelled_minutes=2,
+    train_minutes=1,
+    dev_minutes=0.5,
+    test_minutes=1,
+    probe_train_minutes=1,
+    probe_test_minutes=1,
+    probe_frames=600,
+    distill_steps=4,
+    twin_steps=2,
+    adaptation_steps=1,
+    swap_steps=3,
+    study_minutes=1,
+    study_steps=2,
+    study_seeds=(0,),
+    speed_rounds=2,
+    speed_full_size=False,
+    finetune_steps=4,
+    finetune_minutes=1,
+    label_minutes=(0.5, 1),
+    label_steps=3,
+    label_seeds=(0,),
+)
+
+FULL = replace(
+    QUICK,
     name="full",
     purpose="every study made in the run, with several seeds: hours on a CPU; stop it and go on with --resume",
     expected_minutes=3.5 * 60,
@@ -153,7 +151,6 @@ FULL = Profile(
     study_seeds=(0, 1, 2, 3),
     structure_seeds=(0, 1, 2, 3),
     speed_rounds=15,
-    speed_full_size=True,
     finetune_steps=3_000,
     finetune_minutes=60,
     label_minutes=(1, 2, 5, 10, 30),
@@ -162,17 +159,14 @@ FULL = Profile(
     overnight=True,
 )
 
-COLAB = Profile(
+COLAB = replace(
+    QUICK,
     name="colab",
     purpose="one GPU, such as Colab's: more speech and longer training than quick (sizes not yet tried on a GPU)",
     expected_minutes=60,
     unlabelled_minutes=5 * 60,
     train_minutes=30,
     dev_minutes=5,
-    test_minutes=10,
-    probe_train_minutes=10,
-    probe_test_minutes=10,
-    probe_frames=20_000,
     distill_steps=2_000,
     twin_steps=1_000,
     adaptation_steps=200,
@@ -180,17 +174,16 @@ COLAB = Profile(
     seconds_per_batch=64,
     study_minutes=60,
     study_steps=500,
-    study_seeds=(0, 1),
     structure_seeds=(0, 1),
     speed_rounds=9,
-    speed_full_size=True,
     finetune_steps=1_500,
     finetune_minutes=30,
 )
 
 # LibriSpeech 960 h, batches of 12 utterances, 25,000 steps: the authors' recipe file.
 # How long the paper adapts front-ends and fine-tunes is not known to us: those two numbers are ours.
-PAPER = Profile(
+PAPER = replace(
+    QUICK,
     name="paper",
     purpose="the paper's sizes: HuBERT Base, LibriSpeech 960 h; several GPUs, and commands instead of notebooks",
     expected_minutes=6 * 60,  # what DPHuBERT publishes for one student on 4 A100
@@ -209,9 +202,7 @@ PAPER = Profile(
     study_minutes=960 * 60,
     study_steps=25_000,
     study_seeds=(0,),
-    structure_seeds=(0,),
     speed_rounds=15,
-    speed_full_size=True,
     finetune_steps=25_000,
     finetune_minutes=100 * 60,
     notebooks=False,
