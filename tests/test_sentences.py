@@ -55,5 +55,29 @@ def test_where_most():
 
 def test_words_and_characters():
     said = sentences.words_and_characters("text", (0.5, 0.1), (0.2, 0.1))
-    assert "WER by -80 % of it and the CER by -50 % of it: the WER falls further than the CER" in said
-    assert "does not fall further" in sentences.words_and_characters("text", (0.5, 0.6), (0.2, 0.1))
+    assert "WER by -80 % of it and the CER by -50 % of it: the WER does better than the CER" in said
+    assert "does no better" in sentences.words_and_characters("text", (0.5, 0.6), (0.2, 0.1))
+
+
+def test_first_to_write():
+    def log(*blanks):
+        return [{"step": 10 * i, "loss": 3 - i * b, "blanks": b} for i, b in enumerate(blanks)] + [
+            {"step": 99}
+        ]
+
+    said = sentences.first_to_write({"a": log(1.0, 0.5), "b": log(1.0, 0.95)})
+    assert "a has under 90 % blanks at step 10; b has under 90 % blanks nowhere yet" in said
+    assert said.endswith("a 2.50, b 2.05; b ends lower.")
+
+
+def test_clean_and_other():
+    said = sentences.clean_and_other({"a": (0.2, 0.9), "b": (0.3, 0.2)})
+    assert said == "a leads on test-clean, b on test-other. 1 of 2 recognisers are worse on test-other."
+    assert "a leads on both test sets" in sentences.clean_and_other({"a": (0.2, 0.3), "b": (0.3, 0.4)})
+
+
+def test_language_model():
+    said = sentences.language_model("text", {"test-clean": change(-20), "test-other": change(-1)})
+    assert "test-clean -20.0 (-20.5 to -19.5) points, better, test-other" in said
+    assert said.endswith("it brings less than on clean speech.")
+    assert "no less" in sentences.language_model("text", {"test-clean": change(-2), "test-other": change(-9)})

@@ -1,8 +1,8 @@
-"""What only the notebooks need: their opening, what they show and keep, and where they take models from.
+"""What only the notebooks need: their opening, the display and storage of results, and the models they load.
 
-A lesson is a :class:`kdkit.lessons.results.Results` that also shows: ``lesson.figure(...)`` puts the figure under the
-cell and into the run folder. Every model that a lesson takes is announced with its origin, because a notebook can be
-started alone: what an earlier one left in the run folder is used where it is, what ships with the kit otherwise.
+A lesson is a :class:`kdkit.lessons.results.Results` that also displays: ``lesson.figure(...)`` shows the figure under
+the cell and saves it in the run folder. Any notebook can run alone: a model comes from the run folder if an earlier
+notebook left it there, otherwise from the kit. Each model's origin is printed and recorded.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ from kdkit.teachers import Teacher, load_model, load_teacher, save_model
 
 
 class Lesson(Results):
-    """Opening of a notebook: prints versions, device, seed and run folder, and seeds torch.
+    """Opens a notebook: prints versions, device, seed and run folder, and seeds torch.
 
-    ``profile`` "auto" takes "colab" where there is a GPU, and "quick" elsewhere; ``world`` as
+    ``profile`` "auto" selects "colab" on a GPU and "quick" elsewhere; ``world`` as
     :func:`kdkit.lessons.world_files.find_world` takes it. Raises :class:`ConfigError`, before anything is written,
     where the machine has not the disk or memory for them.
 
@@ -56,7 +56,7 @@ class Lesson(Results):
     ):
         self.device, self._started = best_device(), time.perf_counter()
         profile, why = choose_profile(profile, self.device)
-        self.size = get_profile(profile)  # an unknown name must be refused before anything is written
+        self.size = get_profile(profile)  # rejects an unknown name before anything is written
         self.world = find_world(world, self.device)
         splits = ("unlabelled", "train", "dev", *self.world.tests)
         check_machine(self.world, splits, self.size.seconds_per_batch, self.device)
@@ -98,12 +98,12 @@ class Lesson(Results):
         return tuple(speech[split] for split in splits)
 
     def speech(self, where: str = "", teacher: str = "") -> tuple[list[Utterance], list[Utterance]]:
-        """Speech to train probes on, and speech of other voices to judge them on.
+        """Speech to train probes on, and speech of other voices to test them on.
 
         ``where``: "synthetic", "librispeech" (dev-clean and test-clean, downloaded), or two manifests,
         "train.jsonl,test.jsonl"; "" is the world's own, but LibriSpeech for another ``teacher`` than the toy world's.
-        Of real speech some voices are drawn, as much as the profile probes. Phone times that it lacks are estimated,
-        which is said and kept.
+        Real speech is sampled, voice by voice, to the profile's length. Missing phone times are estimated by forced
+        alignment, which is printed and recorded.
         """
         from kdkit.recognition.alignment import add_phones, bundle_aligner
 
@@ -149,14 +149,14 @@ class Lesson(Results):
         return live.with_codebook(teacher, self.world, self.size, self._models, self.seed) if own else teacher
 
     def keep_layers(self, layers: Sequence[int], teacher: str = "") -> None:
-        """Keeps the layers of a teacher that somebody chose in notebook 01, for notebook 02."""
+        """Saves the teacher layers that the learner chose in notebook 01, for notebook 02."""
         teacher = teacher or self.world.teacher
         kept = {"teacher": teacher, "layers": [int(layer) for layer in layers]}
         write_text(self._layers_path, json.dumps(kept) + "\n")
         print(f"kept layers {kept['layers']} of {teacher} in {self._layers_path}")
 
     def layers(self, teacher: str = "", default: Sequence[int] = (4, 8, 12)) -> tuple[int, ...]:
-        """Teacher layers for prediction heads: those that notebook 01 kept in this run folder, else DistilHuBERT's."""
+        """Teacher layers for prediction heads: those saved by notebook 01 in this run folder, else ``default``."""
         chosen, where = tuple(default), "DistilHuBERT's choice"
         if self._layers_path.is_file():
             kept = json.loads(self._layers_path.read_text(encoding="utf-8"))
@@ -174,11 +174,11 @@ class Lesson(Results):
         return self.out / "training" / "students"
 
     def student_path(self, preset: str) -> Path:
-        """Where this run keeps the student of that structure which it distilled itself."""
+        """Path of the student of this structure that this run distilled itself."""
         return self._models / f"{preset.replace('-', '_')}.safetensors"
 
     def keep_student(self, preset: str, student: SpeechModel, meta: dict) -> None:
-        """Saves a student that was distilled live, for the notebooks that follow."""
+        """Saves a student distilled in this run, for the notebooks that follow."""
         save_model(self.student_path(preset), student, meta)
         print(f"kept {preset} in {self.student_path(preset)}")
 
@@ -256,7 +256,7 @@ class Lesson(Results):
     # --- what is shown is kept --------------------------------------------------------------------------------
 
     def figure(self, name: str, figure, caption: str, **options) -> None:
-        """Shows a matplotlib figure under the cell and keeps it for the report."""
+        """Shows a matplotlib figure under the cell and saves it for the report."""
         super().figure(name, figure, caption, **options)
         _close(figure)
         display(figure)
@@ -285,7 +285,7 @@ class Lesson(Results):
         display(HTML(fragment))
 
     def widget(self, name: str, panel, caption: str) -> None:
-        """A :class:`kdkit.lessons.widgets.Panel` under the cell; its picture, as it begins, for the report."""
+        """A :class:`kdkit.lessons.widgets.Panel` under the cell; its initial picture for the report."""
         figure = panel.figure()
         super().figure(name, figure, f"{caption} In the notebook it moves.", alt=panel.alt())
         display(panel)
@@ -314,7 +314,7 @@ class Lesson(Results):
         display(Markdown(text))
 
     def finish(self) -> None:
-        """Last cell: how long it took, and where the findings are."""
+        """For the last cell: records the run time and prints where the results are."""
         seconds = time.perf_counter() - self._started
         self.metric("seconds", seconds, unit="s", timing=True)
         print(f"{seconds / 60:.1f} minutes; figures, sound and numbers are in {self.out}")
@@ -329,7 +329,7 @@ class Lesson(Results):
 
 
 def choose_profile(wanted: str, device: torch.device) -> tuple[str, str]:
-    """The name of the profile, and why it is that one. On a hosted machine without GPU it says how to get one."""
+    """(name of the profile, reason). On a hosted machine without GPU the reason says how to get one."""
     if wanted != "auto":
         return wanted, "as the parameters say"
     if device.type == "cuda":
@@ -359,7 +359,7 @@ def _asset(preset: str) -> Path:
 
 
 def _in_turns(utterances: Sequence[Utterance], seed: int, each: int = 4) -> list[Utterance]:
-    """Voices in random order, a few utterances each time round: a speaker probe needs several of a voice."""
+    """Voices in random order, ``each`` utterances a turn: a speaker probe needs several utterances of a voice."""
     rng, voices = random.Random(seed), {}
     for utterance in rng.sample(list(utterances), len(utterances)):
         voices.setdefault(utterance.speaker, []).append(utterance)
@@ -370,7 +370,7 @@ def _in_turns(utterances: Sequence[Utterance], seed: int, each: int = 4) -> list
 
 
 def _close(figure) -> None:
-    """Takes the figure out of pyplot's hands, which would show it a second time."""
+    """Closes the figure in pyplot, which would show it a second time."""
     import matplotlib.pyplot as plt
 
     plt.close(figure)

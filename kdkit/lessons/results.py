@@ -1,6 +1,6 @@
 """What a notebook hands to the report: numbers, figures, sound, tables and verdicts, saved as they appear.
 
-A notebook opens one collector and calls it wherever it has found something::
+A notebook opens one collector and calls it for every result::
 
     results = Results(out, "02_distillation", title="Distillation", profile=profile, seed=seed)
     results.metric("distilled/wer/test-clean", 0.231, interval=(0.215, 0.248), unit="share", source="run")
@@ -44,7 +44,7 @@ from kdkit.common.validation import (
 )
 from kdkit.speech.manifest import Utterance
 
-# Of a model or a number, and what a reader is told: from this run; taken as given; read from a paper.
+# Sources of a model or a number, as the report words them.
 SOURCES = {
     "run": "trained in this run",
     "shipped": "made before this run" if os.environ.get("KDKIT_ASSETS") else "shipped with the kit",
@@ -141,7 +141,7 @@ class Results:
         differ from run to run on one machine (seconds, speeds). ``unit`` is how a page shows it: "share" (shown in
         per cent), "s", "parameters", "x real time", ...
 
-        Raises :class:`ConfigError` for a value that is not finite or an interval that is upside down.
+        Raises :class:`ConfigError` for a value that is not finite or an interval whose low end is above its high end.
         """
         entry = {"value": _plain(value, name), "source": _one_of(source, SOURCES, "source")}
         if interval is not None:
@@ -246,8 +246,8 @@ class Results:
         self._item("audio", name, caption=caption, file=self._relative(path))
 
     def page(self, name: str, fragment: str, caption: str) -> None:
-        """A piece of HTML that needs nothing else, such as :func:`error_browser`: folded in the
-        report, and a page of its own in the run folder."""
+        """A self-contained piece of HTML, such as :func:`error_browser`: collapsed in the report, and a page of its own
+        in the run folder."""
         path = self._path("pages", name, ".html")
         head = f'<!doctype html><meta charset="utf-8"><title>{escape(caption)}</title>'
         write_text(path, f"{head}\n{fragment}")

@@ -89,11 +89,40 @@ def where_most(name: str, changes: Changes) -> str:
 
 
 def words_and_characters(name: str, wer: tuple[float, float], cer: tuple[float, float]) -> str:
-    """Error rates (greedy, with the language model): does the WER change by a larger part of it than the CER?"""
+    """Error rates (greedy, with the language model): does it help the words more than the characters?"""
     words, characters = (after / before - 1 if before else 0.0 for before, after in (wer, cer))
-    further = "falls further than" if words < characters else "does not fall further than"
+    further = "does better than" if words < characters else "does no better than"
     changes = f"changes the WER by {100 * words:+.0f} % of it and the CER by {100 * characters:+.0f} % of it"
     return f"The language model from {name} {changes}: the WER {further} the CER."
+
+
+def first_to_write(logs: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
+    """Logs of fine-tunings, with step, loss and blanks: which writes first (blanks under 90 %), which ends lower?"""
+    told, ends = [], {}
+    for name, log in logs.items():
+        rows = [row for row in log if "blanks" in row]
+        steps = [row["step"] for row in rows if row["blanks"] < 0.9]
+        told.append(f"{name} has under 90 % blanks " + (f"at step {steps[0]:,}" if steps else "nowhere yet"))
+        ends[name] = rows[-1]["loss"]
+    losses = ", ".join(f"{name} {loss:.2f}" for name, loss in ends.items())
+    return f"{'; '.join(told)}. Loss at the end: {losses}; {min(ends, key=ends.get)} ends lower."
+
+
+def clean_and_other(wers: Mapping[str, tuple[float, float]]) -> str:
+    """{recogniser: (WER on test-clean, on test-other)}: which leads, and are all worse on test-other?"""
+    leads = [min(wers, key=lambda name: wers[name][i]) for i in (0, 1)]
+    worse = [name for name, (clean, other) in wers.items() if other > clean]
+    who = f"{leads[0]} leads on test-clean, {leads[1]} on test-other" if len(set(leads)) > 1 else ""
+    text = f"{who or f'{leads[0]} leads on both test sets'}. "
+    return text + f"{len(worse)} of {len(wers)} recognisers are worse on test-other."
+
+
+def language_model(name: str, changes: Mapping[str, Comparison]) -> str:
+    """Beam search with a language model against greedy, {test set: comparison}: where does it help more?"""
+    each = ", ".join(f"{split} {change.points} points, {change.verdict}" for split, change in changes.items())
+    clean, other = (changes[split].difference for split in ("test-clean", "test-other"))
+    more = "less than on clean speech" if clean < other else "no less than on clean speech"
+    return f"The language model from {name}: {each}. Where the sound is worse, it brings {more}."
 
 
 def _list(minutes: Changes) -> str:

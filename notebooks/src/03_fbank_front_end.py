@@ -453,12 +453,12 @@ lesson.verdict("The paper's 17 % fewer parameters", "seen" if matches else "not 
 # %% [markdown]
 # ## Speed
 #
-# Measured here, on this machine, now. Weights do not matter for speed, so random ones do. Machines have
-# moods, so the models take turns, every round gives one ratio, and we report medians with quartiles. One
-# utterance of 5 s, no batch: what somebody who waits for an answer feels. (On a GPU it is 32 of them at once: it
-# computes one sooner than it is told the next step, so that all models of a depth would take the same time.)
+# Measured here, on this machine, now, with random weights, which change nothing about speed. Timings fluctuate, so the
+# models take turns, every round gives one ratio, and we report medians with quartiles. One utterance of 5 s, no
+# batch: the latency of a single request. (On a GPU it is a batch of 32: with a single utterance, launching kernels
+# takes longer than computing them, and all models of a depth would take the same time.)
 # *plain* is the model as it was trained; *fp32* the same function prepared for inference (`kdkit.model.inference`);
-# *bf16* and *int8* are coarser numbers: half and a quarter of the memory, and faster where the processor knows
+# *bf16* and *int8* are coarser numbers: half and a quarter of the memory, and faster where the processor supports
 # them.
 
 # %%
@@ -539,9 +539,9 @@ for big, small in (("tiny-teacher", "tiny-dt-fbank"), ("hubert-base", "dt-fbank"
 # ## Distil both twins, live: front-end adaptation on and off
 #
 # The same teacher, steps, batches and seed; only the front-end differs. The waveform twin starts with the
-# teacher's own CNN, the Fbank student must find out what sounds are from nothing, and its encoder must learn
-# from a front-end that says nothing yet. Hence *front-end adaptation*, the paper's "simple and effective
-# algorithm": for the first $N$ steps nothing but the front-end learns, to give (through a linear map that is
+# teacher's own CNN; the Fbank student's front-end starts at random, and its encoder must learn from features that
+# mean nothing yet. Hence *front-end adaptation*, the paper's "simple and effective algorithm" (is it effective here? A
+# study below says): for the first $N$ steps nothing but the front-end learns, to give (through a linear map that is
 # thrown away) what the teacher's first layer gets,
 #
 # $$ L_\text{adapt} = \operatorname{mean} \bigl| W f_\theta(x) - H^0(x) \bigr| $$
@@ -628,8 +628,8 @@ for name, log in logs.items():
     lesson.metric(f"twin training speed/{name}", log[-1]["times_real_time"], unit="x real time", timing=True)
 
 # %% [markdown]
-# Left, the regression loss over steps: who learns more from a batch? The adapted student begins later, its
-# first steps went to the front-end (middle). Right, speed, teacher's forward pass included.
+# Left, the regression loss over steps: which student learns more from a batch? The adapted one starts later, its
+# first steps went to the front-end (middle). Right, speed, the teacher's forward pass included.
 
 # %% [markdown]
 # What has a front-end learnt? The lab lays waveform, CNN and Fbank over one another, frame by frame: click to choose

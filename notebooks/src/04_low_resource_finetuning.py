@@ -410,8 +410,8 @@ print(f"{len(labelled)} utterances, {minutes:.1f} labelled minutes, {parameter_c
 # given to both. Whatever differs at the end comes from distillation.
 
 # %% [markdown]
-# The loss is torch's CTC loss per letter. Expect the distilled student to leave the all-blank stage first and
-# to stay below. How far a few hundred steps go, the scores will say.
+# The loss is torch's CTC loss per letter. Your guess: which of the two leaves the all-blank stage first, and which ends
+# lower?
 
 # %%
 recipe = TrainConfig(
@@ -445,8 +445,11 @@ lesson.figure(
 )
 
 # %% [markdown]
-# On the right, the share of frames whose best symbol is the blank. It begins near one in both, as the bias of a
-# new head has it; who comes down has begun to write.
+# On the right, the share of frames whose best symbol is the blank. It starts near one in both, because of the bias of a
+# new head; where it falls, the recogniser has begun to write.
+
+# %%
+lesson.text("live losses", sentences.first_to_write(logs))
 
 # %% [markdown]
 # Score both on unseen voices. A WER near 100 % here means "not there yet": look at the CER too, and at what
@@ -513,8 +516,7 @@ for split, change in live_changes.items():
 # The shipped recognisers were trained when the kit was made, on as many minutes and for as many steps as
 # their lines above say. They were **not trained in this run**, but they are run and scored here, on this
 # machine, now: on test-clean, whose voices nobody trained on, and on test-other, with unseen accents, noise
-# and reverberation. Expect the teacher ahead, distilled students behind it, and everybody worse on
-# test-other.
+# and reverberation. Your guess: who leads, and does everybody get worse on test-other?
 
 # %%
 spoken = sum(u.duration for test in tests.values() for u in test)
@@ -582,8 +584,14 @@ figure = plots.wer_bars(bars)
 lesson.figure("wer", figure, "WER on unseen voices, measured in this run; hatched: not trained in it.")
 
 # %% [markdown]
-# Clean and other differ for everybody. A recogniser that loses much on test-other has learnt its voices and
-# rooms, not only the language.
+# What became of your guess?
+
+# %%
+pairs = {name: tuple(results[name][split].wer for split in tests) for name in results}
+lesson.text("clean and other", sentences.clean_and_other(pairs))
+
+# %% [markdown]
+# A recogniser that loses much on test-other has learnt its voices and rooms, not only the language.
 
 # %% [markdown]
 # ## Listen to the errors
@@ -639,7 +647,8 @@ for name, text in {"transcripts": spoken_texts, "text": more_text}.items():
     row |= {"perplexity on test-clean": f"{models[name].perplexity(test_texts):.0f}"}
     row |= {"words of test-clean unknown": percent(models[name].unknown(test_texts))}
     rows.append(row | {"its sentences seen": percent(np.mean([tuple(t) in seen for t in test_texts]))})
-lesson.table("language models", rows, "Two trigram models. Perplexity: between how many words they waver.")
+caption = "Two trigram models. Perplexity: as uncertain as among so many equally likely words."
+lesson.table("language models", rows, caption)
 
 # %% [markdown]
 # A property that every language model must have, and that is easily broken by a slip in the discounts: after
@@ -675,8 +684,8 @@ else:
     lesson.text("no beam search", f"Beam search is left out of this run: {NEEDS_FLASHLIGHT}.")
 
 # %% [markdown]
-# Now the test sets, with the weights as they are. Expect a lot from "text" on test-clean. On test-other the
-# *sound* is the problem: a language model then writes fluent sentences that nobody said.
+# Now the test sets, with the weights as they are. Your guess: how many points does "text" bring on test-clean? And on
+# test-other, where the *sound* is the problem, and a language model may write fluent sentences that nobody said?
 
 # %%
 rows, decoded = [], {}
@@ -698,8 +707,10 @@ lesson.table("decoding", rows, f"{caption} Real-time factor: seconds of computin
 # it is a rough guess, and rightly wider.
 
 # %%
+lm_changes = {name: {} for name in searches}
 for split, name in product(tests, searches):
     change = compare_scores(decoded[split, name].score, decoded[split, "greedy"].score, seed)
+    lm_changes[name][split] = change
     lesson.compare(f"Beam search with LM from {name} against greedy on {split}", change, f"{viewed}.")
 
 # %% [markdown]
@@ -710,6 +721,7 @@ for name in searches:
     before, after = (decoded["test-clean", way].score for way in ("greedy", name))
     text = sentences.words_and_characters(name, (before.wer, after.wer), (before.cer, after.cer))
     lesson.text(f"words and characters with LM from {name}", text)
+    lesson.text(f"LM from {name} on both test sets", sentences.language_model(name, lm_changes[name]))
 
 # %% [markdown]
 # ## Look around: emissions, alternatives, errors
@@ -727,7 +739,7 @@ lesson.widget("CTC viewer", viewer, "Emissions, blanks, best path and word times
 # %% [markdown]
 # ## The experiment: minutes of labels
 #
-# How much do labels buy, and what does each way to begin save? S&W with Fbank and with waveform front-end, from
+# How much do labels buy, and what does each start save? S&W with Fbank and with waveform front-end, from
 # **scratch**, **distilled** with the regression loss only, and distilled with **both** losses ($\lambda = 1$),
 # fine-tuned on nested label budgets (the shorter is the beginning of the longer) for equal steps; and the
 # **teacher**. Seeds draw the head, the masks, the order of the speech and what starts at random; the distilled
@@ -774,11 +786,11 @@ def distilled_student(structure, start):
 
 
 # %% [markdown]
-# A *way to begin* is a function of the labelled speech and the seed that gives the model to fine-tune.
+# A *start* is a function of the labelled speech and the seed that gives the model to fine-tune.
 
 
 # %%
-def ways_to_begin():
+def all_starts():
     ways = {} if lesson.profile == "smoke" else {teacher_way: lambda speech, seed: load_teacher().model}
     for structure in structures:
         fresh = new_student(structure)
@@ -794,7 +806,7 @@ if size.label_minutes:
         steps=size.label_steps, lr=1e-3, warmup=0.1, hold=0.3, schedule="tri-stage", weight_decay=0.01
     )
     experiment = FineTunings(
-        ways_to_begin(),
+        all_starts(),
         budgets_of(train_speech, size.label_minutes),
         subset(clean_speech, min(size.test_minutes, 10)),
         label_recipe,
@@ -972,7 +984,7 @@ exercises.quiz("04_low_resource_finetuning")
 # - CTC sums over all alignments; greedy decoding reads off the best path; errors are counted by edit
 #   distance.
 # - The same network with and without distillation, on the same labels: live for a little while, and shipped.
-# - What a lexicon and a language model add, chosen on dev; and that they cannot hear.
+# - What a lexicon and a language model add, with weights chosen on dev, on clean speech and on worse.
 #
 # **Limits.** Synthetic voices and a small grammar: absolute error rates do not carry over to people.
 # Intervals speak for more test utterances, not for other seeds of the training. The language model's gain is
