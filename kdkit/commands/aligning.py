@@ -20,10 +20,10 @@ def align(
         typer.Option(help="A recogniser (file, folder or name) to align with; default: torchaudio's MMS_FA."),
     ] = None,
 ) -> None:
-    """Estimate when each phone is said, for probing.
+    """Estimate phone times, for probing.
 
-    Letters are aligned by a recogniser; torchaudio's (1.2 GB) is downloaded on first use. The phones of each word are
-    eSpeak NG's. Utterances that have phone times keep them.
+    A recogniser aligns the letters; torchaudio's (1.2 GB) is downloaded on first use. The phones of each word are
+    eSpeak NG's. Utterances with phone times keep them.
     """
     from kdkit.common.machine import best_device
     from kdkit.recognition.alignment import add_phones, bundle_aligner, recogniser_aligner

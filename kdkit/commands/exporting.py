@@ -24,7 +24,7 @@ def export(
         typer.Option(help="File (ONNX) or folder (Hugging Face) to write; default: beside the model."),
     ] = None,
     int8: Annotated[
-        bool, typer.Option("--int8", help="Also an int8 ONNX file, and what it costs in WER.")
+        bool, typer.Option("--int8", help="Also an int8 ONNX file, and its WER against float32.")
     ] = False,
     data: Data = None,
     split: Annotated[str, typer.Option(help="Split of the synthetic speech that int8 is judged on.")] = (

@@ -33,8 +33,8 @@ def lm(
 ) -> None:
     """Estimate an n-gram language model (interpolated modified Kneser-Ney) and write it in ARPA format.
 
-    Never from the text of the speech that is tested on. Text is cleaned as transcripts are: lower case, no accents,
-    punctuation or tags. Words with other characters than the recogniser's letters count as unknown.
+    Do not use the text of the test speech. Text is cleaned like transcripts: lower case, no accents, punctuation or
+    tags. Words with characters outside the recogniser's letters count as unknown.
     """
     from kdkit.recognition.lm import END, estimate, sentences_of
     from kdkit.speech.text import VOCABULARY

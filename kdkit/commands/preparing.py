@@ -1,4 +1,4 @@
-"""``kdkit prepare``: real speech, from its publishers or one's own, checked and written as manifests."""
+"""``kdkit prepare``: real speech, downloaded or your own, checked and written as manifests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kdkit.commands.options import Seed, folder_option
 from kdkit.common.errors import ConfigError
 
 prepare = Commands(
-    help="Make manifests of real speech: every file is opened, every bad one named, speakers kept apart.",
+    help="Make manifests of real speech: every file is read, bad ones are reported, splits share no speakers.",
     no_args_is_help=True,
 )
 app.add_typer(prepare, name="prepare")
@@ -20,11 +20,9 @@ app.add_typer(prepare, name="prepare")
 Out = Annotated[Path, folder_option("Folder for the manifests, one for each split.")]
 Root = Annotated[
     Path | None,
-    typer.Option(
-        help="Folder that holds the corpus, or shall hold what is downloaded; default: $KDKIT_CACHE."
-    ),
+    typer.Option(help="Folder of the corpus, or for its download; default: $KDKIT_CACHE."),
 ]
-Download = Annotated[bool, typer.Option(help="Download what is not there.")]
+Download = Annotated[bool, typer.Option(help="Download what is missing.")]
 Quick = Annotated[
     bool, typer.Option("--quick", help="Read only the headers of audio files, not all of them.")
 ]
@@ -35,7 +33,7 @@ Numbers = Annotated[
     ),
 ]
 Overlap = Annotated[
-    bool, typer.Option("--allow-speaker-overlap", help="Accept test voices that are heard in training.")
+    bool, typer.Option("--allow-speaker-overlap", help="Accept test speakers that are in training, too.")
 ]
 DevShare = Annotated[
     float, typer.Option(min=0, max=0.9, help="Share of speech without splits that goes to dev.")

@@ -1,4 +1,4 @@
-"""``kdkit evaluate`` and ``kdkit transcribe``: what a recogniser is worth, and what it hears."""
+"""``kdkit evaluate`` and ``kdkit transcribe``: error rates and transcripts of a recogniser."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,31 +29,54 @@ Model = Annotated[
         "model of transformers, or an ASR bundle of torchaudio."
     ),
 ]
-Lm = Annotated[Path | None, typer.Option("--lm", help="Beam search with this ARPA file (kdkit lm).")]
-Lexicon = Annotated[
-    Path | None,
-    typer.Option(help="Beam search over the words of this text file only; default: those of the LM."),
-]
-LmWeight = Annotated[float | None, typer.Option(min=0, help="Weight of the LM's log10 probabilities.")]
-WordScore = Annotated[float, typer.Option(help="Added for every word, with a lexicon.")]
-Beam = Annotated[int, typer.Option(min=1, help="Hypotheses kept after every frame.")]
-Prepared = Annotated[
-    str,
-    typer.Option(
-        "--precision",
-        help="fp32, bf16 (for a GPU, or a processor with AMX or AVX-512 bf16) or int8 (for processors).",
-    ),
-]
-WindowLength = Annotated[
-    float | None,
-    typer.Option(
-        "--window",
-        min=0.1,
-        max=3600,
-        help="Seconds heard at once; default: as long as the utterances that it was fine-tuned on, 6 if not known.",
-    ),
-]
-Jobs = Annotated[int | None, typer.Option(min=1, help="Processes; default: one for every core.")]
+
+
+@dataclass
+class DecodingOptions:
+    """How a recogniser runs, and how its output is decoded."""
+
+    lm: Annotated[Path | None, typer.Option("--lm", help="Beam search with this ARPA file (kdkit lm).")] = (
+        None
+    )
+    lexicon: Annotated[
+        Path | None,
+        typer.Option(help="Beam search over the words of this text file only; default: those of the LM."),
+    ] = None
+    lm_weight: Annotated[
+        float | None, typer.Option(min=0, help="Weight of the LM's log10 probabilities.")
+    ] = None
+    word_score: Annotated[float, typer.Option(help="Added for every word, with a lexicon.")] = 0.0
+    beam: Annotated[int, typer.Option(min=1, help="Hypotheses kept after every frame.")] = 50
+    window: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1,
+            max=3600,
+            help="Seconds of audio in a window; default: the longest utterance of the fine-tuning, 6 if not known.",
+        ),
+    ] = None
+    precision: Annotated[
+        str,
+        typer.Option(help="fp32, bf16 (for a GPU, or a CPU with AMX or AVX-512 bf16) or int8 (for CPUs)."),
+    ] = "fp32"
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes; default: one for each core.")] = None
+
+    def search(self, vocabulary: Vocabulary) -> BeamSearch | None:
+        """The beam search, None for greedy decoding; ``vocabulary``: of the recogniser, for the lexicon."""
+        from kdkit.recognition.decode import BeamSearch, with_language_model
+        from kdkit.recognition.lm import lexicon
+
+        if self.lm is None and self.lm_weight is not None:
+            raise ConfigError("--lm-weight goes with a language model: give --lm too")
+        if self.lm is None and self.lexicon is None:
+            return None
+        words = None if self.lexicon is None else lexicon(self.lexicon, vocabulary)
+        weights = {"word_score": self.word_score, "beam": self.beam}
+        if self.lm is None:
+            return BeamSearch(words, **weights)
+        return with_language_model(
+            self.lm, words, lm_weight=1.0 if self.lm_weight is None else self.lm_weight, **weights
+        )
 
 
 @app.command(
@@ -63,39 +87,33 @@ def evaluate(
     data: Data = None,
     split: Annotated[str, typer.Option(help="Split of the synthetic speech.")] = "test-clean",
     minutes: Minutes = None,
-    lm: Lm = None,
-    lexicon: Lexicon = None,
-    lm_weight: LmWeight = None,
-    word_score: WordScore = 0.0,
-    beam: Beam = 50,
     dev: Annotated[
         Path | None,
         typer.Option(help="Manifest to choose the LM's weights on; default: synthetic dev speech."),
     ] = None,
     errors: Annotated[Path | None, file_option("Write a page to read and hear the errors on (HTML).")] = None,
     examples: Annotated[int, typer.Option(min=0, help="Transcripts to show.")] = 5,
-    window: WindowLength = None,
-    precision: Prepared = "fp32",
-    jobs: Jobs = None,
+    *,
+    decoding: DecodingOptions,
 ) -> None:
     """Measure the error rates and the speed of a recogniser.
 
     Word and character error rate with 95 % intervals over utterances and speakers, and the real-time factor from file
-    to text. With a language model also greedy decoding, and whether the difference is one. The weights are chosen on
-    dev speech unless --lm-weight is given, never on the speech that is tested on.
+    to text. With a language model, beam search is compared with greedy decoding; its weights are tuned on dev speech,
+    never on the test speech, unless --lm-weight is given.
     """
     from kdkit.recognition.error_browser import write_error_browser
     from kdkit.recognition.evaluate import evaluate
     from kdkit.recognition.loading import ready_network
     from kdkit.recognition.network import vocabulary_of
 
-    network = ready_network(recogniser, precision)
-    search = _search(lm, lexicon, lm_weight, word_score, beam, vocabulary_of(network))
+    network = ready_network(recogniser, decoding.precision)
+    search = decoding.search(vocabulary_of(network))
     speech, name = speech_of(data, split, minutes, 10), str(data or split)
-    if lm and lm_weight is None:
-        search = _tuned(search, network, data, dev, window, jobs)
-    plain = evaluate(network, speech, name=name, window=window)
-    shown = plain if search is None else evaluate(network, plain.emissions, search, jobs)
+    if decoding.lm and decoding.lm_weight is None:
+        search = _tuned(search, network, data, dev, decoding)
+    plain = evaluate(network, speech, name=name, window=decoding.window)
+    shown = plain if search is None else evaluate(network, plain.emissions, search, decoding.jobs)
     for utterance, text in list(zip(shown.utterances, shown.score.hypotheses, strict=True))[:examples]:
         print(f"said:  {utterance.text}\nheard: {text}\n")
     _print_scores(shown, None if search is None else plain)
@@ -144,21 +162,15 @@ def transcribe(
     out: Annotated[
         Path | None, file_option("File to write, line by line; default: the standard output.")
     ] = None,
-    lm: Lm = None,
-    lexicon: Lexicon = None,
-    lm_weight: LmWeight = None,
-    word_score: WordScore = 0.0,
-    beam: Beam = 50,
-    window: WindowLength = None,
-    precision: Prepared = "fp32",
-    jobs: Jobs = None,
+    *,
+    decoding: DecodingOptions,
 ) -> None:
-    """Write down what is said.
+    """Transcribe audio files.
 
-    One line a file: its name, a tab and the text; or a JSON object with words, start, end (seconds) and score
-    (the network's own certainty, 0 to 1, which is no probability of being right).
-    Files that cannot be read are reported and left out. Stopped or killed, what was done is in OUT.part. Exit status:
-    0, 1 if files were left out, 2 for other errors.
+    One line a file: its name, a tab and the text; or a JSON object with words, start, end (seconds) and score (the mean
+    probability of the letters, 0 to 1; it is not the probability that the word is right).
+    Files that cannot be read are reported and left out. If the command is stopped, finished lines are in OUT.part. Exit
+    status: 0, 1 if files were left out, 2 for other errors.
     """
     from tqdm import tqdm
 
@@ -172,18 +184,18 @@ def transcribe(
     if format not in ("text", "json"):
         raise ConfigError(f"--format {format}: choose text or json")
     files, closed = _audio_files(audio)
-    # elsewhere an escape of the output's encoding would be none of JSON's
+    # with other encodings the output's escapes would not be valid JSON
     ascii_only = out is None and "utf" not in (sys.stdout.encoding or "utf-8").lower()
-    # a lexicon is read with the letters of the recogniser, which is otherwise loaded by the processes that transcribe
-    vocabulary = VOCABULARY if lexicon is None else vocabulary_of(load_network(recogniser))
-    decoder = _search(lm, lexicon, lm_weight, word_score, beam, vocabulary) or greedy
-    settings = Settings(recogniser, decoder, window, precision)
+    # for the letters of a lexicon; without one the recogniser is loaded only in the processes that transcribe
+    vocabulary = VOCABULARY if decoding.lexicon is None else vocabulary_of(load_network(recogniser))
+    decoder = decoding.search(vocabulary) or greedy
+    settings = Settings(recogniser, decoder, decoding.window, decoding.precision)
     bad = len(closed)
     for reason in closed:
         print(f"left out: {reason}", file=sys.stderr)
     written = nullcontext() if out is None else GrowingFile(out)
     with written, tqdm(total=len(files), desc="transcribing", unit="file") as bar:
-        for transcript in transcribe_all(settings, files, jobs):
+        for transcript in transcribe_all(settings, files, decoding.jobs):
             bar.update()
             if transcript.error:
                 bad += 1
@@ -204,7 +216,7 @@ def transcribe(
 
 
 def _audio_files(places: list[Path]) -> tuple[list[Path], list[str]]:
-    """Files as they are, folders as the audio files within, sorted, each once; and why folders are closed."""
+    """The files, and the audio files in folders, sorted, without repetition; and why folders cannot be read."""
     from kdkit.speech.audio import ENDINGS
     from kdkit.speech.folders import contents
 
@@ -218,31 +230,8 @@ def _audio_files(places: list[Path]) -> tuple[list[Path], list[str]]:
                 raise ConfigError(f"{place}: no audio file in this folder ({', '.join(sorted(ENDINGS))})")
             found |= dict.fromkeys(inside.audio)
         else:
-            found[place] = None  # if it is missing, that is reported with the others
+            found[place] = None  # a missing file is reported like an unreadable one
     return list(found), closed
-
-
-def _search(
-    lm: Path | None,
-    lexicon: Path | None,
-    lm_weight: float | None,
-    word_score: float,
-    beam: int,
-    vocabulary: Vocabulary,
-) -> BeamSearch | None:
-    """The beam search that the options ask for, None for greedy decoding; ``vocabulary``: letters of the lexicon."""
-    from kdkit.recognition.decode import BeamSearch, with_language_model
-    from kdkit.recognition.lm import lexicon as words_of_file
-
-    if lm is None and lm_weight is not None:
-        raise ConfigError("--lm-weight goes with a language model: give --lm too")
-    if lm is None and lexicon is None:
-        return None
-    words = None if lexicon is None else words_of_file(lexicon, vocabulary)
-    weights = {"word_score": word_score, "beam": beam}
-    if lm is None:
-        return BeamSearch(words, **weights)
-    return with_language_model(lm, words, lm_weight=1.0 if lm_weight is None else lm_weight, **weights)
 
 
 def _tuned(
@@ -250,8 +239,7 @@ def _tuned(
     network: Network,
     data: Path | None,
     dev: Path | None,
-    window: float | None,
-    jobs: int | None,
+    decoding: DecodingOptions,
 ) -> BeamSearch:
     """``search`` with the weights that are best on the dev speech."""
     from kdkit.recognition.evaluate import emissions, labelled
@@ -261,6 +249,6 @@ def _tuned(
     if data is not None and dev is None:
         raise ConfigError("the LM's weight is chosen on dev speech: give --dev MANIFEST, or --lm-weight")
     speech = labelled(speech_of(dev, "dev", None, 5), "dev", vocabulary_of(network))
-    tuned = tune(search, emissions(network, speech, window=window), jobs=jobs)
+    tuned = tune(search, emissions(network, speech, window=decoding.window), jobs=decoding.jobs)
     print(f"chosen on dev: {tuned}")
     return tuned.search

@@ -1,9 +1,9 @@
-"""Audio files in and out: one reader for all of kdkit, as mono 16 kHz float32.
+"""Reads and writes audio files: mono 16 kHz float32 for all of kdkit.
 
 soundfile reads wav, flac, ogg (Vorbis, Opus), mp3, aiff, au, caf, w64 and more;
-:mod:`kdkit.speech.formats.containers` says where their sound begins and ends. What libsndfile does not know (m4a,
-webm, ...) goes through :mod:`kdkit.speech.formats.ffmpeg`. soxr resamples. torchaudio is not used for files: from 2.9
-on it needs TorchCodec.
+:mod:`kdkit.speech.formats.containers` finds the audio in them and checks that it is complete. Formats that libsndfile
+does not read (m4a, webm, ...) are decoded by ffmpeg (:mod:`kdkit.speech.formats.ffmpeg`). soxr resamples. torchaudio is
+not used for files, because from 2.9 on it needs TorchCodec.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from kdkit.speech.frames import RECEPTIVE_FIELD, SAMPLE_RATE
 
 _LIBSNDFILE = "wav flac ogg oga opus mp3 mp2 aif aiff aifc au snd caf w64 rf64 sph gsm"
 _FFMPEG = "m4a aac mp4 m4b webm wma mka mkv mov amr 3gp ac3 ape wv tta spx"
-_HEADERLESS = "raw pcm"  # named one by one as unreadable, not passed over
+_HEADERLESS = "raw pcm"  # reported as unreadable, not passed over
 ENDINGS = frozenset(f".{ending}" for ending in f"{_LIBSNDFILE} {_FFMPEG} {_HEADERLESS}".split())
 
-_SECONDS = 10.0  # read at once
-_AT_ONCE = 1 << 22  # samples of all channels, at most
-_RATES = (1_000, 500_000)  # Hz; others are no speech, but damage
-_ENDLESS = 1 << 62  # samples: a decoder's word for a length that it does not know
+_SECONDS = 10.0  # of a block
+_AT_ONCE = 1 << 22  # samples of all channels in a block, at most
+_RATES = (1_000, 500_000)  # Hz; others mean a damaged header
+_ENDLESS = 1 << 62  # samples: a decoder's value for an unknown length
 _LOUDEST = 16.0  # of samples in [-1, 1]: 24 dB above full scale
-_CANCELLED = 1e-3  # -30 dB: so little is left only of channels that are each other's negative
+_CANCELLED = 1e-3  # -30 dB: a mean below it means channels in opposite phase
 _SILENT = 1e-8  # -80 dB
 
 
@@ -55,10 +55,9 @@ def read_audio(path: str | Path) -> Tensor:
 
 
 def seconds_of(path: str | Path, quick: bool = False) -> float:
-    """How long the waveform of :func:`read_audio` is, in seconds, without keeping it; raises what that raises.
+    """Duration of the waveform of :func:`read_audio` in seconds, in constant memory; raises what that raises.
 
-    ``quick`` believes the header where it promises a length and the file is long enough for it: damage within goes
-    unseen.
+    ``quick`` uses the header's length if the file is long enough for it, so damage within the file is not found.
     """
     samples = _promised(Path(path)) if quick else None
     if samples is None:
@@ -68,10 +67,10 @@ def seconds_of(path: str | Path, quick: bool = False) -> float:
 
 
 def blocks_of_file(path: str | Path) -> Iterator[np.ndarray]:
-    """The file as mono float32 pieces (samples,) at 16 kHz; a piece is some ten seconds, so memory does not grow.
+    """Yields the file as mono float32 blocks (samples,) of some ten seconds at 16 kHz, in constant memory.
 
-    Raises :class:`AudioError`, naming the file, as soon as it is seen that it is missing, empty, truncated, not audio,
-    holds no samples, or samples that are NaN or far beyond [-1, 1], or channels that cancel each other.
+    Raises :class:`AudioError`, naming the file, when it is missing, empty, truncated, not audio, has no samples, has
+    samples that are NaN or far outside [-1, 1], or channels that cancel each other.
     """
     path = Path(path)
     found = 0
@@ -116,7 +115,10 @@ def to_mono_16k(pieces: Iterable[np.ndarray], rate: int, where: object) -> Itera
 
 
 def write_audio(path: str | Path, wave: Tensor | np.ndarray) -> None:
-    """Write a waveform (samples,) in [-1, 1] as 16-bit wav at 16 kHz, atomically. Louder samples are cut."""
+    """Writes a waveform (samples,) in [-1, 1] as 16-bit wav at 16 kHz, atomically. Louder samples are clipped.
+
+    Raises :class:`AudioError` for another shape or samples that are not finite.
+    """
     path = Path(path)
     samples = np.asarray(wave, dtype=np.float32)
     if samples.ndim != 1:
@@ -128,7 +130,7 @@ def write_audio(path: str | Path, wave: Tensor | np.ndarray) -> None:
 
 
 def wav_bytes(samples: np.ndarray) -> bytes:
-    """A wav file of int16 ``samples`` (samples,) at 16 kHz, in memory: libsndfile has no words for a full disk."""
+    """A wav file of int16 ``samples`` (samples,) at 16 kHz, in memory: libsndfile does not report a full disk."""
     packed = io.BytesIO()
     soundfile.write(packed, samples, SAMPLE_RATE, format="WAV", subtype="PCM_16")
     return packed.getvalue()
@@ -143,7 +145,7 @@ def to_int16(wave: np.ndarray) -> np.ndarray:
 
 
 class _Sound(soundfile.SoundFile):
-    """Read from its beginning to its end: soundfile then neither needs nor believes a length."""
+    """A sound file read from start to end, for which soundfile needs no length."""
 
     def seekable(self) -> bool:
         return False
@@ -188,7 +190,7 @@ def _sound(path: Path, file: BufferedReader, part: Part, known: bool) -> _Sound:
 
 
 def _decoded(path: Path, file: BufferedReader, sound: _Sound, part: Part) -> Iterator[np.ndarray]:
-    """Pieces (samples, channels) to the end of what is there, which then is compared with what was promised."""
+    """Yields blocks (samples, channels) to the end, then compares the length with that of the header."""
     promised, found = part.samples if part.samples is not None else sound.frames, 0
     for piece in _pieces(path, sound, promised):
         found += len(piece)
@@ -233,7 +235,7 @@ def _pieces(path: Path, sound: _Sound, promised: int) -> Iterator[np.ndarray]:
 
 
 def _promised(path: Path) -> int | None:
-    """Samples at 16 kHz by the header, None where that promises none."""
+    """Number of samples at 16 kHz by the header, None if it gives none."""
     with _opened(path) as file:
         parts, total = parts_of(path, file), 0.0
         for part in parts or ():

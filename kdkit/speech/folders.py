@@ -1,4 +1,4 @@
-"""Which files of a folder are audio: one rule for all commands, by the endings of :data:`audio.ENDINGS`."""
+"""The audio files in a folder, by the endings of :data:`kdkit.speech.audio.ENDINGS`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from kdkit.speech.audio import ENDINGS
 
 @dataclass
 class Contents:
-    """All files below a folder but hidden ones (.name), sorted, and (sub-folder, reason) of those that are closed."""
+    """All files below a folder except hidden ones (.name), sorted, and (sub-folder, reason) of unreadable folders."""
 
     audio: list[Path] = field(default_factory=list)
     others: list[Path] = field(default_factory=list)
     closed: list[tuple[Path, str]] = field(default_factory=list)
 
     def passed_over(self) -> list[tuple[str, str]]:
-        """(file, reason) of those that are neither audio nor text beside it, and of closed sub-folders."""
+        """(file, reason) of files that are neither audio nor a text beside it, and of unreadable sub-folders."""
         beside = {path.with_suffix("") for path in self.audio}
         return [(str(path), f"{path}: {reason}") for path, reason in self.closed] + [
             (str(path), f"{path}: passed over: {path.suffix or 'no ending'} is not an ending of audio files")
@@ -30,7 +30,7 @@ class Contents:
 
 
 def contents(folder: str | Path, endings: Collection[str] = ENDINGS) -> Contents:
-    """What is below ``folder``; links to folders are not followed. Nothing is opened."""
+    """Lists the files below ``folder``, without opening any; links to folders are not followed."""
     found = Contents()
 
     def closed(error: OSError) -> None:
@@ -49,6 +49,6 @@ def contents(folder: str | Path, endings: Collection[str] = ENDINGS) -> Contents
 
 
 def by_ending(paths: Collection[str]) -> str:
-    """ "3 .jpg, 1 .docx": what files there are, the most frequent endings first."""
+    """Counts of endings, such as "3 .jpg, 1 .docx", most frequent first."""
     counted = Counter(os.path.splitext(path)[1].lower() or "without ending" for path in paths)
     return ", ".join(f"{number} {ending}" for ending, number in counted.most_common(8))

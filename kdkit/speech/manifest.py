@@ -1,4 +1,4 @@
-"""Manifests: one JSON object a line for each utterance. Every corpus is read and written in this form.
+"""Manifests: one JSON object a line for each utterance, the format of every corpus.
 
     {"id": "train-0", "audio": "00000/00.wav", "duration": 2.31, "text": "the key is on the table",
      "speaker": "f1-2", "accent": "en-us", "phones": [[0.0, ""], [0.12, "ð"], [0.15, "ə"]]}
@@ -27,7 +27,7 @@ from kdkit.common.errors import ManifestError
 from kdkit.common.files import read_text, write_together
 from kdkit.speech.frames import HOP, RECEPTIVE_FIELD, SAMPLE_RATE
 
-LONGEST = 1e6  # seconds, more than 11 days: beyond it a number is no duration
+LONGEST = 1e6  # seconds (11 days): the longest duration accepted
 
 _STRINGS = ("text", "speaker", "accent")
 _PIECES = ("start", "end", "offset")  # how other tools' manifests ask for a piece of a file
@@ -35,7 +35,7 @@ _PIECES = ("start", "end", "offset")  # how other tools' manifests ask for a pie
 
 @dataclass(frozen=True)
 class Utterance:
-    """One utterance: where its audio is and what is known about it."""
+    """One utterance: its audio file and metadata."""
 
     id: str
     audio: Path  # absolute in memory, relative to the manifest on disk
@@ -47,7 +47,7 @@ class Utterance:
 
     @property
     def samples(self) -> int:
-        """At 16 kHz, by the manifest's duration."""
+        """Number of samples at 16 kHz, by the manifest's duration."""
         return round(self.duration * SAMPLE_RATE)
 
 

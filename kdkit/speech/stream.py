@@ -1,4 +1,4 @@
-"""Sound of any length, a window at a time: it is never held whole, so an hour needs no more memory than a minute."""
+"""Audio of any length in windows, so that memory does not grow with the length."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from kdkit.common.errors import AudioError, ConfigError
 from kdkit.speech.audio import to_mono_16k
 from kdkit.speech.frames import HOP
 
-_SECONDS = 10.0  # taken at once
+_SECONDS = 10.0  # of a block
 
 
 def blocks_of_array(samples, rate: int) -> Iterator[np.ndarray]:
-    """Samples (samples,) or with channels (either way round), float in [-1, 1] or 16-bit integers, as mono at 16 kHz.
+    """Samples (samples,), (samples, channels) or (channels, samples), float in [-1, 1] or int16, as mono 16 kHz blocks.
 
     Raises :class:`ConfigError` for another shape, type or rate, and :class:`AudioError` for no samples and for those
-    that :func:`kdkit.speech.audio.to_mono_16k` refuses.
+    that :func:`kdkit.speech.audio.to_mono_16k` rejects.
     """
     if isinstance(samples, Tensor):
         samples = samples.detach().cpu().numpy()
@@ -46,7 +46,7 @@ def blocks_of_array(samples, rate: int) -> Iterator[np.ndarray]:
 
 @dataclass(frozen=True)
 class Window:
-    """A stretch of samples, and which of its frames are kept: those in the middle, where both sides are heard."""
+    """A window of audio, and the frames to keep: those in the middle, with context on both sides."""
 
     wave: np.ndarray  # (samples,)
     first: int  # frame
@@ -55,11 +55,11 @@ class Window:
 
 
 def windows(blocks: Iterable[np.ndarray], window: int, margin: int) -> Iterator[Window]:
-    """Cuts a stream of samples into overlapping windows whose kept frames, one after the other, are those of the whole.
+    """Cuts a stream of 16 kHz blocks into overlapping windows whose kept frames, concatenated, are those of the whole.
 
-    ``window`` and ``margin`` in samples, multiples of 320. Neighbours overlap by two margins; in each the frames of the
-    outer margin are dropped, because they would be computed without their surroundings. What is left at the end, up to
-    one and a half windows, is one window: a short file is heard in one go.
+    ``window`` and ``margin`` in samples, multiples of 320. Neighbours overlap by two margins, and the frames of the
+    outer margins, which lack context, are dropped. The rest at the end, up to one and a half windows, is one window, so
+    a short file is a single one. Raises :class:`ConfigError` for sizes that do not fit.
     """
     if window % HOP or margin % HOP or margin < HOP or window < 4 * margin:
         raise ConfigError(

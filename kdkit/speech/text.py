@@ -1,6 +1,6 @@
-"""The vocabulary of a recogniser: what its outputs stand for, and how texts become numbers and back.
+"""The vocabulary of a recogniser: the symbols of its outputs, and the conversion of texts to numbers and back.
 
-Every recogniser has its own, and stores it: kdkit's letters (:data:`VOCABULARY`) unless it was made elsewhere.
+Every recogniser stores its own: kdkit's letters (:data:`VOCABULARY`), or that of another library.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from kdkit.common.errors import ConfigError, TextError
 
 @dataclass(frozen=True)
 class Vocabulary(Sequence[str]):
-    """Symbols by their number, and which of them are not letters.
+    """The symbols in order of their numbers, and the roles of those that are not letters.
 
-    ``blank``: the number of CTC's blank. ``boundary``: that of the symbol between words; None where words are not
+    ``blank``: number of CTC's blank. ``boundary``: number of the symbol between words; None where words are not
     separated. ``silent``: numbers of symbols that are never written, such as ``<s>``, ``</s>`` and ``<unk>``. A symbol
-    may have several characters; texts are spelled with the longest that fit.
+    may have several characters; texts are encoded with the longest that match.
 
-    Raises :class:`ConfigError` for numbers that are no symbol's, and for a symbol that is there twice.
+    Raises :class:`ConfigError` for numbers without a symbol, and for a symbol that occurs twice.
     """
 
     symbols: tuple[str, ...]
@@ -53,18 +53,18 @@ class Vocabulary(Sequence[str]):
 
     @cached_property
     def letters(self) -> dict[str, int]:
-        """{symbol: number} of everything that words are written with."""
+        """{symbol: number} of the symbols that words are written with."""
         others = {self.blank, self.boundary, *self.silent}
         return {symbol: number for number, symbol in enumerate(self.symbols) if number not in others}
 
     @cached_property
     def _spelling(self) -> dict[str, int]:
-        """The letters, and in lower case those of which there are only capitals."""
+        """{spelling: number}: the letters, and the lower case of those that occur only as capitals."""
         return {symbol.lower(): number for symbol, number in self.letters.items()} | self.letters
 
     @cached_property
     def is_upper(self) -> bool:
-        """Are all letters capitals? Then capitals mean nothing, and texts come out in lower case."""
+        """Whether all letters are capitals; then texts are decoded to lower case."""
         written = "".join(self.letters)
         return any(map(str.isupper, written)) and not any(
             c.islower() and len(c.upper()) == 1 for c in written
@@ -72,7 +72,7 @@ class Vocabulary(Sequence[str]):
 
     @cached_property
     def beyond_ascii(self) -> frozenset[str]:
-        """The characters in lower case that words are written with besides ASCII."""
+        """The non-ASCII characters of the letters, in lower case."""
         return frozenset(c for c in "".join(self.letters).lower() if not c.isascii())
 
     @cached_property
@@ -106,7 +106,7 @@ class Vocabulary(Sequence[str]):
         return numbers
 
     def _spell(self, word: str) -> list[int | str]:
-        """Numbers of the longest symbols that a word is made of, characters where there is none."""
+        """The numbers of the longest symbols that match a word, and the characters without a symbol."""
         spelled, at = [], 0
         while at < len(word):
             for size in range(min(self._longest, len(word) - at), 0, -1):
@@ -170,5 +170,5 @@ VOCABULARY = Vocabulary(("-", "|", *"etaonihsrdlumwcfgypbvk'xjqz"))
 
 
 def frames_needed(numbers: list[int]) -> int:
-    """Frames that a CTC alignment of a text's numbers takes at least: one each, one more between two equal ones."""
+    """The least number of frames of a CTC alignment: one for each number, one more between two equal ones."""
     return len(numbers) + sum(a == b for a, b in pairwise(numbers))

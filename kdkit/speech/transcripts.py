@@ -1,22 +1,21 @@
-"""The one rule for text: what a transcript, a reference or a line of text is in the letters of a recogniser.
+"""Text normalisation: the one rule by which transcripts, references and text for language models are cleaned.
 
-``kdkit prepare``, ``finetune``, ``evaluate``, ``lm`` and ``align`` all read text by it, so that the same words are the
-same words everywhere. In this order:
+``kdkit prepare``, ``finetune``, ``evaluate``, ``lm`` and ``align`` all use it, so a word is the same everywhere. In
+this order:
 
-1. HTML entities become what they stand for (``&amp;`` is &); control characters become spaces.
-2. Latin letters lose their accents, unless the recogniser has them (``prepare`` keeps them: :func:`all_letters`), and
-   ligatures are taken apart (é is e, ﬁ is fi); letters of other scripts keep their marks. Curly apostrophes become
-   straight ones, upper case becomes lower case.
-3. Tags go, and are counted: ``<COMMA>``, ``[laughter]``, ``{noise}``, signs such as ♪. A tag for words that nobody
-   wrote down (``<unk>``, ``[inaudible]``) becomes the word ``<unk>``: such a text does not say all that was said.
+1. HTML entities are decoded (``&amp;`` is &); control characters become spaces.
+2. Accents are removed from Latin letters, unless the recogniser's vocabulary has them (``prepare`` keeps them:
+   :func:`all_letters`), and ligatures are decomposed (é is e, ﬁ is fi); letters of other scripts keep their marks.
+   Curly apostrophes become straight, capitals lower case.
+3. Tags are dropped and counted: ``<COMMA>``, ``[laughter]``, ``{noise}``, signs such as ♪. A tag for words that were
+   not transcribed (``<unk>``, ``[inaudible]``) becomes the word ``<unk>``.
 4. With ``numbers=True``, numbers and signs are spelled out (:mod:`kdkit.speech.spelling`).
-5. Punctuation separates words, or goes; an apostrophe stays between or beside letters. Runs of white space become one
-   space.
+5. Punctuation becomes a space or is dropped; apostrophes between or next to letters are kept. White space becomes
+   single spaces.
 
-What is said but cannot be written in the recogniser's letters (kdkit's own: a to z and the apostrophe) stays as it is:
-digits (and the marks between them), signs such as & % $, other letters. :func:`outside` finds it. Nobody but the
-speaker knows how "1999" or "AT&T" was read: fine-tuning leaves such texts out, a language model has ``<unk>`` for the
-word, an evaluation counts an error.
+What is said, but cannot be written with the vocabulary (kdkit's own: a to z and the apostrophe), is kept: digits (and
+marks between them), signs such as & % $, other letters. :func:`outside` finds it. How "1999" or "AT&T" was read is
+unknown: fine-tuning leaves such texts out, a language model has ``<unk>`` for the word, an evaluation counts an error.
 """
 
 from __future__ import annotations
@@ -32,38 +31,39 @@ from html import unescape
 from kdkit.speech.manifest import Utterance
 from kdkit.speech.text import VOCABULARY, Vocabulary
 
-UNKNOWN = "<unk>"  # a word that nobody wrote down, in transcripts as in language models
+UNKNOWN = "<unk>"  # an unknown word, in transcripts and in language models
 
 _WORD = "[a-z]+(?:'[a-z]+)*"
 _CLEAN = re.compile(f"(?:{_WORD}(?: {_WORD})*)?")  # most text: nothing to do
 _APOSTROPHES = str.maketrans(dict.fromkeys("‘’‛ʼ＇`´", "'"))
 _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#x[0-9a-f]{1,6}|[a-z][a-z0-9]{1,31});", re.IGNORECASE)
 _TAG = re.compile(r"</?[^\W\d_][^<>]{0,60}>|\[[^\[\]]{1,60}\]|\{[^{}]{1,60}\}")
-_NESTED = 8  # deeper than that, brackets are no tags
+_NESTED = 8  # deepest nesting of tags
 _MISSING = r"unk|unknown|unintelligible|inaudible|indistinct|incomprehensible|xxx?|\?+"
 _MISSING_TAG = re.compile(rf"[<\[({{]\s*(?:{_MISSING})\s*[>\])}}]", re.IGNORECASE)
 _MISSING_MARK = "\0"  # stands for UNKNOWN while the text is cleaned
-_SAID = "&%‰@#*§°�"  # signs that are read aloud, or say that something is missing
+_SAID = "&%‰@#*§°�"  # signs that are read aloud, or mark missing text
 _SEPARATORS = re.compile(r"\||(?<!\d)[.,:/⁄]|[.,:/⁄](?!\d)")  # marks within numbers stay
 _JOINERS = "\u200c\u200d"  # part of the spelling in Persian and in Indian scripts
 
 
 @dataclass(frozen=True)
 class Cleaned:
-    """A text in the kit's form and the tags and signs that were dropped from it, in lower case."""
+    """A cleaned text, and the tags and signs that were dropped, in lower case."""
 
     text: str
     dropped: tuple[str, ...] = ()
 
 
 def clean(text: str, numbers: bool = False, vocabulary: Vocabulary = VOCABULARY) -> str:
-    """A text in the kit's form: lower case, no punctuation but apostrophes, single spaces; letters with accents that
-    ``vocabulary`` has stay as they are."""
+    """A cleaned text: lower case, no punctuation but apostrophes, single spaces; accented letters in ``vocabulary`` are
+    kept.
+    """
     return cleaned(text, numbers, vocabulary).text
 
 
 def cleaned(text: str, numbers: bool = False, vocabulary: Vocabulary = VOCABULARY) -> Cleaned:
-    """:func:`clean`, and what was dropped on the way."""
+    """:func:`clean`, and what was dropped."""
     plain = " ".join(text.lower().split())
     if _CLEAN.fullmatch(plain):
         return Cleaned(plain)
@@ -87,10 +87,10 @@ def outside(text: str, vocabulary: Vocabulary = VOCABULARY) -> str:
 
 @cache
 def all_letters() -> Vocabulary:
-    """kdkit's letters and the Latin ones with accents: what ``kdkit prepare`` keeps.
+    """kdkit's letters and all Latin letters with accents: those that ``kdkit prepare`` keeps.
 
-    Whoever reads a manifest takes off the accents that its recogniser does not have. Taken off already, they would make
-    every umlaut of a German recogniser an error.
+    Accents that a recogniser does not have are removed when the manifest is read. Removed in the manifest, they would
+    make every umlaut of a German recogniser an error.
     """
     latin = map(chr, range(0xC0, 0x1F00))
     accented = [
@@ -101,7 +101,7 @@ def all_letters() -> Vocabulary:
 
 @dataclass
 class Cleaning:
-    """What the rule did to many texts, to be said. Counts are of texts, except ``dropped`` (of tags and signs)."""
+    """Cleans texts and counts the changes: numbers of texts, in ``dropped`` of tags and signs."""
 
     vocabulary: Vocabulary = VOCABULARY
     numbers: bool = False  # whether they are spelled out
@@ -126,7 +126,7 @@ class Cleaning:
 
     @property
     def tags(self) -> str:
-        """Which tags and signs were dropped, in words; "" for none."""
+        """The tags and signs that were dropped, as a sentence; "" for none."""
         if not self.dropped:
             return ""
         return (
@@ -148,9 +148,9 @@ def some(count: int, one: str, many: str = "") -> str:
 def scorable(
     utterances: Sequence[Utterance], name: str = "the test set", vocabulary: Vocabulary = VOCABULARY
 ) -> tuple[list[Utterance], list[str]]:
-    """Utterances with cleaned texts, those without any left out, and notes on what was done.
+    """The utterances that have a text, with cleaned texts, and notes on what was left out or changed.
 
-    What is said in an utterance without a text is not known, so what is heard in it is no error.
+    Without a reference, nothing that is recognised can be counted as an error.
     """
     cleaning = Cleaning(vocabulary)
     kept = [replace(u, text=text) for u in utterances if (text := cleaning.add(u.text))]
@@ -176,7 +176,7 @@ def scorable(
 
 
 def _decoded(text: str, kept: frozenset[str]) -> str:
-    """Entities as what they stand for, characters taken apart where that gives Latin letters that are not kept."""
+    """Decodes entities, and decomposes Latin letters unless they are in ``kept``."""
     while True:
         found = _ENTITY.sub(lambda match: unescape(match[0]), text) if "&" in text else text
         if not found.isascii():
@@ -189,7 +189,7 @@ def _decoded(text: str, kept: frozenset[str]) -> str:
 
 @lru_cache(maxsize=10_000)
 def _apart(c: str) -> str:
-    """é as e and an accent, ﬁ as fi, ² as 2; but が and น้ำ stay whole, and ™ is no pair of letters."""
+    """Decomposes é to e and an accent, ﬁ to fi, ² to 2; but not が, น้ำ or ™."""
     if c.isascii() or c in "™℠":
         return c
     found = unicodedata.normalize("NFKD", c)
@@ -198,7 +198,7 @@ def _apart(c: str) -> str:
 
 @lru_cache(maxsize=10_000)
 def _role(c: str) -> str:
-    """ "mark" for what may go with a letter, "other" for letters of other scripts, "latin" for the rest."""
+    """ "mark" for combining marks, "other" for letters of other scripts, "latin" for the rest."""
     if c in _JOINERS or unicodedata.category(c) in ("Mn", "Me"):
         return "mark"
     if unicodedata.category(c) == "Mc":
@@ -238,7 +238,7 @@ def _plain_letters(text: str) -> str:
 
 
 class _Table(dict):
-    """For str.translate: what a character becomes follows from its Unicode category, and is remembered."""
+    """For str.translate: maps characters by their Unicode category, and caches the result."""
 
     def __init__(self, kinds: dict[str, str], keep: str):
         super().__init__((ord(c), c) for c in keep)

@@ -1,4 +1,4 @@
-"""Speech of one's own: a folder of recordings with a text file beside each. For tables: :mod:`.tables`.
+"""A folder of recordings with a text file beside each. For tables: :mod:`kdkit.speech.corpora.tables`.
 
 anna/001.wav  anna/001.txt  ben/001.flac  ben/001.txt              the speaker is the folder's name
 train/anna/001.wav ...  test/carl/001.wav ...                      folders called train, dev, test are splits
@@ -27,12 +27,12 @@ _SAMPLES = re.compile(r"\d+\s+\d+\s+")  # TIMIT: first and last sample, before t
 def read_folder(folder: str | Path, speaker_pattern: str | None = None) -> dict[str, list[Found]]:
     """Recordings by split: those of the sub-folders train, dev (valid, validation) and test, or all under "".
 
-    The transcript is the text file of the same name; without one there is none. The speaker is the name of the
-    first folder below the split, or what the first group of ``speaker_pattern`` finds in the path below it
-    ("([a-z]+)_" in "anna_001.wav"). LibriSpeech's and TIMIT's trees have their own places for both, and their subsets
-    are splits. :func:`speaker_note` says when folders may be no speakers.
+    The transcript is in the text file of the same name, if there is one. The speaker is the name of the first folder
+    below the split, or what the first group of ``speaker_pattern`` matches in the path below it ("([a-z]+)_" in
+    "anna_001.wav"). In the trees of LibriSpeech and TIMIT both are found by their own rules, and subsets are splits.
+    :func:`speaker_note` says when folders may not be speakers.
 
-    Raises ManifestError for a folder without recordings, ConfigError for a pattern that is none.
+    Raises ManifestError for a folder without recordings, ConfigError for an invalid pattern.
     """
     folder = Path(folder)
     if not os.path.isdir(folder):
@@ -75,7 +75,7 @@ def read_folder(folder: str | Path, speaker_pattern: str | None = None) -> dict[
 
 
 def speaker_note(splits: Mapping[str, Sequence[Found]]) -> str:
-    """Says that folders within the speakers' folders were passed over, for then they may be no speakers; "" if none."""
+    """A note when there are folders within the speakers' folders, which then may not be speakers; else ""."""
     lines: dict[Path, dict[str, str]] = {}
     deep = [
         item
@@ -92,7 +92,7 @@ def speaker_note(splits: Mapping[str, Sequence[Found]]) -> str:
 
 
 def _corpus(audio: Path, lines: dict[Path, dict[str, str]]) -> str:
-    """Whose tree a recording lies in, by the files beside it: "LibriSpeech", "TIMIT" or ""."""
+    """The corpus whose layout a recording's folder has: "LibriSpeech", "TIMIT" or ""."""
     if audio.parent not in lines:
         lines[audio.parent] = transcripts(audio.parent)
     if lines[audio.parent]:

@@ -6,7 +6,7 @@
     librispeech_finetuning/1h/0 ... 5/{clean,other}/...   six folds of ten minutes
     librispeech_finetuning/9h/{clean,other}/...           10 h = 9h and 1h; phones/ is not used
 
-An existing folder is taken as it is, torchaudio's downloads included. Sources: Panayotov et al. 2015
+An existing folder, such as a download of torchaudio's, is used as it is. Sources: Panayotov et al. 2015
 (openslr.org/12, CC BY 4.0); Kahn et al. 2020 (github.com/facebookresearch/libri-light); the checksums are those
 that torchaudio publishes.
 """
@@ -40,8 +40,8 @@ FOLDS = tuple(range(6))  # of ten minutes each
 def librispeech(root: str | Path, subset: str, fetch: bool = True) -> list[Found]:
     """The utterances of a subset such as "dev-clean" in or below ``root``; ids and speakers are LibriSpeech's.
 
-    Looked for as ROOT/LibriSpeech/SUBSET and ROOT/SUBSET; with ``fetch`` it is downloaded to the former when it is in
-    neither. Raises ConfigError for an unknown subset, DownloadError when it cannot be had.
+    Looked for as ROOT/LibriSpeech/SUBSET and ROOT/SUBSET; with ``fetch`` it is downloaded to the former if it is in
+    neither. Raises ConfigError for an unknown or missing subset, DownloadError when the download fails.
     """
     if subset not in SUBSETS:
         raise ConfigError(f"LibriSpeech has no subset {subset!r}; there are {', '.join(SUBSETS)}")
@@ -63,7 +63,7 @@ def limited_supervision(root: str | Path, fetch: bool = True) -> dict[str, list[
     """Libri-Light's label budgets: "10min-0" to "10min-5" (the folds), "1h" (all folds) and "10h" ("1h" and 9h).
 
     ``root`` is ``librispeech_finetuning`` or the folder that holds it. "10min-0" is what most papers, and torchaudio,
-    call the ten-minute set. Raises ConfigError when a fold is missing, DownloadError when the data cannot be had.
+    call the ten-minute set. Raises ConfigError when a fold is missing, DownloadError when the download fails.
     """
     root = Path(root)
     folder = root if (root / "1h").is_dir() else root / "librispeech_finetuning"
@@ -93,8 +93,8 @@ def budget_splits(
 def read_books(folder: Path) -> list[Found]:
     """Every .flac below a folder with its line of the chapter's .trans.txt; the speaker is the id's first number.
 
-    A recording without a line is in trouble; a line without a recording is not (the folds of Libri-Light take pieces of
-    chapters). Raises ManifestError for a folder without recordings.
+    A recording without a line is rejected; a line without a recording is ignored, because the folds of Libri-Light are
+    parts of chapters. Raises ManifestError for a folder without recordings.
     """
     chapters: dict[Path, dict[str, str]] = {}
     found = []
@@ -116,9 +116,9 @@ def line_of(audio: Path, lines: Mapping[str, str]) -> tuple[str, str]:
 
 
 def transcripts(chapter: Path) -> dict[str, str]:
-    """The lines of a chapter's .trans.txt by the id that each begins with; bytes that are no text become \ufffd.
+    """{id: text} of a chapter's .trans.txt; bytes that are not UTF-8 become \ufffd.
 
-    One that cannot be opened, or is no ordinary file, has no lines.
+    A file that cannot be opened, or is not a regular file, has no lines.
     """
     texts = {}
     for path in sorted(chapter.glob("*.trans.txt")):

@@ -1,4 +1,4 @@
-"""Pieces of long recordings, cut out and written as files of their own, so that everything after reads whole files."""
+"""Cuts pieces out of long recordings and writes them as files, because manifests name whole files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kdkit.speech.audio import SAMPLE_RATE, read_audio, write_audio
 from kdkit.speech.corpora.prepare import Found, is_much
 
 _NAME = 60  # characters of a folder's name: systems allow 255 bytes
-_LATE = 0.1  # seconds that a piece may end after its recording: times are often rounded up
+_LATE = 0.1  # seconds by which a piece may end after its recording: times are often rounded up
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class FoundPiece(Found):
 def cut_out(splits: Mapping[str, Sequence[Found]], folder: str | Path) -> Iterator[dict[str, list[Found]]]:
     """The same splits with every piece in a file of its own: FOLDER/RECORDING/START-END.wav (16 kHz, 16 bit).
 
-    Recordings are read once each, on all cores if they are many. A piece that its recording does not have is in
-    trouble. When the body raises an error, the new files are deleted.
+    Each recording is read once, on all cores if there are many. A piece beyond the end of its recording is rejected.
+    When the body of the ``with`` statement raises an error, the new files are deleted.
     """
     wanted: dict[Path, dict[Piece, Path]] = {}
     names: dict[str, Path] = {}
@@ -72,7 +72,7 @@ def cut_out(splits: Mapping[str, Sequence[Found]], folder: str | Path) -> Iterat
 
         def whole(item: Found) -> Found:
             if not isinstance(item, FoundPiece) or item.trouble or item.audio not in wanted:
-                return item  # take_in will say that the recording is not there
+                return item  # take_in reports a missing recording
             trouble = troubles[item.audio, item.piece]
             return replace(item, audio=wanted[item.audio][item.piece], trouble=trouble)
 
@@ -87,13 +87,13 @@ def cut_out(splits: Mapping[str, Sequence[Found]], folder: str | Path) -> Iterat
 
 
 def _below(path: Path) -> str:
-    """Where the pieces of a recording go: its path without ending, never out of the folder, and no long names."""
+    """Folder for the pieces of a recording: its path without ending, shortened, and without ".."."""
     parts = [part[:_NAME] for part in (*path.parent.parts, path.stem) if part not in (path.anchor, "", "..")]
     return "/".join(parts) or "recording"
 
 
 def _cut(task: tuple[Path, list[tuple[Piece, Path]]]) -> list[str]:
-    """Writes the pieces of one recording; for each, why it cannot be, or ""."""
+    """Writes the pieces of one recording; returns for each why it cannot be cut, or ""."""
     audio, pieces = task
     try:
         wave = read_audio(audio)

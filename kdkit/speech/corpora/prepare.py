@@ -1,11 +1,9 @@
-"""From files that somebody has to utterances that can be trusted: every file is opened, every bad one is named.
+"""Prepares a corpus: checks recordings, makes utterances of them, and writes them as manifests with a summary.
 
-A corpus's room finds files and transcripts (:class:`Found`); :func:`take_in` reads them on all cores, measures how
-long they are, cleans the text, and sorts out what cannot be used. The utterances come back in an order of their own
-(:func:`shuffled`), the same every time, so that the first ten minutes of a manifest are a fair sample of it, and part
-of its first hour.
-
-The last step of every corpus: fair splits, written as manifests, with what was found and what was left out.
+The module of a corpus finds files and transcripts (:class:`Found`). :func:`take_in` reads them on all cores, measures
+durations, cleans texts, and reports what cannot be used. Its utterances are in a fixed random order (:func:`shuffled`),
+so that the first ten minutes of a manifest are a fair sample of it, and part of its first hour. :func:`publish` checks
+that no test speaker is in another split, and writes.
 """
 
 from __future__ import annotations
@@ -27,26 +25,26 @@ from kdkit.speech.folders import by_ending
 from kdkit.speech.manifest import Utterance, distinct_names, read_manifest, write_manifests
 from kdkit.speech.transcripts import Cleaning, all_letters
 
-_GROUP = 64  # recordings that a process reads before it answers
-_OPENING = 0.0003  # seconds that opening a file takes, about
-_RAW, _PACKED = 2e8, 3e7  # bytes a second that are read of wav files, and of compressed ones
+_GROUP = 64  # recordings in a task of a process
+_OPENING = 0.0003  # seconds to open a file, about
+_RAW, _PACKED = 2e8, 3e7  # bytes read per second, of wav files and of compressed ones
 
 
 @dataclass(frozen=True)
 class Found:
-    """A recording and what its corpus says about it, before anything is checked."""
+    """A recording with the metadata of its corpus, before anything is checked."""
 
     id: str
     audio: Path
     text: str = ""
     speaker: str = ""
     accent: str = ""
-    trouble: str = ""  # why it cannot be used, if its room knows already
+    trouble: str = ""  # why it cannot be used, if its corpus's module knows
 
 
 @dataclass
 class Intake:
-    """``utterances`` that can be used, ``bad``: (file, reason) of the others; what became of the texts."""
+    """Usable ``utterances``; ``bad``: (file, reason) of the others; what ``cleaning`` did to the texts."""
 
     utterances: list[Utterance] = field(default_factory=list)
     bad: list[tuple[str, str]] = field(default_factory=list)
@@ -58,11 +56,11 @@ def take_in(
 ) -> Intake:
     """Checks recordings and makes utterances of them.
 
-    Bad are: audio that :func:`kdkit.speech.audio.read_audio` refuses (missing, empty, truncated, not audio, not finite,
-    shorter than 25 ms), an id or file that was there before, and a transcript without a word in it. Characters outside
-    the vocabulary are no reason (:func:`kdkit.speech.corpora.summary.summarise` counts them). ``numbers`` spells
-    numbers out (:mod:`kdkit.speech.spelling`); ``quick`` believes headers where they promise a length, so that damage
-    later in a file goes unseen.
+    Rejected are: audio that :func:`kdkit.speech.audio.read_audio` rejects (missing, empty, truncated, not audio, not
+    finite, shorter than 25 ms), a repeated id or file, and a transcript without a word. Characters outside the
+    vocabulary are only counted (:func:`kdkit.speech.corpora.summary.summarise`). ``numbers`` spells numbers out
+    (:mod:`kdkit.speech.spelling`). ``quick`` reads only headers, where they give a length, so that damage later in a
+    file is not found.
     """
     found, result = list(found), Intake(cleaning=Cleaning(all_letters(), numbers))
     ids, files = set(), set()
@@ -88,26 +86,26 @@ def take_in(
 
 
 def shuffled(utterances: Sequence[Utterance]) -> list[Utterance]:
-    """By a hash of their id: an order without pattern that more or fewer utterances do not change."""
+    """Sorted by a hash of the id: a random order that does not depend on which other utterances there are."""
     return sorted(utterances, key=lambda u: (hashlib.sha256(u.id.encode()).digest(), u.id))
 
 
 def _measured(found: Sequence[Found], quick: bool) -> Iterator[tuple[float, str]]:
-    """(seconds, why it cannot be used) of recordings in their order: on all cores where that is worth their start."""
+    """(seconds, why it cannot be used) of recordings in order; on all cores if that is worth starting processes."""
     groups = [found[i : i + _GROUP] for i in range(0, len(found), _GROUP)]
     for answers in each(_measure, [(group, quick) for group in groups], None if is_much(found, quick) else 1):
         yield from answers
 
 
 def is_much(found: Sequence[Found], quick: bool) -> bool:
-    """Whether reading recordings takes longer than it takes to start processes: some ten seconds."""
+    """Whether reading the recordings takes longer than starting processes, about ten seconds."""
     total = 0.0
     for item in found:
         try:
             speed = _RAW if item.audio.suffix.lower() == ".wav" else _PACKED
             total += _OPENING + (0 if quick else os.stat(item.audio).st_size / speed)
         except (OSError, ValueError):
-            continue  # reading it will say what is wrong
+            continue  # reported when it is read
         if total > 10:
             return True
     return False
@@ -140,7 +138,7 @@ LEFT_OUT = "left-out.txt"
 def intake(
     splits: Mapping[str, Sequence[Found]], numbers: bool = False, quick: bool = False
 ) -> dict[str, Intake]:
-    """:func:`kdkit.speech.corpora.prepare.take_in` for each split; a split in which nothing can be used is an error."""
+    """:func:`take_in` for each split. Raises ManifestError for a split without a usable file."""
     taken = {
         name: take_in(found, f"reading {name or 'files'}", numbers, quick) for name, found in splits.items()
     }
@@ -167,11 +165,11 @@ def publish(
     allow_overlap: bool = False,
     passed: Sequence[tuple[str, str]] = (),
 ) -> dict[str, Path]:
-    """Writes OUT/SPLIT.jsonl for each split, all of them or none; all files that are bad, or were ``passed`` over
-    because nothing says that they are audio, with reasons to OUT/left-out.txt.
+    """Writes OUT/SPLIT.jsonl for each split, all or none, and OUT/left-out.txt: files that are ``bad``, or were
+    ``passed`` over because their ending is not one of audio, with reasons.
 
-    Prints a summary of each. Raises ConfigError, before anything is written, when a test split shares speakers with
-    another one (:func:`kdkit.speech.corpora.summary.check_speakers`), also with one that is in OUT from before
+    Prints a summary of each split. Raises ConfigError, before anything is written, when a test split shares speakers
+    with another one (:func:`kdkit.speech.corpora.summary.check_speakers`), or with an older one in OUT
     (:func:`check_folder`).
     """
     out = Path(out)
@@ -193,9 +191,9 @@ def check_folder(
     written: Collection[str] = (),
     allow_overlap: bool = False,
 ) -> None:
-    """Refuses a folder with manifests from before that do not go with new ``splits``: they would be used together.
+    """Rejects a folder with older manifests that conflict with the new ``splits``, because they would be used together.
 
-    Those that are written anew (``splits``, and other names in ``written``) do not matter. Raises ConfigError for one
+    Manifests that are overwritten (``splits``, and other names in ``written``) do not count. Raises ConfigError for one
     that shares recordings with a split of another kind (train, dev, test), or speakers if one of the two is a test set.
     """
     for path in sorted(Path(out).glob("*.jsonl")):
@@ -204,7 +202,7 @@ def check_folder(
         try:
             old = read_manifest(path)
         except ManifestError:
-            continue  # nobody can use it either
+            continue  # unusable
         for name, new in splits.items():
             if kind(name) == kind(path.stem):
                 continue
@@ -223,8 +221,7 @@ def check_folder(
 def report(
     bad: Sequence[tuple[str, str]], path: Path | None = None, passed: Sequence[tuple[str, str]] = ()
 ) -> None:
-    """Prints why files were left out, the first twenty of them, and how many were ``passed`` over; writes all of them
-    to ``path``."""
+    """Prints the first twenty ``bad`` files and the number ``passed`` over; writes all, with reasons, to ``path``."""
     if path is not None and (bad or passed or path.exists()):
         write_text(path, "".join(f"{reason}\n" for _, reason in [*bad, *passed]))
     if passed:
@@ -239,9 +236,9 @@ def report(
 
 
 def check_manifests(paths: Sequence[str | Path], quick: bool = False, allow_overlap: bool = False) -> bool:
-    """Opens every file of some manifests, prints their summaries; true if nothing is wrong with them.
+    """Reads every file of some manifests and prints summaries; True if there is no error.
 
-    Wrong are files that cannot be read and durations that are more than 0.05 s off. Raises as :func:`publish`.
+    Errors are files that cannot be read and durations that are more than 0.05 s off. Raises as :func:`publish`.
     """
     splits, good = {}, True
     for path, name in zip(map(Path, paths), distinct_names(paths), strict=True):

@@ -1,4 +1,4 @@
-"""What is in a corpus, whether its splits are fair, and how to make fair ones."""
+"""Summary of a corpus, and splits without shared speakers: checks, and how to make them."""
 
 from __future__ import annotations
 
@@ -100,10 +100,10 @@ def summarise(utterances: Sequence[Utterance]) -> SplitSummary:
 
 
 def check_speakers(splits: Mapping[str, Sequence[Utterance]], allow_overlap: bool = False) -> list[str]:
-    """Refuses test sets whose speakers were heard in another split; returns what else should be known.
+    """Rejects test sets whose speakers are in another split; returns notes on other findings.
 
-    Raises :class:`ConfigError` that names splits and speakers when a speaker of a split called test... also occurs in
-    one called otherwise, unless ``allow_overlap``. A split called "dev" that shares speakers is only mentioned.
+    Raises :class:`ConfigError` that names splits and speakers when a speaker of a split called test... is also in one
+    of another kind, unless ``allow_overlap``. Shared speakers of a dev split are only noted.
     """
     speakers = {name: {u.speaker for u in some if u.speaker} for name, some in splits.items()}
     notes = []
@@ -134,10 +134,10 @@ def check_speakers(splits: Mapping[str, Sequence[Utterance]], allow_overlap: boo
 def split_by_speaker(
     utterances: Sequence[Utterance], dev: float = 0.1, test: float = 0.1, allow_overlap: bool = False
 ) -> dict[str, list[Utterance]]:
-    """Train, dev and test of whole speakers: shares of the hours, as near as whole speakers allow.
+    """Train, dev and test splits by speaker; ``dev`` and ``test`` are shares of the hours, approximately.
 
-    Which speakers go where follows from their names alone; speech of unknown speakers is for training. With
-    ``allow_overlap`` utterances are split, not speakers.
+    The split of a speaker depends on the speakers' names only; unknown speakers go to train. With ``allow_overlap``
+    the split is by utterance.
 
     Raises :class:`ConfigError` when there are fewer speakers than splits.
     """
@@ -150,7 +150,7 @@ def split_by_speaker(
     members: dict[str, list[Utterance]] = {}
     for utterance in utterances:
         members.setdefault(group(utterance), []).append(utterance)
-    unknown = members.pop("", [])  # of many voices, perhaps: no more than training may hear them
+    unknown = members.pop("", [])  # perhaps several speakers: only for training
     if len(members) < len(wanted) + (not unknown):
         who = (
             f"{len(members)} speaker{'s' if len(members) != 1 else ''}"
@@ -179,5 +179,5 @@ def split_by_speaker(
 
 
 def kind(name: str) -> str:
-    """What a split is for, by its name: "test", "dev" or "train"."""
+    """The kind of a split, by its name: "test", "dev" or "train"."""
     return next((kind for kind in ("test", "dev") if kind in name.lower()), "train")

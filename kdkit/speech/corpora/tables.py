@@ -1,9 +1,9 @@
 """Tables of recordings: CSV or TSV with a header; columns for the audio, its text and, better, its speaker.
 
 Common Voice's layout is one: train.tsv, dev.tsv and test.tsv with client_id, path and sentence, recordings in clips/.
-Lists of JSON objects, one a line, are tables too: NeMo's manifests (audio_filepath, text, offset, duration), and what
-:func:`kdkit.speech.manifest.read_manifest` refuses because it names pieces. Columns for start and end make a row a
-piece of its recording (:mod:`kdkit.speech.corpora.pieces` cuts it out).
+Files of JSON objects, one a line, are tables too: NeMo's manifests (audio_filepath, text, offset, duration), and
+manifests of pieces, which :func:`kdkit.speech.manifest.read_manifest` rejects. With columns for start and end, a row is
+a piece of its recording, which :mod:`kdkit.speech.corpora.pieces` cuts out.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from kdkit.speech.corpora.pieces import Piece
 from kdkit.speech.corpora.prepare import Found
 from kdkit.speech.manifest import LONGEST, check_string, json_object
 
-COLUMNS = {  # what such columns are called by those who publish tables, in the order they are looked for
+COLUMNS = {  # common names of columns, in order of preference
     "audio": (
         "path",
         "audio",
@@ -48,7 +48,7 @@ COLUMNS = {  # what such columns are called by those who publish tables, in the 
         "begin_ms",
     ),
     "end": ("end", "end_time", "stop", "segment_end", "end_ms", "stop_ms"),
-    "length": ("duration", "length", "duration_ms"),  # asked for only where there is a start and no end
+    "length": ("duration", "length", "duration_ms"),  # used only with a start and without an end
 }
 _SPLIT = re.compile(r"\w[\w.+-]{0,59}")  # it becomes a file's name
 _CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)")  # [hours:]minutes:seconds
@@ -59,10 +59,10 @@ def read_table(
 ) -> dict[str, list[Found]]:
     """Rows of a table by split: by its column "split" if it has one, else all under the file's name without ending.
 
-    ``columns`` names those of :data:`COLUMNS` that it does not know. Audio is looked for in ``audio_folder`` (default:
+    ``columns``: names of columns that are not in :data:`COLUMNS`. Audio is looked for in ``audio_folder`` (default:
     clips/ beside the table if there is one, else the table's folder). Fields of a .tsv are taken as they are, those of
     a .csv (comma, semicolon or |) may be quoted. Times are seconds, or milliseconds in a column called ..._ms, or
-    h:mm:ss. A row that does not have the header's fields is in trouble, for its text may be in another column.
+    h:mm:ss. A row whose number of fields differs from the header's is rejected: its text may be in another column.
 
     Raises ManifestError for a file that is missing, not text, whose quotes do not match, or that has no column for the
     audio.
@@ -123,7 +123,7 @@ def _found(
 
 
 def _piece(values: Mapping[str, str], header: list[str], place: Mapping[str, int | None]) -> Piece | None:
-    """The piece that a row asks for, None for the whole recording; ValueError says what is wrong with its times."""
+    """The piece that a row gives, None for the whole recording. Raises ValueError for impossible times."""
     times = {}
     for field, text in values.items():
         at = place[field]
@@ -183,7 +183,7 @@ def _rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
 
 
 def _json_rows(path: Path, text: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """The same of JSON objects; a name that a line does not have is an empty field."""
+    """:func:`_rows` of JSON objects; a name missing from a line is an empty field."""
     objects = [
         (number, json_object(line, f"{path}:{number}"))
         for number, line in enumerate(text.split("\n"), start=1)
