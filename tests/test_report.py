@@ -336,6 +336,9 @@ def test_notebook_page_needs_no_network(tmp_path):
         new_output("stream", name="stderr", text="bar: 99%\n"),
         new_output("display_data", data=widget),
         new_output("display_data", data={"image/png": "QUJD", "text/plain": "<Figure>"}),
+        new_output(
+            "display_data", data={"image/png": "QUJE"}, metadata={"image/png": {"alt": "loss from 3 to 2"}}
+        ),
         new_output("display_data", data={"text/latex": "$\\sqrt{2}$", "text/plain": "sqrt"}),
         new_output(
             "error",
@@ -353,6 +356,7 @@ def test_notebook_page_needs_no_network(tmp_path):
     assert network_references(html) == []
     assert html.count("<math") == 3 and "<mfrac>" in html and "$y$" in html
     assert 'href="02_next.html#part"' in html
+    assert 'alt="loss from 3 to 2"' in html
     assert "words" in html and "docs/glossary" not in html, "a run folder has no docs"
     assert "bar: 99%" in html and "bar: 1%" not in html
     assert "Slider(value=3)" in html and "widget-view" not in html

@@ -180,11 +180,11 @@ def test_a_survey_of_a_teacher_and_against_another(utterances, capsys):
     again = probing.survey(teacher, utterances, utterances, utterances, 1600, 5, toy_teacher(0), attended=3)
     assert again.to_dict() == found.to_dict(), "repeatable for a seed"
     json.dumps(found.to_dict(), allow_nan=False)
-    assert figures.survey_figure(found)._repr_png_()[0].startswith(b"\x89PNG")
+    assert figures.survey_figure(found)._repr_png_().startswith(b"\x89PNG")
     alone = probing.survey(toy_teacher(0), utterances, utterances, utterances[:2], 400, 5, attended=3)
     assert alone.speakers == () and "needs two speakers" in capsys.readouterr().out
     assert alone.codebook is None and "other" not in alone.to_dict() and "most like" not in alone.rows()[0]
-    assert figures.survey_figure(alone)._repr_png_()[0].startswith(b"\x89PNG")
+    assert figures.survey_figure(alone)._repr_png_().startswith(b"\x89PNG")
 
 
 def test_speech_is_held_out_by_speaker():

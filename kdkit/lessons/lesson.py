@@ -29,6 +29,7 @@ from kdkit.common.statistics import verdict
 from kdkit.lessons import live
 from kdkit.lessons.experiments import Finding, compare, names_in, shipped_findings, study_rows, summary
 from kdkit.lessons.machines import check_machine
+from kdkit.lessons.plots.style import in_numbers
 from kdkit.lessons.profiles import get_profile
 from kdkit.lessons.results import SOURCES, Results
 from kdkit.lessons.world_files import find_world
@@ -255,11 +256,12 @@ class Lesson(Results):
 
     # --- what is shown is kept --------------------------------------------------------------------------------
 
-    def figure(self, name: str, figure, caption: str, **options) -> None:
+    def figure(self, name: str, figure, caption: str, alt: str = "", **options) -> None:
         """Shows a matplotlib figure under the cell and saves it for the report."""
-        super().figure(name, figure, caption, **options)
+        alt = alt or f"{caption} {in_numbers(figure)}".strip()
+        super().figure(name, figure, caption, alt, **options)
         _close(figure)
-        display(figure)
+        display(figure, metadata={"image/png": {"alt": alt}})
 
     def audio(self, name: str, wave: Tensor, caption: str) -> None:
         """A player under the cell, and the sound for the report. ``wave`` (samples,) at 16 kHz."""

@@ -226,7 +226,7 @@ class Results:
         self._save()
 
     def figure(self, name: str, figure, caption: str, alt: str = "", dpi: int = 130) -> None:
-        """A matplotlib ``figure`` as PNG. ``alt`` is its description; default: the caption and the numbers."""
+        """A matplotlib ``figure`` as PNG. ``alt`` is its description; default: caption and numbers."""
         from kdkit.lessons.plots.style import in_numbers  # here: reading a record must not load matplotlib
 
         path = self._path("figures", name, ".png")

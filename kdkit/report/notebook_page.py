@@ -102,7 +102,8 @@ def _tidy(notebook) -> None:
                     merged[-1].text += output.text
                     continue
             elif "image/png" in output.get("data", {}):
-                output.metadata.setdefault("alt", f"Figure in the section “{heading}”")
+                own = output.metadata.get("image/png", {}).get("alt")
+                output.metadata.setdefault("alt", own or f"Figure in the section “{heading}”")
             merged.append(output)
         for output in merged:
             if output.output_type == "stream":

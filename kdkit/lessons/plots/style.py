@@ -32,10 +32,10 @@ STYLE = {
 class Picture(Figure):
     """A Figure that a notebook shows by itself: made without pyplot, it is freed when nobody holds it."""
 
-    def _repr_png_(self) -> tuple[bytes, dict[str, str]]:
+    def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
         self.savefig(buffer, format="png", bbox_inches="tight", facecolor="white")
-        return buffer.getvalue(), {"alt": in_numbers(self)}
+        return buffer.getvalue()
 
 
 def in_numbers(figure: Figure, longest: int = 600) -> str:
