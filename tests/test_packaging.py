@@ -127,7 +127,7 @@ def built(tmp_path_factory) -> tuple[Path, Path]:
     """The source distribution, and the wheel that was built from nothing but it."""
     folder = tmp_path_factory.mktemp("release")
     source = folder / "source"
-    for name in ("kdkit", "notebooks"):
+    for name in ("kdkit", "notebooks", "docs"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
