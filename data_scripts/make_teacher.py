@@ -15,14 +15,20 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from kdkit.common.machine import best_device
+from kdkit.common.parallel import each
 from kdkit.fbank import fbank_statistics
 from kdkit.model.checkpoints import half
 from kdkit.model.codebook import Codebook
 from kdkit.model.speech_model import SpeechModel, preset
+from kdkit.probing import phone_probe
 from kdkit.speech.audio import read_audio
 from kdkit.speech.batches import Batches
 from kdkit.speech.corpora.synthetic.build import build_synthetic
@@ -32,37 +38,61 @@ from kdkit.teachers.pretrain import MFCC, FilterbankTask, Labels, PretrainTask, 
 from kdkit.training.loop import train
 from kdkit.training.recipe import TrainConfig
 
+BEST = -1  # a layer
+
+
+def mfcc_features(utterances: list[Utterance]) -> Iterator[tuple[str, Tensor]]:
+    """MFCCs of every utterance, from all cores."""
+    for some in each(_mfcc, [utterances[i : i + 200] for i in range(0, len(utterances), 200)]):
+        yield from some
+
+
+def _mfcc(utterances: list[Utterance]) -> list[tuple[str, Tensor]]:
+    mfcc, threads = MFCC(), torch.get_num_threads()
+    torch.set_num_threads(1)  # an utterance is too little work to share out
+    found = [(u.id, mfcc(read_audio(u.audio))) for u in utterances]
+    torch.set_num_threads(threads)
+    return found
+
 
 def mfcc_labels(utterances: list[Utterance], clusters: int, path: Path) -> Labels:
     if not path.exists():
-        mfcc, threads = MFCC(), torch.get_num_threads()
-        torch.set_num_threads(1)  # an utterance is too little work to share out
-        labels, _ = cluster(
-            lambda some: ((u.id, mfcc(read_audio(u.audio))) for u in some),
-            utterances,
-            clusters,
-            "k-means of MFCCs",
-        )
-        torch.set_num_threads(threads)
+        labels, _ = cluster(mfcc_features, utterances, clusters, "k-means of MFCCs")
         labels.save(path)
     return Labels.load(path)
 
 
 def layer_labels(
-    model: SpeechModel, layer: int, utterances: list[Utterance], clusters: int, path: Path
+    model: SpeechModel,
+    layer: int,
+    utterances: list[Utterance],
+    clusters: int,
+    path: Path,
+    args: argparse.Namespace,
 ) -> Labels:
+    """k-means of a layer (BEST: the one that a phone probe likes best)."""
     if not path.exists():
+        model = model.to(best_device())
+        if layer == BEST:
+            judges = build_synthetic(minutes={"train": 5, "dev": 5}, version=args.corpus_version)
+            layer = phone_probe(model, judges["train"], judges["dev"], args.frames, args.frames).best
         source = f"k-means of layer {layer} of the iteration before"
-        labels, _ = cluster(layer_features(model, layer), utterances, clusters, source)
+        features = layer_features(model, layer, max(args.batch_seconds))
+        labels, _ = cluster(features, utterances, clusters, source)
         labels.save(path)
     return Labels.load(path)
+
+
+def speech(minutes: float, args: argparse.Namespace) -> list[Utterance]:
+    return build_synthetic(minutes={"unlabelled": minutes}, version=args.corpus_version)["unlabelled"]
 
 
 def filterbank(out: Path, utterances: list[Utterance], args: argparse.Namespace) -> Path:
     path = out / "model.safetensors"
     if not path.exists():
         torch.manual_seed(args.seed)
-        model = SpeechModel(preset("tiny-teacher"))
+        size = {"dim": args.width, "ffn": 4 * args.width, "heads": args.width // 32}
+        model = SpeechModel(replace(preset("tiny-teacher"), **size))
         task = FilterbankTask(model, *fbank_statistics(utterances[:300]))
         recipe = TrainConfig(steps=args.warm_up, lr=3e-3, warmup=0.1, weight_decay=0.01, seed=args.seed)
         batches, began = Batches(utterances, 32, args.seed), time.time()
@@ -73,23 +103,24 @@ def filterbank(out: Path, utterances: list[Utterance], args: argparse.Namespace)
     return path
 
 
-def iteration(number: int, start: Path, utterances: list[Utterance], args: argparse.Namespace) -> Path:
+def iteration(number: int, start: Path, args: argparse.Namespace) -> Path:
     """Iteration ``number`` (0, 1, ...) of this run, from the weights in ``start``."""
 
     def setting(name: str):
         return getattr(args, name)[min(number, len(getattr(args, name)) - 1)]
 
-    model, _, before = load_model(start)
-    history = before["history"]
+    model, _, meta = load_model(start)
+    history = meta["history"]
     name = f"iteration{sum('targets' in stage for stage in history) + 1}"
     out, clusters = args.out / name, setting("clusters")
     path, labelled = out / "model.safetensors", args.out / f"labels-{name}.safetensors"
     if path.exists():
         return path
+    utterances = speech(setting("minutes"), args)
     if name == "iteration1":
         labels = mfcc_labels(utterances, clusters, labelled)
     else:
-        labels = layer_labels(model, setting("layer"), utterances, clusters, labelled)
+        labels = layer_labels(model, setting("layer"), utterances, clusters, labelled, args)
     torch.manual_seed(args.seed)
     codebook = Codebook(model.config.dim, labels.clusters, proj=64)
     masking = {key: setting(key) for key in ("noise", "visible_weight", "mask", "span")}
@@ -99,7 +130,20 @@ def iteration(number: int, start: Path, utterances: list[Utterance], args: argpa
     )
     seconds = setting("batch_seconds")
     batches, began = Batches(utterances, seconds, args.seed + number, cache=True), time.time()
-    log = train(task, batches, recipe, out, title=name)
+    hours = batches.seconds / batches.steps_per_epoch / 3600  # heard in a step
+    before = sum(stage.get("hours", 0) for stage in history)
+    marks = sorted(mark for mark in args.keep_hours if before < mark < before + hours * recipe.steps)
+
+    def keep(rows: list[dict]) -> bool:
+        heard = before + hours * rows[-1]["step"]
+        if marks and heard >= marks[0]:
+            save_model(
+                args.out / f"heard_{marks.pop(0):g}.safetensors", task.model, {"hours": heard}, pack=half
+            )
+        return False
+
+    log = train(task, batches, recipe, out, title=name, watch=keep)
+    batches.close()
     stage = masking | {
         "stage": name,
         "targets": labels.source,
@@ -107,7 +151,8 @@ def iteration(number: int, start: Path, utterances: list[Utterance], args: argpa
         "steps": recipe.steps,
         "batch_seconds": seconds,
         "lr": recipe.lr,
-        "minutes": args.minutes,
+        "minutes": setting("minutes"),
+        "hours": round(hours * recipe.steps, 1),
         "seed": args.seed,
         "seconds": round(time.time() - began),
         "last": log[-1],
@@ -116,7 +161,7 @@ def iteration(number: int, start: Path, utterances: list[Utterance], args: argpa
     return path
 
 
-def main() -> None:
+def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -125,14 +170,29 @@ def main() -> None:
     add("--start", type=Path, help="go on from this teacher instead of from nothing")
     add("--warm-up", type=int, default=500, help="steps in which the CNN becomes a filterbank")
     add("--steps", type=int, nargs="+", default=(1700, 1400, 500, 1300), help="of each iteration")
-    add("--minutes", type=float, default=600, help="minutes of unlabelled synthetic speech")
+    add("--minutes", type=float, nargs="+", default=(600,), help="of unlabelled synthetic speech")
+    add("--frames", type=int, default=5000, help=f"of the probe that chooses layer {BEST}")
+    add("--corpus-version", type=int, default=1, help="of the synthetic speech")
+    add(
+        "--width",
+        type=int,
+        default=160,
+        help="of the teacher, in steps of 32; heads have 32, FFNs four times as much",
+    )
+    add(
+        "--keep-hours",
+        type=float,
+        nargs="*",
+        default=(),
+        help="also keep the weights after so many hours heard",
+    )
     add("--clusters", type=int, nargs="+", default=(100, 100, 200), help="targets of each iteration")
     add(
         "--layer",
         type=int,
         nargs="+",
         default=(0, 7, 4, 3),
-        help="layer clustered for each iteration but the first",
+        help=f"layer clustered for each iteration but the first; {BEST}: the best one for phones",
     )
     add("--lr", type=float, nargs="+", default=(2e-3,))
     add(
@@ -153,17 +213,20 @@ def main() -> None:
     )
     add("--batch-seconds", type=float, nargs="+", default=(16, 16, 64))
     add("--seed", type=int, default=0)
-    args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
-    speech = build_synthetic(minutes={"unlabelled": args.minutes})["unlabelled"]
+    return parser
 
-    path = args.start or filterbank(args.out / "filterbank", speech, args)
+
+def make(args: argparse.Namespace) -> Path:
+    args.out.mkdir(parents=True, exist_ok=True)
+    path = args.start or filterbank(args.out / "filterbank", speech(args.minutes[0], args), args)
     for number in range(len(args.steps)):
-        path = iteration(number, path, speech, args)
+        path = iteration(number, path, args)
     model, codebook, meta = load_model(path)
-    save_model(args.out / "tiny_teacher.safetensors", model, meta, codebook, pack=half)
-    print(f"teacher: {args.out / 'tiny_teacher.safetensors'}")
+    made = args.out / "tiny_teacher.safetensors"
+    save_model(made, model, meta, codebook, pack=half)
+    print(f"teacher: {made}")
+    return made
 
 
 if __name__ == "__main__":
-    main()
+    make(options().parse_args())

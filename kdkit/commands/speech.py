@@ -22,7 +22,7 @@ def corpus(
         Path | None, folder_option("Where corpora are kept; default: the cache, $KDKIT_CACHE.")
     ] = None,
     seed: Seed = 0,
-    world: Annotated[
+    version: Annotated[
         int, typer.Option(help="1, or 2: few labelled voices, thousands of words, broad unlabelled speech.")
     ] = 1,
 ) -> None:
@@ -32,7 +32,7 @@ def corpus(
     """
     from kdkit.speech.corpora.synthetic.build import build_synthetic
 
-    splits = build_synthetic(root, split_minutes(minutes) if minutes else None, seed, world=world)
+    splits = build_synthetic(root, split_minutes(minutes) if minutes else None, seed, version=version)
     for split, utterances in splits.items():
         hours = sum(u.duration for u in utterances) / 3600
         speakers = len({u.speaker for u in utterances})

@@ -58,8 +58,7 @@ _ENTRY = fields(
     {"started": maybe(TIME), "ended": maybe(TIME), "differs": list_of(TEXT), "fingerprint": _MARKS}
     | {"parameters": {"type": "object"}, "data": table_of(SPEECH), "models": table_of(TEXT)},
 )
-# "not better" stands in runs of earlier versions
-_VERDICT = fields({"notebook": TEXT, "name": TEXT, "outcome": one_of((*OUTCOMES, "not better"))})
+_VERDICT = fields({"notebook": TEXT, "name": TEXT, "outcome": one_of(OUTCOMES)})
 RUN = fields(
     {"profile": TEXT, "seed": {"type": "integer"}, "parameters": {"type": "object"}, "status": TEXT}
     | {"started": TIME, "seconds": NOT_NEGATIVE | {"maximum": 1e9}, "notebooks": list_of(_ENTRY)}

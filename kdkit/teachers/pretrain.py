@@ -95,19 +95,22 @@ def cluster(
     some = rng.permutation(len(utterances))[: max(1, round(len(utterances) * min(1.0, sample / total)))]
     chosen = [utterances[i] for i in sorted(some)]
     bar = tqdm(features(chosen), total=len(chosen), desc="frames for k-means", mininterval=1.0)
-    data = np.concatenate([frames.float().numpy() for _, frames in bar])
+    data = np.concatenate([frames.float().cpu().numpy() for _, frames in bar])
     check_clusters(clusters, len(data))
     kmeans = MiniBatchKMeans(clusters, batch_size=10_000, n_init=3, max_iter=100, random_state=seed).fit(data)
     if not label:
         return Labels({}, clusters, source), kmeans.cluster_centers_
     centres = torch.from_numpy(kmeans.cluster_centers_).float()
     bar = tqdm(features(utterances), total=len(utterances), desc="labelling frames", mininterval=1.0)
-    ids = {name: nearest(frames.float(), centres).to(torch.int16) for name, frames in bar}
+    ids = {}
+    for name, frames in bar:
+        centres = centres.to(frames.device)
+        ids[name] = nearest(frames.float(), centres).to(torch.int16).cpu()
     return Labels(ids, clusters, source), kmeans.cluster_centers_
 
 
 def layer_features(
-    model: SpeechModel, layer: int
+    model: SpeechModel, layer: int, batch_seconds: float = 64
 ) -> Callable[[list[Utterance]], Iterable[tuple[str, Tensor]]]:
     """For :func:`cluster`: hidden states (frames, dim) of ``layer``, utterance by utterance, on the model's device."""
 

@@ -7,7 +7,7 @@
 A block is made in a folder of its own that is renamed when complete, so a build that is killed, or several
 builds at once, never leave a half-written block, and the next build goes on where the last one stopped. What
 an utterance says and who says it follows from (seed, split, number) alone: a longer split begins with the
-shorter one. What is said, by whom and where, is a world (:mod:`.worlds`), of which there are two.
+shorter one. What is said, by whom and where, depends on its version (:mod:`.versions`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from kdkit.common.files import cache_folder, check_output, partial_name, sweep, 
 from kdkit.common.parallel import ISOLATED
 from kdkit.speech.audio import wav_bytes
 from kdkit.speech.corpora.synthetic import espeak, grammar, phones
-from kdkit.speech.corpora.synthetic.worlds import WORLDS
+from kdkit.speech.corpora.synthetic.versions import VERSIONS
 from kdkit.speech.frames import SAMPLE_RATE
 from kdkit.speech.manifest import Utterance, read_manifest, subset, write_manifest
 
@@ -47,46 +47,48 @@ def build_synthetic(
     minutes: dict[str, float] | None = None,
     seed: int = 0,
     progress: bool = True,
-    world: int = 1,
+    version: int = 1,
 ) -> dict[str, list[Utterance]]:
     """Make the splits that are asked for, unless they are on disk already, and return them.
 
     `root` is the folder that holds corpora (None: cache_folder()). `minutes` gives the length of each split
-    wanted ("unlabelled", "train", "dev", "test-clean", "test-other", in world 2 also "dev-other"); None stands for
-    the world's own. A split on disk is extended when it is too short; when it is longer, its beginning is returned.
-    "test-clean" has voices never heard in training; "test-other" has other voices, other accents, noise and
-    reverberation. All cores work; one makes an hour of speech in some 10 seconds. `world` is 1, or 2, in which the
-    first labelled minutes are of few voices and do not contain all words (:mod:`.worlds`).
+    wanted ("unlabelled", "train", "dev", "test-clean", "test-other", in version 2 also "dev-other"); None stands
+    for all at their usual length. A split on disk is extended when it is too short; when it is longer, its
+    beginning is returned. "test-clean" has voices never heard in training; "test-other" has other voices, other
+    accents, noise and reverberation. All cores work; one makes an hour of speech in some 10 seconds. In
+    `version` 2 the first labelled minutes are of few voices, and do not contain all words (:mod:`.versions`).
 
-    Raises ConfigError for an unknown world or split, or a length that is not positive.
+    Raises ConfigError for an unknown version or split, or a length that is not positive.
     """
-    if world not in WORLDS:
-        raise ConfigError(f"synthetic corpus: no world {world!r}; there are {', '.join(map(str, WORLDS))}")
-    usual = WORLDS[world].minutes
+    if version not in VERSIONS:
+        raise ConfigError(
+            f"synthetic corpus: no version {version!r}; there are {', '.join(map(str, VERSIONS))}"
+        )
+    usual = VERSIONS[version].minutes
     minutes = dict(usual if minutes is None else minutes)
     for split, length in minutes.items():
         if split not in usual:
             raise ConfigError(f"synthetic corpus: no split {split!r}; there are {', '.join(usual)}")
         if not (math.isfinite(length) and length > 0):
             raise ConfigError(f"synthetic corpus: minutes of {split!r} must be more than 0, not {length}")
-    folder = Path(root or cache_folder()) / f"{WORLDS[world].version}-seed{seed}"
+    folder = Path(root or cache_folder()) / f"{VERSIONS[version].name}-seed{seed}"
     return {
-        split: _build_split(folder / split, split, length, seed, progress, world)
+        split: _build_split(folder / split, split, length, seed, progress, version)
         for split, length in minutes.items()
     }
 
 
-def speak(split: str, number: int, seed: int = 0, world: int = 1) -> tuple[np.ndarray, dict[str, object]]:
-    """One utterance of a world: (waveform (samples,) float32 at 16 kHz, its manifest fields).
+def speak(split: str, number: int, seed: int = 0, version: int = 1) -> tuple[np.ndarray, dict[str, object]]:
+    """One utterance of the corpus: (waveform (samples,) float32 at 16 kHz, its manifest fields).
 
-    The draw (sentence, speaker, rate, pitch, gain, noise) depends on (world, seed, split, number) only; the wavering
+    The draw (sentence, speaker, rate, pitch, gain, noise) depends on (version, seed, split, number) only; the wavering
     of the voice also on what the engine has spoken since `espeak.restart`.
     """
-    scene = WORLDS[world]
-    rng = random.Random(f"{scene.version}/{seed}/{split}/{number}")
-    noise_rng = np.random.default_rng([seed, [*scene.minutes].index(split), number])
-    text = scene.spoken(rng)
-    speaker = scene.speaker(split, number, rng)
+    corpus = VERSIONS[version]
+    rng = random.Random(f"{corpus.name}/{seed}/{split}/{number}")
+    noise_rng = np.random.default_rng([seed, [*corpus.minutes].index(split), number])
+    text = corpus.spoken(rng)
+    speaker = corpus.speaker(split, number, rng)
     tract = speaker.tract * (0.99 + 0.02 * rng.random())
     rate = speaker.rate * (0.9 + 0.2 * rng.random()) / tract  # resampling by `tract` speaks that much faster
     pitch, pitch_range = speaker.pitch + 16 * rng.random() - 8, 35 + 30 * rng.random()
@@ -95,7 +97,7 @@ def speak(split: str, number: int, seed: int = 0, world: int = 1) -> tuple[np.nd
     wave = soxr.resample(wave, espeak.RATE_HZ * tract, SAMPLE_RATE)
     starts = [(sample / (espeak.RATE_HZ * tract), phones.normalise(ipa)) for sample, ipa in events]
     wave, starts = _pad(wave, starts, before=0.05 + 0.2 * rng.random(), after=0.05 + 0.2 * rng.random())
-    wave = scene.record(wave, split, speaker, seed, rng, noise_rng)
+    wave = corpus.record(wave, split, speaker, seed, rng, noise_rng)
     return wave, {
         "id": f"{split}-{number}",
         "duration": len(wave) / SAMPLE_RATE,
@@ -133,7 +135,7 @@ def _pad(
 
 
 def _build_split(
-    folder: Path, split: str, minutes: float, seed: int, progress: bool, world: int
+    folder: Path, split: str, minutes: float, seed: int, progress: bool, version: int
 ) -> list[Utterance]:
     manifest = folder / "manifest.jsonl"
     if manifest.exists():
@@ -153,7 +155,7 @@ def _build_split(
             typical = have / len(blocks) if blocks else BLOCK * _TYPICAL_SECONDS / 60
             wanted = range(len(blocks), len(blocks) + math.ceil((minutes - have) / typical))
             missing = [block for block in wanted if not _block_folder(folder, block).exists()]
-            for _ in _make_blocks(folder, split, missing, seed, world):
+            for _ in _make_blocks(folder, split, missing, seed, version):
                 bar.update(min(typical, bar.total - bar.n))
             blocks += [read_manifest(_block_folder(folder, block) / "manifest.jsonl") for block in wanted]
             bar.update(min(sum(map(_minutes, blocks)), bar.total) - bar.n)
@@ -173,7 +175,7 @@ def _block_folder(folder: Path, block: int) -> Path:
     return folder / f"{block:05d}"
 
 
-def _make_blocks(folder: Path, split: str, blocks: list[int], seed: int, world: int = 1) -> Iterator[int]:
+def _make_blocks(folder: Path, split: str, blocks: list[int], seed: int, version: int = 1) -> Iterator[int]:
     """Make the blocks, on all cores if there are several; yields each as it is done.
 
     The workers are plain subprocesses: multiprocessing would import the caller's main script again, which
@@ -187,7 +189,7 @@ def _make_blocks(folder: Path, split: str, blocks: list[int], seed: int, world: 
     package_parent = str(Path(__file__).resolve().parents[4])
     path = os.pathsep.join([package_parent, *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [sys.executable, "-m", "kdkit.speech.corpora.synthetic.build"]
-    command += [str(folder.resolve()), split, str(seed), str(world)]
+    command += [str(folder.resolve()), split, str(seed), str(version)]
     with tempfile.TemporaryFile("w+") as errors:
         processes = []
         try:
@@ -223,7 +225,7 @@ def _cores() -> int:
         return os.cpu_count() or 1
 
 
-def make_block(folder: Path, split: str, block: int, seed: int, world: int = 1) -> None:
+def make_block(folder: Path, split: str, block: int, seed: int, version: int = 1) -> None:
     """Speak one block into a folder beside its place and rename it when complete."""
     place = _block_folder(folder, block)
     if place.exists():
@@ -236,7 +238,7 @@ def make_block(folder: Path, split: str, block: int, seed: int, world: int = 1) 
         with espeak.lock:
             espeak.restart()  # so that a block sounds the same whatever was spoken before
             for i in range(BLOCK):
-                wave, fields = speak(split, block * BLOCK + i, seed, world)
+                wave, fields = speak(split, block * BLOCK + i, seed, version)
                 audio = partial / f"{i:02d}.wav"
                 with writing(audio):
                     audio.write_bytes(wav_bytes(np.rint(wave * 32767).astype(np.int16)))
@@ -252,10 +254,10 @@ def make_block(folder: Path, split: str, block: int, seed: int, world: int = 1) 
 
 
 def _worker() -> None:
-    folder, split, seed, world = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    folder, split, seed, version = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     for block in json.load(sys.stdin):
         try:
-            make_block(folder, split, block, seed, world)
+            make_block(folder, split, block, seed, version)
         except KdkitError as error:
             sys.exit(str(error))
         os.write(sys.stdout.fileno(), b"%d\n" % block)  # one write: the workers share the pipe

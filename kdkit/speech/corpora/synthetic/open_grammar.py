@@ -1,4 +1,4 @@
-"""Sentences over thousands of words: what the voices of the second synthetic world say.
+"""Sentences over thousands of words: what the voices of the synthetic corpus, version 2, say.
 
 A grammar of phrases (who, did what, to what, where, when, why) over the word classes of :mod:`.open_words`. In every
 class a few words are common and hundreds are rare, so a test has words that some minutes of training do not contain:

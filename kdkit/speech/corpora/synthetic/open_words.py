@@ -1,4 +1,4 @@
-"""The words of the second synthetic world: classes of nouns, verbs, adjectives and names, and their forms.
+"""The words of the synthetic corpus, version 2: classes of nouns, verbs, adjectives and names, and their forms.
 
 A class lists its words roughly from common to rare; the grammar (:mod:`.open_grammar`) says the first eight most of the
 time. Nearly all are spelled as they sound: whoever knows English spelling can write a word that was never seen before.

@@ -1,9 +1,9 @@
-"""The speakers of the synthetic worlds: who is heard in training, and who never is.
+"""The speakers of the synthetic corpus: who is heard in training, and who never is.
 
 A speaker is an eSpeak voice variant, a vocal-tract length (all formants scaled together, by resampling), a
 pitch and a speaking rate. Variants differ in formants, breath, roughness and melody; several tract lengths of
-each variant give the training set many distinct voices: about a hundred in the first world (SPEAKERS), hundreds in
-the second (CROWD). No variant of dev, test-clean or test-other is heard
+each variant give the training set many distinct voices: about a hundred in version 1 (SPEAKERS), hundreds in version 2
+(CROWD). No variant of dev, test-clean or test-other is heard
 in training, and eSpeak's twins of the test variants (aunty of f4, robert of rob) are kept from it too.
 Whispers, croaks, robots and voices that clip are left out.
 """
@@ -119,7 +119,7 @@ CROWD: dict[str, tuple[Speaker, ...]] = {
     "test-clean": _crowd(TEST_CLEAN_VARIANTS, 3, (MAIN_ACCENT,)),
     "test-other": _crowd(TEST_OTHER_VARIANTS, 6, OTHER_ACCENTS),
 }
-"""The speakers of each split of the second world."""
+"""The speakers of each split of version 2."""
 
 _FIRST = ("anika", "m6", "f1", "Alex")  # two women, two men
 _VARIANTS = (*_FIRST, *(variant for variant in TRAIN_VARIANTS if variant not in _FIRST))[:24]
@@ -128,4 +128,4 @@ _OWN = {variant: [s for s in _OF_MAIN_ACCENT if s.variant == variant] for varian
 FEW: tuple[Speaker, ...] = tuple(
     _OWN[name][(3 + 5 * n) % len(_OWN[name])] for n, name in enumerate(_VARIANTS)
 )
-"""Who speaks the labelled speech of the second world first: four the first minutes, all 24 the first hour."""
+"""Who speaks the labelled speech of version 2 first: four the first minutes, all 24 the first hour."""

@@ -1,6 +1,6 @@
-"""The synthetic worlds: what is said, who says it, and how it is recorded.
+"""The versions of the synthetic corpus: what is said, who says it, and how it is recorded.
 
-World 1 has four hundred words, a hundred voices, and noise and echoes in "test-other" only. World 2 asks what
+Version 1 has four hundred words, a hundred voices, and noise and echoes in "test-other" only. Version 2 asks what
 pre-training is for: labels of few voices (four say the first ten minutes of "train", 24 the first hour), words that
 these minutes do not contain, and unlabelled speech of hundreds of voices in seven accents, in quiet and noisy rooms.
 """
@@ -18,17 +18,20 @@ from kdkit.speech.corpora.synthetic.acoustics import Place, add_noise, recorded,
 from kdkit.speech.corpora.synthetic.grammar import Uniform
 from kdkit.speech.corpora.synthetic.voices import Speaker
 
-OF_FOUR, OF_MANY = 300, 1600  # first utterances of "train" of world 2: they last more than 10 and 60 minutes
+OF_FOUR, OF_MANY = (
+    300,
+    1600,
+)  # first utterances of "train" of version 2: they last more than 10 and 60 minutes
 
 
-class World(ABC):
+class Version(ABC):
     """What the builder (:mod:`kdkit.speech.corpora.synthetic.build`) needs to know.
 
-    `version` is part of the folder's name: change it whenever the speech would change. `minutes` are the splits and
-    their usual lengths.
+    `name` is that of the folder: change it whenever the speech would change. `minutes` are the splits and their usual
+    lengths.
     """
 
-    version: str
+    name: str
     minutes: ClassVar[dict[str, float]]
 
     @abstractmethod
@@ -52,8 +55,8 @@ class World(ABC):
         """`wave` (samples,) as it sounds in its room, with its noise and at its level."""
 
 
-class World1(World):
-    version = "synthetic-v1"
+class Version1(Version):
+    name = "synthetic-v1"
     minutes: ClassVar = {
         "unlabelled": 600.0,
         "train": 60.0,
@@ -77,9 +80,9 @@ class World1(World):
         return _at_peak(wave, -(1 + 11 * rng.random()))
 
 
-class World2(World):
-    version = "synthetic-v2"
-    minutes: ClassVar = World1.minutes | {"dev-other": 5.0}
+class Version2(Version):
+    name = "synthetic-v2"
+    minutes: ClassVar = Version1.minutes | {"dev-other": 5.0}
 
     def spoken(self, rng):
         return open_grammar.spoken(rng)
@@ -93,7 +96,7 @@ class World2(World):
     def record(self, wave, split, speaker, seed, rng, noise):
         """Labelled speakers have one microphone and one room each, unlabelled ones another for every utterance."""
         noisy = split.endswith("other") or (split == "unlabelled" and rng.random() < 0.5)
-        own = rng if split == "unlabelled" else random.Random(f"{self.version}/{seed}/{split}/{speaker.id}")
+        own = rng if split == "unlabelled" else random.Random(f"{self.name}/{seed}/{split}/{speaker.id}")
         place = Place(
             reverberation=0.15 + 0.4 * own.random() if noisy else 0.05 + 0.15 * own.random(),
             snr=8 + 17 * rng.random() if noisy else 30 + 20 * rng.random(),
@@ -105,7 +108,7 @@ class World2(World):
         return _at_peak(recorded(wave, place, noise), level - 6 * rng.random())
 
 
-WORLDS: dict[int, World] = {1: World1(), 2: World2()}
+VERSIONS: dict[int, Version] = {1: Version1(), 2: Version2()}
 
 
 def _any(speakers: tuple[Speaker, ...], rng: Uniform) -> Speaker:

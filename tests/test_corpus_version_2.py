@@ -1,4 +1,4 @@
-"""World 2: few labelled voices, open words, broad unlabelled speech; and world 1 as it always was."""
+"""Version 2 of the synthetic corpus: few labelled voices, open words, broad unlabelled speech; version 1 as it was."""
 
 import hashlib
 import random
@@ -13,10 +13,10 @@ from kdkit.speech.corpora.synthetic import build, espeak, open_grammar, phones, 
 from kdkit.speech.corpora.synthetic.acoustics import Place, recorded
 from kdkit.speech.corpora.synthetic.build import build_synthetic, speak
 from kdkit.speech.corpora.synthetic.open_words import CLASSES, inflect
-from kdkit.speech.corpora.synthetic.worlds import OF_FOUR, OF_MANY, WORLDS
+from kdkit.speech.corpora.synthetic.versions import OF_FOUR, OF_MANY, VERSIONS
 
-WORLD = WORLDS[2]
-LENGTHS = dict.fromkeys(WORLD.minutes, 0.4) | {"train": 4.4}  # four blocks
+CORPUS = VERSIONS[2]
+LENGTHS = dict.fromkeys(CORPUS.minutes, 0.4) | {"train": 4.4}  # four blocks
 NOTHING = Place(0.01, 400.0, 0.0, 0.0, 1e-3)  # an anechoic, silent room and a perfect microphone
 
 
@@ -24,15 +24,15 @@ NOTHING = Place(0.01, 400.0, 0.0, 0.0, 1e-3)  # an anechoic, silent room and a p
 def corpus(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build, "_cores", lambda: 2)
-        return build_synthetic(tmp_path_factory.mktemp("corpus"), LENGTHS, progress=False, world=2)
+        return build_synthetic(tmp_path_factory.mktemp("corpus"), LENGTHS, progress=False, version=2)
 
 
 def drawn(split: str, numbers: range):
     """Text and speaker of utterances, without their sound."""
     for number in numbers:
-        rng = random.Random(f"{WORLD.version}/0/{split}/{number}")
-        text = open_grammar.transcript(WORLD.spoken(rng))
-        yield text, WORLD.speaker(split, number, rng)
+        rng = random.Random(f"{CORPUS.name}/0/{split}/{number}")
+        text = open_grammar.transcript(CORPUS.spoken(rng))
+        yield text, CORPUS.speaker(split, number, rng)
 
 
 # what is said
@@ -114,7 +114,7 @@ def test_no_voice_of_dev_or_test_is_heard_in_training():
 
 
 def test_voices():
-    assert set(voices.CROWD) == set(WORLD.minutes)
+    assert set(voices.CROWD) == set(CORPUS.minutes)
     for speakers in voices.CROWD.values():
         assert len({s.id for s in speakers}) == len(speakers) >= 20
     assert len(voices.CROWD["unlabelled"]) > 300
@@ -135,7 +135,8 @@ def test_labelled_speech_begins_with_few_voices(corpus):
     # the four speak for more than ten minutes, the 24 for more than an hour
     assert np.mean([u.duration for u in corpus["train"]]) * OF_FOUR > 11 * 60
     assert (
-        np.mean([speak("train", OF_FOUR + i, world=2)[1]["duration"] for i in range(24)]) * OF_MANY > 63 * 60
+        np.mean([speak("train", OF_FOUR + i, version=2)[1]["duration"] for i in range(24)]) * OF_MANY
+        > 63 * 60
     )
 
 
@@ -221,16 +222,16 @@ def digest(utterances):
 
 def test_the_same_bytes_on_any_number_of_cores(corpus, tmp_path, monkeypatch):
     monkeypatch.setattr(build, "_cores", lambda: 1)
-    again = build_synthetic(tmp_path, {"train": 4.4}, progress=False, world=2)["train"]
+    again = build_synthetic(tmp_path, {"train": 4.4}, progress=False, version=2)["train"]
     assert digest(again) == digest(corpus["train"])
-    assert [u.text for u in again[:9]] != [speak("train", n, seed=1, world=2)[1]["text"] for n in range(9)]
+    assert [u.text for u in again[:9]] != [speak("train", n, seed=1, version=2)[1]["text"] for n in range(9)]
 
 
-def test_worlds_do_not_share_a_folder(corpus):
+def test_versions_do_not_share_a_folder(corpus):
     assert all("synthetic-v2-seed0" in str(u.audio) for split in corpus.values() for u in split)
 
 
-def test_the_first_world_is_what_it_was():
+def test_version_1_is_what_it_was():
     said = [speak("train", number)[1] for number in range(3)]
     assert [(f["text"], f["speaker"], round(f["duration"], 2)) for f in said] == [
         ("zoe enjoyed his yellow toy and my sharp goose", "ed-1", 3.52),
@@ -239,8 +240,8 @@ def test_the_first_world_is_what_it_was():
     ]
 
 
-def test_impossible_worlds(tmp_path):
-    with pytest.raises(ConfigError, match="no world 3; there are 1, 2"):
-        build_synthetic(tmp_path, {"train": 1}, world=3)
+def test_impossible_wishes(tmp_path):
+    with pytest.raises(ConfigError, match="no version 3; there are 1, 2"):
+        build_synthetic(tmp_path, {"train": 1}, version=3)
     with pytest.raises(ConfigError, match="no split 'dev-other'"):
-        build_synthetic(tmp_path, {"dev-other": 1}, world=1)
+        build_synthetic(tmp_path, {"dev-other": 1}, version=1)
