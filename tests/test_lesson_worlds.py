@@ -4,6 +4,7 @@ import builtins
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import torch
 from kdkit.common.errors import CheckpointError, ConfigError, DownloadError
 from kdkit.lessons import machines, speech_sources, worlds
 from kdkit.lessons.machines import check_machine
+from kdkit.lessons.profiles import PROFILES
 from kdkit.lessons.world_files import find_world
 from kdkit.lessons.worlds import LIBRISPEECH, TOY, check_voices
 from kdkit.speech.manifest import Utterance, write_manifest
@@ -229,3 +231,12 @@ def test_expected_speed_and_memory_go_through_what_was_measured():
     assert sorted(speeds)[2:] == speeds[2:] and speeds[0] == pytest.approx(h200.measured / 15.2, rel=0.03)
     assert machines.training_gigabytes(600) == pytest.approx(12.73, rel=0.02)
     assert machines.training_gigabytes(150) == pytest.approx(3.58, rel=0.02)
+
+
+def test_readme_shows_what_is_computed(monkeypatch, tmp_path):
+    monkeypatch.setenv("KDKIT_CACHE", str(tmp_path))
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    shown = readme.partition("<!-- machines -->\n")[2].partition("\n<!-- /machines -->")[0]
+    assert shown == machines.readme_table(LIBRISPEECH, PROFILES["colab"])
+    download = LIBRISPEECH.to_download(SPLITS) / 1000
+    assert f"{download:.1f} GB to download, {2 * download:.0f} GB of disk" in readme

@@ -27,12 +27,20 @@ from kdkit.common.files import write_text
 from kdkit.common.machine import best_device, training_precision
 from kdkit.common.statistics import verdict
 from kdkit.lessons import live
-from kdkit.lessons.experiments import Finding, compare, names_in, shipped_findings, study_rows, summary
+from kdkit.lessons.experiments import (
+    Finding,
+    compare,
+    names_in,
+    shipped_findings,
+    shipped_scores,
+    study_rows,
+    summary,
+)
 from kdkit.lessons.machines import check_machine
 from kdkit.lessons.plots.style import in_numbers
 from kdkit.lessons.profiles import get_profile
 from kdkit.lessons.results import SOURCES, Results
-from kdkit.lessons.world_files import find_world
+from kdkit.lessons.world_files import AUTO, find_world
 from kdkit.lessons.worlds import LIBRISPEECH, TOY
 from kdkit.model.speech_model import SpeechModel, parameter_count
 from kdkit.recognition.ctc import CTCModel, load_recogniser
@@ -58,7 +66,8 @@ class Lesson(Results):
         self.device, self._started = best_device(), time.perf_counter()
         profile, why = choose_profile(profile, self.device)
         self.size = get_profile(profile)  # rejects an unknown name before anything is written
-        self.world = find_world(world, self.device)
+        small = world == AUTO and profile == "smoke"  # which asks whether everything runs
+        self.world = TOY if small else find_world(world, self.device)
         splits = ("unlabelled", "train", "dev", *self.world.tests)
         check_machine(self.world, splits, self.size.seconds_per_batch, self.device)
         super().__init__(Path(out).resolve(), notebook, title, profile, seed)
@@ -78,6 +87,11 @@ class Lesson(Results):
             note += "KDKIT_ASSETS names: nothing that ships with the kit is in this run."
             super().text("shipped", note)
             print(f"{note} ({teachers.ASSETS})")
+
+    @property
+    def ships(self) -> bool:
+        """Are there models and findings of this world that ship with the kit?"""
+        return self.world is TOY
 
     @property
     def jobs(self) -> int | None:
@@ -106,8 +120,6 @@ class Lesson(Results):
         Real speech is sampled, voice by voice, to the profile's length. Missing phone times are estimated by forced
         alignment, which is printed and recorded.
         """
-        from kdkit.recognition.alignment import add_phones, bundle_aligner
-
         world = self.world
         if where == "librispeech" or (not where and world is TOY and teacher not in ("", TOY.teacher)):
             world = LIBRISPEECH
@@ -124,14 +136,32 @@ class Lesson(Results):
         minutes = (self.size.probe_train_minutes, self.size.probe_test_minutes)
         parts = world.probe_speech((float("inf"), float("inf")))
         train, test = (subset(_in_turns(part, self.seed), m) for part, m in zip(parts, minutes, strict=True))
-        if not all(utterance.phones for utterance in (*train, *test)):
-            aligner = bundle_aligner(device=self.device)
-            note = f"Phone times of {where} are estimates: letters aligned by {aligner.name}, phones by eSpeak NG."
-            super().text("phone times", note)
-            train, test = add_phones(train, aligner), add_phones(test, aligner)
+        train, test = self.with_phones(train, where), self.with_phones(test, where)
         for name, part in (("probe train", train), ("probe test", test)):
             self.uses_speech(name, part)
         return train, test
+
+    def probe_tests(self) -> dict[str, list[Utterance]]:
+        """The world's test sets with phone times; of real speech some voices, as much as the profile probes."""
+        tests = dict(zip(self.world.tests, self.corpus(*self.world.tests), strict=True))
+        if self.world is TOY:
+            return tests
+        minutes = self.size.probe_test_minutes
+        return {n: self.with_phones(subset(_in_turns(s, self.seed), minutes), n) for n, s in tests.items()}
+
+    def with_phones(self, utterances: Sequence[Utterance], where: str = "") -> list[Utterance]:
+        """Utterances with phone times: their own, or estimates, which is said and kept."""
+        if all(utterance.phones for utterance in utterances):
+            return list(utterances)
+        from kdkit.recognition.alignment import add_phones, bundle_aligner
+
+        aligner = bundle_aligner(device=self.device)
+        where = where or self.world.name
+        note = (
+            f"Phone times of {where} are estimates: letters aligned by {aligner.name}, phones by eSpeak NG."
+        )
+        super().text("phone times", note)
+        return add_phones(utterances, aligner)
 
     def teacher(self, source: str = "") -> Teacher:
         """The world's teacher, or whatever :func:`kdkit.load_teacher` takes, on this run's device.
@@ -216,7 +246,7 @@ class Lesson(Results):
         None, which is said, where KDKIT_ASSETS names a folder without them, and in another world than the toy one, of
         which they tell nothing.
         """
-        if self.world is not TOY:
+        if not self.ships:
             super().text(f"{name} is missing", f"{name} is of the toy world: left out in {self.world.name}.")
             return []
         try:
@@ -228,6 +258,10 @@ class Lesson(Results):
                 f"{name} is missing", f"The models of this run come without {name}.json: it is left out."
             )
             return []
+
+    def scores(self) -> list[dict]:
+        """:func:`kdkit.lessons.experiments.shipped_scores` in the toy world; none in another one."""
+        return shipped_scores() if self.ships else []
 
     def recognisers(self) -> dict[str, tuple[CTCModel, dict]]:
         """Every fine-tuned recogniser of the world, by file name: (recogniser, description): those that ship with the
@@ -303,6 +337,8 @@ class Lesson(Results):
 
         Kept as metrics: ``name/TRIAL`` and ``name/TRIAL against FIRST``.
         """
+        if not findings:
+            return
         first, *others = names_in(findings)
         for trial in (first, *others):
             found = summary(findings, trial)

@@ -53,7 +53,7 @@ def distil(world: World, name: str, teacher: Teacher, size: Profile, folder: Pat
     fit_statistics(student, speech)
     pairs = default_pairs(student.config, teacher.config)
     task = DistillTask(student, teacher, DistillConfig(pairs, discriminative_weight=1.0 if both else 0.0))
-    recipe = TrainConfig(steps=size.distill_steps, lr=2e-3 if world.students else 2e-4, seed=seed)
+    recipe = TrainConfig(steps=size.distill_steps, lr=world.lr, seed=seed)
     batches = Batches(speech, size.seconds_per_batch, seed)
     try:
         train(task, batches, recipe, folder / "runs" / name, title=f"distilling {name}")

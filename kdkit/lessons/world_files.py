@@ -95,6 +95,7 @@ def read_world(path: Path) -> World:
         tests=tests,
         probing=tuple(probing) or (speech["dev"], next(iter(tests.values()))),
         students=_STUDENTS[students],
+        lr=TOY.lr if students == "tiny" else World.lr,
         finished=_finished(found.get("finished", {}), folder, path),
         language_model=model,
         clusters=_clusters(found.get("clusters", World.clusters), path),

@@ -55,6 +55,7 @@ class World:
     language_model: str = ""  # of LibriSpeech, or an ARPA file; "": estimated from the labelled transcripts
     utterance_seconds: float = 12.3  # typical
     stand_in: str = ""
+    lr: float = 2e-4  # of distillation
     clusters: int = 500  # k-means centroids that serve a teacher without codebook
     folder: Path = Path()  # that paths of manifests are relative to
 
@@ -71,6 +72,11 @@ class World:
     def presets(self) -> tuple[str, ...]:
         """The students of this world, waveform twins first."""
         return tuple(self.student(s, f) for f in ("waveform", "fbank") for s in STRUCTURES)
+
+    @property
+    def ready(self) -> str:
+        """A shallow & wide student that is there without training: a finished one, in the toy world a shipped one."""
+        return next(iter(self.finished), self.student("sw", "fbank"))
 
     # --- speech ---------------------------------------------------------------------------------------------------
 
@@ -178,6 +184,7 @@ TOY = World(
     probing=(("synthetic:train",), ("synthetic:test-clean",)),
     students="tiny-",
     utterance_seconds=2.6,
+    lr=2e-3,
 )
 
 LIBRISPEECH = World(

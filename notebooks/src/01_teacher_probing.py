@@ -25,12 +25,15 @@
 # - decide which layers a student should learn from, and hand that decision on to notebook 02.
 #
 # **Device.** Any CPU; a GPU is used where there is one. **Minutes.** About two in profile `quick` on two
-# cores, seconds in `smoke`. **Needs** nothing from other notebooks: the tiny teacher ships with the kit, the
+# cores, seconds in `smoke`. **Needs** nothing from other notebooks: the toy world's teacher ships with the kit, the
 # speech is made on first use.
 #
 # **Words.** Terms are explained where they first occur, and all of them in the [glossary](../docs/glossary.md).
 #
-# **Your own teacher.** Change `teacher_name` below, and every cell asks it instead: `"HUBERT_BASE"` or
+# **Another world.** `world = "librispeech"` is about HuBERT Base and human speech in all four notebooks, and a small
+# file (`kdkit.lessons.world_files`) names a teacher and manifests of your own, once for all of them.
+#
+# **Another teacher, here only.** Change `teacher_name` below, and every cell asks it instead: `"HUBERT_BASE"` or
 # another bundle of torchaudio, `"hubert_base_ls960"` (fairseq's file, the one with a codebook), a file, a
 # folder or a name on the Hugging Face hub. The speech is then LibriSpeech (dev-clean to train the probes,
 # test-clean to judge them, 700 MB), which has no phone times: they are estimated (letters aligned by
@@ -52,9 +55,11 @@
 # %% tags=["parameters"]
 # str: "smoke" (does it run?), "quick" (a laptop), "colab" (one GPU), "full" (every study, hours), or
 profile = "auto"  # "auto": "colab" where there is a GPU, else "quick"
+# str: "toy" (nothing to download), "librispeech" (the paper's: HuBERT Base, 10 GB), a .toml or .json file, or
+world = "auto"  # "auto": "librispeech" where there is a GPU, else "toy"; in "smoke" always "toy"
 seed = 0  # int: draws the frames that are probed
 out = "runs/notebooks"  # str: run folder, relative to where the notebook runs
-teacher_name = "tiny"  # str: whatever kdkit.load_teacher takes, such as "HUBERT_BASE" or "hubert_base_ls960"
+teacher_name = ""  # str: whatever kdkit.load_teacher takes, such as "HUBERT_BASE"; "": the world's teacher
 speech = ""  # str: "synthetic", "librispeech" or "train.jsonl,test.jsonl"; "": by the teacher, see above
 
 # %%
@@ -80,7 +85,7 @@ from kdkit.speech.frames import num_frames
 from kdkit.speech.manifest import frame_phones, subset
 from kdkit.teachers import Teacher
 
-lesson = Lesson("01_teacher_probing", "What does each layer of the teacher know?", profile, seed, out)
+lesson = Lesson("01_teacher_probing", "What does each layer of the teacher know?", profile, seed, out, world)
 
 # %% [markdown]
 # ## One utterance of an unseen voice
@@ -90,6 +95,8 @@ lesson = Lesson("01_teacher_probing", "What does each layer of the teacher know?
 # probe.
 
 # %%
+teacher_name = teacher_name or lesson.world.teacher
+ours = lesson.ships and teacher_name == lesson.world.teacher
 train_part, test_part = lesson.speech(speech, teacher_name)
 assert not {u.speaker for u in train_part} & {u.speaker for u in test_part}
 utterance = min(test_part, key=lambda u: abs(u.duration - 3))
@@ -149,7 +156,7 @@ lesson.table("teacher", [structure], f"The teacher: {teacher_name}.")
 
 # %% [markdown]
 # The FFN (feed-forward network) is the part of a layer that works on each frame alone; its size is its inner
-# width. HuBERT Base has the same twelve layers at 768 wide, and lessons 2 and 3 count it beside the tiny one.
+# width. HuBERT Base has the same twelve layers at 768 wide, and lessons 2 and 3 count it beside the toy one.
 # Whatever you learn to measure here works on it unchanged: `teacher_name = "HUBERT_BASE"` and run again.
 
 # %% [markdown]
@@ -235,7 +242,7 @@ lesson.figure("attention", figures.attention_maps(maps, utterance.phones, names)
 # %% [markdown]
 # How far do they look? Weights spread evenly would reach a third of the utterance on average. A head far
 # below that has a place of its own to look at. The nearest head is chosen on the utterance above, so it must
-# prove itself on others. Do not be surprised if the tiny teacher has hardly any: its positional convolution
+# prove itself on others. Do not be surprised if the toy world's teacher has hardly any: its positional convolution
 # brings the neighbourhood in before attention begins.
 
 # %%
@@ -852,8 +859,8 @@ lesson.text("layers to distil", text)
 # $l$ to be like the teacher's layer $l$. Is the diagonal the brightest?
 
 # %%
-if teacher_name == "tiny":
-    student, _ = lesson.student("tiny-dt-fbank")
+if ours:
+    student, _ = lesson.student(lesson.world.student("dt", "fbank"))
     theirs = collect(ModelLayers(student), test_part, **judged)
     across, across_without = probing.cka_jackknife(theirs, test)
     lesson.figure(
@@ -879,8 +886,8 @@ if teacher_name == "tiny":
 
 # %%
 compared, curves, seen = {teacher_name: teacher}, {teacher_name: probe}, {teacher_name: train}
-if teacher_name == "tiny":
-    compared["student"] = Teacher(student, None, "tiny-dt-fbank", {})
+if ours:
+    compared["student"] = Teacher(student, None, lesson.world.student("dt", "fbank"), {})
     seen["student"] = collect(ModelLayers(student), train_part, frames=size.probe_frames, seed=seed)
     curves["student"] = probing.probe_layers(seen["student"], theirs, seed)
 

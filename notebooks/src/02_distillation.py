@@ -17,8 +17,8 @@
 # - build the regression loss from its formula, on one real batch, and see what padding would do to it;
 # - build the discriminative loss, which follows the teacher's cluster ids, and see what its temperature does;
 # - connect student and teacher, layer by layer or through prediction heads;
-# - compare two structures, *deep & thin* and *shallow & wide*, at full and at tiny size;
-# - train one of each live, watch the loss fall, then probe what they know, beside the shipped students;
+# - compare two structures, *deep & thin* and *shallow & wide*, at equal size;
+# - train one of each live, watch the loss fall, then probe what they know, beside some trained for longer;
 # - run two small studies (optional), of losses and of structures, with seeds, intervals and verdicts that can say no;
 # - write a loss of your own, and train with it.
 #
@@ -42,6 +42,8 @@
 # %% tags=["parameters"]
 # str: "smoke" (does it run?), "quick" (a laptop), "colab" (one GPU), "full" (every study, hours), or
 profile = "auto"  # "auto": "colab" where there is a GPU, else "quick"
+# str: "toy" (nothing to download), "librispeech" (the paper's: HuBERT Base, 10 GB), a .toml or .json file, or
+world = "auto"  # "auto": "librispeech" where there is a GPU, else "toy"; in "smoke" always "toy"
 seed = 0  # int: new weights and the order of the speech
 out = "runs/notebooks"  # str: run folder, relative to where the notebook runs
 
@@ -76,7 +78,9 @@ from kdkit.teachers.targets import TargetCache
 from kdkit.training.loop import train
 from kdkit.training.recipe import TrainConfig
 
-lesson = Lesson("02_distillation", "A small student learns the teacher's hidden states", profile, seed, out)
+lesson = Lesson(
+    "02_distillation", "A small student learns the teacher's hidden states", profile, seed, out, world
+)
 
 # %% [markdown]
 # ## One real batch
@@ -86,7 +90,9 @@ lesson = Lesson("02_distillation", "A small student learns the teacher's hidden 
 
 # %%
 size = lesson.size
-speech, dev, train_speech, test_speech = lesson.corpus("unlabelled", "dev", "train", "test-clean")
+dt_waveform, sw_waveform, dt_fbank, sw_fbank = lesson.world.presets  # deep & thin, shallow & wide
+speech, dev = lesson.corpus("unlabelled", "dev")
+train_speech, test_speech = lesson.speech()
 batches = Batches(speech, size.seconds_per_batch, seed)
 batch = batches.batch(0).to(lesson.device)
 print(
@@ -342,12 +348,12 @@ lesson.table("temperature", rows, f"The teacher's distribution over {clusters} i
 # cosines can never be sharp, so `linear` logits, which have no bound, suit that better.
 
 # %% [markdown]
-# Turn the knobs. The lab below holds this batch, the teacher, a shipped student and new heads for it. Click into the
+# Turn the knobs. The lab below holds this batch, the teacher, a distilled student and new heads for it. Click into the
 # spectrogram to choose a frame; change $\tau$ and see the teacher's bars spread; let the heads take steps and see the
 # student's bars follow. Which part of the loss has the largest gradient, and are the two alike at $\lambda = 1$?
 
 # %%
-lab = LossLab(teacher, lesson.student("tiny-sw-fbank")[0], batch, seed)
+lab = LossLab(teacher, lesson.student(lesson.world.ready)[0], batch, seed)
 lesson.widget("loss lab", lab, "Losses, cluster distributions of a frame, and gradients, on one batch.")
 
 # %% [markdown]
@@ -366,8 +372,8 @@ lesson.widget("loss lab", lab, "Losses, cluster distributions of a frame, and gr
 #   and $H^{12}$, as in DistilHuBERT: the last layer must hold what three depths of the teacher hold.
 
 # %%
-print("deep & thin:   ", layer_wise(preset("tiny-dt-fbank"), teacher.config))
-print("shallow & wide:", prediction_heads(preset("tiny-sw-fbank")))
+print("deep & thin:   ", layer_wise(preset(dt_fbank), teacher.config))
+print("shallow & wide:", prediction_heads(preset(sw_fbank)))
 
 # %% [markdown]
 # Pairs are (student layer, teacher layer). Any other mapping is one argument away: `DistillConfig(pairs=((6,
@@ -402,7 +408,7 @@ print("four layers:   ", DistillConfig(spread_pairs(4, teacher.config.layers)).p
 # the same:
 
 # %%
-student = new_student("tiny-dt-waveform", teacher.model, seed).to(lesson.device)
+student = new_student(dt_waveform, teacher.model, seed).to(lesson.device)
 pairs = layer_wise(student.config, teacher.config)
 task = DistillTask(student, teacher, DistillConfig(pairs)).to(lesson.device).eval()
 states = student(batch.waves, batch.lengths).hidden
@@ -421,7 +427,7 @@ torch.testing.assert_close(torch.stack(losses).mean(), task(batch)[0])
 #
 # The study (arXiv 2210.15631) compares structures at about the same number of parameters, a quarter of the
 # teacher's or less. Each comes with two front-ends: the waveform CNN, and Fbank, which is the subject of
-# lesson 3. The tiny presets keep the proportions. Counted here, heads not included:
+# lesson 3. The presets of the toy world keep the proportions. Counted here, heads not included:
 
 # %%
 rows, sizes = [], {}
@@ -433,19 +439,19 @@ for name, config in PRESETS.items():
     row |= {"front-end": config.front_end, "parameters": f"{sizes[name] / 1e6:.2f} M"}
     rows.append(row | {"share of teacher": percent(sizes[name] / teacher_size)})
     lesson.metric(f"parameters/{name}", sizes[name], unit="parameters")
-lesson.table("structures", rows, "Teachers and students, full size and tiny.")
+lesson.table("structures", rows, "Teachers and students: the paper's size, and the toy world's.")
 
 # %% [markdown]
 # Twelve thin layers or two wide ones for the same number of parameters: depth keeps the teacher's order of
 # processing, width keeps its vectors. Compare also what the waveform CNN takes of each budget.
 
 # %% [markdown]
-# Design one of your own. The stars below are your structure, the line is the budget of the shipped waveform student.
+# Design one of your own. The stars below are your structure, the line is the budget of the deep & thin student.
 # Can you stay under it with less latency than both presets? What costs MACs but hardly any parameters? The latency is
 # an estimate until you measure.
 
 # %%
-designer = StudentDesigner(sizes["tiny-dt-waveform"], rounds=min(3, size.speed_rounds))
+designer = StudentDesigner(sizes[dt_waveform], rounds=min(3, size.speed_rounds))
 lesson.widget("student designer", designer, "Parameters, MACs and latency of a structure beside the presets.")
 
 # %% [markdown]
@@ -460,10 +466,10 @@ lesson.widget("student designer", designer, "Parameters, MACs and latency of a s
 
 # %%
 rows = []
-for name in ("tiny-dt-waveform", "tiny-dt-fbank", "tiny-sw-waveform", "tiny-sw-fbank"):
+for name in (dt_waveform, dt_fbank, sw_waveform, sw_fbank):
     parts = new_student(name, teacher.model).from_teacher
     rows.append({"student": name, "takes from the teacher": ", ".join(parts) or "nothing"})
-lesson.table("start", rows, "What new students take from the tiny teacher.")
+lesson.table("start", rows, "What new students take from the teacher.")
 
 # %% [markdown]
 # Heads and everything that is not listed start from random numbers, drawn with the seed of this notebook.
@@ -519,7 +525,11 @@ for step in range(3):
 # %%
 quarter = max(1, size.distill_steps // 4)
 recipe = TrainConfig(
-    steps=size.distill_steps, lr=2e-3, seed=seed, log_every=max(1, quarter // 8), evaluate_every=quarter
+    steps=size.distill_steps,
+    lr=lesson.world.lr,
+    seed=seed,
+    log_every=max(1, quarter // 8),
+    evaluate_every=quarter,
 )
 dev_batches = list(Batches(dev, size.seconds_per_batch).epoch())
 
@@ -552,7 +562,7 @@ board.show()
 # %%
 chosen = lesson.layers()
 live, logs = {}, {}
-for name in ("tiny-dt-fbank", "tiny-sw-fbank"):
+for name in (dt_fbank, sw_fbank):
     student = start(name)
     deep = student.config.layers == teacher.config.layers
     mapping = layer_wise(student.config, teacher.config) if deep else prediction_heads(student.config, chosen)
@@ -597,9 +607,9 @@ for name, log in logs.items():
 #
 # - **new**, as it started;
 # - **live**, after the minutes above;
-# - **shipped**, distilled when the kit was made, for the number of steps in the table, and from speech through
-#   random equalisers and noise (`AugmentConfig`) while the teacher heard it clean. It was *not* trained
-#   in this run.
+# - **shipped**, in the toy world: distilled when the kit was made, for the number of steps in the table, and from
+#   speech through random equalisers and noise (`AugmentConfig`) while the teacher heard it clean; or **published**, in
+#   world `librispeech` DistilHuBERT, a shallow & wide waveform student. Neither was trained in this run.
 #
 # Expect new < live on the last layer, the one that a recogniser will stand on. The teacher is no ceiling there:
 # its own last layer has turned to its task (lesson 1). A deep & thin student that copies it well ends close to it,
@@ -610,8 +620,12 @@ students, steps = {"teacher": teacher.model}, {}
 for name in live:
     students |= {f"{name} new": start(name).to(lesson.device), f"{name} live": live[name]}
     steps |= {f"{name} new": 0, f"{name} live": recipe.steps}
-    students[f"{name} shipped"], meta = lesson.student(name)
-    steps[f"{name} shipped"] = meta["steps"]
+    if lesson.ships:
+        students[f"{name} shipped"], meta = lesson.student(name)
+        steps[f"{name} shipped"] = meta["steps"]
+for name in lesson.world.finished:
+    students[f"{name} published"], meta = lesson.student(name)
+    steps[f"{name} published"] = meta["steps"]
 
 # %% [markdown]
 # Every line of the printout says where a model is from. What was trained elsewhere is never shown as trained
@@ -644,7 +658,7 @@ lesson.table("probes", rows, "Frames of unseen voices whose phone a linear probe
 # teacher's.
 
 # %%
-deep = {name: probe for name, probe in probes.items() if name == "teacher" or "-dt-" in name}
+deep = {name: probe for name, probe in probes.items() if name == "teacher" or name.startswith(dt_fbank)}
 figure = plots.layer_curve(deep, title="Teacher and deep & thin student, layer by layer")
 lesson.figure(
     "deep and thin",
@@ -684,14 +698,16 @@ study_speech = subset(speech, size.study_minutes)
 cache = TargetCache(teacher, range(1, teacher.config.layers + 1), study_speech)
 print(cache.announcement)
 cache.build()
-study_recipe = TrainConfig(steps=size.study_steps, lr=2e-3, log_every=max(1, size.study_steps // 20))
+study_recipe = TrainConfig(
+    steps=size.study_steps, lr=lesson.world.lr, log_every=max(1, size.study_steps // 20)
+)
 
 # %% [markdown]
 # Each trial is a structure and its losses. `quick` compares the three kinds of loss; `full` adds the student
 # variants, the paper's values of $\lambda$, and other temperatures.
 
 # %%
-shallow = preset("tiny-sw-fbank")
+shallow = preset(sw_fbank)
 heads = prediction_heads(shallow)
 losses = loss_variants(whole=size.overnight)
 for name, settings in losses.items():
@@ -758,8 +774,8 @@ if not size.overnight:
 # (multiply-accumulates, MACs) and the waiting need not be.
 
 # %%
-budget = parameter_count(SpeechModel(preset("tiny-dt-waveform"))) + 10_000
-structures = propose(budget, like=preset("tiny-dt-waveform"), layers=(2, 4, 8, 12))
+budget = parameter_count(SpeechModel(preset(dt_waveform))) + 10_000
+structures = propose(budget, like=preset(dt_waveform), layers=(2, 4, 8, 12))
 costs = cost_table(structures, seconds=5, rounds=size.speed_rounds)
 full = propose(sizes["dt-waveform"] + 100_000, like=preset("dt-waveform"), layers=(2, 4, 8, 12))
 full_costs = cost_table(full, rounds=0)
@@ -779,7 +795,7 @@ for cost in costs + full_costs:
 lesson.table(
     "cost of structures",
     rows,
-    "Structures of equal budget: tiny ones, timed here, and full-size ones, counted.",
+    "Structures of equal budget: this world's, timed here, and the paper's, counted.",
 )
 
 # %% [markdown]
@@ -864,11 +880,13 @@ def own(output, states, mask):
     return neighbours(output.last, states[last], mask)
 
 
-student = start("tiny-sw-fbank")
+student = start(sw_fbank)
 losses = DistillConfig(prediction_heads(student.config, chosen))
 task = DistillTask(student, teacher, losses, extra=[Loss("neighbours", 1.0, own, layers=(last,))])
 folder = lesson.out / "training" / "02_distillation" / "own loss"
-log = train(task, batches, TrainConfig(steps=6, lr=2e-3, seed=seed, log_every=1), folder, resume=False)
+log = train(
+    task, batches, TrainConfig(steps=6, lr=lesson.world.lr, seed=seed, log_every=1), folder, resume=False
+)
 rows = [{name: f"{row[name]:.3f}" for name in ("loss", "regression", "neighbours")} for row in log]
 lesson.table("own loss", rows, "Six steps with a loss of one's own: the sum, and its two parts.")
 

@@ -40,6 +40,8 @@
 # %% tags=["parameters"]
 # str: "smoke" (does it run?), "quick" (a laptop), "colab" (one GPU), "full" (every study, hours), or
 profile = "auto"  # "auto": "colab" where there is a GPU, else "quick"
+# str: "toy" (nothing to download), "librispeech" (the paper's: HuBERT Base, 10 GB), a .toml or .json file, or
+world = "auto"  # "auto": "librispeech" where there is a GPU, else "toy"; in "smoke" always "toy"
 seed = 0  # int: new weights and the order of the speech
 out = "runs/notebooks"  # str: run folder, relative to where the notebook runs
 
@@ -57,7 +59,7 @@ from kdkit.common.wording import percent
 from kdkit.distill import Adaptation, DistillConfig, DistillTask, layer_wise, swap_losses
 from kdkit.fbank import Fbank, fbank_statistics, mel_filterbank
 from kdkit.lessons import exercises, plots, sentences
-from kdkit.lessons.experiments import budgets_in, compare, names_in, shipped_scores, summary
+from kdkit.lessons.experiments import budgets_in, compare, names_in, summary
 from kdkit.lessons.lesson import Lesson, outcome
 from kdkit.lessons.widgets import FrontEndLab, TrainingDashboard
 from kdkit.model.speech_model import SpeechModel, parameter_count, preset
@@ -75,7 +77,9 @@ from kdkit.teachers import Teacher
 from kdkit.training.loop import train
 from kdkit.training.recipe import TrainConfig
 
-lesson = Lesson("03_fbank_front_end", "The Fbank front-end replaces the waveform CNN", profile, seed, out)
+lesson = Lesson(
+    "03_fbank_front_end", "The Fbank front-end replaces the waveform CNN", profile, seed, out, world
+)
 
 # %% [markdown]
 # ## The same sound, three ways
@@ -86,8 +90,10 @@ lesson = Lesson("03_fbank_front_end", "The Fbank front-end replaces the waveform
 
 # %%
 size = lesson.size
-speech, train_speech = lesson.corpus("unlabelled", "train")
-test_speech, other_speech = lesson.corpus("test-clean", "test-other")
+dt_waveform, sw_waveform, dt_fbank, sw_fbank = lesson.world.presets  # deep & thin, shallow & wide
+(speech,) = lesson.corpus("unlabelled")
+train_speech, test_speech = lesson.speech()
+tests = lesson.probe_tests()
 utterance = min(test_speech, key=lambda u: abs(u.duration - 3))
 wave = read_audio(utterance.audio)
 lesson.audio("utterance", wave, f"An unseen voice says: “{utterance.text}”")
@@ -343,7 +349,7 @@ def change_by_padding(model, masked):
 
 # %%
 waveform_model = teacher.model.cpu()
-fbank_model, _ = lesson.student("tiny-dt-fbank")
+fbank_model, _ = lesson.student(dt_fbank)
 changes = {
     "waveform CNN, group norm": change_by_padding(waveform_model, masked=False),
     "waveform CNN, masked group norm": change_by_padding(waveform_model, masked=True),
@@ -582,7 +588,7 @@ staged_loss = exercises.check_staged_loss(staged_loss)
 
 # %%
 batch = Batches(speech, size.seconds_per_batch, seed).batch(0)
-student = new_student("tiny-dt-fbank", teacher.model, seed)
+student = new_student(dt_fbank, teacher.model, seed)
 losses = DistillConfig(layer_wise(student.config, teacher.config), adaptation=Adaptation(2))
 task = DistillTask(student, teacher, losses).eval()
 target, frames = task.targets(task.prepare(batch), 0)[0], num_frames(batch.lengths)
@@ -595,16 +601,18 @@ with torch.no_grad():
         torch.testing.assert_close(staged_loss(*arguments, lambda: task(batch)[0]), task(batch)[0])
 
 # %%
-recipe = TrainConfig(steps=size.twin_steps, lr=2e-3, seed=seed, log_every=max(1, size.twin_steps // 30))
+recipe = TrainConfig(
+    steps=size.twin_steps, lr=lesson.world.lr, seed=seed, log_every=max(1, size.twin_steps // 30)
+)
 batches = Batches(speech, size.seconds_per_batch, seed, cache=True)
-adapted = "tiny-dt-fbank, adapted"
+adapted = f"{dt_fbank}, adapted"
 labels = {"regression": "regression loss", "adaptation": "adaptation loss"}
 board = TrainingDashboard(tuple(labels), labels)
 board.show()
 
 # %%
 logs, twins = {}, {}
-for name in ("tiny-dt-waveform", "tiny-dt-fbank", adapted):
+for name in (dt_waveform, dt_fbank, adapted):
     structure = name.removesuffix(", adapted")
     twins[name, "live"] = student = new_student(structure, teacher.model, seed)
     if structure.endswith("fbank"):
@@ -638,7 +646,7 @@ for name, log in logs.items():
 # in it: compare the student that was adapted with the one that was not.
 
 # %%
-front_ends = {name: twins[name, "live"] for name in ("tiny-dt-fbank", adapted)}
+front_ends = {name: twins[name, "live"] for name in (dt_fbank, adapted)}
 lab = FrontEndLab(teacher, test_speech[:16], front_ends).update(student=adapted)
 lesson.widget(
     "front-end lab", lab, "Waveform, CNN and Fbank of one utterance, and what a front-end tells of H0."
@@ -659,13 +667,14 @@ lesson.study("study of front-ends, shipped", front_end_study, caption, "shipped"
 # Your guess: is adaptation worth its steps, when they are some of the steps that all have? And when they come on top?
 
 # %%
-without, *others = names_in(front_end_study)
+without, *others = names_in(front_end_study) or [""]
 changes = {name: compare(front_end_study, name, without) for name in others}
 for name, change in changes.items():
     lesson.compare(f"{name} against no adaptation", change, "Shipped.", "shipped")
 
 adapted_ones = {name: change for name, change in changes.items() if "adaptation" in name}
-lesson.text("adaptation", sentences.adaptation(adapted_ones))
+if adapted_ones:
+    lesson.text("adaptation", sentences.adaptation(adapted_ones))
 
 # %% [markdown]
 # What adaptation alone reaches, followed by a long fine-tuning, is among the levers below.
@@ -680,11 +689,9 @@ lesson.text("adaptation", sentences.adaptation(adapted_ones))
 
 # %%
 steps = {(name, "live"): recipe.steps for name in logs}
-shipped = ("tiny-dt-waveform", "tiny-dt-fbank")
-for name in shipped:
+for name in (dt_waveform, dt_fbank) if lesson.ships else ():
     twins[name, "shipped"], meta = lesson.student(name)
     steps[name, "shipped"] = meta["steps"]
-tests = {"test-clean": test_speech, "test-other": other_speech}
 
 # %% [markdown]
 # Only the last layer is probed, the one that a recogniser will stand on, and Fbank + deltas beside it.
@@ -723,8 +730,8 @@ lesson.table("price", rows, "Frames of unseen voices whose phone a linear probe 
 
 # %%
 for age, split in sorted({key[1:] for key in probes}):
-    mel80, cnn = (probes[f"tiny-dt-{front_end}", age, split] for front_end in ("fbank", "waveform"))
-    took = [steps[name, age] for name in shipped]
+    mel80, cnn = (probes[name, age, split] for name in (dt_fbank, dt_waveform))
+    took = [steps[name, age] for name in (dt_waveform, dt_fbank)]
     name = f"Fbank against waveform {age} twins on {split}"
     if took[0] == took[1]:
         lesson.compare(name, compare_probes(mel80, cnn), f"After {took[0]:,} steps.")
@@ -747,13 +754,16 @@ for age, split in sorted({key[1:] for key in probes}):
 
 # %%
 rows = []
-for score in shipped_scores():
+for score in lesson.scores():
     if score["system"] == "teacher" or score["start"] not in ("distilled", "swapped"):
         continue
     row = {"student": score["system"], "start": score["start"], "labelled minutes": f"{score['minutes']:g}"}
     row |= {"test set": score["split"], "WER": percent(score["wer"], score["wer_interval"])}
     rows.append(row)
-lesson.table("price in words", rows, "Shipped: word error rate of fine-tuned students of both front-ends.")
+if rows:
+    lesson.table(
+        "price in words", rows, "Shipped: word error rate of fine-tuned students of both front-ends."
+    )
 
 # %% [markdown]
 # Those have one seed, and their intervals are not paired. The study of few labels (**shipped**, lesson 4 shows all of
@@ -762,10 +772,11 @@ lesson.table("price in words", rows, "Shipped: word error rate of fine-tuned stu
 
 # %%
 few_labels = lesson.shipped("low_resource")
-ours, theirs = "tiny-sw-fbank distilled", "tiny-sw-waveform distilled"
+ours, theirs = f"{sw_fbank} distilled", f"{sw_waveform} distilled"
 prices = {m: compare(few_labels, ours, theirs, m) for m in budgets_in(few_labels, ours, theirs)}
 for minutes, price in prices.items():
-    lesson.compare(f"Fbank against waveform tiny-sw {minutes:g} min", price, "Shipped.", "shipped")
+    name = f"Fbank against waveform {sw_fbank.removesuffix('-fbank')} {minutes:g} min"
+    lesson.compare(name, price, "Shipped.", "shipped")
 
 # %%
 if prices:
@@ -862,7 +873,11 @@ guide = Teacher(old_model.requires_grad_(False).eval(), None, old_name, {})
 first_stage = max(1, size.swap_steps // 3)
 swap_task = DistillTask(new_model, guide, swap_losses(old_model.config, first_stage))
 swap_recipe = TrainConfig(
-    steps=size.swap_steps, lr=2e-3, stages=(first_stage,), seed=seed, log_every=max(1, size.swap_steps // 30)
+    steps=size.swap_steps,
+    lr=lesson.world.lr,
+    stages=(first_stage,),
+    seed=seed,
+    log_every=max(1, size.swap_steps // 30),
 )
 folder = lesson.out / "training" / "03_fbank_front_end" / "swap"
 log = train(swap_task, batches, swap_recipe, folder, resume=size.overnight, title="swap")

@@ -40,6 +40,8 @@
 # %% tags=["parameters"]
 # str: "smoke" (does it run?), "quick" (a laptop), "colab" (one GPU), "full" (every study, hours), or
 profile = "auto"  # "auto": "colab" where there is a GPU, else "quick"
+# str: "toy" (nothing to download), "librispeech" (the paper's: HuBERT Base, 10 GB), a .toml or .json file, or
+world = "auto"  # "auto": "librispeech" where there is a GPU, else "toy"; in "smoke" always "toy"
 seed = 0  # int: new weights, masking, the order of the speech
 out = "runs/notebooks"  # str: run folder, relative to where the notebook runs
 digits = ""  # str: folder of `kdkit prepare fsdd --out FOLDER` (real voices), or nothing
@@ -67,7 +69,6 @@ from kdkit.lessons.experiments import (
     interaction,
     names_in,
     run_experiment,
-    shipped_scores,
     summary,
 )
 from kdkit.lessons.lesson import Lesson
@@ -95,20 +96,25 @@ from kdkit.teachers import load_teacher
 from kdkit.training.loop import train
 from kdkit.training.recipe import TrainConfig
 
-lesson = Lesson("04_low_resource_finetuning", "From minutes of labels to a recogniser", profile, seed, out)
+lesson = Lesson(
+    "04_low_resource_finetuning", "From minutes of labels to a recogniser", profile, seed, out, world
+)
 
 # %% [markdown]
 # ## Recognisers that ship with the kit
 #
 # A *recogniser* is a speech model with one linear layer on top, the **CTC head**. At every frame it gives a
 # score to each of 29 symbols: 26 letters, the apostrophe, `|` between words, and the *blank*, which says
-# "nothing new here". These were fine-tuned when the kit was made, and are loaded here.
+# "nothing new here". Those of the toy world were fine-tuned when the kit was made, and are loaded here; in another
+# world two are fine-tuned now, unless this run folder has them.
 
 # %%
 size = lesson.size
+_, sw_waveform, _, sw_fbank = lesson.world.presets  # shallow & wide
 shipped = lesson.recognisers()
-train_speech, clean_speech, other_speech = lesson.corpus("train", "test-clean", "test-other")
-tests = {"test-clean": clean_speech, "test-other": other_speech}
+(train_speech,) = lesson.corpus("train")
+tests = dict(zip(lesson.world.tests, lesson.corpus(*lesson.world.tests), strict=True))
+clean, clean_speech = next(iter(tests.items()))  # the first test set
 print("symbols:", " ".join(VOCABULARY))
 
 # %% [markdown]
@@ -123,7 +129,7 @@ print("symbols:", " ".join(VOCABULARY))
 # phones above.
 
 # %%
-utterance = min(clean_speech, key=lambda u: abs(u.duration - 3))
+(utterance,) = lesson.with_phones([min(clean_speech, key=lambda u: abs(u.duration - 3))])
 wave = read_audio(utterance.audio)
 distilled_ones = {
     name: meta["minutes"] for name, (_, meta) in shipped.items() if meta["start"] == "distilled"
@@ -141,9 +147,7 @@ lesson.audio("utterance", wave, f"An unseen voice says: “{utterance.text}”")
 # %%
 probabilities = logits[0].softmax(-1)
 figure = plots.emissions(probabilities, VOCABULARY, utterance.phones)
-lesson.figure(
-    "emissions", figure, f"Emissions of the shipped recogniser {viewed}, with the phones of the utterance."
-)
+lesson.figure("emissions", figure, f"Emissions of the recogniser {viewed}, with the phones of the utterance.")
 blanks = (probabilities.argmax(-1) == 0).float().mean().item()
 print(f"the blank is the best symbol in {percent(blanks)} of the frames")
 
@@ -390,19 +394,20 @@ print(f"{result.utterances} utterances, {result.words} words: {result}")
 # %% [markdown]
 # ## Fine-tuning, live
 #
-# Two recognisers of one structure, shallow & wide with the Fbank front-end, on the same labels, with the same
+# Two recognisers of one structure, shallow & wide, on the same labels, with the same
 # recipe, seed and number of steps. One starts from the **distilled** student, the other **from scratch**.
 # Nothing is frozen. While training, spans of frames and of channels are hidden (as in wav2vec 2.0), without
 # which ten minutes are learnt by heart, and every utterance goes through a random equaliser and noise, as if
 # another microphone had recorded it.
 
 # %%
-structure = "tiny-sw-fbank"
+structure = lesson.world.ready
 labelled = trainable(subset(train_speech, size.finetune_minutes))
 minutes = sum(u.duration for u in labelled) / 60
 distilled, origin = lesson.student(structure)
 scratch = new_student(structure, seed=seed)
-scratch.front_end.set_statistics(*fbank_statistics(labelled))
+if scratch.config.front_end == "fbank":
+    scratch.front_end.set_statistics(*fbank_statistics(labelled))
 print(f"{len(labelled)} utterances, {minutes:.1f} labelled minutes, {parameter_count(scratch):,} parameters")
 
 # %% [markdown]
@@ -482,9 +487,9 @@ live_changes = {
     split: compare_scores(live_scores["distilled", split], live_scores["scratch", split], seed)
     for split in tests
 }
-change = live_changes["test-clean"]
+change = live_changes[clean]
 low, high = (100 * end for end in change.interval)
-print(f"distilled against scratch on test-clean: {change}")
+print(f"distilled against scratch on {clean}: {change}")
 
 # %% [markdown]
 # ### Exercise 5: say what the interval says
@@ -525,7 +530,7 @@ for name, (recogniser, _) in shipped.items():
     began = time.perf_counter()
     results[name] = {split: evaluate(recogniser, test, seed=seed).score for split, test in tests.items()}
     speeds[name] = spoken / (time.perf_counter() - began)
-    print(f"{name}: {results[name]['test-clean']} on test-clean, at {speeds[name]:.0f} times real time")
+    print(f"{name}: {results[name][clean]} on {clean}, at {speeds[name]:.0f} times real time")
 
 twins = {}  # {distilled recogniser: {test set: it against the same network from scratch, on the same labels}}
 kind = {(meta["system"], meta["start"], meta["minutes"]): name for name, (_, meta) in shipped.items()}
@@ -551,17 +556,18 @@ def add_system(system, role, scores, model, source, labels, note, speed=None, ag
     bars.append({"name": f"{title}, {labels}", "wer": wer, "source": source})
     row = {"system": title, "labels": labels, "trained": {"run": "here"}.get(source, source)}
     row |= {f"WER {split}": percent(r.wer, r.wer_interval) for split, r in scores.items()}
-    rows.append(row | {"CER test-clean": percent(scores["test-clean"].cer)})
+    rows.append(row | {f"CER {clean}": percent(scores[clean].cer)})
 
 
 # %%
 rows, bars = [], []
 for name, (recogniser, meta) in shipped.items():
     role = meta["start"].replace("pretrained", "teacher")
-    note = f"{meta['steps']} steps before this run; scored in this run"
+    source, when = ("shipped", " before this run") if lesson.ships else ("run", "")
+    note = f"{meta['steps']} steps{when}; scored in this run"
     labels = f"{meta['minutes']:g} min"
     paired = (speeds[name], twins.get(name))
-    add_system(meta["system"], role, results[name], recogniser, "shipped", labels, note, *paired)
+    add_system(meta["system"], role, results[name], recogniser, source, labels, note, *paired)
 
 # %% [markdown]
 # The live pair joins the table when its distilled half writes words at all, which we take to be a WER under
@@ -569,7 +575,7 @@ for name, (recogniser, meta) in shipped.items():
 
 # %%
 for name, recogniser in live.items():
-    if live_scores["distilled", "test-clean"].wer < 0.9:
+    if live_scores["distilled", clean].wer < 0.9:
         note = f"{recipe.steps} steps, trained and scored in this run"
         scores = {split: live_scores[name, split] for split in tests}
         change = live_changes if name == "distilled" else None
@@ -615,8 +621,8 @@ for split, test in tests.items():
 # missed most often. (It is a page of the run folder too; `kdkit evaluate --errors` writes one of all errors.)
 
 # %%
-title = f"{viewed} on test-clean, greedy"
-page = error_browser(results[viewed]["test-clean"], clean_speech, title, limit=12)
+title = f"{viewed} on {clean}, greedy"
+page = error_browser(results[viewed][clean], clean_speech, title, limit=12)
 lesson.page("errors", page, f"Errors of {title}")
 
 # %% [markdown]
@@ -639,15 +645,16 @@ lesson.page("errors", page, f"Errors of {title}")
 spoken_texts = [u.text.split() for u in labelled]
 amount = 20_000 if lesson.profile != "smoke" else 500
 more_text = [sentence(random.Random(f"text without speech {i}")).split() for i in range(amount)]
+texts = {"transcripts": spoken_texts} | ({"text": more_text} if lesson.ships else {})
 test_texts = [u.text.split() for u in clean_speech]
 models, rows = {}, []
-for name, text in {"transcripts": spoken_texts, "text": more_text}.items():
+for name, text in texts.items():
     models[name], seen = estimate(text, order=3), {tuple(words) for words in text}
     row = {"language model": name, "sentences": len(text), "different words": len(models[name].words)}
-    row |= {"perplexity on test-clean": f"{models[name].perplexity(test_texts):.0f}"}
-    row |= {"words of test-clean unknown": percent(models[name].unknown(test_texts))}
+    row |= {f"perplexity on {clean}": f"{models[name].perplexity(test_texts):.0f}"}
+    row |= {f"words of {clean} unknown": percent(models[name].unknown(test_texts))}
     rows.append(row | {"its sentences seen": percent(np.mean([tuple(t) in seen for t in test_texts]))})
-caption = "Two trigram models. Perplexity: as uncertain as among so many equally likely words."
+caption = "Trigram models. Perplexity: as uncertain as among so many equally likely words."
 lesson.table("language models", rows, caption)
 
 # %% [markdown]
@@ -656,10 +663,10 @@ lesson.table("language models", rows, caption)
 
 # %%
 for history in (["<s>"], ["the"], ["the", "red"], ["never", "heard"]):
-    everything = [*models["text"].words, "<unk>", "</s>"]
-    total = sum(10 ** models["text"].log10_of(word, history) for word in everything)
+    everything = [*models[name].words, "<unk>", "</s>"]
+    total = sum(10 ** models[name].log10_of(word, history) for word in everything)
     assert abs(total - 1) < 1e-6, history
-best_next = sorted(models["text"].words, key=lambda w: -models["text"].log10_of(w, ["to", "the"]))[:5]
+best_next = sorted(models[name].words, key=lambda w: -models[name].log10_of(w, ["to", "the"]))[:5]
 print("to the ...", ", ".join(best_next))
 
 # %% [markdown]
@@ -675,9 +682,12 @@ if available():
     for name, model in models.items():
         arpa = lesson.out / "training" / "04_low_resource_finetuning" / f"{name}.arpa"
         model.write(arpa)
-        tuned = tune(
-            with_language_model(arpa), heard_dev, (0.5, 1.0, 2.0, 3.0), (0.0, 1.0), jobs, progress=False
-        )
+        searches[name] = with_language_model(arpa)
+    if files := lesson.world.lm_files():  # published with the speech
+        arpa, words = files
+        searches["text"] = with_language_model(arpa, words and words.read_text().split())
+    for name, search in searches.items():
+        tuned = tune(search, heard_dev, (0.5, 1.0, 2.0, 3.0), (0.0, 1.0), jobs, progress=False)
         searches[name] = tuned.search
         print(f"{name}: {tuned}")
 else:
@@ -718,7 +728,7 @@ for split, name in product(tests, searches):
 
 # %%
 for name in searches:
-    before, after = (decoded["test-clean", way].score for way in ("greedy", name))
+    before, after = (decoded[clean, way].score for way in ("greedy", name))
     text = sentences.words_and_characters(name, (before.wer, after.wer), (before.cer, after.cer))
     lesson.text(f"words and characters with LM from {name}", text)
     lesson.text(f"LM from {name} on both test sets", sentences.language_model(name, lm_changes[name]))
@@ -751,7 +761,7 @@ lesson.widget("CTC viewer", viewer, "Emissions, blanks, best path and word times
 
 # %%
 starts = ("scratch", "distilled", "both")
-structures = ("tiny-sw-fbank",) if lesson.profile == "smoke" else ("tiny-sw-fbank", "tiny-sw-waveform")
+structures = (sw_fbank,) if lesson.profile == "smoke" else (sw_fbank, sw_waveform)
 teacher_way = "teacher pretrained"
 
 
@@ -767,7 +777,7 @@ def distil_both(structure):
     if student.config.front_end == "fbank":
         student.front_end.set_statistics(*fbank_statistics(unlabelled[:500]))
     losses = DistillConfig(default_pairs(student.config, teacher.config), discriminative_weight=1.0)
-    steps = TrainConfig(steps=size.distill_steps, lr=2e-3, weight_decay=0.01, seed=seed)
+    steps = TrainConfig(steps=size.distill_steps, lr=lesson.world.lr, weight_decay=0.01, seed=seed)
     folder = lesson.out / "training" / "04_low_resource_finetuning" / f"{structure}-both"
     batches = Batches(unlabelled, size.seconds_per_batch, seed, cache=True)
     train(DistillTask(student, teacher, losses), batches, steps, folder, resume=size.overnight)
@@ -791,7 +801,8 @@ def distilled_student(structure, start):
 
 # %%
 def all_starts():
-    ways = {} if lesson.profile == "smoke" else {teacher_way: lambda speech, seed: load_teacher().model}
+    source = lesson.world.teacher
+    ways = {} if lesson.profile == "smoke" else {teacher_way: lambda speech, seed: load_teacher(source).model}
     for structure in structures:
         fresh = new_student(structure)
         ways[f"{structure} scratch"] = partial(from_scratch, fresh)
@@ -834,16 +845,18 @@ for way, points in curves.items():
     for budget, wer, *interval in points:
         lesson.metric(f"minutes of labels/{way} {budget:g} min/wer", wer, interval, "share", source)
 made = {"run": "made in this run", "shipped": "shipped findings"}[source]
-figure = plots.wer_over_minutes(curves, f"test-clean, unseen voices, {steps_taken} steps ({made})")
-caption = f"WER over labelled minutes, {made}; bands: 95 % intervals over utterances."
-lesson.figure("minutes", figure, caption)
+if curves:
+    figure = plots.wer_over_minutes(curves, f"{clean}, unseen voices, {steps_taken} steps ({made})")
+    caption = f"WER over labelled minutes, {made}; bands: 95 % intervals over utterances."
+    lesson.figure("minutes", figure, caption)
 
 # %%
 rows = []
 for way, points in curves.items():
     row = {"start": way, "seeds": label_seeds[way]} | dict.fromkeys([f"{b:g} min" for b in label_budgets], "")
     rows.append(row | {f"{budget:g} min": percent(wer, interval) for budget, wer, *interval in points})
-lesson.table("minutes", rows, f"WER on test-clean by minutes of labels, {steps_taken} steps, {made}.")
+if rows:
+    lesson.table("minutes", rows, f"WER on {clean} by minutes of labels, {steps_taken} steps, {made}.")
 
 # %% [markdown]
 # Follow a distilled curve down to a few minutes, then find where the scratch curve of the same structure reaches
@@ -868,8 +881,9 @@ for structure_ in structures:
 # What became of your guess?
 
 # %%
-lesson.text("curves", sentences.curves(curves))
-for structure_, changes in gains.items():
+if curves:
+    lesson.text("curves", sentences.curves(curves))
+for structure_, changes in gains.items() if curves else ():
     lesson.text(f"where distillation of {structure_} saves most", sentences.where_most(structure_, changes))
 
 # %% [markdown]
@@ -908,15 +922,16 @@ lesson.table(
 # fair comparison needs equal steps as well as equal labels.
 
 # %%
-card = {(r["system"], r["start"], r["minutes"], r["split"]): r for r in shipped_scores()}
+card = {(r["system"], r["start"], r["minutes"], r["split"]): r for r in lesson.scores()}
 rows = []
 for system, start, budget, split in card:
     if split == "test-clean":
-        clean, other = card[system, start, budget, "test-clean"], card[system, start, budget, "test-other"]
-        row = {"system": system, "start": start, "labels": f"{budget:g} min", "steps": clean["steps"]}
-        row |= {f"WER {r['split']}": percent(r["wer"], r["wer_interval"]) for r in (clean, other)}
-        rows.append(row | {"CER test-clean": percent(clean["cer"])})
-lesson.table("shipped scores", rows, "Shipped scores, measured when the kit was made, not in this run.")
+        both = [card[system, start, budget, split] for split in ("test-clean", "test-other")]
+        row = {"system": system, "start": start, "labels": f"{budget:g} min", "steps": both[0]["steps"]}
+        row |= {f"WER {r['split']}": percent(r["wer"], r["wer_interval"]) for r in both}
+        rows.append(row | {"CER test-clean": percent(both[0]["cer"])})
+if rows:
+    lesson.table("shipped scores", rows, "Shipped scores, measured when the kit was made, not in this run.")
 
 # %% [markdown]
 # Where both recognisers of a pair are shipped, the comparison can be made here and now, paired over the
