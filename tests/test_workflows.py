@@ -13,6 +13,7 @@ import yaml
 
 from kdkit.commands.main import app
 from kdkit.lessons.profiles import PROFILES
+from kdkit.lessons.worlds import WORLDS
 from kdkit.report.compare import read_tolerances
 
 ROOT = Path(__file__).parent.parent
@@ -57,6 +58,10 @@ def test_every_push_is_tested_and_gpu_notebooks_run_nightly_one_at_a_time():
     choice = notebooks[True]["workflow_dispatch"]["inputs"]["profile"]
     assert choice["default"] == "colab" and job["env"]["PROFILE"] == "${{ inputs.profile || 'colab' }}"
     assert set(choice["options"]) <= {name for name, profile in PROFILES.items() if profile.notebooks}
+    worlds = notebooks[True]["workflow_dispatch"]["inputs"]["world"]["options"]
+    assert set(worlds) == set(WORLDS) and job["env"]["WORLD"] == "${{ inputs.world || 'librispeech' }}"
+    kept = [step["with"]["key"] for step in job["steps"] if "key" in step.get("with", {})]
+    assert kept and all("${{ env.WORLD }}" in key for key in kept), "compared with another world's numbers"
     uses = [step.get("uses", "") for step in job["steps"]]
     assert sum(name.startswith("actions/cache") for name in uses) == 3
     kept = next(step for step in job["steps"] if step.get("uses", "").startswith("actions/upload-artifact"))
@@ -72,7 +77,7 @@ def test_commands_in_the_workflow_are_commands_of_kdkit():
     assert len(calls) == 3
     made, summary, checked = (parse(*shlex.split(call.replace("$PROFILE", "colab"))) for call in calls)
     assert made["timeout"] > PROFILES["colab"].expected_minutes / 4
-    assert made["set_"] == ["teacher_name=$TEACHER"]
+    assert made["set_"] == ["world=$WORLD"]
     assert Path(made["out"]) == Path(summary["run"]) == Path(checked["new"]) == Path("runs/colab")
     assert (ROOT / checked["tolerances"]).is_file()
     read_tolerances(ROOT / checked["tolerances"])
