@@ -1,6 +1,7 @@
 """What one notebook hands to the next, and speech of one's own in a lesson."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,9 @@ import soundfile
 
 from kdkit.common.errors import ConfigError
 from kdkit.lessons import lesson as lessons
+from kdkit.lessons import machines
 from kdkit.lessons.lesson import Lesson
+from kdkit.lessons.profiles import PROFILES
 from kdkit.lessons.results import read_results
 from kdkit.lessons.worlds import LIBRISPEECH
 from kdkit.recognition import alignment
@@ -107,3 +110,20 @@ def test_what_the_machine_cannot_hold_is_said_before_anything_is_written(tmp_pat
 def refuse(world, splits, seconds, device):
     assert world is LIBRISPEECH and {"unlabelled", "train", "test-other"} <= set(splits)
     raise ConfigError("too small")
+
+
+def test_the_opening_says_what_to_expect_on_a_known_gpu_and_how_to_keep_it_on_colab(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("COLAB_RELEASE_TAG", "release")
+    Lesson("02_x", "X", "smoke", 0, tmp_path / "run")
+    said = capsys.readouterr().out
+    assert "expected on" not in said and "mount a Drive" in said and "$KDKIT_CACHE" in said
+    t4 = next(gpu for gpu in machines.GPUS if gpu.name == "T4")
+    monkeypatch.setattr(machines, "gpu_here", lambda: t4)
+    monkeypatch.delenv("COLAB_RELEASE_TAG")
+    Lesson("02_x", "X", "smoke", 0, tmp_path / "run")
+    said = capsys.readouterr().out
+    assert re.search(r"expected on this T4: \d+ min of training in 0\.\d of 16 GB \(computed\)", said)
+    assert "mount a Drive" not in said
+    assert machines.expectation(LIBRISPEECH, PROFILES["colab"], "01_x") == ""

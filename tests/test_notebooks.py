@@ -15,6 +15,8 @@ from kdkit.report import GIVEN, declared_parameters, find_notebooks, run_report
 from kdkit.report.compare import read_tolerances, rows_of
 from kdkit.report.findings import CLAIMS, answers
 from kdkit.report.record import read_run
+from kdkit.speech.corpora.synthetic.build import build_synthetic
+from kdkit.speech.manifest import write_manifest
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NAMES = ["01_teacher_probing", "02_distillation", "03_fbank_front_end", "04_low_resource_finetuning"]
@@ -131,6 +133,23 @@ def test_all_notebooks_run_in_profile_smoke(smoke):
         assert record["profile"] == "smoke" and record["items"], name
         executed = (out / "notebooks" / f"{name}.html").read_text(encoding="utf-8")
         assert "<script" not in executed and not re.search(r"""src=["'](?:https?:)?//""", executed)
+
+
+def test_all_notebooks_run_in_a_world_of_ones_own(tmp_path):
+    minutes = {"unlabelled": 1.0, "train": 1.0, "dev": 0.5, "test-clean": 1.0, "test-other": 1.0}
+    for split, speech in build_synthetic(minutes=minutes).items():
+        write_manifest(tmp_path / f"{split}.jsonl", speech)
+    world = {"teacher": "tiny", "students": "tiny", "finished": {"tiny-sw-waveform": "tiny-sw-waveform"}}
+    world |= {"unlabelled": "unlabelled.jsonl", "labelled": "train.jsonl", "dev": "dev.jsonl"}
+    world |= {"tests": {name: f"{name}.jsonl" for name in ("test-clean", "test-other")}}
+    world |= {"probing": ["train.jsonl", "test-clean.jsonl"]}  # those that have phone times
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(world))
+    status = run_report("smoke", tmp_path / "run", overrides={"world": str(path)})
+    record = read_run(tmp_path / "run")
+    assert status == 0, [notebook["error"] for notebook in record["notebooks"]]
+    probed = {metric for metric in record["metrics"]["02_distillation"] if metric.startswith("probe/")}
+    assert "probe/tiny-sw-waveform published" in probed and not any("shipped" in name for name in probed)
 
 
 def test_what_is_said_about_notebooks_elsewhere_is_true(smoke):

@@ -36,7 +36,7 @@ from kdkit.lessons.experiments import (
     study_rows,
     summary,
 )
-from kdkit.lessons.machines import check_machine
+from kdkit.lessons.machines import check_machine, expectation
 from kdkit.lessons.plots.style import in_numbers
 from kdkit.lessons.profiles import get_profile
 from kdkit.lessons.results import SOURCES, Results
@@ -81,12 +81,24 @@ class Lesson(Results):
         print(f"device {self.device} ({where}, {torch.get_num_threads()} threads), trains in {precision}")
         print(f"profile {profile}, {why} ({self.size.purpose}), seed {seed}")
         print(f"world {self.world.name} ({self.world.purpose})")
+        for told in filter(None, (expectation(self.world, self.size, notebook), self._drive())):
+            print(told)
         print(f"run folder {self.out}")
         if os.environ.get("KDKIT_ASSETS"):
             note = 'What this notebook calls "shipped" was made before it and comes from the folder that '
             note += "KDKIT_ASSETS names: nothing that ships with the kit is in this run."
             super().text("shipped", note)
             print(f"{note} ({teachers.ASSETS})")
+
+    def _drive(self) -> str:
+        """On Colab, what keeps downloads and runs when the machine disconnects."""
+        if "COLAB_RELEASE_TAG" not in os.environ or self.out.is_relative_to("/content/drive"):
+            return ""
+        return (
+            "To go on after a disconnect, mount a Drive (google.colab.drive.mount('/content/drive')) and set out to a "
+            "folder on it. Speech is read faster from the local disk; to keep it as well, set $KDKIT_CACHE to a folder "
+            "on the Drive."
+        )
 
     @property
     def ships(self) -> bool:

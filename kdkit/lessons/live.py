@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from kdkit.distill import DistillConfig, DistillTask, default_pairs
 from kdkit.fbank import fit_statistics
-from kdkit.lessons.machines import GPUS, operations, step_seconds
+from kdkit.lessons.machines import gpu_here, operations, step_seconds
 from kdkit.lessons.profiles import Profile
 from kdkit.lessons.worlds import World
 from kdkit.model.speech_model import SpeechModel
@@ -96,8 +94,7 @@ def recognisers(
 
 def _time(world: World, preset: str, size: Profile) -> str:
     """ ", about 5 minutes on this T4"; nothing where the GPU is not known."""
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
-    gpu = next((gpu for gpu in GPUS if gpu.name in name), None)
+    gpu = gpu_here()
     if gpu is None:
         return ""
     teacher = "tiny-teacher" if world.students else "hubert-base"

@@ -67,6 +67,27 @@ GPUS = (
 )
 
 
+def gpu_here() -> Gpu | None:
+    """The GPU of this machine, where it is one of :data:`GPUS`."""
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    return next((gpu for gpu in GPUS if gpu.name in name), None)
+
+
+def expectation(world: World, size: Profile, notebook: str) -> str:
+    """A sentence on how long ``notebook`` trains on this machine's GPU, and in how much memory; "" where no such thing
+    is known.
+    """
+    gpu = gpu_here()
+    minutes = training_minutes(gpu, world, size).get(notebook[:2]) if gpu else None
+    if minutes is None:
+        return ""
+    memory = training_gigabytes(size.seconds_per_batch, world.students == "")
+    return (
+        f"expected on this {gpu.name}: {max(1, round(minutes))} min of training in {memory:.1f} of {gpu.memory:g} GB "
+        f"({'measured speed' if gpu.measured else 'computed'}); downloads and probes come on top"
+    )
+
+
 def training_gigabytes(seconds_per_batch: float, base: bool = True) -> float:
     """GPU memory of distilling HuBERT Base (or the tiny teacher) into its deep & thin student, live."""
     whole = _BASE_GB + _GB_A_SECOND * seconds_per_batch
