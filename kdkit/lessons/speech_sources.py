@@ -1,6 +1,6 @@
 """Where the lessons' speech comes from, by short names.
 
-    synthetic:train                  a split of the synthetic corpus, of any length; synthetic-2:train, of its world 2
+    synthetic:train                  a split of the synthetic corpus, of any length; synthetic-2:train, of its version 2
     librispeech:train-clean-100      a subset of LibriSpeech
     librilight:10min-0               a label budget of Libri-Light: 10min-0 to 10min-5, 1h, 10h
     data/mine.jsonl                  a manifest
@@ -17,7 +17,7 @@ from kdkit.common.files import cache_folder
 from kdkit.speech.corpora import librispeech
 from kdkit.speech.corpora.prepare import as_splits, intake, publish
 from kdkit.speech.corpora.synthetic.build import build_synthetic
-from kdkit.speech.corpora.synthetic.worlds import WORLDS as SYNTHETIC
+from kdkit.speech.corpora.synthetic.versions import VERSIONS as SYNTHETIC
 from kdkit.speech.manifest import Utterance, read_manifest
 
 BUDGETS = (*(f"10min-{fold}" for fold in librispeech.FOLDS), "1h", "10h")
@@ -47,7 +47,7 @@ def utterances(source: str, minutes: float, folder: Path = Path()) -> list[Utter
     """
     kind, name = parse(source)
     if kind.startswith("synthetic"):
-        return build_synthetic(minutes={name: minutes}, world=2 if kind == "synthetic-2" else 1)[name]
+        return build_synthetic(minutes={name: minutes}, version=2 if kind == "synthetic-2" else 1)[name]
     if kind == "":
         return read_manifest(folder / name)
     manifest = manifest_of(kind, name)
