@@ -58,7 +58,8 @@ _ENTRY = fields(
     {"started": maybe(TIME), "ended": maybe(TIME), "differs": list_of(TEXT), "fingerprint": _MARKS}
     | {"parameters": {"type": "object"}, "data": table_of(SPEECH), "models": table_of(TEXT)},
 )
-_VERDICT = fields({"notebook": TEXT, "name": TEXT, "outcome": one_of(OUTCOMES)})
+# "not better" stands in runs of earlier versions
+_VERDICT = fields({"notebook": TEXT, "name": TEXT, "outcome": one_of((*OUTCOMES, "not better"))})
 RUN = fields(
     {"profile": TEXT, "seed": {"type": "integer"}, "parameters": {"type": "object"}, "status": TEXT}
     | {"started": TIME, "seconds": NOT_NEGATIVE | {"maximum": 1e9}, "notebooks": list_of(_ENTRY)}
