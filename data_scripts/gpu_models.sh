@@ -20,6 +20,7 @@ status=$?
 command -v nvidia-cuda-mps-control >/dev/null && echo quit | nvidia-cuda-mps-control
 first=work/teacher/first.safetensors # half a teacher
 [ -e "$folder/$first" ] && [ ! -e "$folder/made/tiny_teacher.safetensors" ] || first=
+rm -f "$out"/made.tgz.*
 tar czf - -C "$folder" made work/logs $first | split -b 15m - "$out/made.tgz."
 tail -n 60 "$out/log.txt"
 exit $status

@@ -132,3 +132,31 @@ def test_nothing_begins_that_would_end_too_late(scripts, tmp_path):
     some = {"long": (0, (), 500), "short": (0, (), 1), "last": (0, ("short",), 1)}
     assert crew(models, tasks, tmp_path, some, limit=300).work() == set()
     assert {path.name for path in (tmp_path / "made").iterdir()} == {"short", "last"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell script")
+def test_the_shell_script_packs_what_a_later_run_needs(tmp_path):
+    folder, out = tmp_path / "models", tmp_path / "out"
+    for name in (
+        "made/studies/one.json",
+        "work/logs/one.log",
+        "work/teacher/first.safetensors",
+        "work/students/big",
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    settings = os.environ | {"PYTHON": "true", "FOLDER": str(folder), "OUT": str(out)}
+    script = ["sh", str(SCRIPTS / "gpu_models.sh")]
+
+    def packed() -> set[str]:
+        subprocess.run(script, env=settings, check=True)
+        listed = subprocess.run(
+            f"cat {out}/made.tgz.* | tar tzf -", shell=True, capture_output=True, text=True
+        )
+        return {line for line in listed.stdout.splitlines() if not line.endswith("/")}
+
+    kept = {"made/studies/one.json", "work/logs/one.log"}
+    assert packed() == kept | {"work/teacher/first.safetensors"}  # half a teacher
+    (folder / "made" / "tiny_teacher.safetensors").touch()
+    assert packed() == kept | {"made/tiny_teacher.safetensors"}
+    assert subprocess.run(script, env=settings | {"PYTHON": "false"}, capture_output=True).returncode == 1
