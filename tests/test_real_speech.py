@@ -358,8 +358,8 @@ def test_the_study_of_digits_is_shared_and_taken_up(tmp_path, monkeypatch):
         monkeypatch.setattr(sys, "argv", ["make_digits.py", *common, *more])
         make_digits.main()
         kept = {path.stem: load_findings(path) for path in out.glob("digits_*.json")}
-        assert all(sum(f.words) == 70 and f.steps == 2 for found in kept.values() for f in found)
-        return {name: {(f.way, f.minutes, f.seed) for f in found} for name, found in kept.items()}
+        assert all(sum(f.totals) == 70 and f.steps == 2 for found in kept.values() for f in found)
+        return {name: {(f.name, f.minutes, f.seed) for f in found} for name, found in kept.items()}
 
     plain = {(way, minutes, 0) for way in ("scratch", "distilled") for minutes in (0.05, 0.1)}
     first = {"digits_theo": plain | {("distilled, gain 20", 0.1, 0)}}
