@@ -370,7 +370,7 @@ WRONG = [
     ("phone_information", lambda i, p: phone_information(p, i), "entropy of the ids"),
     ("phone_information", lambda i, p: 1 - phone_information(i, p), "take it from 1"),
     ("phone_information", lambda i, p: probing.phone_purity(i, p), "purity"),
-    ("phone_information", lambda i, p: -phone_information(i, p), "sign is turned"),
+    ("phone_information", lambda i, p: -phone_information(i, p), "sign is wrong"),
     (
         "alignment",
         lambda x, y: np.linalg.norm(y.T @ x) ** 2 / np.linalg.norm(x.T @ x) / np.linalg.norm(y.T @ y),

@@ -12,6 +12,7 @@ from torch import nn
 from kdkit.common.errors import ConfigError
 from kdkit.model import encoder, inference
 from kdkit.model.encoder import PositionalConv
+from kdkit.model.fast import attention
 from kdkit.model.fast.attention import attend
 from kdkit.model.fast.fftconv import fft_conv1d, kernel_spectrum, product_conv1d, product_matrices
 from kdkit.model.inference import PackedLinear, optimised
@@ -128,8 +129,8 @@ def test_padding_to_a_round_number_of_frames_changes_nothing(buckets, pre_norm, 
 @pytest.mark.parametrize("masked", [True, False])
 @pytest.mark.parametrize("amx", [True, False])
 def test_attention_in_chunks_is_attention(monkeypatch, scores, masked, amx):
-    monkeypatch.setattr(encoder, "SCORES", scores)
-    monkeypatch.setattr(encoder, "has_amx", lambda: amx)
+    monkeypatch.setattr(attention, "SCORES", scores)
+    monkeypatch.setattr(attention, "has_amx", lambda: amx)
     torch.manual_seed(0)
     q, k, v = (torch.randn(3, 4, 70, 8).bfloat16() for _ in range(3))
     mask = (torch.arange(70) < torch.tensor([70, 1, 33])[:, None])[:, None, None] if masked else None
@@ -143,7 +144,7 @@ def test_attention_in_chunks_is_attention(monkeypatch, scores, masked, amx):
 @pytest.mark.parametrize("mask", ["none", "padding", "positions"])
 @pytest.mark.parametrize("amx", [True, False])
 def test_attention_in_bf16_has_the_gradients_of_float32(monkeypatch, autocast, mask, amx):
-    monkeypatch.setattr(encoder, "has_amx", lambda: amx)
+    monkeypatch.setattr(attention, "has_amx", lambda: amx)
     torch.manual_seed(0)
     values = [torch.randn(2, 2, 30, 8).bfloat16() for _ in range(3)]
     real = (torch.arange(30) < torch.tensor([30, 17])[:, None])[:, None, None]
@@ -166,9 +167,9 @@ def test_attention_in_bf16_has_the_gradients_of_float32(monkeypatch, autocast, m
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 0.03), ("int8", 0.06)])
 @pytest.mark.parametrize("amx", [True, False])
 def test_the_function_stays(monkeypatch, front_end, precision, tolerance, amx):
-    if amx and not encoder.has_amx():
+    if amx and not attention.has_amx():
         pytest.skip("a CPU without AMX")
-    monkeypatch.setattr(encoder, "has_amx", lambda: amx)
+    monkeypatch.setattr(attention, "has_amx", lambda: amx)
     monkeypatch.setattr(inference, "has_amx", lambda: amx)
     plain, (waves, lengths) = model(front_end), batch()
     before = {name: t.clone() for name, t in plain.state_dict().items()}
