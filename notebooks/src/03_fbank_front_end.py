@@ -805,9 +805,9 @@ if prices:
 LEVERS = {  # trial: (what it changes, against which trial)
     "fbank, scratch": ("Fbank student, not distilled", ""),
     "fbank": ("distilled from the teacher (shipped)", "fbank, scratch"),
-    "fbank, slow front-end": ("+ slow", "fbank"),
+    "fbank, slow front-end": ("+ front-end at a tenth of the rate", "fbank"),
     "swap, deep, slow": ("+ swap, two convolutions", "fbank, slow front-end"),
-    "swap, utterance, deep, slow": ("+ utterance", "swap, deep, slow"),
+    "swap, utterance, deep, slow": ("+ utterance normalisation", "swap, deep, slow"),
     "swap, best, slow": ("+ 40 bins, floor", "swap, utterance, deep, slow"),
     "swap, best": ("front-end at the full rate again", "swap, best, slow"),
     "swap, 40 bins, slow": ("aside: 40 bins, but one convolution, no floor", "swap, best, slow"),
