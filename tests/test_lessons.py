@@ -12,7 +12,7 @@ from kdkit.lessons import lesson as lessons
 from kdkit.lessons import machines
 from kdkit.lessons.lesson import Lesson
 from kdkit.lessons.profiles import PROFILES
-from kdkit.lessons.results import read_results
+from kdkit.lessons.records import read_results
 from kdkit.lessons.worlds import LIBRISPEECH
 from kdkit.recognition import alignment
 from kdkit.speech.manifest import write_manifest

@@ -19,7 +19,8 @@ from kdkit.common import wording
 from kdkit.common.errors import ConfigError
 from kdkit.common.statistics import VERDICTS
 from kdkit.lessons.profiles import PROFILES
-from kdkit.lessons.results import Results, read_results
+from kdkit.lessons.records import read_results
+from kdkit.lessons.results import Results
 from kdkit.report.execute import Progress
 from kdkit.report.findings import CLAIMS, Claim, answers, headline, in_a_sentence, story
 from kdkit.report.index_page import _place

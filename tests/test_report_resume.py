@@ -16,7 +16,8 @@ from tiny_lessons import GOOD, ran, run, three, write_notebook
 
 from kdkit.common.errors import ConfigError
 from kdkit.lessons.profiles import PROFILES
-from kdkit.lessons.results import Results, read_results
+from kdkit.lessons.records import read_results
+from kdkit.lessons.results import Results
 from kdkit.report import find_notebooks
 from kdkit.report.record import PARTS, changes, code_version, fingerprints, provenance
 from kdkit.speech.manifest import read_manifest, write_manifest

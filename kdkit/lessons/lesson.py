@@ -1,55 +1,36 @@
-"""What only the notebooks need: their opening, the display and storage of results, and the models they load.
+"""What a notebook opens: profile, world and device, its speech and its models; what it finds is shown and kept.
 
-A lesson is a :class:`kdkit.lessons.results.Results` that also displays: ``lesson.figure(...)`` shows the figure under
-the cell and saves it in the run folder. Any notebook can run alone: a model comes from the run folder if an earlier
-notebook left it there, otherwise from the kit. Each model's origin is printed and recorded.
+``Lesson`` is a :class:`kdkit.lessons.lesson_models.LessonModels`, which is a :class:`kdkit.lessons.display.Display`,
+which is a :class:`kdkit.lessons.results.Results`.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 import torchaudio
-from IPython.display import HTML, Audio, Markdown, display
-from torch import Tensor
 
 from kdkit import teachers
-from kdkit.common.errors import CheckpointError, ConfigError
-from kdkit.common.files import write_text
+from kdkit.common.errors import ConfigError
 from kdkit.common.machine import best_device, training_precision
 from kdkit.common.statistics import verdict
-from kdkit.lessons import live
-from kdkit.lessons.experiments import (
-    Finding,
-    compare,
-    names_in,
-    shipped_findings,
-    shipped_scores,
-    study_rows,
-    summary,
-)
+from kdkit.lessons.lesson_models import LessonModels
 from kdkit.lessons.machines import check_machine, expectation
-from kdkit.lessons.plots.style import in_numbers
 from kdkit.lessons.profiles import get_profile
-from kdkit.lessons.results import SOURCES, Results
 from kdkit.lessons.world_files import AUTO, find_world
 from kdkit.lessons.worlds import LIBRISPEECH, TOY
-from kdkit.model.speech_model import SpeechModel, parameter_count
-from kdkit.recognition.ctc import CTCModel, load_recogniser
-from kdkit.speech.frames import SAMPLE_RATE
+from kdkit.model.speech_model import parameter_count
 from kdkit.speech.manifest import Utterance, subset
-from kdkit.teachers import Teacher, load_model, load_teacher, save_model
 
 
-class Lesson(Results):
+class Lesson(LessonModels):
     """Opens a notebook: prints versions, device, seed and run folder, and seeds torch.
 
     ``profile`` "auto" selects "colab" on a GPU and "quick" elsewhere; ``world`` as
@@ -87,7 +68,7 @@ class Lesson(Results):
         if os.environ.get("KDKIT_ASSETS"):
             note = 'What this notebook calls "shipped" was made before it and comes from the folder that '
             note += "KDKIT_ASSETS names: nothing that ships with the kit is in this run."
-            super().text("shipped", note)
+            self.note("shipped", note)
             print(f"{note} ({teachers.ASSETS})")
 
     def _drive(self) -> str:
@@ -101,16 +82,11 @@ class Lesson(Results):
         )
 
     @property
-    def ships(self) -> bool:
-        """Are there models and findings of this world that ship with the kit?"""
-        return self.world is TOY
-
-    @property
     def jobs(self) -> int | None:
         """How many trainings of a study run at the same time: one; in a long profile on a CPU, one for each core."""
         return None if self.size.overnight and self.device.type == "cpu" else 1
 
-    # --- speech and models ------------------------------------------------------------------------------------
+    # --- speech ------------------------------------------------------------------------------------------------
 
     def corpus(self, *splits: str) -> tuple[list[Utterance], ...]:
         """Splits of the world's speech at the profile's length, made or downloaded on first use."""
@@ -172,210 +148,14 @@ class Lesson(Results):
         note = (
             f"Phone times of {where} are estimates: letters aligned by {aligner.name}, phones by eSpeak NG."
         )
-        super().text("phone times", note)
+        self.note("phone times", note)
         return add_phones(utterances, aligner)
-
-    def teacher(self, source: str = "") -> Teacher:
-        """The world's teacher, or whatever :func:`kdkit.load_teacher` takes, on this run's device.
-
-        The world's has a codebook: k-means centroids serve where its file has none, which is said.
-        """
-        source = source or self.world.teacher
-        own = source == self.world.teacher
-        teacher = (self.world.load_teacher() if own else load_teacher(source)).to(self.device)
-        self.uses_model(f"teacher {source}", teachers.fingerprint(teacher.model))
-        if source == "tiny":
-            self._say_origin("teacher", "shipped", teacher.meta)
-        else:
-            super().text("origin of teacher", f"Teacher {teacher}.")
-            print(teacher)
-        return live.with_codebook(teacher, self.world, self.size, self._models, self.seed) if own else teacher
-
-    def keep_layers(self, layers: Sequence[int], teacher: str = "") -> None:
-        """Saves the teacher layers that the learner chose in notebook 01, for notebook 02."""
-        teacher = teacher or self.world.teacher
-        kept = {"teacher": teacher, "layers": [int(layer) for layer in layers]}
-        write_text(self._layers_path, json.dumps(kept) + "\n")
-        print(f"kept layers {kept['layers']} of {teacher} in {self._layers_path}")
-
-    def layers(self, teacher: str = "", default: Sequence[int] = (4, 8, 12)) -> tuple[int, ...]:
-        """Teacher layers for prediction heads: those saved by notebook 01 in this run folder, else ``default``."""
-        chosen, where = tuple(default), "DistilHuBERT's choice"
-        if self._layers_path.is_file():
-            kept = json.loads(self._layers_path.read_text(encoding="utf-8"))
-            if kept["teacher"] == (teacher or self.world.teacher):
-                chosen, where = tuple(kept["layers"]), "chosen in notebook 01 of this run"
-        print(f"prediction heads learn from layers {list(chosen)}, {where}")
-        return chosen
-
-    @property
-    def _layers_path(self) -> Path:
-        return self.out / "training" / "layers.json"
-
-    @property
-    def _models(self) -> Path:
-        return self.out / "training" / "students"
-
-    def student_path(self, preset: str) -> Path:
-        """Path of the student of this structure that this run distilled itself."""
-        return self._models / f"{preset.replace('-', '_')}.safetensors"
-
-    def keep_student(self, preset: str, student: SpeechModel, meta: dict) -> None:
-        """Saves a student distilled in this run, for the notebooks that follow."""
-        save_model(self.student_path(preset), student, meta)
-        print(f"kept {preset} in {self.student_path(preset)}")
-
-    def student(self, preset: str) -> tuple[SpeechModel, dict]:
-        """A distilled student and its description, with ``origin``: "shipped", "published" or "run".
-
-        What was trained for longer comes first: the toy world's shipped students, another world's published ones. A
-        student of another world that is nowhere is distilled now; one of the toy world is a :class:`CheckpointError`.
-        """
-        if (model := self.world.finished_student(preset)) is not None:
-            source = self.world.finished[preset]
-            super().text(f"origin of {preset}", f"{preset}: {source}, published, not trained in this run.")
-            print(f"{preset}: {source}, published, not trained in this run")
-            self.uses_model(preset, teachers.fingerprint(model))
-            return model.to(self.device), {"steps": "published", "origin": "published"}
-        shipped, kept = _asset(preset), self.student_path(preset)
-        ours = self.world is TOY and shipped.is_file()
-        if not ours and not kept.is_file():
-            if self.world is TOY:
-                raise CheckpointError(
-                    f"no distilled {preset}: neither {shipped} nor {kept} is there; run notebook 02 with this run "
-                    "folder, or make the shipped students with data_scripts"
-                )
-            live.distil(self.world, preset, self.teacher(), self.size, self._models, self.seed)
-        origin, path = ("shipped", shipped) if ours else ("run", kept)
-        model, _, meta = load_model(path)
-        self._say_origin(preset, origin, meta)
-        self.uses_model(preset, teachers.fingerprint(model))
-        return model.to(self.device), meta | {"origin": origin}
-
-    def shipped(self, name: str) -> list[Finding]:
-        """Findings that ship with the kit (:func:`kdkit.lessons.experiments.shipped_findings`).
-
-        None, which is said, where KDKIT_ASSETS names a folder without them, and in another world than the toy one, of
-        which they tell nothing.
-        """
-        if not self.ships:
-            super().text(f"{name} is missing", f"{name} is of the toy world: left out in {self.world.name}.")
-            return []
-        try:
-            return shipped_findings(name)
-        except CheckpointError:
-            if "KDKIT_ASSETS" not in os.environ:
-                raise
-            super().text(
-                f"{name} is missing", f"The models of this run come without {name}.json: it is left out."
-            )
-            return []
-
-    def scores(self) -> list[dict]:
-        """:func:`kdkit.lessons.experiments.shipped_scores` in the toy world; none in another one."""
-        return shipped_scores() if self.ships else []
-
-    def recognisers(self) -> dict[str, tuple[CTCModel, dict]]:
-        """Every fine-tuned recogniser of the world, by file name: (recogniser, description): those that ship with the
-        kit; of another world two that are fine-tuned now, or were in this run folder.
-        """
-        if self.world is not TOY:
-            student, _ = self.student(self.world.student("sw", "waveform"))
-            folder = self.out / "training" / "recognisers"
-            found = live.recognisers(self.world, student, self.size, folder, self.seed)
-            for name, (_, meta) in found.items():
-                self._say_origin(
-                    name, "run", meta, f"{meta['start']}, {meta['minutes']:g} labelled minutes, "
-                )
-            return found
-        paths = sorted(teachers.ASSETS.glob("recogniser_*.safetensors"))
-        if not paths:
-            raise CheckpointError(
-                f"{teachers.ASSETS}: no recogniser_*.safetensors; make them with data_scripts"
-            )
-        found = {path.stem.removeprefix("recogniser_"): load_recogniser(path) for path in paths}
-        for name, (_, meta) in found.items():
-            self._say_origin(
-                name, "shipped", meta, f"{meta['start']}, {meta['minutes']:g} labelled minutes, "
-            )
-        return found
-
-    # --- what is shown is kept --------------------------------------------------------------------------------
-
-    def figure(self, name: str, figure, caption: str, alt: str = "", **options) -> None:
-        """Shows a matplotlib figure under the cell and saves it for the report."""
-        alt = alt or f"{caption} {in_numbers(figure)}".strip()
-        super().figure(name, figure, caption, alt, **options)
-        _close(figure)
-        display(figure, metadata={"image/png": {"alt": alt}})
-
-    def audio(self, name: str, wave: Tensor, caption: str) -> None:
-        """A player under the cell, and the sound for the report. ``wave`` (samples,) at 16 kHz."""
-        super().audio(name, wave, caption)
-        display(Markdown(caption), Audio(wave.numpy(), rate=SAMPLE_RATE))
-
-    def table(self, name: str, rows: Sequence[Mapping[str, object]], caption: str) -> None:
-        """A table under the cell and in the report: one mapping per row, the first one's keys are the columns."""
-        super().table(name, rows, caption)
-        lines = [
-            list(rows[0]),
-            ["---"] * len(rows[0]),
-            *([row.get(key, "") for key in rows[0]] for row in rows),
-        ]
-        text = "\n".join(
-            "| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines
-        )
-        display(Markdown(f"{caption}\n\n{text}"))
-
-    def page(self, name: str, fragment: str, caption: str) -> None:
-        """A piece of HTML under the cell and in the report."""
-        super().page(name, fragment, caption)
-        display(HTML(fragment))
-
-    def widget(self, name: str, panel, caption: str) -> None:
-        """A :class:`kdkit.lessons.widgets.Panel` under the cell; its initial picture for the report."""
-        figure = panel.figure()
-        super().figure(name, figure, f"{caption} In the notebook it moves.", alt=panel.alt())
-        display(panel)
-
-    def verdict(self, name: str, outcome: str, text: str) -> None:
-        """A conclusion that a cell computed (of a comparison: :meth:`compare`): shown, and kept for the report."""
-        super().verdict(name, outcome, text)
-        display(Markdown(f"**{name}: {outcome}.** {text}"))
-
-    def study(self, name: str, findings: Sequence[Finding], caption: str, source: str = "run") -> None:
-        """The trials of an experiment as a table: each one's measure over its seeds, and what it changes against the
-        first trial, with the verdict.
-
-        Kept as metrics: ``name/TRIAL`` and ``name/TRIAL against FIRST``.
-        """
-        if not findings:
-            return
-        first, *others = names_in(findings)
-        for trial in (first, *others):
-            found = summary(findings, trial)
-            self.metric(f"{name}/{trial}", found.value, found.interval, "share", source)
-        for trial in others:
-            self.difference(f"{name}/{trial} against {first}", compare(findings, trial, first), source)
-        self.table(name, study_rows(findings), caption)
-
-    def text(self, name: str, text: str) -> None:
-        super().text(name, text)
-        display(Markdown(text))
 
     def finish(self) -> None:
         """For the last cell: records the run time and prints where the results are."""
         seconds = time.perf_counter() - self._started
         self.metric("seconds", seconds, unit="s", timing=True)
         print(f"{seconds / 60:.1f} minutes; figures, sound and numbers are in {self.out}")
-
-    def _say_origin(self, what: str, origin: str, meta: dict, details: str = "") -> None:
-        steps = f" ({details}{meta['steps']} training steps)" if "steps" in meta else ""
-        words = "trained in this run folder"
-        if origin == "shipped":
-            words = f"{SOURCES['shipped']}, not trained in this run"
-        super().text(f"origin of {what}", f"{what}: {words}{steps}.")
-        print(f"{what}: {words}{steps}")
 
 
 def choose_profile(wanted: str, device: torch.device) -> tuple[str, str]:
@@ -404,10 +184,6 @@ def millions(model: torch.nn.Module) -> str:
     return f"{parameter_count(model) / 1e6:.2f} M"
 
 
-def _asset(preset: str) -> Path:
-    return teachers.ASSETS / f"{preset.replace('-', '_')}.safetensors"
-
-
 def _in_turns(utterances: Sequence[Utterance], seed: int, each: int = 4) -> list[Utterance]:
     """Voices in random order, ``each`` utterances a turn: a speaker probe needs several utterances of a voice."""
     rng, voices = random.Random(seed), {}
@@ -417,10 +193,3 @@ def _in_turns(utterances: Sequence[Utterance], seed: int, each: int = 4) -> list
     return [
         u for begin in range(0, longest, each) for own in voices.values() for u in own[begin : begin + each]
     ]
-
-
-def _close(figure) -> None:
-    """Closes the figure in pyplot, which would show it a second time."""
-    import matplotlib.pyplot as plt
-
-    plt.close(figure)

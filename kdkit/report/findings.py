@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from kdkit.common.wording import between, count, percent, rate
-from kdkit.lessons.results import OUTCOMES, SOURCES
+from kdkit.lessons.records import OUTCOMES, SOURCES
 
 # --- recognisers -------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from kdkit.common import wording
 from kdkit.common.files import write_text
-from kdkit.lessons.results import SOURCES
+from kdkit.lessons.records import SOURCES
 from kdkit.report.findings import CLAIMS, answers, caveats, comparisons, headline, in_a_sentence, story
 from kdkit.report.plan import PACKAGE
 from kdkit.report.record import repeat_command
@@ -39,7 +39,7 @@ STATUS = {
 
 def write_index(out: Path, run: dict, records: dict[str, dict]) -> None:
     """Writes ``out/index.html``, everything embedded. ``run`` is as in :mod:`kdkit.report.record`, ``records`` maps a
-    notebook's name to what :func:`kdkit.lessons.results.read_results` gives."""
+    notebook's name to what :func:`kdkit.lessons.records.read_results` gives."""
     systems = [system for record in records.values() for system in record["systems"]]
     systems.sort(key=_place)
     notebooks = [_section(out, notebook, records.get(notebook["name"])) for notebook in run["notebooks"]]

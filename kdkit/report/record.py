@@ -41,7 +41,7 @@ from kdkit.common.validation import (
     read_json,
     table_of,
 )
-from kdkit.lessons.results import METRIC, OUTCOMES, SPEECH, SYSTEM, read_results
+from kdkit.lessons.records import METRIC, OUTCOMES, SPEECH, SYSTEM, read_results
 from kdkit.report.plan import PACKAGE, read_notebook
 
 NAME = "run.json"

@@ -73,8 +73,7 @@ from kdkit import probing
 from kdkit.common.statistics import ratio_interval
 from kdkit.common.wording import percent
 from kdkit.fbank import Fbank
-from kdkit.lessons import exercises, plots
-from kdkit.lessons import layer_sentences as say
+from kdkit.lessons import exercises, plots, sentences
 from kdkit.lessons.lesson import Lesson, millions, outcome
 from kdkit.lessons.plots import probe as figures
 from kdkit.lessons.widgets import LayerExplorer
@@ -328,7 +327,7 @@ rows = [
     for a, b in pairwise(turns[:13])
 ]
 lesson.table("ids", rows, "Cluster ids of the first phones of the utterance.")
-lesson.text("ids over time", say.steadiness(ids, labels))
+lesson.text("ids over time", sentences.steadiness(ids, labels))
 
 # %% [markdown]
 # The sentence is about this utterance. How many different ids does one phone use, and does the same phone, when
@@ -539,7 +538,7 @@ lesson.metric("probe/spread over layers", spread, unit="share")
 text = f"{best.name} is best, {worst.name} worst, {100 * spread:.1f} points apart; the best is "
 text += "neither the first nor the last." if inside else "at an end of the network."
 lesson.verdict("The best layer is inside", "seen" if inside else "not seen", text)
-lesson.text("shape of the curve", say.shape(probe))
+lesson.text("shape of the curve", sentences.shape(probe))
 
 # %% [markdown]
 # Which phones are confused? Rows are true phones, columns what the best layer's probe said, ordered by class:
@@ -549,7 +548,7 @@ lesson.text("shape of the curve", say.shape(probe))
 # %%
 figure = plots.confusion(probe.confusion, probe.phones)
 lesson.figure("confusion", figure, f"Phones said for each true phone, probe on {best.name}, unseen voices.")
-lesson.text("mistakes", say.likely_mistakes(probe.confusion, probe.phones))
+lesson.text("mistakes", sentences.likely_mistakes(probe.confusion, probe.phones))
 
 # %% [markdown]
 # A dark diagonal cell is a phone that is often missed; look along its row for what it is taken for. Rare
@@ -577,7 +576,7 @@ for score in speakers:
 fbank_voice, last_voice = speakers[0], speakers[-1]
 text = f"Of {len(set(test.speakers))} voices, Fbank + deltas tells {percent(fbank_voice.accuracy)} of the frames, "
 text += f"the last layer {percent(last_voice.accuracy)}, always the most frequent voice about "
-text += f"{percent(say.chance(test.speakers))}. {say.fades(probe.layers, speakers[2:])}"
+text += f"{percent(sentences.chance(test.speakers))}. {sentences.fades(probe.layers, speakers[2:])}"
 faded = "seen" if last_voice.high < fbank_voice.low else "not seen"
 lesson.verdict("The voice fades from Fbank to the last layer", faded, text)
 
@@ -654,7 +653,7 @@ lesson.metric("codebook/choices of a frame", trained.choices, trained.choices_in
 lesson.metric("codebook/ids in use", trained.used, trained.used_interval)
 text = f"At the codebook's own temperature, {trained.tau:g}, a frame hesitates between {trained.choices:.1f} ids, and "
 text += f"{trained.used:.0f} of {len(teacher.codebook.label_embeddings)} are in use."
-lesson.text("temperature", f"{text} {say.sharpness(usage, len(teacher.codebook.label_embeddings))}")
+lesson.text("temperature", f"{text} {sentences.sharpness(usage, len(teacher.codebook.label_embeddings))}")
 
 # %% [markdown]
 # Between the two ends lies the range in which $q$ says more than its first id. The discriminative loss of
@@ -683,8 +682,8 @@ lesson.figure(
 # %%
 of_phones, of_voices = ([getattr(s, key) for s in cluster_scores[2:]] for key in ("pnmi", "speaker_nmi"))
 probed = ("the probe", [score.accuracy for score in probe.layers])
-lesson.text("PNMI and probe", say.together(("PNMI", of_phones), probed))
-lesson.text("ids and voices", say.together(("phones by id", of_phones), ("speakers by id", of_voices)))
+lesson.text("PNMI and probe", sentences.together(("PNMI", of_phones), probed))
+lesson.text("ids and voices", sentences.together(("phones by id", of_phones), ("speakers by id", of_voices)))
 
 # %% [markdown]
 # Verdict on the best layer, with 95 % intervals over utterances (jackknife: each utterance is left out once).

@@ -200,7 +200,7 @@ def read_report(path: Path) -> object:
 
 
 def read_record(path: Path) -> object:
-    from kdkit.lessons.results import read_results
+    from kdkit.lessons.records import read_results
     from kdkit.report.index_page import write_index
     from kdkit.report.record import read_run
 

@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator
 
 from kdkit.lessons.plots.style import BLUE, CYCLE, ORANGE, picture, styled
-from kdkit.lessons.results import SOURCES
+from kdkit.lessons.records import SOURCES
 
 
 @styled

@@ -1,0 +1,90 @@
+"""What is kept is shown: a collector of results that also displays them under the cell of a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from IPython.display import HTML, Audio, Markdown, display
+from torch import Tensor
+
+from kdkit.lessons.experiments import Finding, compare, names_in, study_rows, summary
+from kdkit.lessons.plots.style import in_numbers
+from kdkit.lessons.results import Results
+from kdkit.speech.frames import SAMPLE_RATE
+
+
+class Display(Results):
+    """A :class:`kdkit.lessons.results.Results`: ``figure(...)`` shows the figure and saves it in the run folder."""
+
+    def figure(self, name: str, figure, caption: str, alt: str = "", **options) -> None:
+        """Shows a matplotlib figure under the cell and saves it for the report."""
+        alt = alt or f"{caption} {in_numbers(figure)}".strip()
+        super().figure(name, figure, caption, alt, **options)
+        _close(figure)
+        display(figure, metadata={"image/png": {"alt": alt}})
+
+    def audio(self, name: str, wave: Tensor, caption: str) -> None:
+        """A player under the cell, and the sound for the report. ``wave`` (samples,) at 16 kHz."""
+        super().audio(name, wave, caption)
+        display(Markdown(caption), Audio(wave.numpy(), rate=SAMPLE_RATE))
+
+    def table(self, name: str, rows: Sequence[Mapping[str, object]], caption: str) -> None:
+        """A table under the cell and in the report: one mapping per row, the first one's keys are the columns."""
+        super().table(name, rows, caption)
+        lines = [
+            list(rows[0]),
+            ["---"] * len(rows[0]),
+            *([row.get(key, "") for key in rows[0]] for row in rows),
+        ]
+        text = "\n".join(
+            "| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines
+        )
+        display(Markdown(f"{caption}\n\n{text}"))
+
+    def page(self, name: str, fragment: str, caption: str) -> None:
+        """A piece of HTML under the cell and in the report."""
+        super().page(name, fragment, caption)
+        display(HTML(fragment))
+
+    def widget(self, name: str, panel, caption: str) -> None:
+        """A :class:`kdkit.lessons.widgets.Panel` under the cell; its initial picture for the report."""
+        figure = panel.figure()
+        super().figure(name, figure, f"{caption} In the notebook it moves.", alt=panel.alt())
+        display(panel)
+
+    def verdict(self, name: str, outcome: str, text: str) -> None:
+        """A conclusion that a cell computed (of a comparison: :meth:`compare`): shown, and kept for the report."""
+        super().verdict(name, outcome, text)
+        display(Markdown(f"**{name}: {outcome}.** {text}"))
+
+    def study(self, name: str, findings: Sequence[Finding], caption: str, source: str = "run") -> None:
+        """The trials of an experiment as a table: each one's measure over its seeds, and what it changes against the
+        first trial, with the verdict.
+
+        Kept as metrics: ``name/TRIAL`` and ``name/TRIAL against FIRST``.
+        """
+        if not findings:
+            return
+        first, *others = names_in(findings)
+        for trial in (first, *others):
+            found = summary(findings, trial)
+            self.metric(f"{name}/{trial}", found.value, found.interval, "share", source)
+        for trial in others:
+            self.difference(f"{name}/{trial} against {first}", compare(findings, trial, first), source)
+        self.table(name, study_rows(findings), caption)
+
+    def text(self, name: str, text: str) -> None:
+        """A paragraph under the cell and in the report."""
+        super().text(name, text)
+        display(Markdown(text))
+
+    def note(self, name: str, text: str) -> None:
+        """A paragraph for the report alone: who calls has printed it."""
+        super().text(name, text)
+
+
+def _close(figure) -> None:
+    """Closes the figure in pyplot, which would show it a second time."""
+    import matplotlib.pyplot as plt
+
+    plt.close(figure)
