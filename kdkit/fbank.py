@@ -15,10 +15,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from kdkit.common.errors import AudioError, ConfigError
 from kdkit.common.files import write_text
+from kdkit.common.progress import tqdm
 from kdkit.common.validation import NOT_NEGATIVE, NUMBER, fields, list_of, read_json
 from kdkit.speech.audio import read_audio
 from kdkit.speech.augment import SpecAugment

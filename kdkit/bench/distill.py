@@ -19,10 +19,10 @@ import torch.nn.functional as F
 import torchaudio
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
-from tqdm import tqdm
 
 from kdkit.bench.measure import forget_peak, matmul_flops, peak_gigabytes, quartiles
 from kdkit.common.machine import best_device, use_bf16
+from kdkit.common.progress import tqdm
 from kdkit.distill import DistillConfig, DistillTask, default_pairs
 from kdkit.model import fast
 from kdkit.model.codebook import Codebook

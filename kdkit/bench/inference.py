@@ -15,10 +15,10 @@ from importlib.util import find_spec
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from kdkit.bench.measure import forget_peak, peak_gigabytes, quartiles
 from kdkit.common.machine import best_device, use_bf16
+from kdkit.common.progress import tqdm
 from kdkit.model.costs import count_macs
 from kdkit.model.inference import PackedLinear, optimised
 from kdkit.model.speech_model import SpeechModel, parameter_count, preset

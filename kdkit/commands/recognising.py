@@ -172,9 +172,8 @@ def transcribe(
     Files that cannot be read are reported and left out. If the command is stopped, finished lines are in OUT.part. Exit
     status: 0, 1 if files were left out, 2 for other errors.
     """
-    from tqdm import tqdm
-
     from kdkit.common.files import GrowingFile
+    from kdkit.common.progress import tqdm
     from kdkit.recognition.decode import greedy
     from kdkit.recognition.loading import load_network
     from kdkit.recognition.network import vocabulary_of

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from filelock import FileLock
-from tqdm import tqdm
 
 from kdkit.common.errors import DownloadError
 from kdkit.common.files import DISK, md5_of, partial_name, sha256_of, sweep, write_text, writing
+from kdkit.common.progress import tqdm
 
 TIMEOUT = 30.0  # seconds without a byte
 ATTEMPTS = 5  # in a row without a new byte

@@ -18,9 +18,9 @@ import psutil
 from joblib import Parallel, delayed, parallel_config
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from threadpoolctl import threadpool_limits
-from tqdm import tqdm
 
 from kdkit.common.errors import ConfigError, KdkitError
+from kdkit.common.progress import tqdm
 
 Task, Answer = TypeVar("Task"), TypeVar("Answer")
 

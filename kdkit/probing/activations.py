@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torchaudio.functional import compute_deltas
-from tqdm import tqdm
 
 from kdkit.common.errors import ManifestError
+from kdkit.common.progress import tqdm
 from kdkit.fbank import Fbank
 from kdkit.speech.batches import Batches
 from kdkit.speech.frames import num_frames

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from sklearn.cluster import MiniBatchKMeans
-from tqdm import tqdm
 
+from kdkit.common.progress import tqdm
 from kdkit.common.statistics import jackknife_error, plain_interval, ratio_interval
 from kdkit.model.codebook import Codebook, check_clusters
 from kdkit.probing.activations import Frames

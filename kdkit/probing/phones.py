@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import confusion_matrix
 from torch import nn
-from tqdm import tqdm
 
 from kdkit.common.errors import ConfigError
+from kdkit.common.progress import tqdm
 from kdkit.common.statistics import Comparison, ratio_interval
 from kdkit.probing.activations import Frames, ModelLayers, collect
 from kdkit.speech.manifest import Utterance

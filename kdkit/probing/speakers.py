@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from tqdm import tqdm
 
 from kdkit.common.errors import ManifestError
+from kdkit.common.progress import tqdm
 from kdkit.common.statistics import ratio_interval
 from kdkit.probing.activations import Frames
 from kdkit.probing.phones import LayerScore, linear_probe

@@ -19,11 +19,11 @@ import torchaudio
 import torchaudio.functional as AF
 from torch import Tensor
 from torchaudio.functional import TokenSpan
-from tqdm import tqdm
 
 from kdkit.common.downloads import download
 from kdkit.common.errors import KdkitError, TextError
 from kdkit.common.files import cache_folder
+from kdkit.common.progress import tqdm
 from kdkit.recognition.network import Network, log_probs_of, vocabulary_of
 from kdkit.speech.audio import SAMPLE_RATE, read_audio
 from kdkit.speech.corpora.synthetic import espeak

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from itertools import product
 
 import torch
-from tqdm import tqdm
 
 from kdkit.common.errors import ConfigError
 from kdkit.common.parallel import each
+from kdkit.common.progress import tqdm
 from kdkit.recognition.decode import BeamSearch, reweighted, text_of
 from kdkit.recognition.evaluate import Emissions
 from kdkit.recognition.wer import score

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 import torchaudio
 from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from kdkit.common.errors import TrainingError
+from kdkit.common.progress import tqdm
 from kdkit.fbank import Fbank
 from kdkit.losses import mean_over
 from kdkit.model.checkpoints import load_checkpoint, save_checkpoint

@@ -26,11 +26,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from tqdm import tqdm
 
 from kdkit.common.errors import CheckpointError, ConfigError
 from kdkit.common.files import cache_folder, write_atomically
 from kdkit.common.machine import best_device, training_precision
+from kdkit.common.progress import tqdm
 from kdkit.speech.batches import Targets
 from kdkit.speech.frames import num_frames
 from kdkit.speech.manifest import Utterance

@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from kdkit.common.errors import TrainingError
+from kdkit.common.progress import tqdm
 from kdkit.training import identity
 from kdkit.training.diagnosis import check_frozen, not_finite, out_of_memory
 from kdkit.training.gradients import fixed_order, gradients, graphs_for

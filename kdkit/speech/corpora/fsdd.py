@@ -18,10 +18,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from kdkit.common.downloads import download, unpack
 from kdkit.common.errors import ConfigError, ManifestError
+from kdkit.common.progress import tqdm
 from kdkit.speech.audio import SAMPLE_RATE, read_audio, write_audio
 from kdkit.speech.corpora.prepare import Found
 from kdkit.speech.manifest import Utterance

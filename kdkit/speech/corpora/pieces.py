@@ -8,10 +8,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tqdm import tqdm
-
 from kdkit.common.errors import AudioError
 from kdkit.common.parallel import each
+from kdkit.common.progress import tqdm
 from kdkit.speech.audio import SAMPLE_RATE, read_audio, write_audio
 from kdkit.speech.corpora.prepare import Found, is_much
 

@@ -14,11 +14,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tqdm import tqdm
-
 from kdkit.common.errors import AudioError, ConfigError, ManifestError
 from kdkit.common.files import write_text
 from kdkit.common.parallel import each
+from kdkit.common.progress import tqdm
 from kdkit.speech.audio import seconds_of
 from kdkit.speech.corpora.summary import check_speakers, kind, summarise
 from kdkit.speech.folders import by_ending

@@ -25,11 +25,11 @@ from pathlib import Path
 
 import numpy as np
 import soxr
-from tqdm import tqdm
 
 from kdkit.common.errors import ConfigError, KdkitError
 from kdkit.common.files import cache_folder, check_output, partial_name, sweep, writing
 from kdkit.common.parallel import ISOLATED
+from kdkit.common.progress import tqdm
 from kdkit.speech.audio import wav_bytes
 from kdkit.speech.corpora.synthetic import espeak, grammar, phones
 from kdkit.speech.corpora.synthetic.versions import VERSIONS
