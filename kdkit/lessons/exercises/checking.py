@@ -1,14 +1,16 @@
 """How an answer is checked: random cases, a guarded call, and hints for mistakes that are recognised.
 
-A check is a generator ``steps(call, rng)``. It calls the learner's function by ``call(...)``, yields a sentence for
-each property that holds, and raises :class:`Wrong`, whose text is the hint, at the first that does not. A mistake is
-recognised by making it: where the learner's results equal those of a known wrong function on every case, that
-function's hint is given. Nothing is compared with a stored number, and torch's global random state is not touched.
+A check is a generator ``steps(call, rng)``, of which :func:`checks` makes the function that is called. It calls the
+learner's function by ``call(...)``, yields a sentence for each property that holds, and raises :class:`Wrong`, whose
+text is the hint, at the first that does not. A mistake is recognised by making it: where the learner's results equal
+those of a known wrong function on every case, that function's hint is given. Nothing is compared with a stored number,
+and torch's global random state is not touched.
 """
 
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 import signal
 import threading
@@ -24,6 +26,10 @@ from torch import Tensor, nn
 Steps = Callable[[Callable, np.random.Generator], Iterator[str]]
 Mistake = tuple[str, Callable]  # the hint, and the wrong function
 PATIENCE = 10.0  # seconds that one call of an answer may take
+CHANGED = (
+    "{name} changes its argument {parameter}: whoever calls it would go on with other data. Make a new value, such as "
+    "`y = x / 2` instead of `x /= 2`, or work on a copy."
+)
 
 
 class Wrong(Exception):
@@ -43,7 +49,7 @@ def check(name: str, attempt, own: Callable, steps: Steps) -> Callable:
         return own
     rng = np.random.default_rng()  # from entropy: every run of the check has other cases
     try:
-        with _no_traceback():
+        with no_traceback():
             for sentence in steps(guard(attempt, name), rng):
                 print(f"✓ {sentence[0].upper()}{sentence[1:]}.")
     except NotWritten:
@@ -58,6 +64,21 @@ def check(name: str, attempt, own: Callable, steps: Steps) -> Callable:
     return attempt
 
 
+def checks(name: str, own: Callable) -> Callable[[Steps], Callable]:
+    """Decorates ``steps`` of the function ``name``, whose own version in the kit is ``own``: called with a learner's
+    attempt it is :func:`check`. The steps stay at hand as ``.steps``, for whoever prints nothing (grading)."""
+
+    def decorate(steps: Steps) -> Callable:
+        @functools.wraps(steps)
+        def checked(attempt) -> Callable:
+            return check(name, attempt, own, steps)
+
+        checked.steps = steps
+        return checked
+
+    return decorate
+
+
 def check_answer(name: str, answer, find: Callable[[object], str]) -> None:
     """Checks an answer that is read off a figure: ``find(answer)`` returns a sentence, or raises :class:`Wrong`.
 
@@ -67,7 +88,7 @@ def check_answer(name: str, answer, find: Callable[[object], str]) -> None:
         print(f"… {name} is None: no answer yet. Nothing further on depends on it.")
         return
     try:
-        with _no_traceback():
+        with no_traceback():
             print(f"✓ {find(answer)}")
     except Wrong as wrong:
         print(f"✗ {wrong}")
@@ -75,7 +96,7 @@ def check_answer(name: str, answer, find: Callable[[object], str]) -> None:
 
 
 @contextmanager
-def _no_traceback() -> Iterator[None]:
+def no_traceback() -> Iterator[None]:
     """Turns an error of the check itself, on an answer that it did not expect, into :class:`Wrong`."""
     try:
         yield
@@ -115,11 +136,8 @@ def guard(attempt, name: str) -> Callable:
         if result is None:
             raise NotWritten(name)
         for place, (before, after) in enumerate(zip(arguments, given, strict=True)):
-            if not _unchanged(before, after):
-                raise Wrong(
-                    f"{name} changes its argument {_parameter(attempt, place)}: whoever calls it would go on with "
-                    "other data. Make a new value, such as `y = x / 2` instead of `x /= 2`, or work on a copy."
-                )
+            if not unchanged(before, after):
+                raise Wrong(CHANGED.format(name=name, parameter=_parameter(attempt, place)))
         return result
 
     return call
@@ -233,7 +251,8 @@ def _copy(value):
     return copy.deepcopy(value) if isinstance(value, (np.ndarray, list, dict, nn.Module)) else value
 
 
-def _unchanged(before, after) -> bool:
+def unchanged(before, after) -> bool:
+    """Is an argument after the call what it was before?"""
     if isinstance(before, nn.Module):
         return all(torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True))
     if isinstance(before, Tensor):

@@ -7,7 +7,7 @@ from itertools import groupby, pairwise
 
 import numpy as np
 
-from kdkit.lessons.exercises.checking import check, compare
+from kdkit.lessons.exercises.checking import checks, compare
 from kdkit.recognition.decode import collapse
 from kdkit.speech.text import VOCABULARY
 from kdkit.speech.text import frames_needed as of_ids
@@ -44,12 +44,10 @@ def _spelled(symbols: Sequence[int], spaces: bool = True, blanks: bool = False) 
     return " ".join(text.replace("|", " ").split()) if spaces else text
 
 
-def check_write_out(attempt: Callable) -> Callable:
+@checks("write_out", write_out)
+def check_write_out(call: Callable, rng: np.random.Generator) -> Iterator[str]:
     """``attempt(ids)``, the best symbol of each frame -> text: repeats merged, then blanks dropped, | to spaces."""
-    return check("write_out", attempt, write_out, _write_out)
 
-
-def _write_out(call: Callable, rng: np.random.Generator) -> Iterator[str]:
     def by_groups(ids):
         return _spelled([symbol for symbol, _ in groupby(ids)])
 
@@ -135,12 +133,10 @@ def _shortest_path(text: str) -> int:
     return len(path)
 
 
-def check_frames_needed(attempt: Callable) -> Callable:
+@checks("frames_needed", frames_needed)
+def check_frames_needed(call: Callable, rng: np.random.Generator) -> Iterator[str]:
     """``attempt(text)`` -> the least number of frames in which CTC can write it, spaces included."""
-    return check("frames_needed", attempt, frames_needed, _frames_needed)
 
-
-def _frames_needed(call: Callable, rng: np.random.Generator) -> Iterator[str]:
     cases = [(" ".join(random_words(rng)),) for _ in range(8)]
     cases += [
         (" ".join([*random_words(rng), "balloon"]),),

@@ -10,7 +10,7 @@ from scipy.stats import entropy
 from torch import Tensor
 
 from kdkit import losses
-from kdkit.lessons.exercises.checking import Wrong, check, check_answer, compare, torch_generator
+from kdkit.lessons.exercises.checking import Wrong, check_answer, checks, compare, torch_generator
 
 # --- temperature -------------------------------------------------------------------------------------------------
 
@@ -26,12 +26,10 @@ def ids_in_play_by_hand(cosines: Tensor, tau: float) -> float:
     return float(np.exp(entropy((cosines.double() / tau).softmax(-1).numpy(), axis=-1).mean()))
 
 
-def check_ids_in_play(attempt: Callable) -> Callable:
+@checks("ids_in_play", ids_in_play)
+def check_ids_in_play(call: Callable, rng: np.random.Generator) -> Iterator[str]:
     """``attempt(cosines (N, K), tau)`` -> e to the mean entropy of softmax(cosines / tau), a number 1 .. K."""
-    return check("ids_in_play", attempt, ids_in_play, _ids_in_play)
 
-
-def _ids_in_play(call: Callable, rng: np.random.Generator) -> Iterator[str]:
     cases = []
     for tau in rng.uniform(0.05, 0.8, 5):
         shape = int(rng.integers(4, 20)), int(rng.integers(3, 30))
@@ -101,12 +99,10 @@ def spread_pairs_by_hand(student_layers: int, teacher_layers: int) -> list[tuple
     return [(i, int(end)) for i, end in enumerate(ends, 1)]
 
 
-def check_spread_pairs(attempt: Callable) -> Callable:
+@checks("spread_pairs", spread_pairs_by_hand)
+def check_spread_pairs(call: Callable, rng: np.random.Generator) -> Iterator[str]:
     """``attempt(student_layers, teacher_layers)`` -> (student layer, teacher layer) pairs, evenly spread."""
-    return check("spread_pairs", attempt, spread_pairs_by_hand, _spread_pairs)
 
-
-def _spread_pairs(call: Callable, rng: np.random.Generator) -> Iterator[str]:
     def plain(*case):
         pairs = call(*case)
         try:
@@ -157,6 +153,11 @@ def _spread_pairs(call: Callable, rng: np.random.Generator) -> Iterator[str]:
 
 def check_terms(answer: str | None, guesses: Mapping[str, Tensor], target: Tensor, mask: Tensor) -> None:
     """Is it the prediction among ``guesses`` (B, T, D) that costs distance, but no more angle than the target?"""
+    check_answer("my_guess", answer, lambda given: read_terms(given, guesses, target, mask))
+
+
+def read_terms(given: object, guesses: Mapping[str, Tensor], target: Tensor, mask: Tensor) -> str:
+    """What is right about an answer to :func:`check_terms`; raises :class:`Wrong`."""
     cost = {
         name: (
             float(losses.regression_loss(guess, target, mask, 0.0)),
@@ -167,19 +168,15 @@ def check_terms(answer: str | None, guesses: Mapping[str, Tensor], target: Tenso
     angles = {name: both - distance for name, (distance, both) in cost.items()}
     floor = min(angles.values())
     own = [name for name in guesses if cost[name][0] > 1e-3 and angles[name] < floor + 1e-3]
-
-    def find(given: object) -> str:
-        if not isinstance(given, str) or given not in guesses:
-            raise Wrong(f"{given!r} is none of the predictions. They are: {', '.join(map(repr, guesses))}.")
-        if given not in own and cost[given][0] <= 1e-3:
-            raise Wrong(
-                f"“{given}” costs no distance at all. Asked for is one that does, but points the right way."
-            )
-        if given not in own:
-            raise Wrong(
-                f"“{given}” has an angle term of {angles[given]:.3f}, above the floor of {floor:.3f}: it points "
-                "another way. What can be done to a vector that does not turn it?"
-            )
-        return f"“{given}” has the right direction and the wrong length: only the distance term sees that."
-
-    check_answer("my_guess", answer, find)
+    if not isinstance(given, str) or given not in guesses:
+        raise Wrong(f"{given!r} is none of the predictions. They are: {', '.join(map(repr, guesses))}.")
+    if given not in own and cost[given][0] <= 1e-3:
+        raise Wrong(
+            f"“{given}” costs no distance at all. Asked for is one that does, but points the right way."
+        )
+    if given not in own:
+        raise Wrong(
+            f"“{given}” has an angle term of {angles[given]:.3f}, above the floor of {floor:.3f}: it points "
+            "another way. What can be done to a vector that does not turn it?"
+        )
+    return f"“{given}” has the right direction and the wrong length: only the distance term sees that."

@@ -13,8 +13,8 @@ from torchaudio.compliance.kaldi import get_mel_banks
 from kdkit.fbank import mel_filterbank
 from kdkit.lessons.exercises.checking import (
     Wrong,
-    check,
     check_answer,
+    checks,
     close,
     compare,
     same_kind,
@@ -48,12 +48,10 @@ def _triangles(
     return torch.from_numpy(filters.clip(0) if floor else filters).float()
 
 
-def check_mel_filters(attempt: Callable) -> Callable:
+@checks("mel_filters", mel_filterbank)
+def check_mel_filters(call: Callable, rng: np.random.Generator) -> Iterator[str]:
     """``attempt(bins, fft, rate, low)`` -> mel filters (fft // 2 + 1, bins) from ``low`` Hz to half the rate."""
-    return check("mel_filters", attempt, mel_filterbank, _mel_filters)
 
-
-def _mel_filters(call: Callable, rng: np.random.Generator) -> Iterator[str]:
     cases = []
     for rate in rng.permutation([8_000, 16_000, 22_050, 44_100])[:3]:
         bins, fft = int(rng.integers(10, 60)), int(rng.choice([256, 512, 1024]))
@@ -131,12 +129,10 @@ def _conv_frames_by_torch(n: int, kernel: int, stride: int, padding: int) -> int
     ]
 
 
-def check_conv_frames(attempt: Callable) -> Callable:
+@checks("conv_frames", conv_frames)
+def check_conv_frames(call: Callable, rng: np.random.Generator) -> Iterator[str]:
     """``attempt(n, kernel, stride, padding=0)`` -> frames that a convolution makes of n."""
-    return check("conv_frames", attempt, conv_frames, _conv_frames)
 
-
-def _conv_frames(call: Callable, rng: np.random.Generator) -> Iterator[str]:
     def draw(padding: bool) -> list[tuple[int, int, int, int]]:
         drawn = []
         for _ in range(60):  # so many that two mistakes do not agree on all of them
@@ -191,34 +187,34 @@ def _conv_frames(call: Callable, rng: np.random.Generator) -> Iterator[str]:
 
 def check_saving(answer: float | None, counts: Mapping[str, int]) -> None:
     """Is it how many per cent fewer parameters ``tiny-dt-fbank`` has than its waveform twin, from a table of counts?"""
+    check_answer("my_saving", answer, lambda given: read_saving(given, counts))
+
+
+def read_saving(given: object, counts: Mapping[str, int]) -> str:
+    """What is right about an answer to :func:`check_saving`; raises :class:`Wrong`."""
+    if not isinstance(given, Real) or isinstance(given, bool):
+        raise Wrong(f"{given!r} is no number: give per cent, such as 12.")
     less, more = counts["tiny-dt-fbank"], counts["tiny-dt-waveform"]
-    saved = 100 * (1 - less / more)
-
-    def find(given: object) -> str:
-        if not isinstance(given, Real) or isinstance(given, bool):
-            raise Wrong(f"{given!r} is no number: give per cent, such as 12.")
-        value = float(given)
-        if abs(value - saved) <= 0.6:
-            return f"{more - less:,} of {more:,} parameters are saved: {saved:.1f} %."
-        full_size = 100 * (1 - counts["dt-fbank"] / counts["dt-waveform"])
-        hints = {
-            saved / 100: "That is the share; asked for are per cent: a hundred times as many.",
-            100 - saved: "That is what is left; asked for is what is saved.",
-            100 * (more / less - 1): (
-                "The difference is divided by the smaller model; a saving is a share of what one had before."
-            ),
-            full_size: "That is the full-size student's saving; asked for is the tiny one's.",
-        }
-        for wrong, hint in hints.items():
-            if abs(value - wrong) <= (0.6 if wrong > 1 else 0.006):
-                raise Wrong(hint)
-        if value == more - less or abs(value - (more - less) / 1e6) < 0.06:
-            raise Wrong("That is the difference in parameters; divide it by those of the waveform student.")
-        raise Wrong(
-            "The difference of the two numbers under “all”, divided by the one of tiny-dt-waveform, gives another."
-        )
-
-    check_answer("my_saving", answer, find)
+    saved, value = 100 * (1 - less / more), float(given)
+    if abs(value - saved) <= 0.6:
+        return f"{more - less:,} of {more:,} parameters are saved: {saved:.1f} %."
+    full_size = 100 * (1 - counts["dt-fbank"] / counts["dt-waveform"])
+    hints = {
+        saved / 100: "That is the share; asked for are per cent: a hundred times as many.",
+        100 - saved: "That is what is left; asked for is what is saved.",
+        100 * (more / less - 1): (
+            "The difference is divided by the smaller model; a saving is a share of what one had before."
+        ),
+        full_size: "That is the full-size student's saving; asked for is the tiny one's.",
+    }
+    for wrong, hint in hints.items():
+        if abs(value - wrong) <= (0.6 if wrong > 1 else 0.006):
+            raise Wrong(hint)
+    if value == more - less or abs(value - (more - less) / 1e6) < 0.06:
+        raise Wrong("That is the difference in parameters; divide it by those of the waveform student.")
+    raise Wrong(
+        "The difference of the two numbers under “all”, divided by the one of tiny-dt-waveform, gives another."
+    )
 
 
 # --- the adaptation stage ----------------------------------------------------------------------------------------
@@ -239,12 +235,10 @@ def staged_loss(
     return usual_loss()
 
 
-def check_staged_loss(attempt: Callable) -> Callable:
+@checks("staged_loss", staged_loss)
+def check_staged_loss(call: Callable, rng: np.random.Generator) -> Iterator[str]:
     """``attempt(step, adaptation_steps, features, head, target, mask, usual_loss)`` -> scalar."""
-    return check("staged_loss", attempt, staged_loss, _staged_loss)
 
-
-def _staged_loss(call: Callable, rng: np.random.Generator) -> Iterator[str]:
     generator, steps = torch_generator(rng), int(rng.integers(5, 50))
     calls = []
 

@@ -15,7 +15,7 @@ from kdkit import losses
 from kdkit.lessons.exercises.checking import (
     Mistake,
     Wrong,
-    check,
+    checks,
     close,
     compare,
     torch_generator,
@@ -114,12 +114,10 @@ def regression_by_hand(p: Tensor, h: Tensor, mask: Tensor, cosine_weight: float 
     return torch.tensor(np.mean(distances) + cosine_weight * np.mean(angles))
 
 
-def check_regression_loss(attempt: Callable) -> Callable:
+@checks("regression", losses.regression_loss)
+def check_regression_loss(call: Callable, rng: np.random.Generator) -> Iterator[str]:
     """``attempt(p (B, T, D), h (B, T, D), mask (B, T), cosine_weight=1.0)`` -> scalar."""
-    return check("regression", attempt, losses.regression_loss, _regression)
 
-
-def _regression(call: Callable, rng: np.random.Generator) -> Iterator[str]:
     def combine(region, distance, angle):
         return lambda p, h, mask, weight=1.0: region(distance(p, h) + weight * angle(p, h), mask)
 
@@ -196,12 +194,10 @@ def discriminative_by_hand(student: Tensor, teacher: Tensor, mask: Tensor) -> Te
     return torch.tensor(np.mean([entropy(a, b) for a, b in zip(q, p, strict=True)]))
 
 
-def check_discriminative_loss(attempt: Callable) -> Callable:
+@checks("discriminative", losses.discriminative_loss)
+def check_discriminative_loss(call: Callable, rng: np.random.Generator) -> Iterator[str]:
     """``attempt(student (B, T, K), teacher (B, T, K), mask (B, T))`` of logits -> scalar."""
-    return check("discriminative", attempt, losses.discriminative_loss, _discriminative)
 
-
-def _discriminative(call: Callable, rng: np.random.Generator) -> Iterator[str]:
     def combine(region, over_ids, divergence):
         def loss(student, teacher, mask):
             return region(over_ids(divergence(student.log_softmax(-1), teacher.log_softmax(-1))), mask)
@@ -283,12 +279,10 @@ def neighbours_by_hand(p: Tensor, h: Tensor, mask: Tensor) -> Tensor:
     return torch.tensor(np.abs(np.concatenate(apart)).mean())
 
 
-def check_neighbours(attempt: Callable) -> Callable:
+@checks("neighbours", neighbours)
+def check_neighbours(call: Callable, rng: np.random.Generator) -> Iterator[str]:
     """``attempt(p (B, T, D), h (B, T, D), mask (B, T))`` -> scalar."""
-    return check("neighbours", attempt, neighbours, _neighbours)
 
-
-def _neighbours(call: Callable, rng: np.random.Generator) -> Iterator[str]:
     def combine(region, steps, size):
         return lambda p, h, mask: region(size(steps(p, h)), mask)
 

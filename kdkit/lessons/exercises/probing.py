@@ -11,7 +11,7 @@ from sklearn.metrics import mutual_info_score
 from torch import Tensor
 
 from kdkit import probing
-from kdkit.lessons.exercises.checking import Wrong, check, check_answer, close, compare, torch_generator
+from kdkit.lessons.exercises.checking import Wrong, check_answer, checks, close, compare, torch_generator
 from kdkit.model.codebook import Codebook
 from kdkit.model.waveform import KERNELS, STRIDES
 from kdkit.probing import PhoneProbe
@@ -27,12 +27,10 @@ def _frames_by_counting(samples: int) -> int:
     return samples
 
 
-def check_frames_of(attempt: Callable) -> Callable:
+@checks("frames_of", num_frames)
+def check_frames_of(call: Callable, rng: np.random.Generator) -> Iterator[str]:
     """``attempt(samples)`` -> number of 20 ms frames that the waveform CNN makes of that many samples."""
-    return check("frames_of", attempt, num_frames, _frames_of)
 
-
-def _frames_of(call: Callable, rng: np.random.Generator) -> Iterator[str]:
     cases = [(int(n),) for n in rng.integers(1_000, 400_000, 60)]
     edge = 400 + 320 * int(rng.integers(3, 2_000))
     cases += [(edge,), (edge - 1,)]  # where a frame just fits, and where it just does not
@@ -95,12 +93,10 @@ def _logits_by_hand(hidden: Tensor, codebook: Codebook) -> Tensor:
     return torch.tensor(np.array(rows)).float()
 
 
-def check_cluster_logits(attempt: Callable) -> Callable:
+@checks("cluster_logits", cluster_logits)
+def check_cluster_logits(call: Callable, rng: np.random.Generator) -> Iterator[str]:
     """``attempt(hidden (T, D), codebook)`` -> logits (T, K): cosines of projections and embeddings over tau."""
-    return check("cluster_logits", attempt, cluster_logits, _cluster_logits)
 
-
-def _cluster_logits(call: Callable, rng: np.random.Generator) -> Iterator[str]:
     cases = []
     for tau in rng.uniform(0.03, 0.6, 3):
         frames, dim, clusters, proj = (int(n) for n in rng.integers(4, 12, 4))
@@ -199,12 +195,10 @@ def _pnmi_by_hand(ids: np.ndarray, phones: np.ndarray) -> float:
     return float(mutual_info_score(ids, phones) / mutual_info_score(phones, phones))
 
 
-def check_phone_information(attempt: Callable) -> Callable:
+@checks("phone_information", probing.pnmi)
+def check_phone_information(call: Callable, rng: np.random.Generator) -> Iterator[str]:
     """``attempt(ids (n,), phones (n,))`` -> PNMI, the share of the phone's entropy that the id removes."""
-    return check("phone_information", attempt, probing.pnmi, _phone_information)
 
-
-def _phone_information(call: Callable, rng: np.random.Generator) -> Iterator[str]:
     cases = []
     for _ in range(4):
         phones = rng.choice(list("aeioumnst")[: rng.integers(3, 9)], int(rng.integers(200, 500)))
@@ -281,12 +275,10 @@ def _cka_by_kernels(x: np.ndarray, y: np.ndarray) -> float:
     return float((k * m).sum() / np.sqrt((k * k).sum() * (m * m).sum()))
 
 
-def check_alignment(attempt: Callable) -> Callable:
+@checks("alignment", probing.linear_cka)
+def check_alignment(call: Callable, rng: np.random.Generator) -> Iterator[str]:
     """``attempt(x (n, D1), y (n, D2))`` -> linear CKA, 0 .. 1."""
-    return check("alignment", attempt, probing.linear_cka, _alignment)
 
-
-def _alignment(call: Callable, rng: np.random.Generator) -> Iterator[str]:
     cases = []
     for _ in range(4):
         n, d1, d2 = int(rng.integers(20, 60)), int(rng.integers(3, 9)), int(rng.integers(3, 9))

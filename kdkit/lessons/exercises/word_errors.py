@@ -9,7 +9,7 @@ import jiwer
 import numpy as np
 
 from kdkit.common.statistics import VERDICTS
-from kdkit.lessons.exercises.checking import Wrong, check, check_answer, compare
+from kdkit.lessons.exercises.checking import Wrong, check_answer, checks, compare
 from kdkit.lessons.exercises.ctc import WORDS, random_words
 from kdkit.recognition.wer import score
 
@@ -77,12 +77,10 @@ def _of_few_words(rng: np.random.Generator) -> tuple[list[str], list[str]]:
     return tuple(rng.choice(few, length).tolist() for length in rng.integers(4, 8, 2))
 
 
-def check_edits(attempt: Callable) -> Callable:
+@checks("edits", edits)
+def check_edits(call: Callable, rng: np.random.Generator) -> Iterator[str]:
     """``attempt(reference, hypothesis)`` -> least number of substitutions, deletions and insertions."""
-    return check("edits", attempt, edits, _edits)
 
-
-def _edits(call: Callable, rng: np.random.Generator) -> Iterator[str]:
     cases = [(words, _changed(rng, words)) for words in (random_words(rng, 9) for _ in range(10))]
     cases += [_of_few_words(rng) for _ in range(20)]
     cases += [(["the", "red", "pen"], ["red", "pen"]), (["red", "pen"], ["the", "red", "pen"])]
@@ -153,12 +151,10 @@ def word_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> flo
     return score(references, hypotheses).wer
 
 
-def check_word_error_rate(attempt: Callable) -> Callable:
+@checks("word_error_rate", word_error_rate)
+def check_word_error_rate(call: Callable, rng: np.random.Generator) -> Iterator[str]:
     """``attempt(references, hypotheses)``, lists of texts -> all errors over all reference words, a share."""
-    return check("word_error_rate", attempt, word_error_rate, _word_error_rate)
 
-
-def _word_error_rate(call: Callable, rng: np.random.Generator) -> Iterator[str]:
     cases = []
     for _ in range(6):
         texts = [random_words(rng, 9) for _ in range(int(rng.integers(3, 8)))]
