@@ -2,13 +2,15 @@
 #
 #   make report                          all lessons, one HTML report (profile quick, about 10 minutes on 2 cores)
 #   make report PROFILE=smoke OUT=runs/x another size, another place
+#   make report WORLD=mine.toml          your own teacher and speech; WORLD=librispeech: HuBERT Base, human speech
 #   make report PROFILE=full             the models made from nothing too: 3 to 6 hours; when stopped, it goes on if made again
 #   make test                            lint, unit tests, all notebooks in profile smoke
 #
 # Corpora are kept in $KDKIT_CACHE (default: ~/.cache/kdkit). Another Python: make test PYTHON=python3.12
 
 PROFILE ?= quick
-OUT ?= runs/$(PROFILE)
+WORLD ?=
+OUT ?= runs/$(PROFILE)$(if $(WORLD),-$(basename $(notdir $(WORLD))))
 VENV ?= .venv
 PYTHON ?=
 WORKERS ?= 2
@@ -23,12 +25,14 @@ STAMP := $(VENV)/.installed
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-report: $(STAMP)  ## run the notebooks, write one HTML report (PROFILE=quick OUT=runs/quick)
+REPORT = $(BIN)/kdkit report --profile $(PROFILE) $(if $(WORLD),--world $(WORLD)) --out $(OUT)
+
+report: $(STAMP)  ## run the notebooks, write one HTML report (PROFILE=quick WORLD=toy OUT=runs/quick)
 ifeq ($(PROFILE),full)
 	$(BIN)/python data_scripts/make_models.py --out $(OUT)-models
-	KDKIT_ASSETS=$(abspath $(OUT)-models/assets) $(BIN)/kdkit report --profile full --out $(OUT) --resume
+	KDKIT_ASSETS=$(abspath $(OUT)-models/assets) $(REPORT) --resume
 else
-	$(BIN)/kdkit report --profile $(PROFILE) --out $(OUT)
+	$(REPORT)
 endif
 
 lab: $(STAMP)  ## JupyterLab on the first notebook

@@ -287,6 +287,15 @@ def test_runs_that_were_asked_for_other_things_are_not_checked(tmp_path):
         check(new, good)
 
 
+def test_runs_are_checked_within_a_world_wherever_its_file_lies(tmp_path):
+    mine = {"world": "mine", "parameters": {"world": "/home/ann/mine.toml"}}
+    good, new = read_run(write(tmp_path / "good")), read_run(write(tmp_path / "new"))
+    assert check(new | mine, good | mine | {"parameters": {"world": "/ci/mine.toml"}}) == []
+    with pytest.raises(ConfigError, match="cannot be compared: world is mine and was toy"):
+        check(new | mine, good)
+    assert check(new | {"world": "toy"}, good) == []  # of a version that kept no world
+
+
 def test_tolerances_from_a_file(tmp_path):
     rules = {"relative": 0.5, "absolute": 0, "time": 1.5, "only": {"01_*/lo*": {"ignore": True}}}
     (tmp_path / "t.json").write_text(json.dumps(rules))
@@ -336,7 +345,16 @@ def test_list_shows_every_run_oldest_first(tmp_path):
     assert [place.name for place, _ in find_runs(tmp_path / "runs")] == ["broken", "early", "late"]
     answer = kdkit("list", tmp_path / "runs")
     lines = answer.output.replace("\N{NO-BREAK SPACE}", " ").splitlines()
-    assert lines[0].split() == ["run", "profile", "started", "status", "notebooks", "WER,", "test-clean"]
+    assert lines[0].split() == [
+        "run",
+        "profile",
+        "world",
+        "started",
+        "status",
+        "notebooks",
+        "WER,",
+        "test-clean",
+    ]
     assert "cannot be read" in lines[1]
     early = (
         r"group/early +smoke +2026-05-04 10:00 \+02:00 +failed +2 of 2 +20.0 % \(18.0 to 22.0\) +thin, dist.*"

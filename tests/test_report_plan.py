@@ -1,5 +1,6 @@
 """What a report refuses before anything runs, and the parameters that it hands on."""
 
+import json
 import re
 
 import pytest
@@ -10,7 +11,8 @@ from kdkit.commands.main import app
 from kdkit.common.errors import ConfigError
 from kdkit.report import choose_parameters, declared_parameters, find_notebooks, run_report
 from kdkit.report.plan import parse_settings
-from kdkit.report.record import read_run
+from kdkit.report.record import read_run, repeat_command
+from kdkit.speech.manifest import Utterance, write_manifest
 
 
 def test_parameters_are_checked_first(tmp_path):
@@ -54,6 +56,35 @@ def test_places_that_are_not_ours(tmp_path):
     with pytest.raises(ConfigError, match=r"02_broken\.ipynb: not a notebook"):
         run_report("smoke", tmp_path / "new", notebooks=tmp_path / "notebooks")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_world_file_beside_the_user_is_found_by_the_notebooks(tmp_path, monkeypatch):
+    parameters = PARAMETERS + '\nworld = "auto"'
+    tell = "import pathlib; results.metric('read', pathlib.Path(world).read_text()[:1])"
+    write_notebook(tmp_path / "notebooks", "01_first", tell, parameters=parameters)
+    for name, voice in (("train", "ann"), ("dev", "cy"), ("test", "dee")):
+        write_manifest(tmp_path / f"{name}.jsonl", [Utterance(name, tmp_path / "x.wav", 2.0, "a", voice)])
+    world = {"teacher": "tiny", "unlabelled": "train.jsonl", "labelled": "train.jsonl", "dev": "dev.jsonl"}
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(world | {"tests": {"test": "test.jsonl"}}))
+    monkeypatch.chdir(tmp_path)
+    command = ["report", "--profile", "smoke", "--notebooks", "notebooks", "--world", "mine.json"]
+    answer = CliRunner().invoke(app, command)
+    made = read_run(tmp_path / "runs" / "smoke-mine")
+    assert answer.exit_code == 0 and made["metrics"]["01_first"]["read"]["value"] == "{"
+    assert made["parameters"] == {"world": str(path)} and f"--world {path}" in repeat_command(made)
+
+    mark = made["notebooks"][0]["fingerprint"]["parameters"]
+    path.write_text(json.dumps(world | {"tests": {"test": "test.jsonl"}, "name": "other"}))
+    assert CliRunner().invoke(app, [*command, "--resume"]).exit_code == 0
+    made = read_run(tmp_path / "runs" / "smoke-mine")
+    assert made["notebooks"][0]["fingerprint"]["parameters"] != mark, "another world is another run"
+
+    path.write_text(json.dumps(world | {"tests": {"test": "gone.jsonl"}}))
+    answer = CliRunner().invoke(app, [*command, "--out", "new"])
+    assert "gone.jsonl, which is not there" in str(answer.exception) and not (tmp_path / "new").exists()
+    with pytest.raises(ConfigError, match="--set world: it has an option of its own, --world"):
+        parse_settings(find_notebooks(tmp_path / "notebooks"), ["world=toy"])
 
 
 @pytest.mark.parametrize(

@@ -20,14 +20,24 @@ app.add_typer(report, name="report")
     invoke_without_command=True,
     epilog="Examples: kdkit report --profile quick --out runs/quick\n\n"
     "kdkit report --profile full --out runs/full --resume                 # go on after a failure\n\n"
+    "kdkit report --world mine.toml                                       # your own teacher and speech\n\n"
     "kdkit report --only 01 --set teacher_name=HUBERT_BASE --out runs/base\n\n"
     "kdkit report compare runs/monday runs/tuesday",
 )
 def make(
     context: typer.Context,
     profile: Annotated[str, typer.Option(help=f"Size of the run: {', '.join(PROFILES)}.")] = "quick",
+    world: Annotated[
+        str | None,
+        typer.Option(
+            help="What it is about: toy, librispeech, or a world file (.toml, .json); default: auto, toy without a GPU."
+        ),
+    ] = None,
     out: Annotated[
-        Path | None, folder_option("Run folder; default runs/PROFILE. An earlier report is replaced.")
+        Path | None,
+        folder_option(
+            "Run folder; default runs/PROFILE or runs/PROFILE-WORLD. An earlier report is replaced."
+        ),
     ] = None,
     seed: Seed = 0,
     set_: Annotated[
@@ -63,12 +73,12 @@ def make(
     if context.invoked_subcommand:
         return
     get_profile(profile)  # before the imports that take a second
-    from kdkit.report.plan import find_notebooks, parse_settings, select
+    from kdkit.report.plan import WORLD, find_notebooks, parse_settings, select
     from kdkit.report.run import run_report
 
     wanted = select(find_notebooks(notebooks), only or (), start)
-    settings = parse_settings(wanted, set_ or ())
-    out = out or Path("runs", profile)
+    settings = parse_settings(wanted, set_ or ()) | ({WORLD: world} if world else {})
+    out = out or Path("runs", f"{profile}-{Path(world).stem}" if world else profile)
     status = run_report(profile, out, seed, settings, notebooks, only or (), start, resume, timeout)
     print(f"report: {out.absolute() / 'index.html'}")
     raise typer.Exit(status)
@@ -135,7 +145,7 @@ def summary(
 def list_runs(
     folder: Annotated[Path, typer.Argument(help="Folder to search, with its subfolders.")] = Path("runs"),
 ) -> None:
-    """List the runs in and below a folder: profile, date, status, finished notebooks, and the main WER."""
+    """List the runs in and below a folder: profile, world, date, status, finished notebooks, and the main WER."""
     from kdkit.common.wording import columns, moment, rate
     from kdkit.report.record import find_runs, main_system
 
@@ -143,7 +153,7 @@ def list_runs(
     for place, run in find_runs(folder):
         name = str(place.relative_to(folder))
         if run is None:
-            rows.append([name, "", "", "cannot be read", "", ""])
+            rows.append([name, "", "", "", "cannot be read", "", ""])
             continue
         best = main_system(run)
         done = sum(entry["status"] == "done" for entry in run["notebooks"])
@@ -153,7 +163,9 @@ def list_runs(
             else ""
         )
         when = moment(run["started"])
-        rows.append([name, run["profile"], when, run["status"], f"{done} of {len(run['notebooks'])}", wer])
+        about, ran = run.get("world", ""), f"{done} of {len(run['notebooks'])}"
+        rows.append([name, run["profile"], about, when, run["status"], ran, wer])
     if not rows:
         raise ConfigError(f"{folder}: no reports there; make one with kdkit report")
-    print("\n".join(columns(["run", "profile", "started", "status", "notebooks", "WER, test-clean"], rows)))
+    head = ["run", "profile", "world", "started", "status", "notebooks", "WER, test-clean"]
+    print("\n".join(columns(head, rows)))

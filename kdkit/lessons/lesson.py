@@ -51,7 +51,7 @@ class Lesson(LessonModels):
         self.world = TOY if small else find_world(world, self.device)
         splits = ("unlabelled", "train", "dev", *self.world.tests)
         check_machine(self.world, splits, self.size.seconds_per_batch, self.device)
-        super().__init__(Path(out).resolve(), notebook, title, profile, seed)
+        super().__init__(Path(out).resolve(), notebook, title, profile, seed, self.world.name)
         self.profile, self.seed = profile, seed
         torch.manual_seed(seed)
         precision = training_precision("auto", self.device)

@@ -71,7 +71,7 @@ _ITEM = {"type": "object", "required": ["kind"], "properties": {"kind": one_of(_
 SPEECH = fields({"sha256": TEXT, "utterances": COUNT, "minutes": NOT_NEGATIVE})
 RECORD = fields(
     {"title": TEXT, "metrics": table_of(METRIC), "systems": list_of(SYSTEM), "items": list_of(_ITEM)},
-    {"data": table_of(SPEECH), "models": table_of(TEXT)},
+    {"data": table_of(SPEECH), "models": table_of(TEXT), "world": TEXT},
 )
 
 

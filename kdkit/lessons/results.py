@@ -35,11 +35,18 @@ from kdkit.speech.manifest import Utterance
 class Results:
     """Collector of one notebook's findings in the run folder ``out``; starts empty, removing an earlier run's record.
 
-    ``notebook`` is the file's name without ending ("01_teacher_probing"); ``title`` heads its section of the report.
+    ``notebook`` is the file's name without ending ("01_teacher_probing"); ``title`` heads its section of the report;
+    ``world`` names what it is about.
     """
 
     def __init__(
-        self, out: Path | str, notebook: str, title: str = "", profile: str = "", seed: int | None = None
+        self,
+        out: Path | str,
+        notebook: str,
+        title: str = "",
+        profile: str = "",
+        seed: int | None = None,
+        world: str = "",
     ):
         self.out, self.notebook = Path(out), _checked_name(notebook)
         for kind in ("figures", "audio", "pages"):
@@ -49,6 +56,7 @@ class Results:
             "title": title or notebook,
             "profile": profile,
             "seed": seed,
+            "world": world,
             "metrics": {},
             "systems": [],
             "items": [],

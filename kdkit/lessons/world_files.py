@@ -31,6 +31,7 @@ from kdkit.speech.manifest import Utterance, read_manifest
 from kdkit.teachers.load import is_known
 
 AUTO = "auto"
+FILES = (".toml", ".json")
 _STUDENTS = {"base": "", "tiny": "tiny-"}
 _NEEDED = ("teacher", "unlabelled", "labelled", "dev", "tests")
 _KNOWN = (*_NEEDED, "name", "purpose", "students", "probing", "finished", "language_model", "clusters")
@@ -45,7 +46,7 @@ def find_world(name: str, device: torch.device | None = None) -> World:
         return LIBRISPEECH if device is not None and device.type == "cuda" else TOY
     if name in WORLDS:
         return WORLDS[name]
-    if Path(name).suffix in (".toml", ".json"):
+    if Path(name).suffix in FILES:
         return read_world(Path(name))
     raise ConfigError(
         f"no world {name!r}: choose {AUTO}, {', '.join(WORLDS)}, or the path of a .toml or .json file"

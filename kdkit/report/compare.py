@@ -29,6 +29,7 @@ from pathlib import Path
 from kdkit.common.errors import ConfigError
 from kdkit.common.validation import FLAG, NOT_NEGATIVE, fields, read_json, table_of
 from kdkit.common.wording import between, columns, measure, moment
+from kdkit.report.plan import WORLD
 from kdkit.report.record import read_run
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -151,8 +152,9 @@ def changed_verdicts(runs: Sequence[dict]) -> list[tuple[str, str, list[str]]]:
 def conditions(runs: Sequence[dict]) -> list[str]:
     """How the runs differ besides their numbers, a sentence for each difference: profile, code, machine, ..."""
     found = []
-    for name in ("profile", "seed", "parameters"):
-        found += _unlike(name, [run[name] for run in runs])
+    asked = [_asked(run) for run in runs]
+    for name in asked[0]:
+        found += _unlike(name, [one[name] for one in asked])
     found += _unlike("code", [_code(run) for run in runs], [run["code"]["sources"] for run in runs])
     for name in ("cpu", "gpu", "cores", "threads", "device", "precision", "python"):
         found += _unlike(name, [run["machine"][name] for run in runs])
@@ -182,8 +184,9 @@ def _code(run: dict) -> str:
 
 
 def describe(path: Path | str, run: dict) -> str:
-    """One line about a run: folder, profile, seed, date, how it ended, code."""
-    return f"{path}: {run['profile']}, seed {run['seed']}, {moment(run['started'])}, {run['status']}, {_code(run)}"
+    """One line about a run: folder, profile, world, seed, date, how it ended, code."""
+    what = f"{run['profile']}, world {_asked(run)['world']}, seed {run['seed']}"
+    return f"{path}: {what}, {moment(run['started'])}, {run['status']}, {_code(run)}"
 
 
 def as_text(paths: Sequence[Path | str], runs: Sequence[dict], everything: bool = False) -> str:
@@ -291,9 +294,10 @@ def check(new: dict, good: dict, tolerances: Tolerances | None = None) -> list[s
     Raises :class:`ConfigError` for runs that were asked for different things.
     """
     tolerances = tolerances or Tolerances()
-    for name in ("profile", "seed", "parameters"):
-        if new[name] != good[name]:
-            raise ConfigError(f"the reports cannot be compared: {name} is {new[name]} and was {good[name]}")
+    asked, before = _asked(new), _asked(good)
+    for name, value in asked.items():
+        if value != before[name]:
+            raise ConfigError(f"the reports cannot be compared: {name} is {value} and was {before[name]}")
     problems = []
     earlier = {entry["name"]: entry for entry in good["notebooks"]}
     for entry in new["notebooks"]:
@@ -310,6 +314,13 @@ def check(new: dict, good: dict, tolerances: Tolerances | None = None) -> list[s
     return problems + [
         problem for row in rows_of([good, new]) if (problem := _problem(row, tolerances.of(row)))
     ]
+
+
+def _asked(run: dict) -> dict[str, object]:
+    """What a run was asked for. Its world is the one that it names: a world file may lie in another place."""
+    parameters = {name: value for name, value in run["parameters"].items() if name != WORLD}
+    world = run.get("world") or run["parameters"].get(WORLD, "toy")
+    return {"profile": run["profile"], "world": world, "seed": run["seed"], "parameters": parameters}
 
 
 def _problem(row: Row, rule: dict) -> str | None:

@@ -16,6 +16,7 @@ import nbformat
 from kdkit.common.errors import ConfigError
 
 GIVEN = ("profile", "seed", "out")  # parameters that every notebook has and the report sets
+WORLD = "world"  # a parameter of those that are about one
 PACKAGE = Path(__file__).resolve().parent.parent  # the folder kdkit
 
 
@@ -90,7 +91,7 @@ def parse_settings(paths: Sequence[Path], settings: Iterable[str]) -> dict[str, 
         name = name.strip()
         if not equals or not name:
             raise ConfigError(f"--set {setting}: write it as name=value")
-        if name in GIVEN:
+        if name in (*GIVEN, WORLD):
             raise ConfigError(f"--set {name}: it has an option of its own, --{name}")
         if name in values:
             raise ConfigError(f"--set {name} is given twice")
@@ -114,6 +115,19 @@ def _literal(text: str, default: object, name: str) -> object:
         wanted = "a Python literal" if default is None else f"a {type(default).__name__} like {default!r}"
         raise ConfigError(f"--set {name}: {text!r} is not {wanted}")
     return value
+
+
+def checked_world(name: str) -> str:
+    """A world for the notebooks, which run in another folder: the path of a world file becomes absolute.
+
+    Raises :class:`ConfigError` for a world that is not known, and for what is wrong in a world file.
+    """
+    from kdkit.lessons.world_files import FILES, find_world  # here: it loads torch
+
+    if Path(name).suffix in FILES:
+        name = str(Path(name).expanduser().absolute())
+    find_world(name)
+    return name
 
 
 def choose_parameters(paths: Sequence[Path], parameters: dict[str, object]) -> dict[Path, dict[str, object]]:

@@ -9,6 +9,7 @@ code, machine, packages, checkpoints, assets      see provenance()
 notebooks   of each: name, title, status, started, ended, seconds, peak_memory (bytes: kdkit.report.execute.PeakMemory),
             parameters, fingerprint, differs (what has changed since it ran, where it was left alone), error, data and
             models (SHA-256 of what it used: kdkit.lessons.results)
+world       what the notebooks were about, by name; "" where none has said so yet
 systems, metrics, verdicts      what the notebooks found (kdkit.lessons.results), marked with the notebook
 """
 
@@ -42,7 +43,7 @@ from kdkit.common.validation import (
     table_of,
 )
 from kdkit.lessons.records import METRIC, OUTCOMES, SPEECH, SYSTEM, read_results
-from kdkit.report.plan import PACKAGE, read_notebook
+from kdkit.report.plan import PACKAGE, WORLD, read_notebook
 
 NAME = "run.json"
 FORMAT = 1
@@ -71,7 +72,7 @@ RUN = fields(
     }
     | {"systems": list_of({"allOf": [SYSTEM, fields({"notebook": TEXT})]}), "verdicts": list_of(_VERDICT)}
     | {"metrics": table_of(table_of(METRIC))},
-    {"ended": maybe(TIME), "assets": maybe(TEXT)},
+    {"ended": maybe(TIME), "assets": maybe(TEXT), "world": TEXT},
 )
 
 
@@ -83,6 +84,8 @@ def new_entry(name: str, title: str) -> dict:
 
 def write_run(out: Path, run: dict, records: dict[str, dict]) -> None:
     """``out/run.json``: ``run`` and what the notebooks left, as :func:`read_records` gives it."""
+    worlds = [record["world"] for record in records.values() if record.get("world")]
+    run["world"] = worlds[0] if worlds else ""
     found = {"systems": [], "metrics": {}, "verdicts": []}
     for name, record in records.items():
         found["systems"] += [row | {"notebook": name} for row in record["systems"]]
@@ -163,7 +166,10 @@ def repeat_command(run: dict, out: str = "DIR") -> str:
     given = [f"KDKIT_ASSETS={shlex.quote(run['assets'])}"] if run.get("assets") else []
     words = [*given, "kdkit report", f"--profile {shlex.quote(run['profile'])}", f"--seed {run['seed']}"]
     for name, value in run["parameters"].items():
-        words.append("--set " + shlex.quote(f"{name}={value if isinstance(value, str) else repr(value)}"))
+        if name == WORLD:
+            words.append(f"--world {shlex.quote(value)}")
+        else:
+            words.append("--set " + shlex.quote(f"{name}={value if isinstance(value, str) else repr(value)}"))
     return " ".join([*words, f"--out {shlex.quote(out)}"])
 
 
@@ -255,8 +261,8 @@ def fingerprints(
 ) -> dict[str, dict[str, str]]:
     """For each notebook a short digest of everything that its numbers depend on, part by part (:data:`PARTS`).
 
-    ``chosen`` are its parameters; the run folder's name among them does not count. ``before`` stands for the notebooks
-    that run before it, because a later one may use what an earlier one left.
+    ``chosen`` are its parameters; the run folder's name among them does not count, of a world file its content does.
+    ``before`` stands for the notebooks that run before it, because a later one may use what an earlier one left.
     """
     shared = {
         "package": digest(made_of["code"]["sources"]),
@@ -266,6 +272,8 @@ def fingerprints(
     found, before = {}, []
     for path in paths:
         parameters = {name: value for name, value in sorted(chosen[path].items()) if name != "out"}
+        if WORLD in parameters and (world := Path(parameters[WORLD])).is_file():
+            parameters[WORLD] = hashlib.sha256(world.read_bytes()).hexdigest()
         cells = [(cell.cell_type, cell.source) for cell in read_notebook(path).cells]
         own = {"parameters": digest(parameters), "notebook": digest(cells)}
         found[path.stem] = {**own, **shared, "before": digest(before)}

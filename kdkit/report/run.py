@@ -27,7 +27,15 @@ from kdkit.lessons.profiles import get_profile
 from kdkit.report.execute import STOPPED, own_kernel, run_notebook
 from kdkit.report.index_page import write_index
 from kdkit.report.notebook_page import write_notebook_html
-from kdkit.report.plan import choose_parameters, declared_parameters, find_notebooks, select, title_of
+from kdkit.report.plan import (
+    WORLD,
+    checked_world,
+    choose_parameters,
+    declared_parameters,
+    find_notebooks,
+    select,
+    title_of,
+)
 from kdkit.report.record import (
     FORMAT,
     changes,
@@ -58,7 +66,8 @@ def run_report(
 ) -> int:
     """Runs every notebook of folder ``notebooks`` (default: the kit's own) in order and writes the report to ``out``.
 
-    ``overrides`` sets further parameters in each notebook that has them. ``timeout`` is in minutes, for one notebook.
+    ``overrides`` sets further parameters in each notebook that has them; a world file among them may be relative to
+    where this runs. ``timeout`` is in minutes, for one notebook.
     Returns the exit status: 0, 1 when a notebook failed (those after it are not run), 130 after Ctrl-C; the page and
     the executed notebooks are there in every case.
 
@@ -68,7 +77,7 @@ def run_report(
     notebooks and leave the others in ``out`` as they are; the page marks those that other code or parameters made.
 
     Raises :class:`ConfigError` before anything runs: unknown profile, notebook or parameter, a value of another type,
-    no notebooks, an ``out`` that holds other files or a report in progress, or, where only some notebooks are to run,
+    a world with something wrong in it, no notebooks, an ``out`` that holds other files or a report in progress, or, where only some notebooks are to run,
     a report of another profile or seed.
     """
     sizes = asdict(get_profile(profile))
@@ -77,7 +86,10 @@ def run_report(
     paths = find_notebooks(notebooks)
     wanted = select(paths, only, start)
     out = Path(out).absolute()
-    parameters = {"profile": profile, "seed": seed, "out": str(out), **(overrides or {})}
+    overrides = dict(overrides or {})
+    if WORLD in overrides:
+        overrides[WORLD] = checked_world(overrides[WORLD])
+    parameters = {"profile": profile, "seed": seed, "out": str(out), **overrides}
     chosen = choose_parameters(wanted, parameters)
     for path in paths:  # the others count in the fingerprints of later ones
         if path not in chosen:
@@ -115,7 +127,7 @@ def run_report(
         "profile": profile,
         "sizes": sizes,
         "seed": seed,
-        "parameters": overrides or {},
+        "parameters": overrides,
         "status": "running",
         "started": earlier["started"] if kept else _now(),
         "ended": None,
