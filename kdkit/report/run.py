@@ -77,8 +77,8 @@ def run_report(
     notebooks and leave the others in ``out`` as they are; the page marks those that other code or parameters made.
 
     Raises :class:`ConfigError` before anything runs: unknown profile, notebook or parameter, a value of another type,
-    a world with something wrong in it, no notebooks, an ``out`` that holds other files or a report in progress, or, where only some notebooks are to run,
-    a report of another profile or seed.
+    a world with something wrong in it, no notebooks, an ``out`` that holds other files or a report in progress, or,
+    where only some notebooks are to run, a report of another profile or seed.
     """
     sizes = asdict(get_profile(profile))
     if timeout is not None and timeout <= 0:
