@@ -69,6 +69,23 @@ def test_every_notebook_links_a_glossary_that_has_its_words():
         assert "](../docs/glossary.md)" in cells[0].source + cells[1].source, name
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_dots_say_how_much_a_section_matters_in_the_notebook_and_for_lecturers(name):
+    text = (FOLDER / "src" / f"{name}.py").read_text(encoding="utf-8")
+    headings = re.findall(r"^# ## (.+)$", text, re.MULTILINE)
+    assert [h for h in headings if not h.endswith("●")] == ["Set-up", "Quiz", "What you have seen"]
+    assert text.count("●●● core") == text.count("# **Before.**") == 1
+    dotted = [re.fullmatch(r"(.+) (●{1,3})", h).groups() for h in headings if h.endswith("●")]
+    teaching = (FOLDER.parent / "docs" / "teaching.md").read_text(encoding="utf-8")
+    (row,) = [
+        line
+        for line in teaching.split("## What matters")[1].splitlines()
+        if line.startswith(f"| {name[:2]} |")
+    ]
+    for dots, cell in zip(("●●●", "●●", "●"), row.strip("| ").split(" | ")[2:], strict=True):
+        assert cell.split("; ") == [heading for heading, own in dotted if own == dots], dots
+
+
 def test_pairing_sees_what_is_wrong_and_mends_it(pair, tmp_path):
     (tmp_path / "src").mkdir()
     source = tmp_path / "src" / "01_x.py"

@@ -167,3 +167,18 @@ def test_language_model():
     assert "test-clean -20.0 (-20.5 to -19.5) points, better, test-other" in said
     assert said.endswith("it brings less than on clean speech.")
     assert "no less" in sentences.language_model("text", {"test-clean": change(-2), "test-other": change(-9)})
+
+
+@pytest.mark.parametrize(
+    ("guess", "points", "words"),
+    [
+        (None, 2, "No guess was made before; found: worse."),
+        ("worse", 2, "As guessed."),
+        ("better", 2, "the other way round"),
+        ("better", 0, "neither confirmed nor refuted"),
+        ("inconclusive", -2, "more than guessed"),
+    ],
+)
+def test_a_guess_stands_beside_what_was_found(guess, points, words):
+    said = sentences.beside_guess(guess, change(points))
+    assert words in said and f"found: {change(points).verdict}" in said

@@ -167,8 +167,8 @@ def test_fine_tunings_are_kept_and_taken_up(tmp_path):
     config = FineTuneConfig(batch_seconds=2, augmenting=None)
     budgets = {0.01: speech[:2], 0.03: speech}
 
-    def fine_tuned(budgets=budgets, test=speech[:2], out="runs", jobs=1):
-        experiment = FineTunings({"a": fresh}, budgets, test, recipe, config)
+    def fine_tuned(budgets=budgets, test=speech[:2], out="runs", jobs=1, measure="WER"):
+        experiment = FineTunings({"a": fresh}, budgets, test, recipe, config, measure=measure)
         return run_experiment(experiment, (0, 1), tmp_path / out, jobs=jobs)
 
     found = fine_tuned()
@@ -192,5 +192,10 @@ def test_fine_tunings_are_kept_and_taken_up(tmp_path):
     assert asked[6:] == [(4, 0), (4, 1)]  # only what other speech was asked for
     fine_tuned({0.01: speech[:2]}, speech[1:3])
     assert asked[8:] == [(2, 0), (2, 1)]  # another test set
+    letters = fine_tuned({0.01: speech[:2]}, measure="CER")
+    assert [(f.measure, f.totals) for f in letters] == [("CER", (2, 2))] * 2, "two letters in an utterance"
+    assert asked[10:] == [(2, 0), (2, 1)]
+    with pytest.raises(ConfigError, match="by WER or CER, not by 'phones'"):
+        fine_tuned(measure="phones")
     shared = fine_tuned(out="shared", jobs=2)  # in two processes
     assert [(f.minutes, f.seed, f.counts) for f in shared] == [(f.minutes, f.seed, f.counts) for f in found]

@@ -186,6 +186,9 @@ def test_student_designer():
     assert panel.state["preset"] == "tiny-sw-waveform", "a structure is known again"
     assert panel.update(dim=32, heads=4).config.heads == 4
     assert "under the budget" in panel.words()
+    assert panel.taken is None
+    assert panel.update(layers=3).take() == panel.taken == panel.config and "this one" in panel.words()
+    assert "Taken: 3 layers of width 32" in panel.update(layers=4).words() and panel.taken.layers == 3
     assert leaves_no_trace(panel, preset="tiny-sw-waveform")
     drawn = panel.box and panel.figures_drawn
     panel.update(preset="tiny-dt-fbank")

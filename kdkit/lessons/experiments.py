@@ -28,15 +28,16 @@ from kdkit.common.statistics import Comparison, compare_counts, ratio_interval
 from kdkit.common.wording import percent
 from kdkit.training import identity
 
-WER, PHONES = "WER", "phone accuracy"  # what a finding measures
+WER, CER, PHONES = "WER", "CER", "phone accuracy"  # what a finding measures
 
 
 @dataclass(frozen=True)
 class Finding:
     """What one trial came to with one seed.
 
-    ``counts`` of each test utterance are word errors or, where ``measure`` is "phone accuracy", frames whose phone a
-    linear probe read off the last layer; ``totals`` are the words or frames of each. ``steps`` and ``seconds``: of the
+    ``counts`` of each test utterance are word errors; where ``measure`` is "CER" errors of letters, where it is "phone
+    accuracy" frames whose phone a linear probe read off the last layer. ``totals`` are the words, letters or frames of
+    each. ``steps`` and ``seconds``: of the
     training; ``minutes``: of labelled speech (0: none); ``losses``: at the end of a distillation.
     """
 
@@ -96,6 +97,12 @@ def run_experiment(
 
     tasks = [(seed, case) for seed in seeds for case in experiment.cases()]
     return each_training(run, tasks, jobs, Path(out).name)
+
+
+def is_kept(experiment: Experiment[Case], case: Case, seed: int, out: Path) -> bool:
+    """Is there a finding of this training, with the same settings, in ``out``?"""
+    path = Path(out) / experiment.folder(case, seed) / "finding.json"
+    return identity.kept(path, experiment.identity(case, seed)) is not None
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
@@ -230,7 +237,7 @@ def interaction(findings: Sequence[Finding], name: str, baseline: str, few: floa
 def _compare(ours: dict, theirs: dict, findings: Sequence[Finding]) -> Comparison:
     _check_test_set(findings)
     first = findings[0]
-    return compare_counts(ours, theirs, first.totals, first.measure, less_is_better=first.measure == WER)
+    return compare_counts(ours, theirs, first.totals, first.measure, less_is_better=first.measure != PHONES)
 
 
 def _check_test_set(findings: Sequence[Finding]) -> None:

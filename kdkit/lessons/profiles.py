@@ -60,6 +60,10 @@ class Profile:
     label_steps: int = 0
     label_seeds: tuple[int, ...] = ()
 
+    # 02, 03 and 04, an experiment of one's own: two trials with the seeds of the studies
+    own_steps: int = 40  # of a distillation
+    own_label_steps: int = 120  # of a fine-tuning
+
     overnight: bool = False  # every variant is studied, and a training that was stopped goes on
     notebooks: bool = True  # can the notebooks run it?
 
@@ -127,6 +131,8 @@ SMOKE = replace(
     label_minutes=(0.5, 1),
     label_steps=3,
     label_seeds=(0,),
+    own_steps=2,
+    own_label_steps=3,
 )
 
 FULL = replace(
@@ -156,6 +162,8 @@ FULL = replace(
     label_minutes=(1, 2, 5, 10, 30),
     label_steps=1_500,
     label_seeds=(0, 1),
+    own_steps=300,
+    own_label_steps=1_500,
     overnight=True,
 )
 
@@ -178,6 +186,8 @@ COLAB = replace(
     speed_rounds=9,
     finetune_steps=1_500,
     finetune_minutes=30,
+    own_steps=500,
+    own_label_steps=1_500,
 )
 
 # LibriSpeech 960 h, batches of 12 utterances, 25,000 steps: the authors' recipe file.

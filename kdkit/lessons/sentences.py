@@ -254,3 +254,21 @@ def language_model(name: str, changes: Mapping[str, Comparison]) -> str:
 
 def _list(minutes: Changes) -> str:
     return ", ".join(f"{budget:g}" for budget in minutes)
+
+
+# --- an experiment of one's own (notebooks 02, 03 and 04) ----------------------------------------------------
+
+
+def beside_guess(guess: str | None, change: Comparison) -> str:
+    """A guess that was made before, one of "better", "worse", "inconclusive" or None, beside what was found."""
+    found = change.verdict
+    if guess is None:
+        return f"No guess was made before; found: {found}."
+    said = f"Guessed before: {guess}; found: {found}. "
+    if guess == found:
+        return said + "As guessed."
+    if found == "inconclusive":
+        return said + "The guess is neither confirmed nor refuted: this study is too small, or the change is."
+    if guess == "inconclusive":
+        return said + "The change does more than guessed."
+    return said + "It is the other way round: what did the guess not take into account?"

@@ -21,7 +21,7 @@ import numpy as np
 
 from kdkit.common.errors import ConfigError
 from kdkit.distill import DistillConfig, DistillTask
-from kdkit.lessons.experiments import PHONES, WER, Finding
+from kdkit.lessons.experiments import CER, PHONES, WER, Finding
 from kdkit.losses import Loss
 from kdkit.model.speech_model import ModelConfig, SpeechModel, parameter_count
 from kdkit.probing import PhoneProbe
@@ -161,7 +161,10 @@ class FineTunings:
     decoding, or the weights that ``dev`` chooses (:func:`kdkit.recognition.finetune.fine_tune`).
 
     ``budgets``: labelled speech by minutes. A seed decides the head, the masks, the order of the speech, and weights
-    that begin as random numbers. Only the findings are kept, no weights.
+    that begin as random numbers. ``measure``: WER, or CER, which falls earlier in a short training. Only the findings
+    are kept, no weights.
+
+    Raises :class:`ConfigError` for another measure.
     """
 
     starts: Mapping[str, Start]
@@ -170,6 +173,11 @@ class FineTunings:
     recipe: TrainConfig
     config: FineTuneConfig = field(default_factory=FineTuneConfig)
     dev: Sequence[Utterance] = ()
+    measure: str = WER
+
+    def __post_init__(self) -> None:
+        if self.measure not in (WER, CER):
+            raise ConfigError(f"a fine-tuning is measured by {WER} or {CER}, not by {self.measure!r}")
 
     def cases(self) -> Sequence[tuple[float, str]]:
         return [(minutes, start) for minutes in self.budgets for start in self.starts]
@@ -181,7 +189,8 @@ class FineTunings:
     def identity(self, case: tuple[float, str], seed: int) -> dict:
         speech = {"train": self.budgets[case[0]], "dev": self.dev, "test": self.test}
         told = {name: speech_identity(some, times=False) for name, some in speech.items()}
-        return replace(self.recipe, seed=seed).result() | {"config": asdict(self.config)} | told
+        other = {} if self.measure == WER else {"measure": self.measure}
+        return replace(self.recipe, seed=seed).result() | {"config": asdict(self.config)} | told | other
 
     def train(self, case: tuple[float, str], seed: int, folder: Path, resume: bool) -> Finding:
         minutes, start = case
@@ -192,12 +201,15 @@ class FineTunings:
         score = evaluate(recogniser, list(self.test)).score
         for weights in ("checkpoints", "candidates"):
             shutil.rmtree(folder / weights, ignore_errors=True)
+        counts, totals = score.word_errors, score.word_counts
+        if self.measure == CER:
+            counts, totals = score.character_errors, score.character_counts
         return Finding(
             name=start,
             seed=seed,
-            counts=score.word_errors,
-            totals=score.word_counts,
-            measure=WER,
+            counts=counts,
+            totals=totals,
+            measure=self.measure,
             steps=facts["steps"],
             minutes=minutes,
             parameters=facts["parameters"],

@@ -38,6 +38,8 @@ class Score:
     hypotheses: tuple[str, ...] = field(repr=False)
     word_errors: tuple[int, ...] = field(repr=False)  # of each utterance
     word_counts: tuple[int, ...] = field(repr=False)
+    character_errors: tuple[int, ...] = field(repr=False)
+    character_counts: tuple[int, ...] = field(repr=False)
     vocabulary: Vocabulary = field(default=VOCABULARY, repr=False, compare=False)  # whose letters were kept
 
     @property
@@ -106,6 +108,8 @@ def score(
         hypotheses=hyps,
         word_errors=tuple(word_errors.tolist()),
         word_counts=tuple(word_counts),
+        character_errors=tuple(character_errors.tolist()),
+        character_counts=tuple(character_counts),
         vocabulary=vocabulary,
     )
 

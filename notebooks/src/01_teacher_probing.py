@@ -28,6 +28,12 @@
 # cores, seconds in `smoke`. **Needs** nothing from other notebooks: the toy world's teacher ships with the kit, the
 # speech is made on first use.
 #
+# **Before.** A little PyTorch (tensors, `nn.Module`) and the idea of a loss; nothing about speech.
+#
+# **What to skip.** Dots say how much a section matters: ●●● core, what comes later rests on it; ●● useful, an idea of
+# its own; ● extra, a look around or more of the same. Short of time, run every cell, read ●●●, and come back for the
+# rest.
+#
 # **Words.** Terms are explained where they first occur, and all of them in the [glossary](../docs/glossary.md).
 #
 # **Another world.** `world = "librispeech"` is about HuBERT Base and human speech in all four notebooks, and a small
@@ -87,7 +93,7 @@ from kdkit.teachers import Teacher
 lesson = Lesson("01_teacher_probing", "What does each layer of the teacher know?", profile, seed, out, world)
 
 # %% [markdown]
-# ## One utterance of an unseen voice
+# ## One utterance of an unseen voice ●●
 #
 # The synthetic corpus is spoken by eSpeak NG: many voices, and the exact start time of every phone, which no
 # human corpus has. The voices of `test-clean` are never heard in training, not by the teacher and not by a
@@ -123,7 +129,7 @@ lesson.figure("fbank", plots.spectrogram(fbank, utterance.phones), "Fbank of the
 # be judged frame by frame; on human speech one would have to estimate them first.
 
 # %% [markdown]
-# ## The teacher
+# ## The teacher ●●●
 #
 # HuBERT (arXiv 2106.07447) has two parts. A *waveform CNN* turns 16,000 samples a second into 50 frames a
 # second. A *Transformer* then lets every frame look at all others. We write
@@ -159,7 +165,7 @@ lesson.table("teacher", [structure], f"The teacher: {teacher_name}.")
 # Whatever you learn to measure here works on it unchanged: `teacher_name = "HUBERT_BASE"` and run again.
 
 # %% [markdown]
-# ## From samples to hidden states
+# ## From samples to hidden states ●●●
 #
 # Frame $t$ (counted from 0) of the CNN sees samples $320t$ to $320t + 400$: 25 ms of sound, a new frame every
 # 20 ms. All layers above it keep its frames.
@@ -222,7 +228,7 @@ lesson.figure("layers", figure, "The same utterance in the CNN and in every hidd
 # ahead, attention can: a frame of a deep layer knows what comes next.
 
 # %% [markdown]
-# ## Where the heads look
+# ## Where the heads look ●
 #
 # A layer is several *heads*. Each gives every frame (from bottom to top) its weights on all frames (from left
 # to right). Three kinds are known from large models: heads that look at the next neighbours (a bright
@@ -263,7 +269,7 @@ text += f"as far as even weights would, all heads together {percent(mean.sum() /
 lesson.verdict("Some heads look near", "seen" if interval[1] < 0.5 else "not seen", text)
 
 # %% [markdown]
-# ## The codebook: one id every 20 ms
+# ## The codebook: one id every 20 ms ●●●
 #
 # HuBERT carries its own classifier: a projection `final_proj` and one embedding $e_k$ per cluster. The logits
 # of cluster $k$ at frame $t$ are cosines, sharpened by a temperature $\tau$:
@@ -334,7 +340,7 @@ lesson.text("ids over time", sentences.steadiness(ids, labels))
 # it comes again, use the same ones? PNMI, below, answers this for thousands of frames.
 
 # %% [markdown]
-# ## What a cluster sounds like
+# ## What a cluster sounds like ●●
 #
 # An id is only a number; its frames can be heard. The next cell looks up every run of every id in some test
 # utterances. Then it takes the ids whose frames agree best on a phone and plays what they stand for: the
@@ -370,7 +376,7 @@ for k in shown[:3]:
 # *they* have in common?
 
 # %% [markdown]
-# ## A linear probe, written out
+# ## A linear probe, written out ●●●
 #
 # What does "layer $l$ knows phones" mean? That a *linear* classifier, trained on its frames, names the phones
 # of frames it never saw:
@@ -462,7 +468,7 @@ print(f"always the most frequent phone: {percent(guess)} of {len(phones)} phones
 # *measurement*: run it twice and you get the same number.
 
 # %% [markdown]
-# ## The probe on every layer
+# ## The probe on every layer ●●●
 #
 # Now all of them. Three guesses, which the cells below confirm or refute:
 #
@@ -555,7 +561,7 @@ lesson.text("mistakes", sentences.likely_mistakes(probe.confusion, probe.phones)
 # phones miss most: the probe has seen few of them.
 
 # %% [markdown]
-# ## Who speaks?
+# ## Who speaks? ●
 #
 # The same probe, another question: whose voice is it? All voices are unseen by the teacher; the probe hears
 # half of each voice's utterances and is judged on the other half. Recognition wants the phone and not the
@@ -581,7 +587,7 @@ faded = "seen" if last_voice.high < fbank_voice.low else "not seen"
 lesson.verdict("The voice fades from Fbank to the last layer", faded, text)
 
 # %% [markdown]
-# ## Cluster ids against phones: PNMI
+# ## Cluster ids against phones: PNMI ●●
 #
 # A probe needs phone labels to train; cluster ids need none. How much of the phone does the id tell?
 # *Phone-normalised mutual information* is the share of the phone's entropy that knowing the id removes:
@@ -697,7 +703,7 @@ text += f"the teacher's own codebook: {codebook_pnmi:.3f}."
 lesson.verdict("Clusters of the best layer against clusters of Fbank", higher, text)
 
 # %% [markdown]
-# ## Layers against layers: CKA
+# ## Layers against layers: CKA ●●
 #
 # Two layers may hold the same thing in different coordinates. *Linear centred kernel alignment* (arXiv
 # 1905.00414) compares them up to rotation, shift and scale. With $X$ and $Y$ the centred activations of the
@@ -765,7 +771,7 @@ fades = "seen" if outcome(near_interval, far_interval) == "better" else "not see
 lesson.verdict("Likeness fades with distance", fades, text)
 
 # %% [markdown]
-# ## How much does a layer change its input?
+# ## How much does a layer change its input? ●
 #
 # $1 - \cos(H^{l-1}_t, H^l_t)$, averaged over frames, is 0 for a layer that only passes on, and near 1 for one
 # that leaves nothing as it was. Layers that change much are costly to leave out.
@@ -781,7 +787,7 @@ lesson.figure("change", figure, caption)
 # sees, because it may work on something else: voice, position, or the pre-training task.
 
 # %% [markdown]
-# ## Which layers would you distil?
+# ## Which layers would you distil? ●●●
 #
 # The next lesson has two kinds of students. *Deep & thin* has as many layers as the teacher, and each of its
 # layers learns from the teacher's layer of the same number. *Shallow & wide* has two layers and three
@@ -851,7 +857,7 @@ lesson.text("layers to distil", text)
 # is what the codebook reads, and the discriminative loss needs a student that can get there.
 
 # %% [markdown]
-# ## The same questions to a student
+# ## The same questions to a student ●●
 #
 # Every measure takes a student as well as a teacher. Here is the CKA of a student that ships with the kit (12
 # thin layers, Fbank front-end) with its teacher, on the same frames. Layer-wise distillation wants its layer
@@ -875,7 +881,7 @@ if ours:
     lesson.verdict("A student's layers follow the teacher's", "seen" if near <= 1.5 else "not seen", text)
 
 # %% [markdown]
-# ## Look around: the layer explorer
+# ## Look around: the layer explorer ●
 #
 # Everything so far for any utterance and layer. Move the layer and watch: are the ids of some layers steadier
 # within a phone than those of others? Does attention narrow? Then choose a second layer, or the student, under

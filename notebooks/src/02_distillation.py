@@ -19,12 +19,20 @@
 # - connect student and teacher, layer by layer or through prediction heads;
 # - compare two structures, *deep & thin* and *shallow & wide*, at equal size;
 # - train one of each live, watch the loss fall, then probe what they know, beside some trained for longer;
-# - run two small studies (optional), of losses and of structures, with seeds, intervals and verdicts that can say no;
-# - write a loss of your own, and train with it.
+# - run two small studies, of losses and of structures, with seeds, intervals and verdicts that can say no;
+# - write a loss of your own, and train with it;
+# - change one thing, a loss or the student that you designed, and let a small study of your own judge it.
 #
 # **Device.** Any CPU; a GPU is used where there is one. **Minutes.** About four in profile `quick` on two
 # cores, most of it training that you can watch; seconds in `smoke`. **Needs** nothing from other notebooks:
 # teacher and distilled students ship with the kit. What is trained here is kept in the run folder.
+#
+# **Before.** What hidden states and cluster ids are (notebook 01, "From samples to hidden states" and "The codebook"),
+# and what a gradient does.
+#
+# **What to skip.** Dots say how much a section matters: ●●● core, what comes later rests on it; ●● useful, an idea of
+# its own; ● extra, a look around or more of the same. Short of time, run every cell, read ●●●, and come back for the
+# rest.
 #
 # **Words.** Terms are explained where they first occur, and all of them in the [glossary](../docs/glossary.md).
 
@@ -61,11 +69,13 @@ from kdkit.distill import (
     prediction_heads,
 )
 from kdkit.fbank import fbank_statistics
-from kdkit.lessons import exercises, plots
+from kdkit.lessons import exercises, plots, sentences
 from kdkit.lessons.experiments import compare, run_experiment
+from kdkit.lessons.guesses import keep_guess
 from kdkit.lessons.lesson import Lesson, millions
 from kdkit.lessons.trials import Distillations, Trial, loss_variants
 from kdkit.lessons.widgets import LossLab, StudentDesigner, TrainingDashboard
+from kdkit.lessons.widgets.designer import in_short
 from kdkit.losses import Loss, discriminative_loss, regression_loss
 from kdkit.model.codebook import ClusterHead
 from kdkit.model.costs import cost_table, propose
@@ -83,7 +93,7 @@ lesson = Lesson(
 )
 
 # %% [markdown]
-# ## One real batch
+# ## One real batch ●●●
 #
 # Distillation needs speech, but no transcript and no label. A batch holds utterances of like length, padded
 # with zeros to the longest, and remembers how long each of them really is.
@@ -120,7 +130,7 @@ print(f"{percent(target.mask.float().mean().item())} of the frames are real, the
 # and no student should learn it.
 
 # %% [markdown]
-# ## The regression loss
+# ## The regression loss ●●●
 #
 # A prediction $p$ of a hidden state $h$ should be near it, and point the same way:
 #
@@ -218,7 +228,7 @@ lesson.table("terms", rows, f"The two terms of the loss for five predictions of 
 # to the target it goes is what counts.
 
 # %% [markdown]
-# ## Padding must not count
+# ## Padding must not count ●●
 #
 # Add a second of zeros to every utterance. Nothing that was said has changed, so the loss must not change
 # either. With means over *real* frames it does not, up to float error. With means over all frames, the most
@@ -242,7 +252,7 @@ lesson.table("padding", rows, "What padding does to the loss.")
 # real frames only; lesson 3 shows what happens otherwise.
 
 # %% [markdown]
-# ## The discriminative loss
+# ## The discriminative loss ●●●
 #
 # HuBERT was trained to predict cluster ids. Its codebook says, for every frame, how likely each of $K$ cluster ids is
 # (lesson 1). With $e_k$ the label embeddings and $\tau$ a
@@ -361,7 +371,7 @@ lesson.widget("loss lab", lab, "Losses, cluster distributions of a frame, and gr
 # authors tried 0.2 to 1.
 
 # %% [markdown]
-# ## Heads: which student layer predicts which teacher layer?
+# ## Heads: which student layer predicts which teacher layer? ●●●
 #
 # Student and teacher have different widths, so a *linear head* per pair maps the student's state $S$ to the
 # teacher's width. Heads are thrown away after distillation.
@@ -423,7 +433,7 @@ torch.testing.assert_close(torch.stack(losses).mean(), task(batch)[0])
 # training loop wants to know about distillation.
 
 # %% [markdown]
-# ## Structures: where the parameters go
+# ## Structures: where the parameters go ●●
 #
 # The study (arXiv 2210.15631) compares structures at about the same number of parameters, a quarter of the
 # teacher's or less. Each comes with two front-ends: the waveform CNN, and Fbank, which is the subject of
@@ -451,14 +461,16 @@ lesson.table("structures", rows, "Teachers and students: the paper's size, and t
 # an estimate until you measure.
 
 # %%
-designer = StudentDesigner(sizes[dt_waveform], rounds=min(3, size.speed_rounds))
+big = "tiny-teacher" if lesson.world.students else "hubert-base"
+designer = StudentDesigner(sizes[dt_waveform], dt_fbank, big, rounds=min(3, size.speed_rounds))
 lesson.widget("student designer", designer, "Parameters, MACs and latency of a structure beside the presets.")
 
 # %% [markdown]
-# What you have chosen is `designer.config`; "One step by hand", below, begins with it.
+# The structure on show is `designer.config`; "One step by hand", below, begins with it. What you *take*, by the button,
+# is `designer.taken`: "Your own experiment", at the end, trains it.
 
 # %% [markdown]
-# ## Where a student starts
+# ## Where a student starts ●●
 #
 # A student may begin with every part of the teacher that has its shape. Expect much for S&W, which has the
 # teacher's width, and little for D&T: a waveform student can take the CNN, an Fbank student has no CNN to
@@ -494,7 +506,7 @@ def start(structure):  # name of a preset, or a ModelConfig
 # The statistics are stored in the student's checkpoint, so that they can never be forgotten or swapped.
 
 # %% [markdown]
-# ## One step by hand
+# ## One step by hand ●
 #
 # All of training is this, many times: loss, gradient, a small step against it. Repeated on one batch, the
 # loss must fall at once; if it does not, something is broken, and it is better to know now.
@@ -516,7 +528,7 @@ for step in range(3):
 # the ones below start afresh.
 
 # %% [markdown]
-# ## Training, live
+# ## Training, live ●●●
 #
 # `kdkit.training.loop.train`, which the dashboard below calls, is the same loop with what a longer run needs:
 # warm-up and decay of the learning rate, clipping, checkpoints. It calls a function of ours now and then,
@@ -600,7 +612,7 @@ for name, log in logs.items():
 # forward pass is paid by both, the Fbank student's own part is small.
 
 # %% [markdown]
-# ## What do students know?
+# ## What do students know? ●●●
 #
 # The judge is the linear phone probe of lesson 1, on voices that neither student nor probe has heard. Each
 # structure is probed three times:
@@ -671,7 +683,7 @@ lesson.figure(
 # details move; what survives is worth believing.
 
 # %% [markdown]
-# ## Verdict
+# ## Verdict ●●●
 #
 # Distilled against new, on the same frames, paired over utterances.
 
@@ -685,9 +697,7 @@ for name, probe in probes.items():
         lesson.compare(f"{name} against new", compare_probes(probe, new), text)
 
 # %% [markdown]
-# ## Optional: a study of losses
-#
-# *To leave the studies out, go on with "A loss of your own".*
+# ## A study of losses ●●
 #
 # Does the discriminative loss help? One run cannot say: another seed gives another student. A *study* trains every
 # variant with several seeds, at equal steps and on the same batches, and asks the same probe. All share
@@ -767,7 +777,7 @@ if not size.overnight:
 # has a short way to this judge; whether a recogniser with ten minutes of labels agrees is lesson 4's question.
 
 # %% [markdown]
-# ## Optional: a study of structures
+# ## A study of structures ●
 #
 # Deep & thin, shallow & wide, and two in between, at equal budget, with the waveform front-end: `propose` makes
 # the widest network of each depth that a number of parameters allows. Parameters are equal; the work
@@ -832,7 +842,7 @@ if not size.overnight:
 # trains longer.
 
 # %% [markdown]
-# ## A loss of your own
+# ## A loss of your own ●●
 #
 # What if the *movement* of the states matters, from frame to frame, and not only where they are? Then the loss is
 #
@@ -891,8 +901,7 @@ rows = [{name: f"{row[name]:.3f}" for name in ("loss", "regression", "neighbours
 lesson.table("own loss", rows, "Six steps with a loss of one's own: the sum, and its two parts.")
 
 # %% [markdown]
-# The sum is what falls; six steps prove nothing about the idea. A study can judge it: give a `Trial` the same
-# `extra=(Loss(...),)`, and compare it with one that lacks it, with several seeds.
+# The sum is what falls; six steps prove nothing about the idea. A study can judge it: "Your own experiment", below.
 
 # %% [markdown]
 # And the teacher: not a weight has moved.
@@ -902,7 +911,7 @@ assert all(torch.equal(weights_before[n], t) for n, t in teacher.model.state_dic
 print("the teacher is bit for bit what it was")
 
 # %% [markdown]
-# ## On the command line
+# ## On the command line ●
 #
 # The same for long runs. A run that is killed goes on where it was and ends with the same weights; several processes
 # give the weights of one with a batch of the same size.
@@ -916,6 +925,63 @@ print("the teacher is bit for bit what it was")
 #
 # From a notebook, `accelerate.notebook_launcher` starts a function that builds the task and calls `train`, in a
 # fresh kernel: one process on a CPU (a test), one for each GPU where there are some (not tried yet).
+
+# %% [markdown]
+# ## Your own experiment ●●
+#
+# **Change one thing**, **predict**, **run**, **read**: a study by your own question. Both trials, yours and a standard
+# one, have the same steps, batches, judge and seeds; what differs is what you change. Some ideas:
+#
+# | what | in the cell below |
+# |---|---|
+# | the loss of exercise 6, or another | change `own`, or the weight in `Loss("own", 1.0, ...)` |
+# | the student that you designed | press *take this student* in the designer, or `my_change = "my student"` |
+# | how the regression loss measures | `settings = {"distance": "l2"}` or `{"cosine_weight": 0.0}` |
+# | the cluster ids as well | `settings = {"discriminative_weight": 0.4}` |
+#
+# Who took no student gets one: six layers, as wide as the budget of the deep & thin student allows. A change gets a
+# name of its own, `my_change`: results are kept by it.
+
+# %%
+my_change = "my student" if designer.taken else "my loss"  # or a name for another change
+settings = {}  # of DistillConfig, for such a change
+
+like = preset(dt_fbank if my_change == "my student" else sw_fbank)
+shape, extra = like, ()
+if my_change == "my student":
+    shape = designer.taken or next(iter(propose(sizes[dt_fbank], like, layers=(6,)).values()))
+elif my_change == "my loss":
+    extra = (Loss("own", 1.0, own, layers=(last,)),)
+standard = Trial("standard", like, DistillConfig(default_pairs(like, teacher.config)))
+mine = Trial(my_change, shape, DistillConfig(default_pairs(shape, teacher.config), **settings), extra=extra)
+print(f"standard: {in_short(like)}")
+print(f"{my_change}: {in_short(shape)}", settings or "", *(f"+ loss {loss.name!r}" for loss in extra))
+
+# %% [markdown]
+# Predict: will more frames be read off the last layer of yours than off the standard one's? With so few steps and
+# seeds, "inconclusive" is a guess, too.
+
+# %%
+my_guess = None  # "better", "worse" or "inconclusive"
+
+# %%
+own_recipe = TrainConfig(steps=size.own_steps, lr=lesson.world.lr, log_every=max(1, size.own_steps // 20))
+own_study = Distillations([standard, mine], teacher, judge, in_order_of, own_recipe, prepare)
+folder = lesson.out / "training" / "02_distillation" / "own experiment"
+counted = keep_guess(my_guess, [own_study], size.study_seeds, folder)
+
+# %%
+own_findings = run_experiment(own_study, size.study_seeds, folder, **how)
+caption = f"Your own experiment: {size.own_steps} steps, seeds {', '.join(map(str, size.study_seeds))}."
+lesson.study("own experiment", own_findings, caption)
+
+# %%
+found = compare(own_findings, mine.name, standard.name)
+lesson.compare(f"Own experiment: {mine.name} against standard", found, sentences.beside_guess(counted, found))
+
+# %% [markdown]
+# What would you need to be surer: more seeds, more steps, more speech to judge on? `size.own_steps` and
+# `size.study_seeds` are yours to replace by other numbers; a new guess comes first.
 
 # %% [markdown]
 # ## Quiz

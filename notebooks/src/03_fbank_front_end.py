@@ -21,11 +21,18 @@
 # - see what padding does to a group norm, and how to stop it;
 # - count parameters, and measure speed in float32, bf16 and int8;
 # - distil both twins live, with *front-end adaptation* on and off;
-# - give a recogniser that has a CNN a Fbank front-end, without a label, and ask what all this costs in words.
+# - give a recogniser that has a CNN a Fbank front-end, without a label, and ask what all this costs in words;
+# - change one setting of the front-end, and let a small study of your own judge it.
 #
 # **Device.** Any CPU; a GPU is used where there is one. **Minutes.** About three in profile `quick` on two
 # cores, seconds in `smoke`. **Needs** nothing from other notebooks: teacher and distilled twins ship with the
 # kit.
+#
+# **Before.** What it means that a student learns hidden states (notebook 02, "The regression loss" and "Heads").
+#
+# **What to skip.** Dots say how much a section matters: ●●● core, what comes later rests on it; ●● useful, an idea of
+# its own; ● extra, a look around or more of the same. Short of time, run every cell, read ●●●, and come back for the
+# rest.
 #
 # **Words.** Terms are explained where they first occur, and all of them in the [glossary](../docs/glossary.md).
 
@@ -55,12 +62,15 @@ import torchaudio
 from torch import nn
 
 from kdkit.bench.inference import bench_inference, ratio
+from kdkit.common.statistics import verdict
 from kdkit.common.wording import percent
-from kdkit.distill import Adaptation, DistillConfig, DistillTask, layer_wise, swap_losses
-from kdkit.fbank import Fbank, fbank_statistics, mel_filterbank
+from kdkit.distill import Adaptation, DistillConfig, DistillTask, default_pairs, layer_wise, swap_losses
+from kdkit.fbank import Fbank, fbank_statistics, fit_statistics, mel_filterbank
 from kdkit.lessons import exercises, plots, sentences
-from kdkit.lessons.experiments import budgets_in, compare, names_in, summary
-from kdkit.lessons.lesson import Lesson, outcome
+from kdkit.lessons.experiments import budgets_in, compare, names_in, run_experiment, summary
+from kdkit.lessons.guesses import keep_guess
+from kdkit.lessons.lesson import Lesson
+from kdkit.lessons.trials import Distillations, Trial
 from kdkit.lessons.widgets import FrontEndLab, TrainingDashboard
 from kdkit.model.speech_model import SpeechModel, parameter_count, preset
 from kdkit.model.waveform import KERNELS, STRIDES
@@ -82,7 +92,7 @@ lesson = Lesson(
 )
 
 # %% [markdown]
-# ## The same sound, three ways
+# ## The same sound, three ways ●●●
 #
 # The waveform is 16,000 numbers a second. The teacher's CNN turns it into 50 vectors a second that it has
 # *learned*. Fbank turns it into 100 vectors a second by a *recipe* that is decades old: how loud is each band
@@ -119,7 +129,7 @@ lesson.figure("three ways", figure, "One utterance as waveform, CNN features of 
 # columns a second. One frame of a student will stand on a few of them.
 
 # %% [markdown]
-# ## The mel filters
+# ## The mel filters ●●
 #
 # The ear tells 200 from 300 Hz easily, 7,000 from 7,100 Hz hardly. The *mel scale* counts in steps that sound
 # equal:
@@ -200,7 +210,7 @@ lesson.figure(
 # teacher was shown it first.
 
 # %% [markdown]
-# ## Fbank, step by step
+# ## Fbank, step by step ●
 #
 # The rest of the recipe, by the conventions of Kaldi. Cut 25 ms windows every 10 ms, only where a whole
 # window fits. In each: remove the mean; *pre-emphasis*, $x_i - 0.97\, x_{i-1}$, lifts the high frequencies; a
@@ -236,7 +246,7 @@ print(
 # checkpoint.
 
 # %% [markdown]
-# ## One frame for one frame
+# ## One frame for one frame ●●●
 #
 # A student learns frame by frame, so both front-ends must agree about what a frame is. Fbank comes at 100 Hz;
 # one convolution of kernel 5, stride 2 and padding 2 makes 50 Hz of it, a *GLU* (half of the channels gate
@@ -300,7 +310,7 @@ print(f"Fbank with its convolution sees {sees_more:.0f} ms more to either side, 
 # frame of the student would stand for another moment than the teacher's frame of the same number.
 
 # %% [markdown]
-# ## What padding does to a group norm
+# ## What padding does to a group norm ●●
 #
 # Utterances of a batch are padded with zeros to one length. A model should not care: nobody's words should
 # depend on their neighbours. Fbank frames and convolutions are local, and attention can be told where an
@@ -374,7 +384,7 @@ lesson.verdict("Padding does not change an utterance", "seen" if safe else "not 
 # statistics are those of the corpus, fixed.
 
 # %% [markdown]
-# ## What loudness does
+# ## What loudness does ●
 #
 # The same norm has a good side: it divides by the deviation of the channel, so the same words recorded at another
 # level give the same features, as far as $\varepsilon$ is small beside $\sigma_c^2$. Fbank does not do that: a
@@ -411,7 +421,7 @@ lesson.table("loudness", rows, "Relative change of the last hidden state when th
 # goes with it.
 
 # %% [markdown]
-# ## Parameters
+# ## Parameters ●●●
 #
 # Count both front-ends in the deep & thin student, full size and tiny. The full-size saving should be the
 # paper's 17 %: seven convolutions go, one comes. (In the tiny models the CNN is narrow, so there is less to
@@ -457,7 +467,7 @@ text += f"for the tiny one it is {percent(saved_tiny)}."
 lesson.verdict("The paper's 17 % fewer parameters", "seen" if matches else "not seen", text)
 
 # %% [markdown]
-# ## Speed
+# ## Speed ●●●
 #
 # Measured here, on this machine, now, with random weights, which change nothing about speed. Timings fluctuate, so the
 # models take turns, every round gives one ratio, and we report medians with quartiles. One utterance of 5 s, no
@@ -519,7 +529,7 @@ for scale, words in (("", "full size"), ("tiny-", "tiny")):
         lesson.metric(name, median, (low, high), "x", timing=True, note="quartiles")
         text = f"The Fbank student is {median:.1f} times as fast as its waveform twin "
         text += f"(quartiles {low:.1f} to {high:.1f})."
-        lesson.verdict(f"More than twice as fast {words} {kind}", outcome((low, high), (2, 2)), text)
+        lesson.verdict(f"More than twice as fast {words} {kind}", verdict((low - 2, high - 2)), text)
 
 # %% [markdown]
 # The tiny CNN is narrow where it costs most, so the tiny ratio can be smaller than the full-size one. And the
@@ -542,7 +552,7 @@ for big, small in (("tiny-teacher", "tiny-dt-fbank"), ("hubert-base", "dt-fbank"
         )
 
 # %% [markdown]
-# ## Distil both twins, live: front-end adaptation on and off
+# ## Distil both twins, live: front-end adaptation on and off ●●●
 #
 # The same teacher, steps, batches and seed; only the front-end differs. The waveform twin starts with the
 # teacher's own CNN; the Fbank student's front-end starts at random, and its encoder must learn from features that
@@ -680,7 +690,7 @@ if adapted_ones:
 # What adaptation alone reaches, followed by a long fine-tuning, is among the levers below.
 
 # %% [markdown]
-# ## The price
+# ## The price ●●●
 #
 # What do the twins know? The linear phone probe of lesson 1 on their last layer, on unseen voices, clean and
 # with noise, reverberation and unseen accents (`test-other`). The live twins had equal steps. The shipped
@@ -851,7 +861,7 @@ if levers:
     lesson.text("what holds Fbank back", sentences.what_held_back(one_by_one, before, after))
 
 # %% [markdown]
-# ## Swap the front-end of a recogniser that is good already
+# ## Swap the front-end of a recogniser that is good already ●
 #
 # Somebody has a waveform recogniser and wants it fast. Distilling again is not needed: keep encoder and CTC
 # head, put a new Fbank front-end before them, *adapt* it to what the encoder is used to (no linear map in
@@ -903,6 +913,74 @@ lesson.table("swap", rows, caption)
 # %% [markdown]
 # Compare with the row "swapped" of the shipped figures above, a longer swap. `kdkit swap RECOGNISER` does it from the
 # command line, `kdkit export RECOGNISER --to onnx` makes one file of the result, Fbank included.
+
+# %% [markdown]
+# ## Your own experiment ●●
+#
+# **Change one thing**, **predict**, **run**, **read**: a study by your own question, with seeds. Both trials, yours and
+# the standard one, learn from the same teacher by the same steps and batches. Some ideas:
+#
+# | what | in the cell below |
+# |---|---|
+# | mean and variance of each utterance, not of the corpus | `{"normalisation": "utterance"}` |
+# | fewer bins, or more | `{"bins": 40}` |
+# | a floor under the energies, in dB below the loudest | `{"fbank_floor": 60.0}` |
+# | two convolutions | `{"fbank_channels": 64}` |
+# | no Fbank | `{"front_end": "waveform"}` |
+# | adaptation before distillation | `my_losses = {"adaptation": Adaptation(10)}` |
+#
+# A change gets a name of its own, `my_change`: results are kept by it.
+
+# %%
+my_change, my_settings = "utterance normalisation", {"normalisation": "utterance"}  # name, of ModelConfig
+my_losses = {}  # of DistillConfig
+
+like = preset(sw_fbank)
+pairs = default_pairs(like, teacher.config)
+standard = Trial("standard", like, DistillConfig(pairs))
+mine = Trial(my_change, replace(like, **my_settings), DistillConfig(pairs, **my_losses))
+
+# %% [markdown]
+# Predict: will more frames be read off the last layer of yours than off the standard one's? With so few steps and
+# seeds, "inconclusive" is a guess, too.
+
+# %%
+my_guess = None  # "better", "worse" or "inconclusive"
+
+
+# %%
+def prepare(student):
+    fit_statistics(student, speech[:200])
+
+
+def judge(student):
+    parts = ((train_speech, size.probe_train_minutes), (test_speech, size.probe_test_minutes))
+    train_frames, test_frames = (sample(student, *part, size.probe_frames // 2) for part in parts)
+    return probe_layers(train_frames, test_frames, seed)
+
+
+def in_order_of(study_seed):
+    return Batches(speech, size.seconds_per_batch, study_seed, cache=True)
+
+
+own_recipe = TrainConfig(steps=size.own_steps, lr=lesson.world.lr, log_every=max(1, size.own_steps // 20))
+own_study = Distillations([standard, mine], teacher, judge, in_order_of, own_recipe, prepare)
+folder = lesson.out / "training" / "03_fbank_front_end" / "own experiment"
+counted = keep_guess(my_guess, [own_study], size.study_seeds, folder)
+
+# %%
+how = {"resume": size.overnight, "jobs": lesson.jobs}
+own_findings = run_experiment(own_study, size.study_seeds, folder, **how)
+caption = f"Your own experiment: {size.own_steps} steps, seeds {', '.join(map(str, size.study_seeds))}."
+lesson.study("own experiment", own_findings, caption)
+
+# %%
+found = compare(own_findings, mine.name, standard.name)
+lesson.compare(f"Own experiment: {mine.name} against standard", found, sentences.beside_guess(counted, found))
+
+# %% [markdown]
+# A student that learns faster in the first steps need not end better. Larger numbers for `size.own_steps` and
+# `size.study_seeds` make you surer; a new guess comes first.
 
 # %% [markdown]
 # ## Quiz

@@ -21,11 +21,18 @@
 # - run the recognisers that ship with the kit on voices nobody trained on, read and listen to their errors;
 # - give one of them a dictionary and a language model, and see what that buys and what it cannot buy;
 # - see how the error falls with minutes of labels, and whether the discriminative loss helps *more* when they
-#   are few.
+#   are few;
+# - change one thing, the labels or the way they are learnt, and let a small study of your own judge it.
 #
 # **Device.** Any CPU; a GPU is used where there is one. **Minutes.** About two in profile `quick` on two
 # cores; seconds in `smoke`. **Needs** nothing from other notebooks: distilled students and recognisers ship
 # with the kit.
+#
+# **Before.** What a distilled student is (notebook 02, "Heads" and "Training, live"); nothing of notebook 03.
+#
+# **What to skip.** Dots say how much a section matters: ●●● core, what comes later rests on it; ●● useful, an idea of
+# its own; ● extra, a look around or more of the same. Short of time, run every cell, read ●●●, and come back for the
+# rest.
 #
 # **Words.** Terms are explained where they first occur, and all of them in the [glossary](../docs/glossary.md).
 
@@ -71,6 +78,7 @@ from kdkit.lessons.experiments import (
     run_experiment,
     summary,
 )
+from kdkit.lessons.guesses import keep_guess
 from kdkit.lessons.lesson import Lesson
 from kdkit.lessons.trials import FineTunings
 from kdkit.lessons.widgets import CTCViewer, TrainingDashboard
@@ -101,7 +109,7 @@ lesson = Lesson(
 )
 
 # %% [markdown]
-# ## Recognisers that ship with the kit
+# ## Recognisers that ship with the kit ●●●
 #
 # A *recogniser* is a speech model with one linear layer on top, the **CTC head**. At every frame it gives a
 # score to each of 29 symbols: 26 letters, the apostrophe, `|` between words, and the *blank*, which says
@@ -122,7 +130,7 @@ print("symbols:", " ".join(VOCABULARY))
 # it) or *scratch* (random numbers), and how many minutes of labels it saw.
 
 # %% [markdown]
-# ## What a recogniser emits
+# ## What a recogniser emits ●●●
 #
 # One utterance of an unseen voice through a distilled student. Expect long runs of blanks, and short spikes:
 # a letter is said *once*, somewhere within its sound, usually for a frame or two. Compare the spikes with the
@@ -156,7 +164,7 @@ print(f"the blank is the best symbol in {percent(blanks)} of the frames")
 # is not pronunciation: find a silent letter, and see where it was put.
 
 # %% [markdown]
-# ## From emissions to text
+# ## From emissions to text ●●●
 #
 # *Greedy decoding* takes the best symbol of every frame, merges repeats, and drops blanks, in that order. The
 # blank is there for double letters: `l l` is one l, `l - l` are two.
@@ -204,7 +212,7 @@ print("reference ", utterance.text)
 # letter could ever be written.
 
 # %% [markdown]
-# ## An alignment, after all
+# ## An alignment, after all ●
 #
 # Nobody told the recogniser when a letter is said, but it can be asked: among all paths that spell a text,
 # the best one puts every letter somewhere (*forced alignment*, the Viterbi algorithm on the same graph). Here
@@ -227,7 +235,7 @@ print(", ".join(f"{word.word} {word.score:.2f}" for word in words))
 # speech unlike its training speech a network can be sure and wrong.
 
 # %% [markdown]
-# ## CTC: a loss without an alignment
+# ## CTC: a loss without an alignment ●●●
 #
 # The transcript says *what* was said, not *when*. *Connectionist temporal classification* (Graves et al.
 # 2006) does not choose: a path $\pi$ names a symbol for each frame, $\mathcal{B}$ merges and drops as above,
@@ -314,7 +322,7 @@ print(f"{percent(believed[0, 0].item())} blank is believed, {percent(aligned)} b
 # blank is a plateau too, but one that training leaves.
 
 # %% [markdown]
-# ## Counting errors
+# ## Counting errors ●●●
 #
 # The *word error rate* is the least number of substitutions, deletions and insertions that turn the
 # hypothesis into the reference, divided by the number of reference words:
@@ -392,7 +400,7 @@ print(f"{result.utterances} utterances, {result.words} words: {result}")
 # whenever somebody compares two WERs without intervals.
 
 # %% [markdown]
-# ## Fine-tuning, live
+# ## Fine-tuning, live ●●●
 #
 # Two recognisers of one structure, shallow & wide, on the same labels, with the same
 # recipe, seed and number of steps. One starts from the **distilled** student, the other **from scratch**.
@@ -516,7 +524,7 @@ for split, change in live_changes.items():
     lesson.compare(f"Live distilled against live scratch on {split}", change, trouble)
 
 # %% [markdown]
-# ## The shipped recognisers on the same test sets
+# ## The shipped recognisers on the same test sets ●●
 #
 # The shipped recognisers were trained when the kit was made, on as many minutes and for as many steps as
 # their lines above say. They were **not trained in this run**, but they are run and scored here, on this
@@ -600,7 +608,7 @@ lesson.text("clean and other", sentences.clean_and_other(pairs))
 # A recogniser that loses much on test-other has learnt its voices and rooms, not only the language.
 
 # %% [markdown]
-# ## Listen to the errors
+# ## Listen to the errors ●●
 #
 # For each test set the best, the median and the worst utterance of one shipped student. Read the hypothesis
 # while you listen: is it what you would have written if you did not know the words? A small recogniser spells
@@ -626,7 +634,7 @@ page = error_browser(results[viewed][clean], clean_speech, title, limit=12)
 lesson.page("errors", page, f"Errors of {title}")
 
 # %% [markdown]
-# ## A dictionary and a language model
+# ## A dictionary and a language model ●●
 #
 # The recogniser spells what it hears. *Beam search* looks for the text with the best sum
 #
@@ -734,7 +742,7 @@ for name in searches:
     lesson.text(f"LM from {name} on both test sets", sentences.language_model(name, lm_changes[name]))
 
 # %% [markdown]
-# ## Look around: emissions, alternatives, errors
+# ## Look around: emissions, alternatives, errors ●
 #
 # One utterance after the other, worst first: what the recogniser emits, the best path under the blank's curve, its
 # words, and below what a beam search with the language model of "text" would write instead. Find an error of the
@@ -747,7 +755,7 @@ viewer.update(recogniser=viewed, order="worst first")
 lesson.widget("CTC viewer", viewer, "Emissions, blanks, best path and word times of one utterance.")
 
 # %% [markdown]
-# ## The experiment: minutes of labels
+# ## The experiment: minutes of labels ●●●
 #
 # How much do labels buy, and what does each start save? S&W with Fbank and with waveform front-end, from
 # **scratch**, **distilled** with the regression loss only, and distilled with **both** losses ($\lambda = 1$),
@@ -863,7 +871,7 @@ if rows:
 # that WER, if it does. The horizontal distance is what distillation saves in transcribing.
 
 # %% [markdown]
-# ## Verdict: distilled against scratch
+# ## Verdict: distilled against scratch ●●●
 #
 # The claim, for every student and budget, paired over utterances and seeds; a change below 0 is fewer errors. "Better"
 # asks two things: that the 95 % interval leaves 0 out, and that every seed agrees.
@@ -887,7 +895,7 @@ for structure_, changes in gains.items() if curves else ():
     lesson.text(f"where distillation of {structure_} saves most", sentences.where_most(structure_, changes))
 
 # %% [markdown]
-# ## Does the discriminative loss help more when labels are few?
+# ## Does the discriminative loss help more when labels are few? ●●
 #
 # The paper's claim. In numbers: what `both` changes against `distilled` (regression only) at the smallest budget, minus
 # what it changes at the largest. Below zero it helps more when labels are few. The verdict can be no: "worse" when the
@@ -915,7 +923,7 @@ lesson.table(
 # otherwise. The seeds speak for the fine-tuning only.
 
 # %% [markdown]
-# ## Trained for longer
+# ## Trained for longer ●
 #
 # The recognisers that ship with the kit had more steps, and more of them with more labels; one seed. The table is
 # **shipped** too (`data_scripts/make_recognisers.py`); the number of steps stands beside every row, because a
@@ -945,7 +953,7 @@ for name, changes in twins.items():
         lesson.compare(pair, change, "Scored in this run.")
 
 # %% [markdown]
-# ## Real human voices
+# ## Real human voices ●
 #
 # The same on people, where the Free Spoken Digit Dataset is there: `kdkit prepare fsdd --out data/digits` makes
 # connected digit strings of it, with one speaker who is never heard in training, and parameter `digits` names
@@ -983,6 +991,76 @@ if human:
     title = "human digits, unseen speaker"
     page = error_browser(human["distilled"].score, human["distilled"].utterances, title, limit=12)
     lesson.page("digit errors", page, f"Errors on {title}")
+
+# %% [markdown]
+# ## Your own experiment ●●
+#
+# **Change one thing**, **predict**, **run**, **read**: a study by your own question, with seeds. The standard trial is
+# the distilled student on all labelled minutes of this profile. After so few steps words are not there yet, so letters
+# are counted: the CER. Some ideas:
+#
+# | what | in the cell below |
+# |---|---|
+# | half of the labels, or a tenth | `my_minutes = minutes / 2` |
+# | nothing is hidden in training | `my_config = FineTuneConfig(mask=None)` |
+# | no equaliser, no noise | `my_config = FineTuneConfig(augmenting=None)` |
+# | the front-end stays as it was distilled | `my_config = FineTuneConfig(front_end_rate=0.0)` |
+# | from scratch | `my_start = partial(from_scratch, scratch)` |
+# | another student: a preset, or a file | `my_start = start_from(load_teacher(...).model)` |
+#
+# A change gets a name of its own, `my_change`: results are kept by it.
+
+
+# %%
+def start_from(student):
+    return lambda speech, seed: copy.deepcopy(student)
+
+
+standard_start = start_from(lesson.student(structure)[0])
+
+my_change = "half of the labels"
+my_minutes, my_start, my_config = minutes / 2, standard_start, FineTuneConfig()
+
+# %% [markdown]
+# Predict: is yours better than the standard one, by letters, or worse? What would "inconclusive" mean here: can half of
+# the labels be as good as all of them, after few steps?
+
+# %%
+my_guess = None  # "better", "worse" or "inconclusive"
+
+# %%
+own_recipe = TrainConfig(
+    steps=size.own_label_steps, lr=2e-3, warmup=0.1, hold=0.3, schedule="tri-stage", weight_decay=0.01
+)
+own_test = subset(clean_speech, min(size.test_minutes, 5))
+
+
+def trial(name, start, minutes, config):
+    budget = {minutes: subset(labelled, minutes)}
+    return FineTunings({name: start}, budget, own_test, own_recipe, config, measure="CER")
+
+
+both = [
+    trial("standard", standard_start, minutes, FineTuneConfig()),
+    trial(my_change, my_start, my_minutes, my_config),
+]
+folder = lesson.out / "training" / "04_low_resource_finetuning" / "own experiment"
+counted = keep_guess(my_guess, both, size.study_seeds, folder)
+
+# %%
+how = {"resume": size.overnight, "jobs": lesson.jobs}
+own_findings = [found for one in both for found in run_experiment(one, size.study_seeds, folder, **how)]
+seeds = ", ".join(map(str, size.study_seeds))
+caption = f"Your own experiment: {size.own_label_steps} steps, seeds {seeds}; letters, not words."
+lesson.study("own experiment", own_findings, caption)
+
+# %%
+found = compare(own_findings, my_change, "standard")
+lesson.compare(f"Own experiment: {my_change} against standard", found, sentences.beside_guess(counted, found))
+
+# %% [markdown]
+# How often is an utterance heard in these steps? The less often, the less can more labels help. Does the answer change
+# with four times the steps in `own_recipe`? A new guess comes first.
 
 # %% [markdown]
 # ## Quiz

@@ -65,7 +65,8 @@ def _macs_beside_layers(thin: ModelConfig) -> Polynomial:
 class StudentDesigner(Panel):
     """Depth, width, FFN, heads and front-end of a student, and what they cost.
 
-    ``config`` is the structure chosen, for the cell that follows. ``budget``: parameters not to exceed, drawn as a
+    ``config`` is the structure shown, ``taken`` the one that "take this student" has handed on to the notebook (None:
+    nobody has). ``budget``: parameters not to exceed, drawn as a
     line. ``teacher``: the preset whose size is the measure. Width moves in steps of the positional convolution's
     groups, and the heads are those that divide it. Latency is estimated from the presets' (timed once, when the panel
     is made) until the button measures the structure itself.
@@ -84,6 +85,7 @@ class StudentDesigner(Panel):
         times = measure_latency(models, _SECONDS, self.rounds)
         self.measured = Measured(_SECONDS, {name: float(np.median(spent)) for name, spent in times.items()})
         self.own_times: dict[ModelConfig, float] = {}
+        self.taken: ModelConfig | None = None
         widest, step = preset(teacher).dim, first.pos_groups
         super().__init__(
             preset=choice("preset", [OWN, *self.presets], start),
@@ -126,7 +128,16 @@ class StudentDesigner(Panel):
         return self
 
     def extra(self) -> list:
-        return [button("measure latency", self.measure, "Times this structure here and now.")]
+        return [
+            button("measure latency", self.measure, "Times this structure here and now."),
+            button("take this student", self.take, "Hands it on to the notebook, which trains it."),
+        ]
+
+    def take(self) -> ModelConfig:
+        """Hands the structure that is shown on: from now on it is ``taken``."""
+        self.taken = self.config
+        self.redraw()
+        return self.taken
 
     def measure(self) -> float:
         """Seconds of the chosen structure for one utterance of 5 s; fewer rounds for a slow one, as somebody waits."""
@@ -206,15 +217,28 @@ class StudentDesigner(Panel):
             f"<b>{facts['parameters'] / 1e6:.2f} M parameters</b> ({100 * facts['share of teacher']:.0f} % of "
             f"{self.teacher}), {verdict}; {facts['macs'] / 1e9:.3f} GMAC for a second of audio; "
             f"{1e3 * facts['seconds']:.0f} ms for {self.measured.seconds:g} s ({how}). Heads share the width: their "
-            "number changes neither parameters nor MACs."
+            f"number changes neither parameters nor MACs.{self._taken()}"
         )
 
+    def _taken(self) -> str:
+        if self.taken is None:
+            return ""
+        if self.taken == self.config:
+            return " <b>Taken: this one.</b>"
+        return f" Taken: {in_short(self.taken)}, not the one that is shown."
+
     def alt(self) -> str:
-        c, facts = self.config, self.facts()
+        facts = self.facts()
         return (
-            f"Student designer: {c.layers} layers of width {c.dim}, FFN {c.ffn}, {c.heads} heads, {c.front_end}: "
+            f"Student designer: {in_short(self.config)}: "
             f"{facts['parameters'] / 1e6:.2f} M parameters, {facts['macs'] / 1e9:.3f} GMAC per second."
         )
+
+
+def in_short(config: ModelConfig) -> str:
+    """ "12 layers of width 96, FFN 384, 3 heads, fbank"."""
+    c = config
+    return f"{c.layers} layers of width {c.dim}, FFN {c.ffn}, {c.heads} heads, {c.front_end}"
 
 
 def parameters(config: ModelConfig) -> int:
