@@ -14,9 +14,9 @@ from kdkit import Recogniser
 from kdkit.commands.main import app
 from kdkit.common.errors import CheckpointError, NoRecogniserError
 from kdkit.model.speech_model import SpeechModel
+from kdkit.recognition.arpa import read_arpa
 from kdkit.recognition.ctc import trainable
 from kdkit.recognition.decode import available, collapse
-from kdkit.recognition.lm import read_arpa
 from kdkit.recognition.loading import load_network, load_start
 from kdkit.speech.audio import read_audio
 from kdkit.speech.corpora.synthetic.build import build_synthetic

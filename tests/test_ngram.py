@@ -9,6 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdkit.common.errors import ConfigError, TextError
+from kdkit.recognition import arpa
+from kdkit.recognition.arpa import check_arpa, read_arpa
+from kdkit.recognition.decode import available, with_language_model
 from kdkit.recognition.lm import (
     END,
     FALLBACK,
@@ -18,7 +21,6 @@ from kdkit.recognition.lm import (
     estimate,
     letters_of,
     lexicon,
-    read_arpa,
     sentences_of,
     words_of,
 )
@@ -108,6 +110,22 @@ def test_a_file_gives_the_same_model_back(tmp_path):
     assert back.order == 3 and back.words == model.words and back.log10.keys() == model.log10.keys()
     assert back.log10 == pytest.approx(model.log10, abs=1e-5)
     assert back.backoff == pytest.approx(model.backoff, abs=1e-5)
+    facts = check_arpa(tmp_path / "lm.arpa")
+    assert facts.words == model.words and facts.order == 3 and sum(facts.counts) == len(model.log10)
+
+
+@pytest.mark.skipif(not available(), reason="flashlight-text is not installed")
+def test_a_model_that_does_not_fit_into_memory_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "lm.arpa"
+    estimate(SENTENCES[:50], 3).write(path)
+    assert with_language_model(path).lm == path
+    counts = arpa.Facts((), (200_000, 1_000_000, 4_000_000)).gigabytes
+    assert counts == pytest.approx(0.100, rel=0.02)  # measured: 100.0 MB
+    monkeypatch.setattr(arpa.Facts, "gigabytes", 1e6)
+    with pytest.raises(
+        ConfigError, match=r"KenLM needs 1000000\.0 GB of memory for its .* Take a pruned model"
+    ):
+        with_language_model(path)
 
 
 def test_bad_files_and_texts_are_explained(tmp_path):
@@ -163,9 +181,10 @@ def test_what_ends_kenlm_is_seen_before(tmp_path, old, new, said):
     text = path.read_text(encoding="utf-8")
     assert old in text
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
-    with pytest.raises(TextError, match=re.escape(said)) as error:
-        read_arpa(path)
-    assert str(error.value).startswith(str(path)) and "\n" not in str(error.value)
+    for read in (read_arpa, check_arpa):
+        with pytest.raises(TextError, match=re.escape(said)) as error:
+            read(path)
+        assert str(error.value).startswith(str(path)) and "\n" not in str(error.value)
 
 
 # ------------------------------------------------------------------------------------------------------------ text

@@ -27,12 +27,14 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
+import psutil
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from kdkit.common.errors import ConfigError
-from kdkit.recognition.lm import BOUNDARY, LONGEST_WORD, read_arpa
+from kdkit.recognition.arpa import check_arpa
+from kdkit.recognition.lm import BOUNDARY, LONGEST_WORD
 from kdkit.speech.text import VOCABULARY, Vocabulary
 from kdkit.speech.transcripts import UNKNOWN
 
@@ -191,10 +193,18 @@ def with_language_model(path: str | Path, words: Sequence[str] | None = None, **
     """A beam search with the language model in the ARPA file ``path``.
 
     The lexicon of a model of words is ``words``, by default all words of the model; a model of letters
-    (``kdkit lm --unit letter``) has none. Raises :class:`TextError` for another kind of file and :class:`ConfigError`
-    for a unigram model, or for a lexicon with a model of letters.
+    (``kdkit lm --unit letter``) has none. The file may have gigabytes. Raises :class:`TextError` for another kind of
+    file and :class:`ConfigError` for a unigram model, for a lexicon with a model of letters, or where KenLM would need
+    more memory than is free.
     """
-    model = read_arpa(path)
+    model = check_arpa(path)
+    free = psutil.virtual_memory().available / 1e9
+    if model.gigabytes > free:
+        raise ConfigError(
+            f"{path}: KenLM needs {model.gigabytes:.1f} GB of memory for its {sum(model.counts):,} n-grams, in every "
+            f"process that decodes; {free:.1f} GB are free. Take a pruned model (of LibriSpeech's, 3-gram.pruned.1e-7 "
+            "or 3-gram.pruned.3e-7), or end other programs"
+        )
     if model.order < 2:
         raise ConfigError(f"{path}: KenLM wants n-grams of order 2 or more; make the model with --order 2")
     known = model.words

@@ -13,7 +13,6 @@ interpolated with the uniform distribution, so that unseen words ("<unk>") have 
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -86,94 +85,6 @@ class NGram:
                 line = f"{self.log10[gram]:.7g}\t{' '.join(gram)}"
                 lines.append(line + (f"\t{self.backoff[gram]:.7g}" if gram in self.backoff else ""))
         write_text(Path(path), "\n".join([*lines, "", "\\end\\", ""]))
-
-
-def read_arpa(path: str | Path) -> NGram:
-    """Reads the model of an ARPA file. Raises :class:`TextError`, naming file and line, for any other file.
-
-    Some errors (a negative count) make KenLM, which reads the file for beam search, abort the process. So everything is
-    checked here: counts, the order of sections, every number, and that no n-gram occurs twice.
-    """
-    path = Path(path)
-    try:
-        if path.exists() and not path.is_file():
-            raise OSError("it is no file")
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError:
-        raise TextError(f"{path}: no such language model; make one with kdkit lm") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise TextError(f"{path}: cannot be read as text ({error}); an ARPA file is needed") from error
-    if next(filter(None, (line.strip("\r ") for line in lines)), "") != "\\data\\":
-        raise TextError(f"{path}: not an ARPA file: its first line is not \\data\\; make one with kdkit lm")
-    order, promised, log10, backoff = 0, {}, {}, {}
-    for number, line in enumerate(lines, start=1):
-        line, where = line.strip("\r "), f"{path}:{number}"
-        if line.startswith("\\") and line.endswith("-grams:"):
-            _check_count(order, promised, log10, where)
-            order += 1
-            if line != f"\\{order}-grams:" or order not in promised:
-                raise TextError(
-                    f"{where}: {line[:80]!r}: the sections of an ARPA file are \\1-grams:, \\2-grams: ..."
-                )
-        elif line == "\\end\\":
-            _check_count(order, promised, log10, where)
-            break
-        elif not order and line.startswith("ngram "):
-            found = _COUNT.fullmatch(line)
-            if not found or int(found[1]) != len(promised) + 1:
-                raise TextError(f"{where}: {line[:80]!r}: 'ngram {len(promised) + 1}=COUNT' is needed here")
-            promised[int(found[1])] = int(found[2])
-        elif order and line:
-            gram, value, weight = _entry(line, order, where)
-            if gram in log10:
-                raise TextError(f"{where}: {' '.join(gram)[:80]!r} comes a second time")
-            log10[gram] = value
-            if weight is not None:
-                backoff[gram] = weight
-    else:
-        raise TextError(
-            f"{path}: no \\end\\ line, so this is not a whole ARPA file; make it again with kdkit lm"
-        )
-    if order != len(promised) or not order:
-        raise TextError(
-            f"{path}: the head promises n-grams up to {len(promised)}, the file has them up to {order}"
-        )
-    if (UNKNOWN,) not in log10 or (END,) not in log10:
-        raise TextError(
-            f"{path}: the unigrams lack {UNKNOWN} or {END}; make the model with kdkit lm, or lmplz"
-        )
-    return NGram(order, log10, backoff)
-
-
-_COUNT = re.compile(r"ngram ([1-9])=\s*([0-9]{1,12})\s*")
-
-
-def _check_count(order: int, promised: dict[int, int], log10: dict[Gram, float], where: str) -> None:
-    """At the end of a section: raises :class:`TextError` unless its n-grams are as many as the header says."""
-    found = len(log10) - sum(promised.get(n, 0) for n in range(1, order))
-    if order and found != promised[order]:
-        raise TextError(f"{where}: {found} {order}-grams; the head of the file promises {promised[order]}")
-
-
-def _entry(line: str, order: int, where: str) -> tuple[Gram, float, float | None]:
-    """The n-gram of a line, its log10 probability, and its back-off weight if there is one."""
-    try:
-        value, words, *rest = line.split("\t")
-        gram, numbers = tuple(words.split(" ")), [float(value), *map(float, rest)]
-        if (
-            len(gram) != order
-            or "" in gram
-            or len(rest) > 1
-            or not all(map(math.isfinite, numbers))
-            or numbers[0] > 0
-        ):
-            raise ValueError
-    except ValueError:
-        raise TextError(
-            f"{where}: not a line of {order}-grams of an ARPA file (log10 probability, tab, words, and "
-            f"for all but the longest a tab and the back-off weight): {line[:80]!r}"
-        ) from None
-    return gram, numbers[0], numbers[1] if rest else None
 
 
 def estimate(sentences: Iterable[Sequence[str]], order: int = 3) -> NGram:
