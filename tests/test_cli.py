@@ -24,7 +24,7 @@ from kdkit.model.speech_model import PRESETS, ModelConfig, SpeechModel
 from kdkit.teachers import save_model
 
 COMMANDS = [
-    *("report", "corpus", "align", "models", "structures", "probe", "statistics", "swap"),
+    *("report", "grade", "corpus", "align", "models", "structures", "probe", "statistics", "swap"),
     *("distill", "finetune", "lm", "evaluate", "transcribe", "export"),
 ]
 

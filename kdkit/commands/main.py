@@ -17,6 +17,7 @@ from kdkit.training.interrupt import terminate_as_interrupt
 # In the order of kdkit --help.
 MODULES = (
     "reports",
+    "grading",
     "speech",
     "preparing",
     "aligning",

@@ -66,14 +66,14 @@ def check(name: str, attempt, own: Callable, steps: Steps) -> Callable:
 
 def checks(name: str, own: Callable) -> Callable[[Steps], Callable]:
     """Decorates ``steps`` of the function ``name``, whose own version in the kit is ``own``: called with a learner's
-    attempt it is :func:`check`. The steps stay at hand as ``.steps``, for whoever prints nothing (grading)."""
+    attempt it is :func:`check`. Both stay at hand, as ``.steps`` and ``.own``, for whoever prints nothing (grading)."""
 
     def decorate(steps: Steps) -> Callable:
         @functools.wraps(steps)
         def checked(attempt) -> Callable:
             return check(name, attempt, own, steps)
 
-        checked.steps = steps
+        checked.steps, checked.own = steps, own
         return checked
 
     return decorate

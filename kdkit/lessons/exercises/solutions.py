@@ -98,6 +98,12 @@ def folded(exercise: Exercise) -> str:
     return "\n".join(parts)
 
 
+def stub_and_solution(cell: str, after: str) -> tuple[str, str] | None:
+    """The two sources of an exercise from its shipped cells, stub and folded solution; None where they are neither."""
+    mark, code = _MARK.search(after), _SOLUTION.search(after)
+    return (cell, code[1]) if mark and code and digest(cell) == mark[1] else None
+
+
 def fill_solutions(notebook) -> int:
     """Puts the folded solution into every exercise cell of a notebook node that is still the shipped stub.
 
@@ -106,9 +112,9 @@ def fill_solutions(notebook) -> int:
     """
     filled = 0
     for cell, after in pairwise(notebook.cells):
-        mark, code = _MARK.search(after.source), _SOLUTION.search(after.source)
-        if mark and code and cell.cell_type == "code" and digest(cell.source) == mark[1]:
-            cell.source = f"{FILLED}\n{code[1]}"
+        parts = stub_and_solution(cell.source, after.source) if cell.cell_type == "code" else None
+        if parts:
+            cell.source = f"{FILLED}\n{parts[1]}"
             after.source = _SOLUTION.sub("", after.source)  # it stands above now
             filled += 1
     return filled
