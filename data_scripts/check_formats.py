@@ -22,8 +22,7 @@ import formats
 import torchaudio
 import transformers
 
-from kdkit.teachers import load_teacher
-from kdkit.teachers.bundles import bundle_url
+from kdkit.teachers import bundles, load_teacher
 
 TOLERANCE = 1e-4
 LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
@@ -71,7 +70,7 @@ def of_torchaudio(size: str, large: bool, folder: Path) -> Iterator[tuple]:
     """The same of torchaudio's bundles; small ones have the bundle's structure at another size."""
     for name, bundle_name in zip(NAMES.values(), BUNDLES[large], strict=True):
         bundle = getattr(torchaudio.pipelines, bundle_name)
-        parameters = bundle._params
+        parameters, ours = bundle._params, bundles.BUNDLES[bundle_name]
         if size == "small":
             kept = {
                 "encoder_embed_dim",
@@ -82,10 +81,10 @@ def of_torchaudio(size: str, large: bool, folder: Path) -> Iterator[tuple]:
             kept |= {"extractor_conv_layer_config", "encoder_pos_conv_kernel", "encoder_pos_conv_groups"}
             parameters = parameters | {key: formats.SMALL_TORCHAUDIO[key] for key in kept}
         model = formats.torchaudio_model(bundle_name, parameters)
-        path = folder / bundle_url(bundle_name).rsplit("/", 1)[1]
+        path = folder / ours.file
         formats.torch.save(model.state_dict(), path)
         states = formats.torchaudio_states(model, bundle._normalize_waveform)
-        with patch.object(bundle, "_params", parameters):
+        with patch.dict(bundles.BUNDLES, {bundle_name: formats.shrunk(ours, parameters)}):
             yield name, f"torchaudio {bundle_name}", path, states, "torchaudio"
 
 

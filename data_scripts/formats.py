@@ -16,6 +16,7 @@ import re
 import sys
 import types
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -31,6 +32,8 @@ from transformers import (
     WavLMConfig,
     WavLMModel,
 )
+
+from kdkit.teachers.bundles import Bundle
 
 KINDS = {
     "hubert": (HubertConfig, HubertModel),
@@ -82,6 +85,17 @@ def transformers_model(kind: str, large: bool = False, seed: int = 0, **settings
     torch.manual_seed(seed)
     config, model = KINDS[kind]
     return shake(model(config(**settings, **(LARGE if large else {}))))
+
+
+SMALL_LARGE_TORCHAUDIO = SMALL_TORCHAUDIO | {"extractor_mode": "layer_norm", "encoder_layer_norm_first": True}
+
+
+def shrunk(bundle: Bundle, parameters: dict) -> Bundle:
+    """A bundle of kdkit's table at the size of these arguments of torchaudio's."""
+    size = {
+        name: parameters[f"encoder_{key}"] for name, key in (("width", "embed_dim"), ("layers", "num_layers"))
+    }
+    return replace(bundle, heads=parameters["encoder_num_heads"], **size)
 
 
 def torchaudio_model(name: str, parameters: dict, seed: int = 0) -> nn.Module:

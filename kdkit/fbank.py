@@ -67,17 +67,18 @@ class Fbank(nn.Module):
     ``torchaudio.compliance.kaldi.fbank`` to 1e-3, whatever the padding. (Only where a bin is more than about 80 dB
     below the loudest of its frame, beside a pure tone or in very clean speech, float32 is less precise than that.)
 
-    (batch, samples) -> (batch, frames at 100 Hz, 80). Always float32, inside autocast too: 2^15 squared and the log
-    of small energies need the range. Exported, the Fourier transform is a matrix product, which every runtime does
-    fast.
+    (batch, samples) -> (batch, frames at 100 Hz, bins); ``window`` (samples) is for looking at others than Kaldi's.
+    Always float32, inside autocast too: 2^15 squared and the log of small energies need the range. Exported, the
+    Fourier transform is a matrix product, which every runtime does fast.
     """
 
-    def __init__(self, bins: int = BINS):
+    def __init__(self, bins: int = BINS, window: int = WINDOW):
         super().__init__()
-        window = torch.hann_window(WINDOW, periodic=False, dtype=torch.float64).pow(0.85).float()
-        self.register_buffer("window", window, persistent=False)
-        self.register_buffer("filters", mel_filterbank(bins), persistent=False)
-        self.register_buffer("fourier", fourier_matrix(WINDOW, FFT), persistent=False)
+        self.points = 1 << (window - 1).bit_length()  # of the spectrum: the next power of two
+        povey = torch.hann_window(window, periodic=False, dtype=torch.float64).pow(0.85).float()
+        self.register_buffer("window", povey, persistent=False)
+        self.register_buffer("filters", mel_filterbank(bins, self.points), persistent=False)
+        self.register_buffer("fourier", fourier_matrix(window, self.points), persistent=False)
 
     def forward(self, waves: Tensor, filters: Tensor | None = None) -> Tensor:
         """``filters`` (B, 257, bins): other mel filters than Kaldi's, for each utterance."""
@@ -90,16 +91,23 @@ class Fbank(nn.Module):
             return torch.cat([self.log_mel(w, f, False) for w, f in zip(waves.float().split(1), own)])
 
     def log_mel(self, waves: Tensor, filters: Tensor, by_product: bool) -> Tensor:
-        frames = (waves * LOUDEST).unfold(-1, WINDOW, SHIFT)  # (B, T, 400)
+        frames = (waves * LOUDEST).unfold(-1, len(self.window), SHIFT)  # (B, T, window)
         frames = frames - frames.mean(-1, keepdim=True)
         previous = torch.cat([frames[..., :1], frames[..., :-1]], -1)
         frames = (frames - 0.97 * previous) * self.window
         if by_product:
             power = (frames @ self.fourier).square().unflatten(-1, (2, -1)).sum(-2)  # (B, T, 257)
         else:
-            spectrum = torch.fft.rfft(frames, n=FFT)
+            spectrum = torch.fft.rfft(frames, n=self.points)
             power = spectrum.real.square() + spectrum.imag.square()
         return (power @ filters).clamp_min(torch.finfo(torch.float32).eps).log()
+
+
+def deltas(features: Tensor) -> Tensor:
+    """Rates of change of features (bins, T) by regression over five frames; the first and last frame are repeated."""
+    slopes = torch.arange(-2.0, 3.0, device=features.device, dtype=features.dtype).expand(len(features), 1, 5)
+    padded = F.pad(features[None], (2, 2), mode="replicate")
+    return F.conv1d(padded, slopes, groups=len(features))[0] / 10
 
 
 class VocalTract(nn.Module):

@@ -210,7 +210,8 @@ def test_without_flashlight_greedy_works_and_beam_search_says_what_to_install():
 import sys
 sys.modules["flashlight"] = None  # as if it were not installed
 import torch
-from kdkit.recognition.decode import BeamSearch, available
+from kdkit.recognition.decode import BeamSearch
+from kdkit.recognition.search import available
 from kdkit.recognition.decode import greedy
 from kdkit.common.errors import ConfigError
 logits, frames = torch.zeros(1, 3, 29), torch.tensor([3])

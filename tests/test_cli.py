@@ -21,6 +21,7 @@ from kdkit.commands.speech import split_minutes
 from kdkit.common.errors import ConfigError
 from kdkit.model.checkpoints import load_checkpoint
 from kdkit.model.speech_model import PRESETS, ModelConfig, SpeechModel
+from kdkit.recognition.export.onnx import EXPORTS
 from kdkit.teachers import save_model
 
 COMMANDS = [
@@ -200,9 +201,12 @@ def test_from_speech_to_a_word_error_rate(tmp_path, monkeypatch):
 
     said = kdkit("export", slow, "--to", "huggingface", "--out", tmp_path / "hf")
     assert re.search(r"largest difference from PyTorch: \d.\de-0[4-9]", said) and (tmp_path / "hf").is_dir()
-    said = kdkit("export", recogniser, "--int8", "--minutes", 0.1)
-    assert (tmp_path / "recogniser" / "recogniser-int8.onnx").is_file() and "int8 against float32: " in said
-    assert "WER " in kdkit("evaluate", tmp_path / "recogniser" / "recogniser.onnx", "--minutes", 0.1)
+    if EXPORTS:
+        said = kdkit("export", recogniser, "--int8", "--minutes", 0.1)
+        assert (
+            tmp_path / "recogniser" / "recogniser-int8.onnx"
+        ).is_file() and "int8 against float32: " in said
+        assert "WER " in kdkit("evaluate", tmp_path / "recogniser" / "recogniser.onnx", "--minutes", 0.1)
 
     said = kdkit("evaluate", recogniser, "--minutes", 0.1, "--examples", 1)
     assert said.count("heard: ") == 1 and "WER " in said and "CER " in said

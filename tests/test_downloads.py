@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torchaudio
-from formats import SMALL, SMALL_TORCHAUDIO, transformers_model, write_fairseq, write_folder
+from formats import SMALL, SMALL_TORCHAUDIO, shrunk, transformers_model, write_fairseq, write_folder
 
 from kdkit.common import downloads
 from kdkit.common.downloads import download
@@ -21,6 +21,7 @@ from kdkit.common.files import cache_folder
 from kdkit.recognition.loading import load_network
 from kdkit.teachers import load as sources
 from kdkit.teachers import load_teacher
+from kdkit.teachers.bundles import BUNDLES
 
 COMMIT = "abcd" * 10  # of every repository of the hub
 DATA = bytes(range(256)) * 20_000  # 5 MB
@@ -381,7 +382,7 @@ def test_a_hub_that_is_not_there_or_has_no_such_model(hub, monkeypatch):
 
 def test_a_bundle_and_a_fairseq_file_by_name(server, tmp_path, monkeypatch):
     bundle = torchaudio.pipelines.HUBERT_BASE
-    monkeypatch.setattr(bundle, "_params", SMALL_TORCHAUDIO)
+    monkeypatch.setitem(BUNDLES, "HUBERT_BASE", shrunk(BUNDLES["HUBERT_BASE"], SMALL_TORCHAUDIO))
     monkeypatch.setattr("kdkit.teachers.bundles._URL", f"{server.url}/torchaudio/")
     torch.save(torchaudio.models.wav2vec2_model(**SMALL_TORCHAUDIO).state_dict(), tmp_path / "model.pth")
     server.files[f"/torchaudio/{bundle._path}"] = (tmp_path / "model.pth").read_bytes()

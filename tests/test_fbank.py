@@ -23,6 +23,7 @@ from kdkit.fbank import (
     save_statistics,
 )
 from kdkit.model.waveform import KERNELS, STRIDES, WaveformCNN
+from kdkit.recognition.export.onnx import EXPORTS
 from kdkit.speech.corpora.synthetic import build as synthetic
 from kdkit.speech.frames import num_frames
 from kdkit.speech.manifest import Utterance
@@ -149,6 +150,7 @@ def test_float32_inside_autocast():
     assert inside.dtype == torch.float32 and torch.equal(inside, Fbank()(wave))
 
 
+@pytest.mark.skipif(not EXPORTS, reason="this torch exports one length of input only")
 def test_exported_it_is_the_same():
     fbank, wave = Fbank(), torch.randn(2, 12_345) * 0.1
     expected = fbank(wave)

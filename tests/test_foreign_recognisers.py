@@ -7,7 +7,17 @@ from dataclasses import replace
 import pytest
 import torch
 import torchaudio
-from formats import LARGE, SMALL, SMALL_TORCHAUDIO, shake, torchaudio_model, transformers_model, write_fairseq
+from formats import (
+    LARGE,
+    SMALL,
+    SMALL_LARGE_TORCHAUDIO,
+    SMALL_TORCHAUDIO,
+    shake,
+    shrunk,
+    torchaudio_model,
+    transformers_model,
+    write_fairseq,
+)
 from typer.testing import CliRunner
 
 from kdkit import Recogniser
@@ -16,13 +26,15 @@ from kdkit.common.errors import CheckpointError, NoRecogniserError
 from kdkit.model.speech_model import SpeechModel
 from kdkit.recognition.arpa import read_arpa
 from kdkit.recognition.ctc import trainable
-from kdkit.recognition.decode import available, collapse
+from kdkit.recognition.decode import collapse
+from kdkit.recognition.export.onnx import EXPORTS
 from kdkit.recognition.loading import load_network, load_start
+from kdkit.recognition.search import available
 from kdkit.speech.audio import read_audio
 from kdkit.speech.corpora.synthetic.build import build_synthetic
 from kdkit.speech.manifest import read_manifest, write_manifest
 from kdkit.speech.text import VOCABULARY
-from kdkit.teachers.bundles import bundle_url
+from kdkit.teachers.bundles import BUNDLES
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 transformers = pytest.importorskip("transformers")
@@ -138,15 +150,17 @@ def bundle_in_cache(cache, monkeypatch, name: str) -> torch.nn.Module:
     monkeypatch.setenv("KDKIT_CACHE", str(cache))
     bundle = getattr(torchaudio.pipelines, name)
     size = len(bundle.get_labels()) + len(bundle._remove_aux_axis)
-    monkeypatch.setattr(bundle, "_params", SMALL_TORCHAUDIO | {"aux_num_out": len(bundle.get_labels())})
-    network = torchaudio_model(name, SMALL_TORCHAUDIO | {"aux_num_out": size})
+    small = SMALL_LARGE_TORCHAUDIO if bundle._normalize_waveform else SMALL_TORCHAUDIO
+    monkeypatch.setattr(bundle, "_params", small | {"aux_num_out": len(bundle.get_labels())})
+    monkeypatch.setitem(BUNDLES, name, shrunk(BUNDLES[name], small))
+    network = torchaudio_model(name, small | {"aux_num_out": size})
     with torch.no_grad():
         wave = sound()[None]
         wave = torch.nn.functional.layer_norm(wave, wave.shape) if bundle._normalize_waveform else wave
         states = network.extract_features(wave)[0][-1][0]
         network.aux.weight.normal_().div_((states - states.mean(0)).std(0))
         network.aux.bias.copy_(-network.aux.weight @ states.mean(0))
-    path = cache / "teachers" / bundle_url(name).rsplit("/", 1)[1]
+    path = cache / "teachers" / BUNDLES[name].file
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(network.state_dict(), path)
     monkeypatch.setattr(
@@ -276,15 +290,15 @@ def test_a_folder_with_capitals_all_the_way(tmp_path, speech):
     recogniser = load_network(tuned)
     assert recogniser.vocabulary == load_network(folder).vocabulary
     assert recogniser.vocabulary.silent == (1, 2, 3) and recogniser.vocabulary[5] == "E"
-    pytest.importorskip("onnxruntime")
-    run("export", tuned, "--out", tmp_path / "r.onnx")
     run("export", tuned, "--to", "huggingface", "--out", tmp_path / "again")
     assert load_network(tmp_path / "again").vocabulary == recogniser.vocabulary
-    told = [
-        run("evaluate", source, "--data", data, "--examples", 2)
-        for source in (tuned, tmp_path / "r.onnx", tmp_path / "again")
-    ]
-    assert told[0].split("greedy")[0] == told[1].split("greedy")[0] == told[2].split("greedy")[0]
+    sources = [tuned, tmp_path / "again"]
+    if EXPORTS:
+        pytest.importorskip("onnxruntime")
+        run("export", tuned, "--out", tmp_path / "r.onnx")
+        sources.append(tmp_path / "r.onnx")
+    told = [run("evaluate", source, "--data", data, "--examples", 2) for source in sources]
+    assert len({said.split("greedy")[0] for said in told}) == 1
     assert "greedy: WER" in told[0]
     arguments = "bench inference --size tiny --shape 1x0.4 --rounds 1 --precision plain --model"
     told = run(*arguments.split(" "), folder)

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from kdkit.common.errors import ConfigError, TextError
 from kdkit.recognition import arpa
 from kdkit.recognition.arpa import check_arpa, read_arpa
-from kdkit.recognition.decode import available, with_language_model
+from kdkit.recognition.decode import with_language_model
 from kdkit.recognition.lm import (
+from kdkit.recognition.search import available
     END,
     FALLBACK,
     START,

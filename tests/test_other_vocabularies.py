@@ -8,16 +8,11 @@ from kdkit.common.errors import CheckpointError, ConfigError, TextError, Trainin
 from kdkit.model.checkpoints import load_checkpoint, save_checkpoint
 from kdkit.recognition.alignment import add_phones, recogniser_aligner
 from kdkit.recognition.ctc import CTCModel, CTCTask, load_recogniser, save_recogniser, trainable
-from kdkit.recognition.decode import (
-    BeamSearch,
-    available,
-    greedy,
-    text_of,
-    with_language_model,
-)
+from kdkit.recognition.decode import BeamSearch, greedy, text_of, with_language_model
 from kdkit.recognition.evaluate import Emissions, decode_all, emissions, evaluate
 from kdkit.recognition.lm import estimate, letters_of
 from kdkit.recognition.loading import load_ctc, load_network
+from kdkit.recognition.search import available
 from kdkit.recognition.tune import tune
 from kdkit.speech.batches import Batches
 from kdkit.speech.corpora.synthetic.build import build_synthetic

@@ -29,7 +29,7 @@ from formats import (
 from kdkit.common.errors import CheckpointError
 from kdkit.teachers import load_teacher
 from kdkit.teachers.bare import _HEADS as PUBLISHED
-from kdkit.teachers.bundles import bundle_names
+from kdkit.teachers.bundles import BUNDLES
 from kdkit.teachers.fairseq import _evaluated
 from kdkit.teachers.huggingface import load_with_head
 
@@ -147,12 +147,23 @@ def test_a_bare_state_dict_of_a_published_shape(tmp_path):
     assert "no published model has their width of 48: put transformers' config.json beside it" in said
 
 
-def test_what_is_assumed_of_bare_tensors_holds_for_every_model_of_torchaudio():
-    for name in bundle_names():
-        bundle = getattr(torchaudio.pipelines, name)
-        large = bundle._params["extractor_mode"] == "layer_norm"
-        assert bundle._params["encoder_num_heads"] == PUBLISHED[bundle._params["encoder_embed_dim"]], name
-        assert bundle._params["encoder_layer_norm_first"] == bundle._normalize_waveform == large, name
+def test_the_table_of_bundles_is_torchaudios():
+    pipelines, kinds = torchaudio.pipelines, {"Wav2Vec2": None, "WavLM": 800}
+    theirs = {n for n in dir(pipelines) if isinstance(getattr(pipelines, n), pipelines.Wav2Vec2Bundle)}
+    assert list(BUNDLES) == sorted(theirs)
+    for name, ours in BUNDLES.items():
+        bundle = getattr(pipelines, name)
+        given = bundle._params
+        assert ours.url.endswith(bundle._path) and bundle.sample_rate == 16_000, name
+        assert ours.width == given["encoder_embed_dim"] and ours.layers == given["encoder_num_layers"], name
+        assert ours.heads == given["encoder_num_heads"] == PUBLISHED[ours.width], name
+        large = given["extractor_mode"] == "layer_norm"
+        assert ours.normalised == bundle._normalize_waveform == given["encoder_layer_norm_first"] == large, (
+            name
+        )
+        assert ours.relative_distance == given.get("encoder_max_distance") == kinds[bundle._model_type], name
+        assert ours.letters == "".join(getattr(bundle, "_labels", "")), name
+        assert not ours.letters or ours.unused == bundle._remove_aux_axis, name
 
 
 def test_torchaudios_state_dict_under_a_name_of_its_own(tmp_path):

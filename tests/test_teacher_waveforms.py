@@ -10,8 +10,9 @@ import torchaudio
 import transformers
 from formats import (
     SMALL,
-    SMALL_TORCHAUDIO,
+    SMALL_LARGE_TORCHAUDIO,
     differences,
+    shrunk,
     torchaudio_model,
     transformers_model,
     transformers_states,
@@ -21,6 +22,7 @@ from formats import (
 
 from kdkit.common.errors import CheckpointError
 from kdkit.teachers import load_teacher
+from kdkit.teachers.bundles import BUNDLES
 
 TOLERANCE = 1e-4
 
@@ -70,8 +72,9 @@ def test_processor_config_decides(normalise, tmp_path):
 
 def test_torchaudios_own_preprocessing_end_to_end(tmp_path, monkeypatch):
     bundle = torchaudio.pipelines.HUBERT_LARGE
-    parameters = SMALL_TORCHAUDIO | {"extractor_mode": "layer_norm", "encoder_layer_norm_first": True}
+    parameters = SMALL_LARGE_TORCHAUDIO
     monkeypatch.setattr(bundle, "_params", parameters)
+    monkeypatch.setitem(BUNDLES, "HUBERT_LARGE", shrunk(BUNDLES["HUBERT_LARGE"], parameters))
     state = torchaudio_model("HUBERT_LARGE", parameters).state_dict()
     torch.save(state, tmp_path / bundle._path)
     monkeypatch.setattr(type(bundle), "_get_state_dict", lambda self, _: state)

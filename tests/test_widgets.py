@@ -34,8 +34,9 @@ from kdkit.model.costs import count_macs, count_parameters
 from kdkit.model.speech_model import PRESETS, ModelConfig, SpeechModel, preset
 from kdkit.probing.activations import ModelLayers, collect
 from kdkit.recognition.ctc import CTCModel
-from kdkit.recognition.decode import available, with_language_model
+from kdkit.recognition.decode import with_language_model
 from kdkit.recognition.lm import estimate
+from kdkit.recognition.search import available
 from kdkit.speech.batches import Batches
 from kdkit.teachers import Teacher
 from kdkit.training.recipe import TrainConfig

@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-import torchaudio
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from kdkit.bench.measure import forget_peak, matmul_flops, peak_gigabytes, quartiles
+from kdkit.common.errors import ConfigError
 from kdkit.common.machine import best_device, use_bf16
 from kdkit.common.progress import tqdm
 from kdkit.distill import DistillConfig, DistillTask, default_pairs
@@ -43,22 +43,28 @@ SIZES = {"tiny": ("tiny-teacher", "tiny-dt-fbank", 100), "full": ("hubert-base",
 class PlainTask(nn.Module):
     """Distillation as it is often written: Fbank utterance by utterance, cosines in an expanded tensor.
 
-    The losses of ``task``, except that they average over all frames, padding included.
+    The losses of ``task``, except that they average over all frames, padding included. Raises :class:`ConfigError`
+    without torchaudio.
     """
 
     def __init__(self, task: DistillTask):
         super().__init__()
         self.task = task
+        try:
+            from torchaudio.compliance.kaldi import fbank
+        except (ImportError, OSError) as error:  # the latter beside a torch that it was not built for
+            raise ConfigError(
+                "the plain way takes its Fbank from torchaudio, which cannot be imported "
+                f"({str(error).splitlines()[0]}): pip install torchaudio"
+            ) from error
+        self.fbank = fbank
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         task, student = self.task, self.task.student
         with torch.no_grad():
             target = task.teacher(batch.waves, batch.lengths)
         front_end = student.front_end
-        features = [
-            torchaudio.compliance.kaldi.fbank(wave[None].cpu() * 32_768, num_mel_bins=80)
-            for wave in batch.waves
-        ]
+        features = [self.fbank(wave[None].cpu() * 32_768, num_mel_bins=80) for wave in batch.waves]
         mels = torch.stack(features).to(batch.waves.device)
         x = F.glu(front_end.conv(((mels - front_end.mean) / front_end.std).transpose(1, 2)), dim=1)
         x = front_end.projection(x[..., : target.last.shape[1]].transpose(1, 2))

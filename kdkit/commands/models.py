@@ -18,7 +18,7 @@ def models() -> None:
     """List known structures and shipped models."""
     from kdkit.model.speech_model import PRESETS, SpeechModel, parameter_count
     from kdkit.teachers import ASSETS
-    from kdkit.teachers.bundles import bundle_names
+    from kdkit.teachers.bundles import BUNDLES
     from kdkit.teachers.load import FAIRSEQ_FILES
 
     print(f"{'structure':18} {'parameters':>11}  layers  width  front-end")
@@ -30,7 +30,7 @@ def models() -> None:
         print(f"{path.name:34} {path.stat().st_size / 1e6:6.1f} MB")
     print("\nteachers that are downloaded on first use (or give a file, a folder, or owner/name on the hub)")
     print(f"with a codebook: {', '.join(FAIRSEQ_FILES)}")
-    print(f"of torchaudio: {', '.join(name for name in bundle_names() if 'ASR' not in name)}")
+    print(f"of torchaudio: {', '.join(name for name in BUNDLES if 'ASR' not in name)}")
 
 
 @app.command(epilog="Example: kdkit structures --budget 23e6 --like dt-waveform --layers 2,4,8,12")

@@ -15,7 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-import torchaudio
 
 from kdkit import teachers
 from kdkit.common.errors import ConfigError
@@ -56,9 +55,7 @@ class Lesson(LessonModels):
         torch.manual_seed(seed)
         precision = training_precision("auto", self.device)
         where = torch.cuda.get_device_name() if self.device.type == "cuda" else f"{os.cpu_count()} cores"
-        print(
-            f"Python {platform.python_version()}, torch {torch.__version__}, torchaudio {torchaudio.__version__}"
-        )
+        print(f"Python {platform.python_version()}, torch {torch.__version__}")
         print(f"device {self.device} ({where}, {torch.get_num_threads()} threads), trains in {precision}")
         print(f"profile {profile}, {why} ({self.size.purpose}), seed {seed}")
         print(f"world {self.world.name} ({self.world.purpose})")

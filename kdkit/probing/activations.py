@@ -14,11 +14,10 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchaudio.functional import compute_deltas
 
 from kdkit.common.errors import ManifestError
 from kdkit.common.progress import tqdm
-from kdkit.fbank import Fbank
+from kdkit.fbank import Fbank, deltas
 from kdkit.speech.batches import Batches
 from kdkit.speech.frames import num_frames
 from kdkit.speech.manifest import Utterance, frame_phones
@@ -31,15 +30,15 @@ def fbank_deltas(waves: Tensor, lengths: Tensor) -> tuple[list[Tensor], Tensor]:
     """The baseline without learning: Fbank with first and second differences, 240 values per frame.
 
     Every second 100 Hz frame is taken: frame 2t starts at sample 320 t and is 400 long, exactly the samples
-    of frame t of a HuBERT model. Differences (five-point regression, ``compute_deltas``) are taken at 100
+    of frame t of a HuBERT model. Differences (:func:`kdkit.fbank.deltas`) are taken at 100
     Hz, utterance by utterance, so that padding has no part in them. An :data:`Extract`: (B, S) -> [(B, T,
     240)], (B,).
     """
     fbank, rows = Fbank().to(waves.device), []
     for wave, length in zip(waves, lengths.tolist(), strict=True):
         static = fbank(wave[None, :length])[0].T  # (80, frames at 100 Hz)
-        first = compute_deltas(static)
-        rows.append(torch.cat([static, first, compute_deltas(first)]).T[::2])  # (T, 240)
+        first = deltas(static)
+        rows.append(torch.cat([static, first, deltas(first)]).T[::2])  # (T, 240)
     return [nn.utils.rnn.pad_sequence(rows, batch_first=True)], num_frames(lengths)
 
 

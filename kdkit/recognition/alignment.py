@@ -9,29 +9,29 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
 import torch
-import torchaudio
-import torchaudio.functional as AF
 from torch import Tensor
-from torchaudio.functional import TokenSpan
 
 from kdkit.common.downloads import download
-from kdkit.common.errors import KdkitError, TextError
+from kdkit.common.errors import KdkitError
 from kdkit.common.files import cache_folder
 from kdkit.common.progress import tqdm
+from kdkit.recognition.foreign import recogniser_of_bundle
 from kdkit.recognition.network import Network, log_probs_of, vocabulary_of
+from kdkit.recognition.viterbi import Span, label_spans
 from kdkit.speech.audio import SAMPLE_RATE, read_audio
 from kdkit.speech.corpora.synthetic import espeak
 from kdkit.speech.corpora.synthetic.phones import SILENCE, normalise
 from kdkit.speech.frames import HOP, RECEPTIVE_FIELD
 from kdkit.speech.manifest import Utterance
-from kdkit.speech.text import Vocabulary, frames_needed
+from kdkit.speech.text import Vocabulary
 from kdkit.speech.transcripts import clean
+from kdkit.teachers.bundles import BUNDLES
+from kdkit.teachers.safe_pickle import read_pickle
 
 _MARGIN = 0.04  # seconds added before and after a word: CTC emits letters inside of their sounds
 
@@ -62,7 +62,7 @@ def timed_words(
     ]
 
 
-def word_spans(log_probs: Tensor, words: Sequence[str], vocabulary: Vocabulary) -> list[list[TokenSpan]]:
+def word_spans(log_probs: Tensor, words: Sequence[str], vocabulary: Vocabulary) -> list[list[Span]]:
     """The spans of each word's letters on the best path through log-probabilities (T, V) that spells all words.
 
     A span has ``start`` and ``end`` (frames) and ``score``, the mean probability of its letter. Raises
@@ -71,15 +71,7 @@ def word_spans(log_probs: Tensor, words: Sequence[str], vocabulary: Vocabulary) 
     spelled = [vocabulary.encode(word) for word in words]
     between = [] if vocabulary.boundary is None else [vocabulary.boundary]
     numbers = [n for i, word in enumerate(spelled) for n in [*(between if i else ()), *word]]
-    if not numbers:
-        return []
-    if frames_needed(numbers) > len(log_probs):
-        raise TextError(f"{len(numbers)} letters do not fit into {len(log_probs)} frames")
-    targets = torch.tensor([numbers], dtype=torch.int32)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a deprecation warning of torchaudio
-        path, scores = AF.forced_align(log_probs[None].contiguous(), targets, blank=vocabulary.blank)
-        spans = iter(AF.merge_tokens(path[0], scores[0].exp(), blank=vocabulary.blank))
+    spans = iter(label_spans(log_probs, numbers, vocabulary.blank))
     found = []
     for i, word in enumerate(spelled):
         if i and between:
@@ -100,22 +92,13 @@ class Aligner:
     vocabulary: Vocabulary
 
 
-def bundle_aligner(name: str = "MMS_FA", device: torch.device | str = "cpu") -> Aligner:
+def bundle_aligner(device: torch.device | str = "cpu") -> Aligner:
     """torchaudio's forced-alignment bundle (1.2 GB, downloaded on first use; its weights are CC-BY-NC 4.0)."""
-    bundle = getattr(torchaudio.pipelines, name)
-    folder = cache_folder() / "aligners" / name
-    download(bundle._path, folder / bundle._path.rsplit("/", 1)[1])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a deprecation warning of torchaudio
-        model = bundle.get_model(
-            with_star=False, dl_kwargs={"model_dir": str(folder), "weights_only": True}
-        ).to(device)
-
-    @torch.inference_mode()
-    def log_probs(wave: Tensor) -> Tensor:
-        return model(wave[None].to(device))[0][0].cpu()
-
-    return Aligner(f"torchaudio's {name}", log_probs, Vocabulary(bundle.get_labels(star=None), boundary=None))
+    name = "MMS_FA"
+    path = cache_folder() / "aligners" / name / "model.pt"
+    download(BUNDLES[name].url, path)
+    network = recogniser_of_bundle(BUNDLES[name], read_pickle(path), path).to(device)
+    return recogniser_aligner(network, f"torchaudio's {name}")
 
 
 def recogniser_aligner(network: Network, name: str = "kdkit's recogniser") -> Aligner:

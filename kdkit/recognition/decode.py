@@ -9,7 +9,7 @@ all of its paths together,
     log P_CTC(text)  +  lm_weight * log10 P_LM(text)  +  word_score * words
 
 A lexicon restricts the search to its words, spelled letter by letter in a trie. The search is flashlight's (Kahn et al.
-2022) in ``torchaudio.models.decoder.ctc_decoder``, with KenLM; its weights are tuned on dev speech
+2022) with KenLM (:mod:`kdkit.recognition.search`); its weights are tuned on dev speech
 (:func:`kdkit.recognition.tune.tune`).
 
 A decoder reads one *stretch* of speech at a time, from pause to pause (half a second of blanks); a pause ends a word
@@ -18,13 +18,11 @@ even if the network emits no boundary (:func:`text_of`). ``evaluate``, ``finetun
 
 from __future__ import annotations
 
-import os
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
 import psutil
@@ -35,8 +33,8 @@ from torch import Tensor
 from kdkit.common.errors import ConfigError
 from kdkit.recognition.arpa import check_arpa
 from kdkit.recognition.lm import BOUNDARY, LONGEST_WORD
+from kdkit.recognition.search import Search
 from kdkit.speech.text import VOCABULARY, Vocabulary
-from kdkit.speech.transcripts import UNKNOWN
 
 Decoder = Callable[[Tensor, Tensor, Vocabulary], list[str]]  # logits (B, T, V), frames (B,) -> B texts
 
@@ -117,10 +115,7 @@ def stretch(log_probs: Tensor, vocabulary: Vocabulary = VOCABULARY) -> int | Non
 
 _IMPOSSIBLE = -1e4  # log-probability
 _WIDEST = 1_000_000  # hypotheses in a beam
-NEEDS_FLASHLIGHT = (
-    "beam search needs the package flashlight-text (Python 3.10 to 3.12): pip install 'kdkit[decoding]', or "
-    "pip install flashlight-text==0.0.7; greedy decoding works without it"
-)
+_MOST = 10  # hypotheses that are read off at the end
 
 
 @dataclass(frozen=True)
@@ -182,10 +177,11 @@ class BeamSearch:
             # every word of the lexicon ends with a boundary: one more frame emits that of the last word
             emissions = F.pad(emissions, (0, 0, 0, 1), value=_IMPOSSIBLE)
             emissions[-1, vocabulary.boundary] = 0.0
-        for found in search(emissions[None].contiguous())[0]:
+        for numbers, words, score in islice(search(emissions), _MOST):
+            letters = self.words is None
             yield (
-                " ".join(found.words) if self.words is not None else vocabulary.decode(found.tokens.tolist()),
-                found.score,
+                vocabulary.decode(collapse(numbers, vocabulary.blank)) if letters else " ".join(words),
+                score,
             )
 
 
@@ -220,59 +216,24 @@ def reweighted(search: BeamSearch, lm_weight: float, word_score: float) -> BeamS
     return replace(search, lm_weight=lm_weight, word_score=word_score)
 
 
-def available() -> bool:
-    """Whether flashlight-text is installed."""
-    try:
-        _ctc_decoder()
-    except ConfigError:
-        return False
-    return True
-
-
-def _ctc_decoder():
-    try:
-        from torchaudio.models.decoder import ctc_decoder
-    except (ImportError, RuntimeError) as error:  # torchaudio raises the latter for the former
-        raise ConfigError(NEEDS_FLASHLIGHT) from error
-    return ctc_decoder
-
-
 @lru_cache(maxsize=2)  # a trie and a language model each
-def _search(settings: BeamSearch, stamp: object, vocabulary: Vocabulary):
-    """flashlight's search, whose tokens are the numbers of the symbols. ``stamp``: of the LM's file, so that a new file
-    is read again.
-    """
-    build = _ctc_decoder()
-    options = {
-        "tokens": [str(number) for number in range(len(vocabulary))],  # symbols may contain spaces
-        "lm": settings.lm and str(settings.lm),
-        "beam_size": settings.beam,
-        "beam_threshold": settings.threshold,
-        "nbest": 10,
-        "log_add": True,  # sum over all paths of a text
-        "lm_weight": settings.lm_weight,
-        "blank_token": str(vocabulary.blank),
-        "sil_token": str(vocabulary.blank if vocabulary.boundary is None else vocabulary.boundary),
-    }
-    with _quiet(), tempfile.TemporaryDirectory() as folder:
-        if settings.words is None:
-            # without this file torchaudio would sort the LM's letters; the search numbers them by the vocabulary
-            letters = Path(folder, "letters.txt")
-            letters.write_text("\n".join((*_units(vocabulary), UNKNOWN)) + "\n", encoding="utf-8")
-            return _built(build, lexicon=None, lm_dict=str(letters) if settings.lm else None, **options)
-        lexicon = Path(folder, "lexicon.txt")
-        lines = [f"{word} {_spelling(word, vocabulary)}\n" for word in _spelled(settings, vocabulary)]
-        lexicon.write_text("".join(lines), encoding="utf-8")
-        return _built(build, lexicon=str(lexicon), word_score=settings.word_score, **options)
-
-
-def _built(build, **options):
-    try:
-        return build(**options)
-    except (RuntimeError, ValueError) as error:  # KenLM's messages have several lines
-        raise ConfigError(
-            f"{options['lm'] or 'the lexicon'}: the search cannot be built: {str(error).splitlines()[-1]}"
-        ) from error
+def _search(settings: BeamSearch, stamp: object, vocabulary: Vocabulary) -> Search:
+    """``stamp``: of the LM's file, so that a new file is read again."""
+    lexicon = None
+    if settings.words is not None:
+        lexicon = {word: _spelling(word, vocabulary) for word in _spelled(settings, vocabulary)}
+    return Search(
+        len(vocabulary),
+        vocabulary.blank,
+        vocabulary.blank if vocabulary.boundary is None else vocabulary.boundary,
+        lexicon,
+        _units(vocabulary),
+        settings.lm,
+        settings.lm_weight,
+        settings.word_score,
+        settings.beam,
+        settings.threshold,
+    )
 
 
 def _units(vocabulary: Vocabulary) -> list[str]:
@@ -299,9 +260,9 @@ def _spelled(search: BeamSearch, vocabulary: Vocabulary) -> list[str]:
     return words
 
 
-def _spelling(word: str, vocabulary: Vocabulary) -> str:
+def _spelling(word: str, vocabulary: Vocabulary) -> list[int]:
     end = [] if vocabulary.boundary is None else [vocabulary.boundary]
-    return " ".join(map(str, [*vocabulary.encode(word, "lexicon"), *end]))
+    return [*vocabulary.encode(word, "lexicon"), *end]
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -310,16 +271,3 @@ def _stamp(path: Path) -> tuple[int, int]:
     except OSError as error:
         raise ConfigError(f"{path}: no such language model; make one with kdkit lm") from error
     return found.st_size, found.st_mtime_ns
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hides KenLM's progress bar, which C++ code writes to standard error."""
-    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(nowhere)

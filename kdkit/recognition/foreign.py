@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-import torchaudio
 from torch import Tensor
 
 from kdkit.common.errors import CheckpointError, NoRecogniserError
@@ -18,7 +17,7 @@ from kdkit.recognition.ctc import CTCModel
 from kdkit.recognition.network import kept_window
 from kdkit.recognition.vocabularies import read_vocabulary
 from kdkit.speech.text import Vocabulary
-from kdkit.teachers.bundles import bundle_names, bundle_of_file, load_bundle
+from kdkit.teachers.bundles import BUNDLES, Bundle, bundle_of_file, load_bundle
 from kdkit.teachers.huggingface import KEPT_WINDOW, load_with_head, read_json
 
 BOUNDARY = "|"
@@ -27,8 +26,7 @@ WINDOW = 20.0  # seconds: they were trained on utterances of some 10 to 20 s
 
 def asr_bundles() -> list[str]:
     """Names of torchaudio's bundles with a CTC head."""
-    pipelines = torchaudio.pipelines
-    return [n for n in bundle_names() if isinstance(getattr(pipelines, n), pipelines.Wav2Vec2ASRBundle)]
+    return [name for name, bundle in BUNDLES.items() if bundle.letters]
 
 
 def recogniser_of_folder(folder: Path) -> CTCModel:
@@ -52,11 +50,10 @@ def recogniser_of_folder(folder: Path) -> CTCModel:
     return recogniser
 
 
-def recogniser_of_bundle(path: Path, content: dict) -> CTCModel:
+def recogniser_of_file(path: Path, content: dict) -> CTCModel:
     """The recogniser in ``content`` of a bundle's file; ``path`` has the name that torchaudio gave it.
 
-    As in torchaudio, the head's outputs for fairseq's special symbols are left out. Raises :class:`NoRecogniserError`
-    for a file of another name and :class:`CheckpointError` for one without CTC head.
+    Raises :class:`NoRecogniserError` for a file of another name and :class:`CheckpointError` for one without CTC head.
     """
     name = bundle_of_file(path)
     if name not in asr_bundles():
@@ -64,12 +61,18 @@ def recogniser_of_bundle(path: Path, content: dict) -> CTCModel:
         raise NoRecogniserError(
             f"{path}: {why}, so it is no recogniser; those of torchaudio are {', '.join(asr_bundles())}"
         )
-    bundle = getattr(torchaudio.pipelines, name)
-    model, _ = load_bundle(name, content, path)
+    return recogniser_of_bundle(BUNDLES[name], content, path)
+
+
+def recogniser_of_bundle(bundle: Bundle, content: dict, path: Path) -> CTCModel:
+    """The recogniser in ``content`` of the file ``path``. As in torchaudio, the head's outputs for fairseq's special
+    symbols are left out. Raises :class:`CheckpointError` for a file without CTC head.
+    """
+    model, _ = load_bundle(bundle, content, path)
     if "aux.weight" not in content or "aux.bias" not in content:
-        raise CheckpointError(f"{path}: the CTC head of {name} (aux.weight, aux.bias) is missing: damaged?")
-    kept = [n for n in range(len(content["aux.weight"])) if n not in bundle._remove_aux_axis]
-    symbols = ("-", *bundle._labels)
+        raise CheckpointError(f"{path}: the CTC head (aux.weight, aux.bias) is missing: damaged?")
+    kept = [n for n in range(len(content["aux.weight"])) if n not in bundle.unused]
+    symbols = ("-", *bundle.letters)
     vocabulary = Vocabulary(symbols, 0, symbols.index(BOUNDARY) if BOUNDARY in symbols else None)
     return with_head(model, content["aux.weight"][kept], content["aux.bias"][kept], vocabulary, path)
 

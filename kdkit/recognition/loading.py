@@ -21,7 +21,7 @@ from kdkit.model.checkpoints import is_own, read_safetensors
 from kdkit.model.inference import optimised
 from kdkit.model.speech_model import SpeechModel
 from kdkit.recognition.ctc import CTCModel, load_recogniser
-from kdkit.recognition.foreign import asr_bundles, recogniser_of_bundle, recogniser_of_folder
+from kdkit.recognition.foreign import asr_bundles, recogniser_of_file, recogniser_of_folder
 from kdkit.recognition.network import Network, kept_window
 from kdkit.speech.text import Vocabulary
 from kdkit.teachers import ASSETS, load_teacher
@@ -127,7 +127,7 @@ def load_pickled(path: Path) -> CTCModel:
             f"from torchaudio ({', '.join(asr_bundles()[:2])}, ...) or from the Hugging Face hub"
         )
     if isinstance(kept, dict) and "aux.weight" in kept:
-        return recogniser_of_bundle(path, kept)
+        return recogniser_of_file(path, kept)
     raise NoRecogniserError(
         f"{path}: no recogniser: no CTC head of torchaudio's; kdkit's recognisers are .safetensors or .onnx files"
     )

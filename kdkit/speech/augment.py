@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torchaudio.functional import resample
 
 from kdkit.speech.audio import SAMPLE_RATE
 from kdkit.speech.batches import to_device
 from kdkit.speech.frames import frame_mask
+from kdkit.speech.resample import resample
 
 
 @dataclass(frozen=True)

@@ -15,15 +15,8 @@ from kdkit.model.codebook import Codebook
 from kdkit.model.speech_model import SpeechModel
 from kdkit.teachers import huggingface
 from kdkit.teachers.bare import load_bare, tensors_of
-from kdkit.teachers.bundles import (
-    bundle_names,
-    bundle_of_file,
-    bundle_url,
-    is_bundle,
-    is_dphubert,
-    load_bundle,
-    load_dphubert,
-)
+from kdkit.teachers.bundles import BUNDLES, bundle_of_file, is_bundle, load_bundle
+from kdkit.teachers.dphubert import is_dphubert, load_dphubert
 from kdkit.teachers.fairseq import is_distiller, is_fairseq, load_distiller, load_fairseq
 from kdkit.teachers.safe_pickle import read_pickle
 from kdkit.teachers.teacher import ASSETS, Teacher, load_model
@@ -70,7 +63,7 @@ def is_known(name: str) -> bool:
     """Is it a name that :func:`load_teacher` knows by itself: no path, no hub id?"""
     shipped = ASSETS / f"{name.replace('-', '_')}.safetensors"
     tiny = name == "tiny" or (name.startswith("tiny-") and is_file(shipped))
-    return tiny or name in FAIRSEQ_FILES or name in bundle_names()
+    return tiny or name in FAIRSEQ_FILES or name in BUNDLES
 
 
 def locate(source: str | Path, sha256: str | None = None) -> Path:
@@ -89,8 +82,8 @@ def locate(source: str | Path, sha256: str | None = None) -> Path:
     elif name in FAIRSEQ_FILES:
         url, recorded = FAIRSEQ_FILES[name]
         sha256 = sha256 or recorded
-    elif name in bundle_names():
-        url = bundle_url(name)
+    elif name in BUNDLES:
+        url = BUNDLES[name].url
     elif (
         not os.path.exists(path)
         and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w.-]+)?", name)
@@ -112,7 +105,7 @@ def _load(path: Path, name: str) -> Teacher:
     elif not is_file(path):
         raise CheckpointError(
             f"{shown(name)}: no such teacher, file or folder. Choose 'tiny', {', '.join(map(repr, FAIRSEQ_FILES))}, a "
-            f"bundle of torchaudio ({', '.join(bundle_names()[:3])}, ...), 'owner/name' on the Hugging Face hub, or a "
+            f"bundle of torchaudio ({', '.join(list(BUNDLES)[:3])}, ...), 'owner/name' on the Hugging Face hub, or a "
             "path"
         )
     elif huggingface.is_weights(path) or path.name in (huggingface.WEIGHTS[1], *huggingface.INDEXES):
@@ -149,7 +142,7 @@ def _unpickled(path: Path) -> tuple[SpeechModel, Codebook | None, dict]:
             "saved whole has to be saved again by its state_dict()"
         )
     elif bundle is not None and is_bundle(bundle, tensors, path):
-        model, meta = load_bundle(bundle, tensors, path)
+        model, meta = load_bundle(BUNDLES[bundle], tensors, path)
     else:
         model, meta = load_bare(tensors, path)
     return model, None, meta

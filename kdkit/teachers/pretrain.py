@@ -6,6 +6,7 @@ a middle layer of the first network. ``data_scripts/make_teacher.py`` runs it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +14,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-import torchaudio
 from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor, nn
 
 from kdkit.common.errors import TrainingError
 from kdkit.common.progress import tqdm
-from kdkit.fbank import Fbank
+from kdkit.fbank import Fbank, deltas
 from kdkit.losses import mean_over
 from kdkit.model.checkpoints import load_checkpoint, save_checkpoint
 from kdkit.model.codebook import Codebook, check_clusters
@@ -41,15 +41,23 @@ class MFCC(nn.Module):
     def __init__(self):
         super().__init__()
         self.fbank = Fbank()
-        self.register_buffer("dct", torchaudio.functional.create_dct(13, 80, norm="ortho"))
+        self.register_buffer("dct", _cosines(13, 80))
 
     @torch.no_grad()
     def forward(self, wave: Tensor) -> Tensor:
         cepstra = (self.fbank(wave[None])[0] @ self.dct).T  # (13, T')
-        first = torchaudio.functional.compute_deltas(cepstra)
-        features = torch.cat([cepstra, first, torchaudio.functional.compute_deltas(first)]).T  # (T', 39)
+        first = deltas(cepstra)
+        features = torch.cat([cepstra, first, deltas(first)]).T  # (T', 39)
         features = (features - features.mean(0)) / (features.std(0) + 1e-5)
         return features[::2][: num_frames(len(wave))]  # 100 Hz -> 50 Hz
+
+
+def _cosines(count: int, bins: int) -> Tensor:
+    """(bins, count): the first rows of the orthonormal discrete cosine transform (DCT-II), as columns."""
+    angle = math.pi / bins * (torch.arange(bins) + 0.5) * torch.arange(count)[:, None]
+    cosines = angle.cos()
+    cosines[0] *= math.sqrt(1 / 2)
+    return (cosines * math.sqrt(2 / bins)).T
 
 
 @dataclass

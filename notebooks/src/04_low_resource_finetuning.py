@@ -84,11 +84,12 @@ from kdkit.lessons.trials import FineTunings
 from kdkit.lessons.widgets import CTCViewer, TrainingDashboard
 from kdkit.model.speech_model import parameter_count
 from kdkit.recognition.ctc import CTCModel, CTCTask, trainable
-from kdkit.recognition.decode import NEEDS_FLASHLIGHT, available, collapse, greedy, with_language_model
+from kdkit.recognition.decode import collapse, greedy, with_language_model
 from kdkit.recognition.error_browser import error_browser
 from kdkit.recognition.evaluate import emissions, evaluate
 from kdkit.recognition.finetune import FineTuneConfig, budgets_of, from_scratch
 from kdkit.recognition.lm import estimate
+from kdkit.recognition.search import NEEDS_FLASHLIGHT, available
 from kdkit.recognition.transcribe import locate_words
 from kdkit.recognition.tune import tune
 from kdkit.recognition.wer import compare as compare_scores

@@ -7,11 +7,11 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-import torchaudio
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from kdkit.fbank import Fbank
 from kdkit.lessons import plots
 from kdkit.lessons.widgets import drawing
 from kdkit.lessons.widgets.panel import Panel, choice, player, slider
@@ -27,7 +27,7 @@ _SEEN = {"CNN": (0, RECEPTIVE_FIELD), "Fbank and its convolution": (-HOP, 720)} 
 class FrontEndLab(Panel):
     """One utterance as waveform, CNN features and Fbank, aligned; a click picks a frame and shows what it has seen.
 
-    ``bins`` and ``window`` (ms) remake the Fbank (torchaudio's); ``band`` and ``span`` hide mel bins and Fbank frames
+    ``bins`` and ``window`` (ms) remake the Fbank; ``band`` and ``span`` hide mel bins and Fbank frames
     around the chosen frame, as SpecAugment does at random. ``students``: {name: model}, whose front-ends are asked how
     much of the teacher's H^0 a linear map can read from them: the map is fitted on the other utterances.
     """
@@ -198,5 +198,4 @@ class FrontEndLab(Panel):
 
 @lru_cache(maxsize=64)
 def _fbank(wave: Tensor, bins: int, window: int) -> np.ndarray:
-    options = {"num_mel_bins": bins, "frame_length": float(window), "dither": 0.0}
-    return torchaudio.compliance.kaldi.fbank(wave[None] * 32_768, **options).numpy()
+    return Fbank(bins, window * SAMPLE_RATE // 1000)(wave[None])[0].numpy()

@@ -16,6 +16,7 @@ import logging
 import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 
 import torch
@@ -35,6 +36,10 @@ OPSET = 18
 LENGTHS = (400, 719, 720, 4000, SAMPLE_RATE, 27_777, 80_000, 163_333)
 
 
+# torch's exporter of today takes the shapes that vary; that of torch 2.4 does not
+EXPORTS = "dynamic_shapes" in signature(torch.onnx.export).parameters
+
+
 class _Network(nn.Module):
     def __init__(self, recogniser: CTCModel):
         super().__init__()
@@ -47,9 +52,14 @@ class _Network(nn.Module):
 def export_onnx(recogniser: CTCModel, path: Path) -> Path:
     """Writes ``recogniser`` to ``path`` as ONNX, in float32.
 
-    Raises :class:`ConfigError` when onnx or onnxscript is not installed.
+    Raises :class:`ConfigError` when onnx or onnxscript is not installed, or torch is too old.
     """
     _need("onnx", "onnxscript")
+    if not EXPORTS:
+        raise ConfigError(
+            f"torch {torch.__version__} writes ONNX files for one length of input only; export to ONNX needs a newer "
+            "torch (2.14 was tried), everything else goes with this one"
+        )
     network = _Network(optimised(recogniser).cpu()).eval()
     example = torch.randn(2, SAMPLE_RATE) * 0.1, torch.tensor([SAMPLE_RATE, 9000])
     batch, samples = torch.export.Dim("batch", min=1), torch.export.Dim("samples", min=2 * RECEPTIVE_FIELD)
