@@ -13,7 +13,6 @@ from kdkit.recognition import arpa
 from kdkit.recognition.arpa import check_arpa, read_arpa
 from kdkit.recognition.decode import with_language_model
 from kdkit.recognition.lm import (
-from kdkit.recognition.search import available
     END,
     FALLBACK,
     START,
@@ -25,6 +24,7 @@ from kdkit.recognition.search import available
     sentences_of,
     words_of,
 )
+from kdkit.recognition.search import available
 from kdkit.speech.corpora.synthetic.grammar import sentence
 from kdkit.speech.manifest import Utterance, write_manifest
 from kdkit.speech.transcripts import UNKNOWN, Cleaning
