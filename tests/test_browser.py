@@ -1,6 +1,5 @@
 """The notebooks in JupyterLab in a real browser: run, every control moved, clicked, stopped and resumed."""
 
-import json
 import os
 import re
 import shutil
@@ -10,7 +9,9 @@ import sys
 import time
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -27,6 +28,10 @@ STAR = (
 LAB = "window.jupyterapp.shell.currentWidget"
 CONNECTED = (
     f"() => window.jupyterapp && {LAB}?.sessionContext?.session?.kernel?.connectionStatus === 'connected'"
+)
+SAYS = "pattern => new RegExp(pattern).test(document.querySelector('.kdkit-widget')?.innerText)"
+NO_MODEL = (
+    "Error: widget model not found"  # JupyterLab, of every live widget in a notebook that is opened again
 )
 ERRORS = (
     f"() => {LAB}.content.widgets.flatMap(cell => cell.model.outputs?.toJSON() ?? [])"
@@ -113,7 +118,7 @@ def open_notebook(lab, browser):
     for page in pages:
         page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
         page.close()
-    assert complaints == []
+    assert [said for said in complaints if not said.startswith(NO_MODEL)] == []
 
 
 def run_all(page, wait: float = 600) -> None:
@@ -358,54 +363,53 @@ class Batches:
 '''
 
 
-def test_stop_and_resume(lab, open_notebook):
+def run_cell(page, number: int) -> None:
+    page.evaluate(
+        f"() => {{ {LAB}.content.activeCellIndex = {number}; window.jupyterapp.commands.execute('notebook:run-cell') }}"
+    )
+
+
+def test_a_stopped_cell_goes_on_in_another_kernel_and_leaves_a_picture(lab, open_notebook):
     _, folder = lab
     sources = [
         SLOW,
         'board = TrainingDashboard(("loss",))\nboard.show()',
-        "recipe = TrainConfig(steps=80, log_every=2)\ntask = Slow()\n"
-        'log = await board.train("line", task, Batches(), recipe, "line", resume=False)',
-        'board.wait(); print("slope", float(task.slope), "rows", len(board.logs["line"]))',
+        "recipe = TrainConfig(steps=40, log_every=2)\ntask = Slow()\n"
+        'log = await board.train("line", task, Batches(), recipe, "line")',
+        'print("rows", len(log), "slope", task.slope.item())',
     ]
-    cells = [
-        {
-            "cell_type": "code",
-            "id": f"c{i}",
-            "metadata": {},
-            "source": s,
-            "outputs": [],
-            "execution_count": None,
-        }
-        for i, s in enumerate(sources)
-    ]
-    kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
-    notebook = {"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}
-    (folder / "dashboard.ipynb").write_text(json.dumps(notebook))
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook = new_notebook(cells=list(map(new_code_cell, sources)), metadata={"kernelspec": kernel})
+    nbformat.write(notebook, folder / "dashboard.ipynb")
     page = open_notebook("dashboard")
     page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells') }")
     board = Shown(page, "Training dashboard")
-    page.wait_for_function(
-        "() => /line: step \\d+ of 80/.test(document.querySelector('.kdkit-widget')?.innerText)",
-        timeout=60_000,
-    )
+    page.wait_for_function(SAYS, arg=r"line: step \d+ of 40", timeout=60_000)
     board.press("Stop")
-    page.wait_for_function(
-        "() => /stopped after step \\d+/.test(document.querySelector('.kdkit-widget').innerText)",
-        timeout=30_000,
-    )
-    step = int(re.search(r"stopped after step (\d+)", board.root.inner_text())[1])
-    assert 0 < step < 80, "the button was not heard while the cell ran"
+    page.wait_for_function(SAYS, arg=r"stopped after step \d+", timeout=30_000)
+    said = re.search(r"line: stopped after step (\d+) of 40, saved\..*", board.root.inner_text())
+    assert 0 < int(said[1]) < 40, "the button was not heard while the cell ran"
     page.wait_for_function(f"() => ({STAR})() === 0", timeout=30_000)
-    assert "StoppedTraining" in page.evaluate(ERRORS)[0]
-    board.press("Resume")
-    page.wait_for_function(
-        "() => /line: done, 80 steps/.test(document.querySelector('.kdkit-widget').innerText)", timeout=60_000
-    )
-    page.evaluate(
-        "() => { const n = window.jupyterapp.shell.currentWidget.content; n.activeCellIndex = 3; "
-        "window.jupyterapp.commands.execute('notebook:run-cell') }"
-    )
-    page.wait_for_function(
-        "() => /rows 40/.test(document.querySelector('.jp-Notebook').innerText)", timeout=30_000
-    )
-    assert (folder / "line" / "checkpoints").is_dir()
+    assert page.evaluate(ERRORS) == [f"StoppedTraining: {said[0]}"]
+    assert page.evaluate(f"() => {LAB}.content.widgets[3].model.outputs.length") == 0, "it had no log yet"
+
+    page.evaluate(f"() => {LAB}.sessionContext.session.kernel.restart()")
+    run_all(page, 60)
+    assert page.evaluate(ERRORS) == []
+    assert "rows 20 slope" in page.locator(".jp-Notebook").inner_text()
+    assert "line: done, 40 steps" in board.alt
+    still = page.locator('[class^="still-"] img')
+    assert board.root.is_visible() and not still.is_visible()
+    page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
+    page.evaluate(f"() => {LAB}.sessionContext.shutdown()")
+
+    again = open_notebook("dashboard")
+    message = again.get_by_text("Error displaying widget")
+    message.wait_for(state="attached", timeout=30_000)
+    still = again.locator('[class^="still-"] img')
+    assert still.is_visible() and not message.is_visible()
+    assert "line: done, 40 steps" in still.get_attribute("alt")
+    run_cell(again, 0)
+    run_cell(again, 1)
+    again.locator(".kdkit-widget").wait_for(timeout=60_000)
+    assert not again.locator('[class^="still-"] img').is_visible()

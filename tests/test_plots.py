@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from kdkit.common.errors import ConfigError
 from kdkit.lessons import plots
 from kdkit.lessons.plots.style import in_numbers
 from kdkit.probing import ClusterScore, LayerScore, PhoneProbe
@@ -128,6 +129,19 @@ def test_a_figure_is_described_by_its_numbers():
 def test_training_curves_pass_over_rows_without_the_key():
     figure = FIGURES["training_curves"]()
     assert [len(axes.get_lines()[0].get_xdata()) for axes in figure.axes] == [10, 1]
+
+
+@pytest.mark.parametrize(
+    ("logs", "said"),
+    [
+        ({}, "the training has logged nothing"),
+        ({"a": LOG, "b": []}, "the training b has logged nothing"),
+        ({"a": LOG}, r"no step has logged 'blanks' \(but step, loss, "),
+    ],
+)
+def test_a_curve_without_points_is_an_error_in_words(logs, said):
+    with pytest.raises(ConfigError, match=f"no curve to draw: .*{said}.* goes on when it is run again"):
+        plots.training_curves(logs, ("loss", "blanks"))
 
 
 def test_speech_without_phone_times_is_drawn_too():

@@ -332,10 +332,13 @@ def test_notebook_page_needs_no_network(tmp_path):
     source = "# Title\n\n$$\\frac{a}{b}$$\nand $x_1$, code `$y$`, [next](02_next.ipynb#part)\n\n"
     source += "[words](../docs/glossary.md)\n\n## A section"
     widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "Slider(value=3)"}
+    live = {"application/vnd.jupyter.widget-view+json": {"model_id": "2"}, "text/plain": "Slider(value=4)"}
     outputs = [
         new_output("stream", name="stderr", text="bar: 1%\r"),
         new_output("stream", name="stderr", text="bar: 99%\n"),
         new_output("display_data", data=widget),
+        new_output("display_data", data={"text/html": "<b class='still-2'>three</b>", "text/plain": "3"}),
+        new_output("display_data", data=live),
         new_output("display_data", data={"image/png": "QUJD", "text/plain": "<Figure>"}),
         new_output(
             "display_data", data={"image/png": "QUJE"}, metadata={"image/png": {"alt": "loss from 3 to 2"}}
@@ -361,6 +364,7 @@ def test_notebook_page_needs_no_network(tmp_path):
     assert "words" in html and "docs/glossary" not in html, "a run folder has no docs"
     assert "bar: 99%" in html and "bar: 1%" not in html
     assert "Slider(value=3)" in html and "widget-view" not in html
+    assert "three</b>" in html and "Slider(value=4)" not in html, "the still form is enough"
     assert re.search(
         r'<img[^>]*alt="Figure in the section “A section”"[^>]*src="data:image/png;base64,QUJD"', html
     ) or re.search(

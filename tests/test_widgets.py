@@ -5,17 +5,23 @@ import base64
 import io
 import signal
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from IPython.core.formatters import DisplayFormatter
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.display import display
 from matplotlib.image import imread
 from torch import nn
 
 from kdkit import probing
 from kdkit.common.errors import ConfigError
 from kdkit.distill import DistillConfig, DistillTask
+from kdkit.lessons.exercises import quiz
 from kdkit.lessons.plots import Picture
+from kdkit.lessons.rerun import StoppedTraining
 from kdkit.lessons.widgets import (
     CTCViewer,
     FrontEndLab,
@@ -24,8 +30,8 @@ from kdkit.lessons.widgets import (
     Panel,
     StudentDesigner,
     TrainingDashboard,
+    dashboard,
 )
-from kdkit.lessons.widgets.dashboard import StoppedTraining
 from kdkit.lessons.widgets.designer import macs, parameters, parts
 from kdkit.lessons.widgets.panel import slider, to_png
 from kdkit.losses import discriminative_loss, regression_loss
@@ -39,6 +45,8 @@ from kdkit.recognition.lm import estimate
 from kdkit.recognition.search import available
 from kdkit.speech.batches import Batches
 from kdkit.teachers import Teacher
+from kdkit.training import identity
+from kdkit.training.loop import train
 from kdkit.training.recipe import TrainConfig
 
 SMALL = ModelConfig(layers=2, dim=16, ffn=16, heads=2, conv_channels=(8,) * 7, pos_kernel=4, pos_groups=2)
@@ -79,6 +87,20 @@ class Numbers(Panel):
         self.places.append((axes, x, y))
 
 
+@pytest.fixture
+def outputs(monkeypatch) -> list[dict]:
+    """The MIME bundles that are displayed."""
+    shown = []
+    publish = SimpleNamespace(publish=lambda data, metadata, **options: shown.append(data))
+    monkeypatch.setattr(InteractiveShell, "initialized", lambda: True)
+    monkeypatch.setattr(
+        InteractiveShell,
+        "instance",
+        lambda: SimpleNamespace(display_pub=publish, display_formatter=DisplayFormatter()),
+    )
+    return shown
+
+
 def test_a_panel_keeps_its_state_in_plain_python():
     panel = Numbers()
     assert panel.state == {"high": 2}
@@ -93,16 +115,25 @@ def test_a_panel_keeps_its_state_in_plain_python():
         panel.update(high="x")
 
 
-def test_a_shown_panel_draws_at_every_change_and_carries_a_still_picture():
+def test_a_shown_panel_draws_at_every_change_and_leaves_a_still_picture(outputs):
     panel = Numbers()
-    data, metadata = panel._repr_mimebundle_()
+    display(panel)
     assert panel.figures_drawn == 1
-    assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
-    assert data["application/vnd.jupyter.widget-view+json"]["model_id"] == panel.box.model_id
-    assert metadata["image/png"]["alt"] == data["text/plain"] == "Numbers: high 2"
+    picture, live = outputs
+    assert base64.b64decode(picture["image/png"]) == panel.picture.png
+    assert picture["text/plain"] == "Numbers: high 2" and 'alt="Numbers: high 2"' in picture["text/html"]
+    assert live["application/vnd.jupyter.widget-view+json"]["model_id"] == (key := panel.box.model_id)
+    assert f'class="still-{key}"' in picture["text/html"] and f"live-{key}" in panel.box._dom_classes
     first = panel.picture.png
     panel.update(high=5)
     assert panel.figures_drawn == 2 and panel.picture.png != first and panel.picture.alt == "Numbers: high 5"
+
+
+def test_a_quiz_leaves_its_still_form(outputs):
+    display(quiz("01_teacher_probing"))
+    still, live = outputs
+    assert "<summary>Answer</summary>" in still["text/html"]
+    assert f"still-{live['application/vnd.jupyter.widget-view+json']['model_id']}" in still["text/html"]
 
 
 def test_the_picture_is_a_png_of_the_whole_figure():
@@ -344,12 +375,23 @@ class Same:
         return self
 
 
-def test_dashboard_trains_like_train(tmp_path):
+def run(board, task, recipe, folder, until=lambda: None, **options):
+    """Trains in a board's event loop; ``until`` is called when the first step is logged."""
+
+    async def both():
+        training = asyncio.ensure_future(board.train("line", task, Same(), recipe, folder, **options))
+        while not board.logs.get("line") and not training.done():
+            await asyncio.sleep(0.001)
+        until()
+        return await training
+
+    return asyncio.run(both())
+
+
+def test_dashboard_trains_like_train(tmp_path, capsys):
     recipe = TrainConfig(steps=12, log_every=2)
     board, task = TrainingDashboard(), Line()
-    log = asyncio.run(board.train("line", task, Same(), recipe, tmp_path / "a"))
-    from kdkit.training.loop import train
-
+    log = run(board, task, recipe, tmp_path / "a")
     alone = Line()
     rows = train(alone, Same(), recipe, tmp_path / "b")
     assert task.slope.item() == alone.slope.item()
@@ -362,7 +404,11 @@ def test_dashboard_trains_like_train(tmp_path):
     low, high = axes.get_ylim()
     assert sum(low <= tick <= high for tick in axes.get_yticks()) >= 2
     assert not any(label.get_text() for label in axes.get_yticklabels(minor=True))
-    again = asyncio.run(board.train("line", Line(), Same(), recipe, tmp_path / "a", resume=False))
+
+    loaded = Line()
+    assert run(board, loaded, recipe, tmp_path / "a") == log and loaded.slope.item() == task.slope.item()
+    assert "loaded" in board.status and not board.earlier and "loaded" in capsys.readouterr().out
+    again = run(board, Line(), recipe, tmp_path / "a", resume=False)
     assert again == board.logs["line"] and board.earlier["line, before"] == log
     assert len(board.figure().axes[0].lines) == 2
     assert leaves_no_trace(board, logarithmic=True, smooth=3)
@@ -373,52 +419,74 @@ def test_dashboard_trains_like_train(tmp_path):
     assert other.earlier["a"] == again
 
 
-def test_dashboard_stops_and_goes_on_to_the_same_weights(tmp_path):
-    recipe = TrainConfig(steps=60, log_every=2)
+def restart_the_kernel():
+    """What a process remembers of its trainings is gone."""
+    identity._starts.clear()
+    identity._came_from.clear()
+
+
+WAYS_TO_STOP = {
+    "button": lambda board: board._button.click(),
+    "interrupt": lambda board: signal.raise_signal(signal.SIGINT),
+    "interrupt while the kernel waits": lambda board: [
+        task.cancel() for task in asyncio.all_tasks() if task is not asyncio.current_task()
+    ],
+}
+
+
+@pytest.mark.parametrize("way", WAYS_TO_STOP)
+def test_a_stopped_cell_that_is_run_again_goes_on_in_another_kernel_too(tmp_path, way):
+    recipe = TrainConfig(steps=24, log_every=2)
+    board = TrainingDashboard()
+    with pytest.raises(StoppedTraining, match=r"^line: stopped after step \d+ of 24, saved\. Run") as stopped:
+        run(board, Line(), recipe, tmp_path / "a", lambda: WAYS_TO_STOP[way](board))
+    assert stopped.value._render_traceback_() == [f"StoppedTraining: {stopped.value}"]
+    first = board.logs["line"]
+    assert 0 < first[-1]["step"] < 24 and board.status == str(stopped.value)
+    assert not board.running and board._button.disabled
+
+    restart_the_kernel()
     board, task = TrainingDashboard(), Line()
-
-    async def run():
-        training = asyncio.ensure_future(
-            board.train("line", task, Same(), recipe, tmp_path / "a", resume=False)
-        )
-        while not board.logs.get("line"):
-            await asyncio.sleep(0.01)
-        assert board.running
-        board.stop()
-        await training
-
-    with pytest.raises(StoppedTraining, match="stopped after step"):
-        asyncio.run(run())
-    step = board.logs["line"][-1]["step"]
-    assert 0 < step < 60 and board.stopped == {"line"} and not board.running
-    stop, resume = board._buttons
-    assert stop.disabled and not resume.disabled
-    resume.click()
-    board.wait()
-    assert board.logs["line"][-1]["step"] == 60 and board.stopped == set() and resume.disabled
-    from kdkit.training.loop import train
-
+    log = run(board, task, recipe, tmp_path / "a")
+    assert log[: len(first)] == first and [row["step"] for row in log] == list(range(2, 25, 2))
+    assert board.logs["line"] == log and not board.earlier
     alone = Line()
     train(alone, Same(), recipe, tmp_path / "b")
     assert task.slope.item() == alone.slope.item()
 
 
-def test_dashboard_running_the_cell_again_goes_on(tmp_path):
-    recipe = TrainConfig(steps=60, log_every=2)
-    board = TrainingDashboard()
+def test_other_settings_start_anew_and_keep_the_curve_before(tmp_path, capsys):
+    board, task = TrainingDashboard(), Line()
+    before = run(board, task, TrainConfig(steps=4, log_every=2), tmp_path / "a")
+    other = TrainConfig(steps=4, log_every=2, lr=0.01)
+    task = Line()
+    log = run(board, task, other, tmp_path / "a")
+    assert board.earlier["line, before"] == before and board.logs["line"] == log
+    assert "starts anew" in (said := capsys.readouterr().out) and "lr: " in said
+    alone = Line()
+    train(alone, Same(), other, tmp_path / "b")
+    assert task.slope.item() == alone.slope.item()
 
-    async def stopped():
-        training = asyncio.ensure_future(board.train("line", Line(), Same(), recipe, tmp_path, resume=False))
-        while not board.logs.get("line"):
-            await asyncio.sleep(0.01)
-        signal.raise_signal(signal.SIGINT)  # what the notebook's own stop button does
-        await training
 
-    with pytest.raises(StoppedTraining):
-        asyncio.run(stopped())
-    step = board.logs["line"][-1]["step"]
-    log = asyncio.run(board.train("line", Line(), Same(), recipe, tmp_path, resume=False))
-    assert [row["step"] for row in log] == list(range(2, 61, 2)) and step < 60
+@pytest.mark.parametrize("heard", [True, False])
+def test_where_clicks_wait_for_the_cell_the_dashboard_names_another_button(tmp_path, monkeypatch, heard):
+    monkeypatch.setattr(dashboard, "_PATIENCE", 0.02)
+    monkeypatch.setattr(dashboard, "_EVERY", 0.0)
+    board, asked, said = TrainingDashboard(), [], []
+
+    def send(message):
+        asked.append(message)
+        if heard:  # as the script of the picture does
+            board.picture._handle_custom_msg("heard", [])
+
+    assert board.box
+    monkeypatch.setattr(board.picture, "send", send)
+    board._words.observe(lambda change: said.append((board.words(), board._button.disabled)), "value")
+    run(board, Line(), TrainConfig(steps=12, log_every=2), tmp_path)
+    assert asked[0] == "heard?" and (len(asked) == 1) == heard
+    assert any("interrupt the kernel" in words for words, _ in said) != heard
+    assert any(disabled for words, disabled in said if "step 10" in words) != heard
+    assert "interrupt the kernel" not in board.words(), "the training is over"
 
 
 def test_dashboard_says_what_went_wrong(tmp_path):

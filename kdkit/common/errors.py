@@ -24,6 +24,14 @@ class CheckpointError(KdkitError):
     """A checkpoint that is missing, damaged, or of another model."""
 
 
+class OtherRunError(CheckpointError):
+    """A run that cannot go on in its folder, because it was made of something else: ``differences`` says of what."""
+
+    def __init__(self, message: str, differences: str):
+        super().__init__(message)
+        self.differences = differences
+
+
 class NoRecogniserError(CheckpointError):
     """A checkpoint without a recogniser: it has no CTC head, or its vocabulary is unknown."""
 

@@ -64,7 +64,7 @@ class Profile:
     own_steps: int = 40  # of a distillation
     own_label_steps: int = 120  # of a fine-tuning
 
-    overnight: bool = False  # every variant is studied, and a training that was stopped goes on
+    overnight: bool = False  # every variant is studied, and a study that was stopped goes on
     notebooks: bool = True  # can the notebooks run it?
 
     @property

@@ -32,6 +32,9 @@ OUTPUT_TYPES = (  # the first that an output has is shown; widgets are none of t
 )
 
 
+_LIVE = "application/vnd.jupyter.widget-view+json"
+
+
 class _Renderer(IPythonRenderer):
     """Markdown with formulas as MathML instead of TeX for a script from the network."""
 
@@ -88,7 +91,8 @@ def write_notebook_html(path: Path, title: str, trail: list[tuple[str, str]]) ->
 
 def _tidy(notebook) -> None:
     """Makes outputs readable on a static page: progress bars collapse to their last state, warnings to their message,
-    images get a description."""
+    images get a description, live widgets go where their still form stands (:mod:`kdkit.lessons.widgets.still`).
+    """
     heading = "this notebook"
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
@@ -101,6 +105,8 @@ def _tidy(notebook) -> None:
                 if merged and merged[-1].output_type == "stream" and merged[-1].name == output.name:
                     merged[-1].text += output.text
                     continue
+            elif _LIVE in output.get("data", {}) and merged and _is_still(merged[-1], output.data[_LIVE]):
+                continue
             elif "image/png" in output.get("data", {}):
                 own = output.metadata.get("image/png", {}).get("alt")
                 output.metadata.setdefault("alt", own or f"Figure in the section “{heading}”")
@@ -109,6 +115,10 @@ def _tidy(notebook) -> None:
             if output.output_type == "stream":
                 output.text = plain_warnings(last_states(output.text))
         cell.outputs = [o for o in merged if o.output_type != "stream" or o.text.strip()]
+
+
+def _is_still(output, view: dict) -> bool:
+    return f"still-{view['model_id']}" in output.get("data", {}).get("text/html", "")
 
 
 def last_states(text: str) -> str:

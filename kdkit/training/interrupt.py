@@ -9,6 +9,10 @@ from collections.abc import Iterator
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
+class TrainingInterrupted(KeyboardInterrupt):
+    """A training was stopped; the message says after which step, and whether it was saved."""
+
+
 @contextlib.contextmanager
 def patient_interrupt() -> Iterator[list[bool]]:
     """Within, the first Ctrl-C or SIGTERM only makes the yielded list non-empty, for the loop to stop after the step.

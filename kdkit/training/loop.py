@@ -24,7 +24,7 @@ from pathlib import Path
 
 from torch import nn
 
-from kdkit.training.interrupt import patient_interrupt
+from kdkit.training.interrupt import TrainingInterrupted, patient_interrupt
 from kdkit.training.processes import accelerator_for, held
 from kdkit.training.recipe import TrainConfig
 from kdkit.training.run import Run
@@ -48,7 +48,7 @@ def train(
     Writes ``out/checkpoints`` (weights and optimiser; atomic, the last ``keep``) every ``save_minutes`` (or
     ``save_every`` steps) and ``out/metrics.jsonl``. With ``resume``, a run found in ``out`` resumes from its newest
     good checkpoint and ends with the weights it would have had without the interruption; a finished one is loaded and
-    returned at once. Ctrl-C and SIGTERM save before they end the run.
+    returned at once. Ctrl-C and SIGTERM save before they end the run, by a KeyboardInterrupt whose message says so.
 
     ``evaluate(task)`` returns measures for the log. ``selection`` (:mod:`kdkit.training.selection`) keeps the weights
     of evaluations that may be wanted at the end, and may end the run early. ``watch`` gets the log after every logged
@@ -86,8 +86,7 @@ def train(
                     if asked_to_stop or (logged and watch and watch(run.log.rows)):
                         raise KeyboardInterrupt
         except KeyboardInterrupt:
-            run.save_interrupted()
-            raise
+            raise TrainingInterrupted(run.save_interrupted()) from None
         except RuntimeError as error:
             run.explain_out_of_memory(error)
             raise

@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from kdkit.common.errors import TrainingError
-from kdkit.common.progress import tqdm
+from kdkit.common.progress import in_notebook, tqdm
 from kdkit.training import identity
 from kdkit.training.diagnosis import check_frozen, not_finite, out_of_memory
 from kdkit.training.gradients import fixed_order, gradients, graphs_for
@@ -202,13 +202,18 @@ class Run:
             self.bar.write(f"ended after step {self.done}: {reason}")
         return bool(reason)
 
-    def save_interrupted(self) -> None:
-        """After Ctrl-C or SIGTERM: saves unless the weights are between two states, and says how to go on."""
-        if self.accelerator.is_main_process and self.consistent:
+    def save_interrupted(self) -> str:
+        """After Ctrl-C or SIGTERM: saves unless the weights are between two states. Returns what happened; a terminal
+        is told how to go on, too.
+        """
+        if not self.consistent:
+            return f"stopped in the middle of step {self.done + 1}, which is not saved"
+        said = f"stopped after step {self.done} of {self.config.steps}, saved"
+        if self.accelerator.is_main_process:
             self.save()
-            self.bar.write(
-                f"stopped after step {self.done}, saved in {self.snapshots.folder}: run the same command again to go on"
-            )
+            if not in_notebook():
+                self.bar.write(f"{said} in {self.snapshots.folder}: run the same command again to go on")
+        return said
 
     def explain_out_of_memory(self, error: RuntimeError) -> None:
         """Raises :class:`TrainingError` that says what to change, if memory ran out."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from kdkit.common.errors import CheckpointError, OutputError, TrainingError
+from kdkit.common.errors import CheckpointError, OtherRunError, OutputError, TrainingError
 from kdkit.common.files import sweep, writing
 from kdkit.model.checkpoints import load_checkpoint, save_checkpoint
 from kdkit.training.identity import differences
@@ -78,7 +78,7 @@ class Snapshots:
     def restore(self) -> tuple[int, list[dict]]:
         """Loads the newest good checkpoint. Returns the steps done (0: there is none) and the evaluations so far.
 
-        Raises :class:`CheckpointError` when it belongs to a run with another identity.
+        Raises :class:`OtherRunError` when it belongs to a run with another identity.
         """
         for path in reversed(self._files()):
             try:
@@ -89,9 +89,10 @@ class Snapshots:
                 warnings.warn(f"damaged checkpoint passed over: {reason}", stacklevel=3)
                 continue
             if told := differences(identity, self.identity):
-                raise CheckpointError(
+                raise OtherRunError(
                     f"{self.folder.parent}: holds an earlier run that was made of something else ({told}); "
-                    "choose another folder, or start anew there (--fresh, resume=False)"
+                    "choose another folder, or start anew there (--fresh, resume=False)",
+                    told,
                 )
             self._load(path, tensors)
             return step, evaluations

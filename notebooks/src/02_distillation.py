@@ -563,8 +563,9 @@ def unseen_voices(task):
 #
 # The heads of S&W learn the layers that notebook 01 chose, if it ran in this run folder, else DistilHuBERT's.
 #
-# The dashboard shows the curves as they come. *Stop* saves and stops; *Resume*, or running the cell again, goes on
-# where it was. (`await`: the cell waits for the training, but hears the buttons meanwhile.)
+# The dashboard shows the curves as they come. *Stop* saves and ends the cell; run it again, and it goes on where it
+# was, in a restarted kernel, too. What is finished is loaded then. (`await`: the cell waits for the training, but
+# hears the button meanwhile.)
 
 # %%
 labels = {"loss": "loss, training voices", "dev loss": "loss, unseen voices"}
@@ -580,7 +581,7 @@ for name in (dt_fbank, sw_fbank):
     mapping = layer_wise(student.config, teacher.config) if deep else prediction_heads(student.config, chosen)
     task = DistillTask(student, teacher, DistillConfig(mapping))
     folder = lesson.out / "training" / "02_distillation" / name
-    logs[name] = await board.train(name, task, batches, recipe, folder, unseen_voices, resume=size.overnight)
+    logs[name] = await board.train(name, task, batches, recipe, folder, unseen_voices)
     live[name] = student
     lesson.keep_student(name, student, {"structure": name, "steps": recipe.steps, "seed": seed})
 

@@ -70,6 +70,7 @@ from kdkit.lessons import exercises, plots, sentences
 from kdkit.lessons.experiments import budgets_in, compare, names_in, run_experiment, summary
 from kdkit.lessons.guesses import keep_guess
 from kdkit.lessons.lesson import Lesson
+from kdkit.lessons.rerun import train_in_cell
 from kdkit.lessons.trials import Distillations, Trial
 from kdkit.lessons.widgets import FrontEndLab, TrainingDashboard
 from kdkit.model.speech_model import SpeechModel, parameter_count, preset
@@ -84,7 +85,6 @@ from kdkit.speech.frames import num_frames
 from kdkit.speech.manifest import subset
 from kdkit.students import new_student, swap_front_end
 from kdkit.teachers import Teacher
-from kdkit.training.loop import train
 from kdkit.training.recipe import TrainConfig
 
 lesson = Lesson(
@@ -639,7 +639,7 @@ for name in (dt_waveform, dt_fbank, adapted):
     task = DistillTask(student, teacher, losses)
     folder = lesson.out / "training" / "03_fbank_front_end" / name.replace(", ", "-")
     settings = replace(recipe, stages=stages)
-    logs[name] = await board.train(name, task, batches, settings, folder, resume=size.overnight)
+    logs[name] = await board.train(name, task, batches, settings, folder)
 
 # %%
 labels |= {"times_real_time": "seconds of speech per second"}
@@ -894,7 +894,7 @@ swap_recipe = TrainConfig(
     log_every=max(1, size.swap_steps // 30),
 )
 folder = lesson.out / "training" / "03_fbank_front_end" / "swap"
-log = train(swap_task, batches, swap_recipe, folder, resume=size.overnight, title="swap")
+log = train_in_cell(swap_task, batches, swap_recipe, folder, title="swap")
 labels = {"adaptation": "adaptation loss", "regression": "regression loss"}
 figure = plots.training_curves({"swap": log}, tuple(labels), labels, "The new front-end, trained in this run")
 lesson.figure("swap", figure, "First the front-end alone, then all of it, following the waveform recogniser.")

@@ -80,6 +80,7 @@ from kdkit.lessons.experiments import (
 )
 from kdkit.lessons.guesses import keep_guess
 from kdkit.lessons.lesson import Lesson
+from kdkit.lessons.rerun import train_in_cell
 from kdkit.lessons.trials import FineTunings
 from kdkit.lessons.widgets import CTCViewer, TrainingDashboard
 from kdkit.model.speech_model import parameter_count
@@ -102,7 +103,6 @@ from kdkit.speech.manifest import read_manifest, subset
 from kdkit.speech.text import VOCABULARY
 from kdkit.students import new_student
 from kdkit.teachers import load_teacher
-from kdkit.training.loop import train
 from kdkit.training.recipe import TrainConfig
 
 lesson = Lesson(
@@ -447,10 +447,10 @@ board.show()
 live, logs = {}, {}
 for name, model in (("distilled", distilled), ("scratch", scratch)):
     torch.manual_seed(seed)  # the same CTC head for both
-    live[name] = CTCModel(model.requires_grad_(True))
+    live[name] = CTCModel(copy.deepcopy(model).requires_grad_(True))
     batches = Batches(labelled, FineTuneConfig.batch_seconds, seed, cache=True)
     folder = lesson.out / "training" / "04_low_resource_finetuning" / name
-    logs[name] = await board.train(name, CTCTask(live[name]), batches, recipe, folder, resume=size.overnight)
+    logs[name] = await board.train(name, CTCTask(live[name]), batches, recipe, folder)
 
 # %%
 figure = plots.training_curves(logs, ("loss", "blanks"), labels, "Fine-tuning, live")
@@ -789,7 +789,9 @@ def distil_both(structure):
     steps = TrainConfig(steps=size.distill_steps, lr=lesson.world.lr, weight_decay=0.01, seed=seed)
     folder = lesson.out / "training" / "04_low_resource_finetuning" / f"{structure}-both"
     batches = Batches(unlabelled, size.seconds_per_batch, seed, cache=True)
-    train(DistillTask(student, teacher, losses), batches, steps, folder, resume=size.overnight)
+    train_in_cell(
+        DistillTask(student, teacher, losses), batches, steps, folder, title=f"{structure}, both losses"
+    )
     lesson.keep_student(f"{structure}-both", student, {"structure": structure, "steps": steps.steps})
 
 
@@ -978,7 +980,7 @@ if digits:
         one = CTCModel(model)
         batches = Batches(speech, FineTuneConfig.batch_seconds, seed, cache=True)
         folder = lesson.out / "training" / "04_low_resource_finetuning" / f"digits-{start}"
-        train(CTCTask(one), batches, recipe, folder, resume=size.overnight, title=f"digits, {start}")
+        train_in_cell(CTCTask(one), batches, recipe, folder, title=f"digits, {start}")
         human[start] = evaluate(one, spoken_digits["test"], seed=seed)
 
 # %%

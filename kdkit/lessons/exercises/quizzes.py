@@ -77,14 +77,11 @@ class Quiz:
             self._box = _box(self)
         return self._box
 
-    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
-        """Widgets where there is a kernel; the still form elsewhere. Made by hand, the same for ipywidgets 7 and 8."""
-        view = {"version_major": 2, "version_minor": 0, "model_id": self.box().model_id}
-        return {
-            "application/vnd.jupyter.widget-view+json": view,
-            "text/html": self.still(),
-            "text/plain": repr(self),
-        }
+    def _ipython_display_(self) -> None:
+        """Shows widgets where there is a kernel, and the still form elsewhere."""
+        from kdkit.lessons.widgets.still import show
+
+        show(self.box(), {"text/html": self.still(), "text/plain": repr(self)})
 
 
 def marked(text: str) -> str:

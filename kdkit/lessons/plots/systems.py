@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator
 
+from kdkit.common.errors import ConfigError
 from kdkit.lessons.plots.style import BLUE, CYCLE, ORANGE, picture, styled
 from kdkit.lessons.records import SOURCES
 
@@ -21,9 +22,10 @@ def training_curves(
     """One panel for each key over steps. ``logs``: what :func:`kdkit.training.loop.train` returns, or {name: log}.
 
     Rows without a key (evaluation rows have no loss) are skipped. ``labels`` names the y axes, with
-    units.
+    units. Raises :class:`ConfigError` for a training without rows, and a key that no training has logged.
     """
     logs = logs if isinstance(logs, Mapping) else {"": logs}
+    _check_rows(logs, keys)
     figure, [panels] = picture(4.6 * len(keys) + 1, 3.6, columns=len(keys))
     for axes, key in zip(panels, keys, strict=True):
         for colour, (name, log) in zip(CYCLE, logs.items(), strict=False):
@@ -41,6 +43,20 @@ def training_curves(
         panels[0].legend()
     figure.suptitle(title)
     return figure
+
+
+def _check_rows(logs: Mapping[str, list[dict]], keys: Sequence[str]) -> None:
+    advice = "run the cell that trains to its end; one that was stopped goes on when it is run again"
+    empty = [f" {name}".rstrip() for name, log in logs.items() if not log]
+    if empty or not logs:
+        which = empty[0] if empty else ""
+        raise ConfigError(f"no curve to draw: the training{which} has logged nothing; {advice}")
+    for key in keys:
+        if not any(key in row for log in logs.values() for row in log):
+            known = dict.fromkeys(name for log in logs.values() for row in log for name in row)
+            raise ConfigError(
+                f"no curve to draw: no step has logged {key!r} (but {', '.join(known)}); {advice}"
+            )
 
 
 @styled

@@ -1,4 +1,4 @@
-"""Training dashboard (notebooks 02 to 04): curves of a training as it runs, stop and resume, earlier runs."""
+"""Training dashboard (notebooks 02 to 04): curves of a training as it runs, a button to stop it, earlier runs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from html import escape
 from itertools import cycle
@@ -15,21 +14,23 @@ from pathlib import Path
 import ipywidgets
 import numpy as np
 from greenlet import getcurrent, greenlet
+from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from kdkit.lessons import plots
-from kdkit.lessons.widgets import drawing
+from kdkit.lessons.rerun import StoppedTraining, train_in_cell
+from kdkit.lessons.widgets import drawing, still
 from kdkit.lessons.widgets.panel import ON_PAPER, Panel, button, slider
-from kdkit.training.loop import train
 from kdkit.training.run_log import read_rows
 
 _EVERY = 1.0  # seconds between two pictures of a running training
-
-
-class StoppedTraining(Exception):
-    """A training ended before its last step because somebody wanted it; what was trained is saved."""
+_PATIENCE = 3.0  # seconds in which a page that is heard while a cell runs has replied
+_DEAF = (
+    "Here clicks reach the kernel only after the cell. To stop, interrupt the kernel (■ in the notebook's toolbar or "
+    "beside the cell): this saves, too."
+)
 
 
 class TrainingDashboard(Panel):
@@ -39,12 +40,12 @@ class TrainingDashboard(Panel):
         board.show()
         log = await board.train("student", task, batches, recipe, folder)
 
-    :meth:`train` takes what :func:`kdkit.training.loop.train` takes and returns the same log. The training takes
-    turns with the kernel's event loop, so that clicks arrive (in ipykernel 7; elsewhere the notebook's own stop button
-    does the same). *Stop* ends the step, saves, and raises :class:`StoppedTraining` in the cell; *Resume* goes
-    on from there in the background, and so does running the cell again.
+    :meth:`train` takes what :func:`kdkit.lessons.rerun.train_in_cell` takes and returns the same log. The training
+    takes turns with the kernel's event loop, so that clicks can arrive; whether they do depends on kernel and page,
+    which is tried, and said. *Stop*, or an interrupt of the kernel, ends the step, saves, and raises
+    :class:`StoppedTraining` in the cell, which goes on from there when it is run again.
 
-    ``earlier``: {name: run folder or log}, drawn dotted. A run that starts again keeps its last curve that way.
+    ``earlier``: {name: run folder or log}, drawn dotted. A run that starts anew keeps its last curve that way.
     """
 
     title = "Training dashboard"
@@ -58,76 +59,83 @@ class TrainingDashboard(Panel):
         self.keys, self.labels = tuple(keys), dict(labels or {})
         self.logs: dict[str, list[dict]] = {}
         self.earlier = {name: _log(run) for name, run in (earlier or {}).items()}
-        self.status, self.stopped = "nothing has run yet", set()
-        self._stop, self._thread, self._drawn, self._handle = threading.Event(), None, 0.0, None
-        self._last: tuple | None = None  # name and arguments of the training that runs or was stopped
+        self.status, self.running = "nothing has run yet", False
+        self._steps, self._began, self._drawn = 0, 0.0, 0.0
+        self._stop, self._heard = threading.Event(), threading.Event()
         super().__init__(
             smooth=slider("mean over", 1, 1, 20),
-            logarithmic=ipywidgets.Checkbox(value=False, description="logarithmic"),
-            compare=ipywidgets.Checkbox(value=True, description="earlier runs"),
+            logarithmic=_checkbox("logarithmic", False),
+            compare=_checkbox("earlier runs", True),
         )
-        self._buttons = (
-            button("Stop", self.stop, "Ends the step, saves, and stops."),
-            button("Resume", self.resume, "Goes on where it was stopped."),
-        )
-        self._enable()
+        self._button = button("Stop", self.stop, "Ends the step, saves, and stops.")
+        self._button.disabled = True
 
     # --- running ----------------------------------------------------------------------------------------------
 
     async def train(
         self, name: str, task, batches, config, out: Path, evaluate=None, resume: bool = True, **more
     ) -> list[dict]:
-        """Trains, and shows it; returns the log. A run that was stopped here goes on, even without ``resume``."""
-        resume = resume or name in self.stopped
-        before = Path(out) / "metrics.jsonl"
-        if not resume and before.is_file():
-            self.earlier[f"{name}, before"] = read_rows(before)
-        self._last = name, (task, batches, config, out, evaluate), more
-        return await _in_turns(partial(self._run, resume))
+        """Trains, and shows it; returns the log of the whole run, which may have begun in another kernel.
 
-    def _run(self, resume: bool) -> list[dict]:
-        name, arguments, more = self._last
-        config, began = arguments[2], time.perf_counter()
-        self._stop.clear()
-        self.status, first = f"{name} is starting", None
+        Raises :class:`StoppedTraining` when it was stopped.
+        """
+        arguments = task, batches, config, out, evaluate, resume
+        return await _in_turns(partial(self._run, name, arguments, more))
+
+    def _run(self, name: str, arguments: tuple, more: dict) -> list[dict]:
+        config, out = arguments[2], Path(arguments[3])
+        before = _log(out) if (out / "metrics.jsonl").is_file() else []
+        first = None  # step and time of the first row that is logged here
 
         def watch(rows: list[dict]) -> bool:
             nonlocal first
+            step, now = rows[-1]["step"], time.perf_counter()
+            first = first or (step, now)
+            if before and before[0] != rows[0]:
+                self.earlier[f"{name}, before"] = before
             self.logs[name] = list(rows)
-            step = rows[-1]["step"]
-            first = (step, time.perf_counter()) if first is None else first
-            done, spent = step - first[0], time.perf_counter() - first[1]
-            left = f", {spent / done * (config.steps - step):.0f} s left" if done else ""
+            done = step - first[0]
+            left = f", {(now - first[1]) / done * (config.steps - step):.0f} s left" if done else ""
             speed = rows[-1].get("times_real_time")
             pace = f", {speed:.0f} x real time" if speed else ""
             self.status = f"{name}: step {step} of {config.steps}{left}{pace}"
-            if time.perf_counter() - self._drawn > _EVERY:
-                self._drawn = time.perf_counter()
+            if now - self._drawn > _EVERY:
+                self._drawn = now
+                self._ask()
                 self.redraw()
+                self._button.disabled = self.deaf
             _turn()
             return self._stop.is_set()
 
-        self._running = True
-        self._enable()
+        self._begin(name, config.steps)
         try:
-            self.logs[name] = train(*arguments, resume=resume, title=name, watch=watch, **more)
-            self.stopped.discard(name)
-            self.status = f"{name}: done, {config.steps} steps; {time.perf_counter() - began:.0f} s"
-        except KeyboardInterrupt:
-            self.stopped.add(name)
-            step = self.logs[name][-1]["step"] if self.logs.get(name) else 0
-            self.status = f"{name}: stopped after step {step}, saved; Resume, or run the cell again, to go on"
-            raise StoppedTraining(self.status) from None  # a KeyboardInterrupt would end the event loop
+            self.logs[name] = train_in_cell(*arguments, title=name, watch=watch, **more)
+            took = f"{time.perf_counter() - self._began:.0f} s" if first else "trained earlier, loaded"
+            self.status = f"{name}: done, {config.steps} steps; {took}"
+        except StoppedTraining as stopped:
+            self.status = str(stopped)
+            raise
         except BaseException as error:
             self.status = f"{name}: {type(error).__name__}: {error}"
             raise
         finally:
-            self._running = False
-            self._enable()
-            self.redraw()
-            if self._handle is not None:
-                self._handle.update(self)  # the still picture is that of the end
+            self._end()
         return self.logs[name]
+
+    def _begin(self, name: str, steps: int) -> None:
+        self.status, self.running, self._steps = f"{name} is starting", True, steps
+        self._stop.clear()
+        self._heard.clear()
+        self._began = time.perf_counter()
+        self._button.disabled = False
+        self._ask()
+        self._tell()
+
+    def _end(self) -> None:
+        self.running, self._button.disabled = False, True
+        self.redraw()
+        if self._still is not None:  # the picture that stays is that of the end
+            still.renew(self._still, self.box, still.picture(self.picture.png, self.alt()))
 
     def stop(self) -> None:
         """Asks the running training to stop after its next logged step."""
@@ -136,45 +144,26 @@ class TrainingDashboard(Panel):
             self.status = "stopping after the next logged step"
             self._tell()
 
-    def resume(self) -> None:
-        """Goes on with the training that was stopped, in the background; :meth:`wait` waits for it."""
-        if self._last is None or self._last[0] not in self.stopped or self.running:
-            return
-
-        def go_on() -> None:
-            with suppress(StoppedTraining):  # again: the status says so
-                self._run(resume=True)
-
-        self._thread = threading.Thread(target=go_on, daemon=True)
-        self._running = True
-        self._thread.start()
-
-    def wait(self) -> None:
-        """Waits for a training that was resumed."""
-        if self._thread is not None:
-            self._thread.join()
-
-    _running = False
+    def _ask(self) -> None:
+        """Tries whether messages of the page arrive while the cell runs."""
+        if self._box is not None and not self._heard.is_set():
+            self.picture.send("heard?")
 
     @property
-    def running(self) -> bool:
-        return self._running
+    def deaf(self) -> bool:
+        """Do clicks wait for the end of the cell? In ipykernel 6, and where a page has no channel beside the cell's."""
+        waited = time.perf_counter() - self._began > _PATIENCE
+        return self.running and waited and not self._heard.is_set()
 
     # --- what is shown ----------------------------------------------------------------------------------------
 
     def show(self) -> None:
         """Puts the dashboard under the cell."""
-        from IPython.display import display
-
-        self._handle = display(self, display_id=True)
+        display(self)
 
     def extra(self) -> list:
-        return list(self._buttons)
-
-    def _enable(self) -> None:
-        stop, resume = self._buttons
-        stop.disabled = not self.running
-        resume.disabled = self.running or self._last is None or self._last[0] not in self.stopped
+        self.picture.on_msg(lambda *_: self._heard.set())
+        return [self._button]
 
     def idle(self) -> set[str]:
         nothing = not self.logs and not self.earlier
@@ -204,7 +193,7 @@ class TrainingDashboard(Panel):
         for place, key in zip(grid, self.keys, strict=True):
             axes = figure.add_subplot(place, xlabel="step", ylabel=self.labels.get(key, key))
             axes.grid(alpha=0.3)
-            drawing.place_labels(axes, 48)
+            drawing.place_labels(axes, 52)
         return figure
 
     def draw(self, *axes: Axes) -> None:
@@ -212,26 +201,23 @@ class TrainingDashboard(Panel):
         if self.state["compare"]:
             runs += [(name, rows, ":") for name, rows in self.earlier.items()]
         last = max((row["step"] for _, rows, _ in runs for row in rows), default=0)
-        if self._last:
-            last = max(last, self._last[1][2].steps)  # of the training that runs: the axis does not move
+        last = max(last, self._steps)  # of the training that runs: the axis does not move
         for panel, key in zip(axes, self.keys, strict=True):
             panel.set_xlim(0, 1.02 * last or 1)
             panel.set_yscale("log" if self.state["logarithmic"] and runs else "linear")
-            if panel.get_yscale() == "log":
-                panel.yaxis.set_major_locator(MaxNLocator(6))  # round numbers: losses rarely span a decade
-                panel.yaxis.set_major_formatter("{x:g}")
-                panel.yaxis.set_minor_formatter("")
             for colour, (name, rows, line) in zip(cycle(plots.CYCLE), runs):
                 steps, values = self.curve(rows, key)
                 mark = "o" if 0 < len(steps) < 20 else None
                 panel.plot(steps, values, line, color=colour, label=name, marker=mark, markersize=4)
+            if panel.get_yscale() == "log":
+                _few_ticks(panel)
             if runs:
                 panel.legend(fontsize=8)
             else:
                 panel.text(0.5, 0.5, "nothing has run yet", ha="center", transform=panel.transAxes)
 
     def words(self) -> str:
-        return f"<b>{escape(self.status)}</b>"
+        return f"<b>{escape(self.status)}</b>" + (f"<br>{_DEAF}" if self.deaf else "")
 
     def alt(self) -> str:
         ends = []
@@ -242,6 +228,19 @@ class TrainingDashboard(Panel):
         return f"Training dashboard: {self.status}. " + "; ".join(ends)
 
 
+def _few_ticks(axes: Axes) -> None:
+    """Round numbers on a logarithmic axis; within less than half a decade those of a linear one, evenly spaced."""
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_locator(MaxNLocator(6) if high < 3 * low else LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
+def _checkbox(label: str, value: bool) -> ipywidgets.Checkbox:
+    layout = ipywidgets.Layout(width="auto", margin="2px 12px")
+    return ipywidgets.Checkbox(value=value, description=label, indent=False, layout=layout)
+
+
 async def _in_turns(function: Callable[[], list[dict]]) -> list[dict]:
     """Calls ``function`` in this thread; whenever it says :func:`_turn`, the event loop has a moment for its messages.
 
@@ -250,8 +249,12 @@ async def _in_turns(function: Callable[[], list[dict]]) -> list[dict]:
     running = greenlet(function)
     result = running.switch()
     while not running.dead:
-        await asyncio.sleep(0.002)
-        result = running.switch()
+        try:
+            await asyncio.sleep(0.002)
+        except asyncio.CancelledError:  # ipykernel's form of an interrupt that comes while it waits
+            result = running.throw(KeyboardInterrupt)
+        else:
+            result = running.switch()
     return result
 
 

@@ -29,13 +29,21 @@ function render({ model, el }) {
   el.append(image);
   return () => model.off("change:drawn", show);
 }
-export default { render };
+function initialize({ model }) {
+  model.on("msg:custom", (message) => {
+    if (message === "heard?") model.send("heard");
+  });
+}
+export default { initialize, render };
 """
 
 
 class ClickableImage(anywidget.AnyWidget):
     """``png``: the image; ``alt``: its description; ``drawn``: a counter, whose change makes the page show both;
-    ``clicked``: (share of the width, share of the height, milliseconds since 1970)."""
+    ``clicked``: (share of the width, share of the height, milliseconds since 1970).
+
+    The page replies to the message "heard?" with "heard", which arrives where the kernel gets clicks while a cell runs.
+    """
 
     _esm = _SCRIPT
     png = traitlets.Bytes(b"").tag(sync=True)

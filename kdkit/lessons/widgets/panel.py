@@ -10,7 +10,6 @@ their contents are redrawn for every state (``draw``).
 
 from __future__ import annotations
 
-import base64
 import gc
 import html
 import struct
@@ -22,12 +21,13 @@ from contextlib import contextmanager
 import ipywidgets
 import numpy as np
 import torch
+from IPython.display import DisplayHandle
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from kdkit.common.errors import ConfigError
-from kdkit.lessons.widgets import drawing
+from kdkit.lessons.widgets import drawing, still
 from kdkit.lessons.widgets.image import ClickableImage
 from kdkit.speech.frames import SAMPLE_RATE
 
@@ -54,6 +54,7 @@ class Panel:
         self.figures_drawn = 0
         self._following = False
         self._box: ipywidgets.VBox | None = None
+        self._still: DisplayHandle | None = None
         self._figures: dict[Hashable, Figure] = {}
         self._drawing = threading.RLock()  # a training in the background draws, too
         for name, control in controls.items():
@@ -184,16 +185,9 @@ class Panel:
             x, y = figure.axes[number].transData.inverted().transform(pixels)
             self.clicked(number, float(x), float(y))
 
-    def _repr_mimebundle_(self, **options) -> tuple[dict, dict]:
-        """Live widget and still picture in one: a front-end shows the best that it can."""
-        box = self.box
-        view = {"version_major": 2, "version_minor": 0, "model_id": box.model_id}
-        data = {
-            "text/plain": self.alt(),
-            "image/png": base64.b64encode(self.picture.png).decode("ascii"),
-            "application/vnd.jupyter.widget-view+json": view,
-        }
-        return data, {"image/png": {"alt": self.alt()}}
+    def _ipython_display_(self) -> None:
+        """Shows the live widget, and the picture that a page without a kernel keeps."""
+        self._still = still.show(self.box, still.picture(self.picture.png, self.alt()))
 
 
 def _freeze_loaded_objects() -> None:
