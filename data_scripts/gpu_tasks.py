@@ -373,8 +373,9 @@ def make_study(scale: Scale, path: Path, name: str, budget: int, seed: int) -> N
     facts = distil(student, teacher, losses, recipe, speech("unlabelled", scale.first), 16, out)
     voices = speech("train", max(scale.labelled)), speech("test-clean", scale.test)
     probe = phone_probe(student, *voices, scale.frames, scale.frames, last_only=True)
+    last = probe.layers[-1]
     phones = Finding(
-        name, seed, probe.last_hits, probe.totals, PHONES, recipe.steps, parameters=facts["parameters"],
+        name, seed, last.hits, last.totals, PHONES, recipe.steps, parameters=facts["parameters"],
         losses=facts["ended"],
     )  # fmt: skip
     found = {"phones": asdict(phones), "budget": budget, "hours": facts["hours"], "recognisers": []}

@@ -263,6 +263,8 @@ def test_loss_lab_designer_and_dashboard(open_notebook):
     seen.add(designer.pixels())
     designer.after(lambda: designer.press("measure"))
     assert "(measured)" in designer.root.inner_text()
+    designer.after(lambda: designer.press("take this student"))
+    assert "Taken: this one" in designer.root.inner_text()
     for label, text in (("width", "width 112"), ("FFN", "FFN 128")):
         designer.slide(label)
         assert text in designer.alt

@@ -1,6 +1,7 @@
 """The checks of the exercises: right answers pass however often they are tried, typical wrong ones get their hint."""
 
 import re
+from dataclasses import replace
 from difflib import SequenceMatcher
 from itertools import groupby, pairwise
 
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from kdkit import losses, probing
+from kdkit.common.statistics import Comparison
 from kdkit.lessons import exercises
 from kdkit.lessons.exercises import checking
 from kdkit.probing.phones import LayerScore, PhoneProbe
@@ -681,7 +683,8 @@ def test_words_do_not_match_in_another_utterance(capsys):
 
 def probe(*accuracies, half=0.02):
     layers = tuple(LayerScore(f"H{i}", a, a - half, a + half) for i, a in enumerate(accuracies))
-    return PhoneProbe(layers, layers[0], layers[0], ("a",), np.zeros((1, 1)), (0.0, 0.0), 1, 1, 1)
+    none = Comparison(0.0, (0.0, 0.0))
+    return PhoneProbe(layers, layers[0], layers[0], ("a",), np.zeros((1, 1)), 1, 1, 1, none)
 
 
 @pytest.mark.parametrize(
@@ -703,6 +706,13 @@ def test_the_best_layer_is_that_of_the_run(answer, words, capsys):
     exercises.check_best_layer(answer, probe(0.4, 0.5, 0.69, 0.7, 0.6))
     said = capsys.readouterr().out
     assert words in said and ("✓" in said) == (answer in (2, 3, "H3"))
+
+
+@pytest.mark.parametrize(("answer", "words"), [(2, "✓ H2, with"), (3, "other voices"), (0, "to the right")])
+def test_the_layer_that_dev_chose_is_best_though_another_is_luckier_on_test(answer, words, capsys):
+    chosen = replace(probe(0.4, 0.5, 0.69, 0.7, 0.6), on_dev=(0.4, 0.5, 0.7, 0.6, 0.6))
+    exercises.check_best_layer(answer, chosen)
+    assert words in capsys.readouterr().out
 
 
 def test_which_term_sees_what(capsys):

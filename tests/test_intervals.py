@@ -153,6 +153,34 @@ def test_every_cluster_measure_has_the_interval_of_leaving_utterances_out():
     assert alone.pnmi == score.pnmi and np.isnan(alone.phone_purity_interval).all()
 
 
+def test_a_paired_comparison_sees_what_two_intervals_do_not():
+    """Ids that are wrong in the same hard utterances, and one in twenty more of them in the second."""
+    rng = np.random.default_rng(1)
+    owner, phones = np.repeat(np.arange(30), 40), rng.integers(0, 5, 1200)
+    hard = rng.random(30)[owner] > rng.random(1200)
+    ours = np.where(hard, 5, phones)
+    theirs = np.where(rng.random(1200) < 0.05, 5, ours)
+    frames = Frames([], phones.astype(str), owner, owner.astype(str))
+    scores = [cluster_score("x", ids, frames) for ids in (ours, theirs)]
+    assert scores[1].interval[1] > scores[0].interval[0], "the intervals touch"
+    found = probing.compare_ids(ours, theirs, frames)
+    assert found.verdict == "better" and found.measure == "PNMI" and found.seeds == {}
+    assert found.difference == pytest.approx(scores[0].pnmi - scores[1].pnmi, abs=0.01)
+    assert probing.compare_ids(theirs, ours, frames).verdict == "worse"
+    assert probing.compare_ids(ours, ours, frames).verdict == "inconclusive"
+
+
+def test_pairs_of_layers_are_compared_on_the_same_utterances():
+    x, y = (part.features[0] for part in drawn(20, 1))
+    owner = drawn(20, 1)[0].utterances
+    both = frames_of([x, x + 0.1 * y, y], owner)
+    values, without = probing.cka_jackknife(both, both)
+    found = probing.compare_cka(values, without, (0, 1), (0, 2))
+    assert found.verdict == "better" and found.interval[0] < found.difference < found.interval[1]
+    assert probing.compare_cka(values, without, (0, 2), (0, 1)).verdict == "worse"
+    assert probing.compare_cka(values, without, (0, 2), (2, 0)).verdict == "inconclusive"
+
+
 def test_codebook_usage_has_intervals_that_hold_what_many_utterances_give():
     torch.manual_seed(0)
     codebook = Codebook(4, 12, 4, tau=0.1).requires_grad_(False)

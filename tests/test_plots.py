@@ -7,6 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from kdkit.common.errors import ConfigError
+from kdkit.common.statistics import Comparison
 from kdkit.lessons import plots
 from kdkit.lessons.plots.style import in_numbers
 from kdkit.probing import ClusterScore, LayerScore, PhoneProbe
@@ -25,7 +26,9 @@ SYSTEMS = [
 def probe(layers: int = 4) -> PhoneProbe:
     scores = [LayerScore(f"H{i}", 0.6 + 0.02 * i, 0.58 + 0.02 * i, 0.62 + 0.02 * i) for i in range(layers)]
     front, fbank = LayerScore("front-end", 0.5, 0.4, 0.6), LayerScore("Fbank + deltas", 0.55, 0.5, 0.6)
-    return PhoneProbe(tuple(scores), front, fbank, ("a", "b"), np.eye(2), (0.0, 0.1), 10, 5, 2)
+    return PhoneProbe(
+        tuple(scores), front, fbank, ("a", "b"), np.eye(2), 10, 5, 2, Comparison(0.05, (0.0, 0.1))
+    )
 
 
 CLUSTERS = [ClusterScore(name, 0.4, 0.5, 0.2, 0.1) for name in ("Fbank + deltas", "front-end", "H0", "H1")]

@@ -20,7 +20,9 @@ def probe(*accuracies, cnn=0.41, fbank=0.4):
     front_end, line = (
         LayerScore(name, a, a - 0.01, a + 0.01) for name, a in (("CNN", cnn), ("Fbank", fbank))
     )
-    return PhoneProbe(scores(*accuracies), front_end, line, ("a",), np.eye(1), (0.0, 0.1), 10, 10, 2)
+    return PhoneProbe(
+        scores(*accuracies), front_end, line, ("a",), np.eye(1), 10, 10, 2, Comparison(0.05, (0.0, 0.1))
+    )
 
 
 @pytest.mark.parametrize(

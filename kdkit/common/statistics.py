@@ -49,6 +49,17 @@ def unbiased_share(value: np.ndarray, without: np.ndarray, level: float = 0.95) 
     return expit(np.stack([middle, middle - reach, middle + reach], -1))
 
 
+def jackknife_change(value: float, without: np.ndarray, measure: str, level: float = 0.95) -> Comparison:
+    """A difference of two measures of the same utterances, more is better: less its bias, with its interval.
+
+    ``value`` is the difference, ``without`` (utterances,) the difference without each of them. Student's t.
+    """
+    n = len(without)
+    middle = n * value - (n - 1) * float(np.mean(without)) if n > 1 else value
+    reach = float(t.ppf((1 + level) / 2, n - 1) * jackknife_error(without)) if n > 1 else float("nan")
+    return Comparison(float(middle), (middle - reach, middle + reach), measure=measure, less_is_better=False)
+
+
 def ratio_interval(
     errors: Sequence[float],
     totals: Sequence[float],

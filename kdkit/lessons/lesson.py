@@ -19,7 +19,6 @@ import torch
 from kdkit import teachers
 from kdkit.common.errors import ConfigError
 from kdkit.common.machine import best_device, training_precision
-from kdkit.common.statistics import verdict
 from kdkit.lessons.lesson_models import LessonModels
 from kdkit.lessons.machines import check_machine, expectation
 from kdkit.lessons.profiles import get_profile
@@ -167,13 +166,6 @@ def choose_profile(wanted: str, device: torch.device) -> tuple[str, str]:
     elif "KAGGLE_KERNEL_RUN_TYPE" in os.environ:
         hint = "; for one: Settings, Accelerator"
     return "quick", f"because there is no GPU{hint}"
-
-
-def outcome(ours: Sequence[float], baseline: Sequence[float]) -> str:
-    """Verdict on two intervals (low, high) of which more is better, where no paired comparison can be made: "better" or
-    "worse" when they do not touch, else "inconclusive". A number x is the interval (x, x).
-    """
-    return verdict((ours[0] - baseline[1], ours[1] - baseline[0]))
 
 
 def millions(model: torch.nn.Module) -> str:

@@ -41,11 +41,9 @@ def steadiness(ids: Sequence[int], phones: Sequence[str]) -> str:
 def shape(probe: PhoneProbe) -> str:
     """Is the CNN's output near Fbank, does the curve rise over the first layers, does it fall at the end?"""
     cnn, fbank, best = probe.front_end, probe.fbank, probe.layers[probe.best]
-    touch = cnn.low <= fbank.high and fbank.low <= cnn.high
-    text = (
-        f"The CNN's features read {100 * (cnn.accuracy - fbank.accuracy):+.1f} points from Fbank + deltas: "
-    )
-    text += "as close as expected. " if touch or abs(cnn.accuracy - fbank.accuracy) < 0.03 else "not close. "
+    away, whole = cnn.accuracy - fbank.accuracy, best.accuracy - fbank.accuracy
+    text = f"The CNN's features are {100 * away:+.1f} points from Fbank + deltas, {best.name} {100 * whole:+.1f}: "
+    text += "as close as expected. " if abs(away) < abs(whole) / 2 else "not close. "
     early = probe.layers[max(1, len(probe.layers) // 4)]
     rise = early.accuracy - probe.layers[0].accuracy
     text += f"From H0 to {early.name} the curve {'rises' if rise > 0 else 'falls'} by {100 * abs(rise):.1f} points. "

@@ -137,8 +137,8 @@ class Distillations:
         return Finding(
             name=trial.name,
             seed=seed,
-            counts=probe.last_hits,
-            totals=probe.totals,
+            counts=probe.layers[-1].hits,
+            totals=probe.layers[-1].totals,
             measure=PHONES,
             steps=recipe.steps,
             parameters=parameter_count(student),

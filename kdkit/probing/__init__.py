@@ -19,12 +19,14 @@ from kdkit.probing.attention import (
     head_reach,
 )
 from kdkit.probing.change import layer_change, layer_changes
-from kdkit.probing.cka import cka_intervals, cka_jackknife, cka_map, linear_cka
+from kdkit.probing.cka import cka_intervals, cka_jackknife, cka_map, compare_cka, linear_cka
 from kdkit.probing.clusters import (
     ClusterScore,
     cluster_purity,
     cluster_score,
     codebook_usage,
+    compare_ids,
+    layer_ids,
     layer_pnmi,
     phone_purity,
     pnmi,
@@ -33,6 +35,7 @@ from kdkit.probing.clusters import (
 from kdkit.probing.phones import (
     LayerScore,
     PhoneProbe,
+    compare_layers,
     compare_probes,
     last_layer,
     linear_probe,
@@ -56,6 +59,9 @@ __all__ = [
     "cluster_purity",
     "cluster_score",
     "codebook_usage",
+    "compare_cka",
+    "compare_ids",
+    "compare_layers",
     "compare_probes",
     "even_distance",
     "head_reach",
@@ -63,6 +69,7 @@ __all__ = [
     "last_layer",
     "layer_change",
     "layer_changes",
+    "layer_ids",
     "layer_pnmi",
     "linear_cka",
     "linear_probe",

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from kdkit.common.errors import ConfigError
-from kdkit.common.statistics import unbiased_share
+from kdkit.common.statistics import Comparison, jackknife_change, unbiased_share
 from kdkit.probing.activations import Frames
 
 _CHUNK = 4096  # frames
@@ -96,6 +96,17 @@ def cka_jackknife(a: Frames, b: Frames) -> tuple[np.ndarray, np.ndarray]:
         without[:, i, j] = without[:, j, i] = totals[i, j] - 2 * linear + squares[:, i, j]
     part = (..., slice(len(a.features)), slice(first, None))
     return _normalised(totals)[part], _normalised(without if len(frames) > 1 else without[:0])[part]
+
+
+def compare_cka(
+    cka: np.ndarray, without: np.ndarray, pair: tuple[int, int], other: tuple[int, int]
+) -> Comparison:
+    """Is ``pair`` of features more alike than the ``other``? On the same frames, each utterance left out of both.
+
+    ``cka`` and ``without`` are those of :func:`cka_jackknife`.
+    """
+    change, left_out = cka[pair] - cka[other], without[(..., *pair)] - without[(..., *other)]
+    return jackknife_change(float(change), left_out, "CKA")
 
 
 def _normalised(norms: np.ndarray) -> np.ndarray:

@@ -10,7 +10,13 @@ import torch
 from sklearn.cluster import MiniBatchKMeans
 
 from kdkit.common.progress import tqdm
-from kdkit.common.statistics import jackknife_error, plain_interval, ratio_interval
+from kdkit.common.statistics import (
+    Comparison,
+    jackknife_change,
+    jackknife_error,
+    plain_interval,
+    ratio_interval,
+)
 from kdkit.model.codebook import Codebook, check_clusters
 from kdkit.probing.activations import Frames
 
@@ -108,6 +114,14 @@ def _left_out(
     ids: Sequence, labels: Sequence, utterances: Sequence, measures: Sequence[Callable]
 ) -> list[tuple[float, tuple[float, float]]]:
     """Each measure of the table (labels, ids), and its jackknife interval."""
+    values, without = _without_each(ids, labels, utterances, measures)
+    return [(value, plain_interval(value, column)) for value, column in zip(values, without.T, strict=True)]
+
+
+def _without_each(
+    ids: Sequence, labels: Sequence, utterances: Sequence, measures: Sequence[Callable]
+) -> tuple[list[float], np.ndarray]:
+    """Measures of the table (labels, ids), and those without each utterance: (utterances, measures)."""
     _, owner, frames = np.unique(np.asarray(utterances), return_inverse=True, return_counts=True)
     (_, i), (_, p) = (np.unique(np.asarray(values), return_inverse=True) for values in (ids, labels))
     total, without = counts_table(ids, labels), []
@@ -116,20 +130,33 @@ def _left_out(
             rest = total.copy()
             np.subtract.at(rest, (p[rows], i[rows]), 1.0)
             without.append([measure(rest) for measure in measures])
-    without = np.array(without).reshape(-1, len(measures))
-    values = [float(measure(total)) for measure in measures]
-    return [(value, plain_interval(value, column)) for value, column in zip(values, without.T, strict=True)]
+    return [float(measure(total)) for measure in measures], np.array(without).reshape(-1, len(measures))
+
+
+def layer_ids(train: Frames, *others: Frames, clusters: int = 100, seed: int = 0) -> list[list[np.ndarray]]:
+    """k-means on every layer's training frames (raw activations, as in HuBERT); of each layer the ids of the frames of
+    each of ``others``.
+    """
+    found = []
+    for i, x in enumerate(tqdm(train.features, desc="k-means", leave=False)):
+        check_clusters(clusters, len(x))
+        kmeans = MiniBatchKMeans(clusters, batch_size=4096, n_init=3, max_iter=50, random_state=seed).fit(x)
+        found.append([kmeans.predict(frames.features[i]) for frames in others])
+    return found
 
 
 def layer_pnmi(train: Frames, test: Frames, clusters: int = 100, seed: int = 0) -> list[ClusterScore]:
-    """k-means on every layer's training frames (raw activations, as in HuBERT), evaluated on the test frames."""
-    scores = []
-    layers = zip(train.names, train.features, test.features, strict=True)
-    for name, x, test_x in tqdm(layers, total=len(train.names), desc="k-means", leave=False):
-        check_clusters(clusters, len(x))
-        kmeans = MiniBatchKMeans(clusters, batch_size=4096, n_init=3, max_iter=50, random_state=seed).fit(x)
-        scores.append(cluster_score(name, kmeans.predict(test_x), test))
-    return scores
+    """Scores of the :func:`layer_ids` of the test frames."""
+    ids = layer_ids(train, test, clusters=clusters, seed=seed)
+    return [cluster_score(name, own, test) for name, (own,) in zip(test.names, ids, strict=True)]
+
+
+def compare_ids(ours: Sequence, theirs: Sequence, frames: Frames) -> Comparison:
+    """PNMI of two labelings of the same frames, paired: each utterance is left out of both."""
+    (mine, without), (other, other_without) = (
+        _without_each(ids, frames.phones, frames.utterances, (_pnmi,)) for ids in (ours, theirs)
+    )
+    return jackknife_change(mine[0] - other[0], (without - other_without)[:, 0], "PNMI")
 
 
 @dataclass(frozen=True)

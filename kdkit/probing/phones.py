@@ -6,7 +6,7 @@ Notebook 01 derives the probe. It shows how much of the phone is *linearly* enco
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -69,20 +69,33 @@ def linear_probe(
 
 @dataclass(frozen=True)
 class LayerScore:
-    """Frame accuracy (0..1) of one layer's phone probe; 95 % bootstrap interval over test utterances."""
+    """Frame accuracy (0..1) of one layer's probe; 95 % bootstrap interval over test utterances.
+
+    ``hits`` of ``totals`` frames of each test utterance are right.
+    """
 
     name: str
     accuracy: float
     low: float
     high: float
+    hits: tuple[int, ...] = field(default=(), repr=False)
+    totals: tuple[int, ...] = field(default=(), repr=False)
+
+    @classmethod
+    def of(cls, name: str, right: np.ndarray, utterances: np.ndarray, seed: int = 0) -> LayerScore:
+        """From which frames (n,) a probe got right, and the utterance of each."""
+        _, owner = np.unique(utterances, return_inverse=True)
+        hits, totals = (tuple(np.bincount(owner, weights=w).astype(int).tolist()) for w in (right, None))
+        return cls(name, float(np.mean(right)), *ratio_interval(hits, totals, seed=seed), hits, totals)
 
 
 @dataclass(frozen=True)
 class PhoneProbe:
     """Result of :func:`phone_probe`; ``confusion`` (true, predicted) counts frames of the best layer.
 
-    ``chosen``: the best layer on dev frames. With None, the best layer is chosen on the test frames, which biases its
-    accuracy upwards, slightly where layers differ by more than their intervals.
+    ``on_dev``: the accuracy of each layer on dev frames, which chooses the best one. Without, it is chosen on the test
+    frames, which biases its accuracy upwards, slightly where layers differ by more than their intervals. ``gain``: the
+    best layer against Fbank + deltas, paired over utterances.
     """
 
     layers: tuple[LayerScore, ...]  # H^0 .. H^L
@@ -90,27 +103,16 @@ class PhoneProbe:
     fbank: LayerScore
     phones: tuple[str, ...]
     confusion: np.ndarray
-    gain_interval: tuple[float, float]  # of best layer minus Fbank + deltas, paired over utterances
     train_frames: int
     test_frames: int
     test_utterances: int
-    last_hits: tuple[int, ...] = ()  # frames of each test utterance that the last layer's probe gets right
-    totals: tuple[int, ...] = ()  # frames of each test utterance
-    chosen: int | None = None
+    gain: Comparison
+    on_dev: tuple[float, ...] = ()
 
     @property
     def best(self) -> int:
         """Number of the best layer, 0 .. L: on dev frames if there were any, else on the test frames."""
-        return (
-            self.chosen
-            if self.chosen is not None
-            else int(np.argmax([layer.accuracy for layer in self.layers]))
-        )
-
-    @property
-    def gain(self) -> float:
-        """Accuracy of the best layer minus that of Fbank + deltas."""
-        return self.layers[self.best].accuracy - self.fbank.accuracy
+        return int(np.argmax(self.on_dev or [layer.accuracy for layer in self.layers]))
 
     def to_dict(self) -> dict:
         """Plain numbers, for run.json."""
@@ -119,9 +121,9 @@ class PhoneProbe:
             "accuracy": {score.name: score.accuracy for score in scores},
             "interval": {score.name: [score.low, score.high] for score in scores},
             "best_layer": self.best,
-            "best_layer_chosen_on": "test" if self.chosen is None else "dev",
-            "gain_over_fbank": self.gain,
-            "gain_interval": list(self.gain_interval),
+            "best_layer_chosen_on": "dev" if self.on_dev else "test",
+            "gain_over_fbank": self.gain.difference,
+            "gain_interval": list(self.gain.interval),
             "train_frames": self.train_frames,
             "test_frames": self.test_frames,
             "test_utterances": self.test_utterances,
@@ -130,8 +132,10 @@ class PhoneProbe:
     def __str__(self) -> str:
         rows = [f"{s.name:15} {100 * s.accuracy:5.1f} %  ({100 * s.low:.1f} to {100 * s.high:.1f})"
                 for s in (self.fbank, self.front_end, *self.layers)]  # fmt: skip
-        on_dev = " on dev frames" if self.chosen is not None else ""
-        rows.append(f"best{on_dev}: H{self.best}, {100 * self.gain:+.1f} points over Fbank + deltas")
+        on_dev = " on dev frames" if self.on_dev else ""
+        rows.append(
+            f"best{on_dev}: H{self.best}, {100 * self.gain.difference:+.1f} points over Fbank + deltas"
+        )
         return "\n".join(rows)
 
 
@@ -175,19 +179,14 @@ def probe_layers(train: Frames, test: Frames, seed: int = 0, dev: Frames | None 
     judges = [test] if dev is None else [test, dev]
     y = np.array([number.get(phone, -1) for frames in judges for phone in frames.phones])
     test_y, dev_y = y[: len(test)], y[len(test) :]
-    _, owner = np.unique(test.utterances, return_inverse=True)
-    totals = np.bincount(owner)
-    scores, predictions, correct, on_dev = [], [], [], []
+    scores, predictions, on_dev = [], [], []
     for i, name in enumerate(tqdm(train.names, desc="probes", leave=False)):
         x = np.concatenate([frames.features[i] for frames in judges])
         _, said = linear_probe(train.features[i], train_y, x, y, len(phones))
         predicted = said[: len(test)]
-        accuracy = float((predicted == test_y).mean())
-        on_dev.append(accuracy if dev is None else float((said[len(test) :] == dev_y).mean()))
-        hits = np.bincount(owner, weights=predicted == test_y)
-        scores.append(LayerScore(name, accuracy, *ratio_interval(hits, totals, seed=seed)))
+        scores.append(LayerScore.of(name, predicted == test_y, test.utterances, seed))
+        on_dev.append(scores[-1].accuracy if dev is None else float((said[len(test) :] == dev_y).mean()))
         predictions.append(predicted)
-        correct.append(hits)
     best = 2 + int(np.argmax(on_dev[2:]))
     return PhoneProbe(
         layers=tuple(scores[2:]),
@@ -195,18 +194,18 @@ def probe_layers(train: Frames, test: Frames, seed: int = 0, dev: Frames | None 
         fbank=scores[0],
         phones=tuple(phones.tolist()),
         confusion=confusion_matrix(test_y, predictions[best], labels=range(len(phones))),
-        gain_interval=ratio_interval(correct[best] - correct[0], totals, seed=seed),
         train_frames=len(train),
         test_frames=len(test),
-        test_utterances=len(totals),
-        last_hits=tuple(correct[-1].astype(int).tolist()),
-        totals=tuple(totals.tolist()),
-        chosen=None if dev is None else best - 2,
+        test_utterances=len(scores[0].totals),
+        gain=compare_layers(scores[best], scores[0], seed),
+        on_dev=() if dev is None else tuple(on_dev[2:]),
     )
 
 
-def compare_probes(ours: PhoneProbe, theirs: PhoneProbe, seed: int = 0) -> Comparison:
-    """Last layer of one model against that of another, on the same test frames: phone accuracy, paired over utterances.
+def compare_layers(
+    ours: LayerScore, theirs: LayerScore, seed: int = 0, measure: str = "phone accuracy"
+) -> Comparison:
+    """One layer's probe against another's on the same test frames, paired over utterances.
 
     Raises :class:`ConfigError` when they were tested on different frames.
     """
@@ -214,6 +213,12 @@ def compare_probes(ours: PhoneProbe, theirs: PhoneProbe, seed: int = 0) -> Compa
         raise ConfigError(
             "the two probes were tested on different frames: a paired comparison needs the same ones"
         )
-    change, total = np.subtract(ours.last_hits, theirs.last_hits), sum(ours.totals)
+    change = np.subtract(ours.hits, theirs.hits)
     interval = ratio_interval(change, ours.totals, seed)
-    return Comparison(float(change.sum() / total), interval, measure="phone accuracy", less_is_better=False)
+    difference = float(change.sum() / sum(ours.totals))
+    return Comparison(difference, interval, measure=measure, less_is_better=False)
+
+
+def compare_probes(ours: PhoneProbe, theirs: PhoneProbe, seed: int = 0) -> Comparison:
+    """Last layer of one model against that of another (:func:`compare_layers`)."""
+    return compare_layers(ours.layers[-1], theirs.layers[-1], seed)

@@ -6,7 +6,6 @@ import numpy as np
 
 from kdkit.common.errors import ManifestError
 from kdkit.common.progress import tqdm
-from kdkit.common.statistics import ratio_interval
 from kdkit.probing.activations import Frames
 from kdkit.probing.phones import LayerScore, linear_probe
 
@@ -35,12 +34,10 @@ def probe_speakers(frames: Frames, seed: int = 0) -> list[LayerScore]:
         )
     y = np.full(len(frames), -1)
     y[train | test] = labels
-    _, owner = np.unique(frames.utterances[test], return_inverse=True)
-    totals, scores = np.bincount(owner), []
+    scores = []
     for name, x in tqdm(
         zip(frames.names, frames.features, strict=True), total=len(frames.names), desc="speakers", leave=False
     ):
-        accuracy, predicted = linear_probe(x[train], y[train], x[test], y[test], len(speakers))
-        hits = np.bincount(owner, weights=predicted == y[test])
-        scores.append(LayerScore(name, accuracy, *ratio_interval(hits, totals, seed=seed)))
+        _, predicted = linear_probe(x[train], y[train], x[test], y[test], len(speakers))
+        scores.append(LayerScore.of(name, predicted == y[test], frames.utterances[test], seed))
     return scores

@@ -73,7 +73,9 @@ class Survey:
             "names": list(self.names),
             "phones": self.phones.to_dict() | {"symbols": list(self.phones.phones)},
             "confusion": self.phones.confusion.tolist(),
-            "speakers": [asdict(score) for score in self.speakers],
+            "speakers": [
+                {"name": s.name, "accuracy": s.accuracy, "low": s.low, "high": s.high} for s in self.speakers
+            ],
             "clusters": [asdict(score) for score in self.clusters],
             "cka": self.cka[..., 0].tolist(),
             "cka_interval": self.cka[..., 1:].tolist(),
@@ -103,10 +105,9 @@ class Survey:
         text.append(
             f"In brackets: 95 % intervals over utterances. Even attention would reach {1000 * self.even_reach:.0f} ms."
         )
-        best, low_high = self.phones.best, [100 * value for value in self.phones.gain_interval]
         text.append(
-            f"Phones are best in H{best} (chosen on dev frames): {100 * self.phones.gain:+.1f} points "
-            f"({low_high[0]:+.1f} to {low_high[1]:+.1f}) over Fbank + deltas"
+            f"Phones are best in H{self.phones.best} (chosen on dev frames): {self.phones.gain.points} points over "
+            "Fbank + deltas"
         )
         if self.codebook is not None:
             c = self.codebook

@@ -80,7 +80,7 @@ from kdkit.common.statistics import ratio_interval
 from kdkit.common.wording import percent
 from kdkit.fbank import Fbank
 from kdkit.lessons import exercises, plots, sentences
-from kdkit.lessons.lesson import Lesson, millions, outcome
+from kdkit.lessons.lesson import Lesson, millions
 from kdkit.lessons.plots import probe as figures
 from kdkit.lessons.widgets import LayerExplorer
 from kdkit.probing import listening
@@ -391,6 +391,10 @@ for k in shown[:3]:
 # take turns, silence is left out (every feature finds it, and it would lift all curves alike). The same
 # frames are taken for Fbank with its first and second differences ("deltas"), for the CNN features, and for
 # every $H^l$.
+#
+# Three sets of voices, none of which is in two of them: *train* fits the probes, *dev* chooses (the best layer), *test*
+# judges what was chosen. Who chooses and judges on the same frames flatters the choice: the best of fifteen numbers is
+# partly the luckiest.
 
 # %%
 size = lesson.size
@@ -400,13 +404,18 @@ train_part, test_part = (
     subset(test_part, size.probe_test_minutes),
 )
 judged = {"frames": size.probe_frames // 2, "seed": seed, "per_utterance": 15}  # from many utterances
+train_part, dev_part = probing.held_out(train_part)  # every fifth voice is dev
 train = collect(extract, train_part, frames=size.probe_frames, seed=seed)
-test = collect(extract, test_part, **judged)
-print(f"{len(train)} frames to train on, {len(test)} of other voices to be judged on")
+dev, test = (collect(extract, part, **judged) for part in (dev_part, test_part))
+voices = [set(frames.speakers) for frames in (train, dev, test)]
+assert not any(a & b for a, b in combinations(voices, 2))
+print(
+    f"{len(train)} frames to train on, {len(dev)} to choose by, {len(test)} to be judged on: of other voices each"
+)
 print("features:", ", ".join(train.names))
 
 # %% [markdown]
-# From here on, `train` and `test` hold the same frames seen through every feature: whatever differs between
+# From here on, `train`, `dev` and `test` hold the same frames seen through every feature: whatever differs between
 # two curves comes from the feature, not from the sample.
 
 # %% [markdown]
@@ -478,10 +487,10 @@ print(f"always the most frequent phone: {percent(guess)} of {len(phones)} phones
 # - the best layer somewhere inside, neither first nor last: the last layers turn to the training task.
 
 # %%
-probe = probing.probe_layers(train, test, seed)
+probe = probing.probe_layers(train, test, seed, dev)  # dev chooses the best layer
 for score in (probe.fbank, probe.front_end, *probe.layers):
     lesson.metric(f"probe/{score.name}", score.accuracy, (score.low, score.high), unit="share")
-lesson.metric("probe/gain over Fbank", probe.gain, probe.gain_interval, unit="share")
+lesson.difference("probe/gain over Fbank", probe.gain)
 
 # %%
 figure = plots.layer_curve(probe)
@@ -490,8 +499,9 @@ lesson.figure(
 )
 
 # %% [markdown]
-# The star is the best layer, the dashed line Fbank + deltas, the dotted one the CNN's output, and the grey line
-# *chance*: always saying the most frequent phone. A band is the 95 % interval of one curve over utterances.
+# The star is the layer that is best on dev, drawn at what it reads of *test*; another may be highest there. The dashed
+# line is Fbank + deltas, the dotted one the CNN's output, and the grey line *chance*: always saying the most frequent
+# phone. A band is the 95 % interval of one curve over utterances.
 
 # %% [markdown]
 # ### Exercise 3: read the curve
@@ -500,11 +510,10 @@ lesson.figure(
 
 # %% tags=["exercise"]
 # hint: The number stands on the horizontal axis, under the star.
-# hint: The solution does not look at a picture: it asks the numbers behind it.
+# hint: The solution does not look at a picture: it asks the probe.
 # stub: my_best_layer = None  # a number
 # solution
-accuracy = [score.accuracy for score in probe.layers]
-my_best_layer = accuracy.index(max(accuracy))
+my_best_layer = probe.best
 # end
 
 # %%
@@ -522,14 +531,13 @@ print(probe)
 
 # %% [markdown]
 # Verdict: is the best layer better than Fbank + deltas on unseen voices? The interval of the gain comes from
-# drawing whole test utterances again and again (bootstrap), both features on the same ones.
+# drawing whole test utterances again and again (bootstrap), both features on the same ones: a *paired* comparison.
 
 # %%
-low, high = probe.gain_interval
 best = probe.layers[probe.best]
-text = f"{best.name} reads {percent(best.accuracy)} of the frames, Fbank + deltas {percent(probe.fbank.accuracy)}: "
-text += f"{100 * probe.gain:+.1f} points (95 % interval {100 * low:+.1f} to {100 * high:+.1f})."
-lesson.verdict("Best layer against Fbank + deltas", outcome((low, high), (0, 0)), text)
+text = f"{best.name}, chosen on dev, reads {percent(best.accuracy)} of the frames, Fbank + deltas "
+text += f"{percent(probe.fbank.accuracy)}."
+lesson.compare("Best layer against Fbank + deltas", probe.gain, text)
 
 # %% [markdown]
 # And the shape, guess by guess.
@@ -541,7 +549,8 @@ inside = 0 < probe.best < config.layers
 spread = max(accuracies) - min(accuracies)
 lesson.metric("probe/best layer", probe.best)
 lesson.metric("probe/spread over layers", spread, unit="share")
-text = f"{best.name} is best, {worst.name} worst, {100 * spread:.1f} points apart; the best is "
+text = f"{best.name} is best on dev; on test {worst.name} is worst, {100 * (best.accuracy - worst.accuracy):.1f} points "
+text += "below it. The best is "
 text += "neither the first nor the last." if inside else "at an end of the network."
 lesson.verdict("The best layer is inside", "seen" if inside else "not seen", text)
 lesson.text("shape of the curve", sentences.shape(probe))
@@ -582,8 +591,10 @@ for score in speakers:
 fbank_voice, last_voice = speakers[0], speakers[-1]
 text = f"Of {len(set(test.speakers))} voices, Fbank + deltas tells {percent(fbank_voice.accuracy)} of the frames, "
 text += f"the last layer {percent(last_voice.accuracy)}, always the most frequent voice about "
-text += f"{percent(sentences.chance(test.speakers))}. {sentences.fades(probe.layers, speakers[2:])}"
-faded = "seen" if last_voice.high < fbank_voice.low else "not seen"
+text += f"{percent(sentences.chance(test.speakers))}. "
+change = probing.compare_layers(last_voice, fbank_voice, seed, "speaker accuracy")
+text += f"The last layer against Fbank: {change}. {sentences.fades(probe.layers, speakers[2:])}"
+faded = "seen" if change.verdict == "worse" else "not seen"
 lesson.verdict("The voice fades from Fbank to the last layer", faded, text)
 
 # %% [markdown]
@@ -673,7 +684,10 @@ lesson.text("temperature", f"{text} {sentences.sharpness(usage, len(teacher.code
 
 # %%
 clusters = 100  # fewer than HuBERT's codebooks have: this sample would not fill more
-cluster_scores = probing.layer_pnmi(train, test, clusters, seed)
+ids_of = probing.layer_ids(train, dev, test, clusters=clusters, seed=seed)  # of each feature: dev's, test's
+cluster_scores = [
+    probing.cluster_score(name, own, test) for name, (_, own) in zip(test.names, ids_of, strict=True)
+]
 for score in cluster_scores:
     lesson.metric(f"pnmi/{score.name}", score.pnmi, score.interval, unit="share")
 figure = plots.cluster_curve(cluster_scores)
@@ -692,15 +706,17 @@ lesson.text("PNMI and probe", sentences.together(("PNMI", of_phones), probed))
 lesson.text("ids and voices", sentences.together(("phones by id", of_phones), ("speakers by id", of_voices)))
 
 # %% [markdown]
-# Verdict on the best layer, with 95 % intervals over utterances (jackknife: each utterance is left out once).
+# Verdict on the best layer, chosen on dev again, and paired: each test utterance is left out of both once (jackknife),
+# which tells the error of the difference, and the bias that small samples have.
 
 # %%
-best_clusters = max(cluster_scores[2:], key=lambda score: score.pnmi)
-fbank_clusters = cluster_scores[0]
-higher = outcome(best_clusters.interval, fbank_clusters.interval)
+dev_pnmi = [probing.pnmi(own, dev.phones) for own, _ in ids_of[2:]]
+chosen = 2 + int(np.argmax(dev_pnmi))  # place of the layer in the list of features
+change = probing.compare_ids(ids_of[chosen][1], ids_of[0][1], test)
+best_clusters, fbank_clusters = cluster_scores[chosen], cluster_scores[0]
 text = f"k-means of {best_clusters.name}: PNMI {best_clusters.pnmi:.3f}; of Fbank + deltas: {fbank_clusters.pnmi:.3f}; "
 text += f"the teacher's own codebook: {codebook_pnmi:.3f}."
-lesson.verdict("Clusters of the best layer against clusters of Fbank", higher, text)
+lesson.compare("Clusters of the best layer against clusters of Fbank", change, text)
 
 # %% [markdown]
 # ## Layers against layers: CKA ●●
@@ -760,15 +776,16 @@ lesson.figure("cka", figure, "Linear CKA between all layers, on frames of unseen
 alike = probing.unbiased_share(cka, without)  # (features, features, 3): value, low, high
 far, *far_interval = alike[2, -1]
 pairs = [(2 + layer, 3 + layer) for layer in range(config.layers)]
-near, *near_interval = min((alike[pair] for pair in pairs), key=lambda row: row[1])
+nearest = min(pairs, key=lambda pair: alike[pair][1])  # the neighbours of which least can be said
+near, *near_interval = alike[nearest]
+change = probing.compare_cka(cka, without, nearest, (2, len(cka) - 1))
 lesson.metric("cka/H0 to last", far, far_interval)
 lesson.metric("cka/least alike neighbours", near, near_interval)
 bias = np.abs(cka - alike[..., 0]).max()
 text = f"Neighbours have a CKA of {near:.3f} ({near_interval[0]:.3f} to {near_interval[1]:.3f}) or more, H0 and the "
 text += f"last layer {far:.3f} ({far_interval[0]:.3f} to {far_interval[1]:.3f}). On {len(without)} utterances the "
-text += f"bare map is up to {bias:.3f} away from these values."
-fades = "seen" if outcome(near_interval, far_interval) == "better" else "not seen"
-lesson.verdict("Likeness fades with distance", fades, text)
+text += f"bare map is up to {bias:.3f} away from these values. The difference: {change}."
+lesson.verdict("Likeness fades with distance", "seen" if change.verdict == "better" else "not seen", text)
 
 # %% [markdown]
 # ## How much does a layer change its input? ●
@@ -817,11 +834,12 @@ lesson.table("layers", rows, "The layers of the teacher, measured on unseen voic
 
 # %% [markdown]
 # No column alone decides. One simple rule: of all sets of three layers, take the one with the best mean phone
-# probe *minus* how alike its members are (mean CKA). Below it stands beside DistilHuBERT's choice. If you
+# probe, on dev, *minus* how alike its members are (mean CKA). Below it stands beside DistilHuBERT's choice. If you
 # would rather take others, write them into `choice`.
 
 # %%
 accuracy = np.array([score.accuracy for score in probe.layers])
+on_dev = np.array(probe.on_dev)
 
 
 def likeness(layers):  # mean CKA of the pairs: value, low, high
@@ -830,7 +848,7 @@ def likeness(layers):  # mean CKA of the pairs: value, low, high
 
 
 def worth(layers):
-    return accuracy[list(layers)].mean() - likeness(layers)[0]
+    return on_dev[list(layers)].mean() - likeness(layers)[0]
 
 
 choice = max(combinations(range(1, config.layers + 1), 3), key=worth)
@@ -866,7 +884,7 @@ lesson.text("layers to distil", text)
 # %%
 if ours:
     student, _ = lesson.student(lesson.world.student("dt", "fbank"))
-    theirs = collect(ModelLayers(student), test_part, **judged)
+    dev_theirs, theirs = (collect(ModelLayers(student), part, **judged) for part in (dev_part, test_part))
     across, across_without = probing.cka_jackknife(theirs, test)
     lesson.figure(
         "student", plots.cka_map(across, theirs.names, test.names), "CKA: student (rows), teacher (columns)."
@@ -894,7 +912,7 @@ compared, curves, seen = {teacher_name: teacher}, {teacher_name: probe}, {teache
 if ours:
     compared["student"] = Teacher(student, None, lesson.world.student("dt", "fbank"), {})
     seen["student"] = collect(ModelLayers(student), train_part, frames=size.probe_frames, seed=seed)
-    curves["student"] = probing.probe_layers(seen["student"], theirs, seed)
+    curves["student"] = probing.probe_layers(seen["student"], theirs, seed, dev_theirs)
 
 # %%
 explorer = LayerExplorer(compared, test_part[:20], curves, seen)

@@ -156,7 +156,9 @@ def check_cluster_logits(call: Callable, rng: np.random.Generator) -> Iterator[s
 
 
 def check_best_layer(answer: int | str | None, probe: PhoneProbe) -> None:
-    """Is it the number of the layer whose probe is best? A tie within the best one's interval is right, too."""
+    """Is it the number of the layer that is best on dev frames? One that is as high on the test frames, or within the
+    interval of the best one, is right, too.
+    """
     best = probe.layers[probe.best]
     text = str(answer).strip().upper().removeprefix("H")
 
@@ -173,6 +175,11 @@ def check_best_layer(answer: int | str | None, probe: PhoneProbe) -> None:
         chosen = probe.layers[number]
         if number == probe.best:
             return f"{chosen.name}, with {100 * chosen.accuracy:.1f} % of the frames."
+        if chosen.accuracy >= best.accuracy:
+            return (
+                f"{chosen.name} is {100 * (chosen.accuracy - best.accuracy):.1f} points higher than {best.name}, the "
+                "star, on the test voices; the star was chosen on dev, other voices, and so cannot be lucky here."
+            )
         if chosen.accuracy >= best.low:
             return (
                 f"{chosen.name}: {best.name} is {100 * (best.accuracy - chosen.accuracy):.1f} points higher, but "
@@ -181,7 +188,7 @@ def check_best_layer(answer: int | str | None, probe: PhoneProbe) -> None:
         side = "right" if probe.best > number else "left"
         raise Wrong(
             f"{chosen.name} reads {100 * chosen.accuracy:.1f} % of the frames; the curve is higher to the {side}, "
-            "and not only within the interval. The star marks its highest point."
+            "and not only within the interval. The star marks the best layer."
         )
 
     check_answer("my_best_layer", answer, find)
