@@ -549,8 +549,8 @@ inside = 0 < probe.best < config.layers
 spread = max(accuracies) - min(accuracies)
 lesson.metric("probe/best layer", probe.best)
 lesson.metric("probe/spread over layers", spread, unit="share")
-text = f"{best.name} is best on dev; on test {worst.name} is worst, {100 * (best.accuracy - worst.accuracy):.1f} points "
-text += "below it. The best is "
+below = f"{100 * (best.accuracy - worst.accuracy):.1f} points below it"
+text = f"{best.name} is best on dev; on test {worst.name} is worst, {below}. The best is "
 text += "neither the first nor the last." if inside else "at an end of the network."
 lesson.verdict("The best layer is inside", "seen" if inside else "not seen", text)
 lesson.text("shape of the curve", sentences.shape(probe))
