@@ -1,8 +1,9 @@
 """The notebooks in world librispeech, on its stand-ins, and in a toy twin of it: their numbers must be equal.
 
-The twin is a world file with the same speech, weights and language model as they are at hand: manifests of the synthetic
-corpus, checkpoints of the kit, an ARPA file. Kernels run :func:`take_over` before the first cell, by IPython's startup
-folder. Torchaudio's aligner, for which there is no stand-in in its published form, is the kit's best recogniser in both.
+The twin is a world file with the same speech, weights and language model as they are at hand: manifests of the
+synthetic corpus, checkpoints of the kit, an ARPA file. Kernels run :func:`take_over` before the first cell, by
+IPython's startup folder. Torchaudio's aligner, for which there is no stand-in in its published form, is the kit's best
+recogniser in both.
 """
 
 from __future__ import annotations
