@@ -13,6 +13,10 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
+from kdkit.speech.audio import write_audio
+from kdkit.speech.corpora.synthetic.saying import say
+from kdkit.speech.corpora.synthetic.voices import SPEAKERS
+
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = [
@@ -90,9 +94,17 @@ def lab(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def browser():
+def browser(tmp_path_factory):
+    """A browser with a microphone that hears a synthetic voice, again and again."""
+    spoken = tmp_path_factory.mktemp("microphone") / "voice.wav"
+    write_audio(spoken, say("we saw the old boat on monday", SPEAKERS["test-clean"][0])[0])
+    microphone = [
+        "--use-fake-device-for-media-stream",
+        "--use-fake-ui-for-media-stream",
+        f"--use-file-for-fake-audio-capture={spoken}",
+    ]
     with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS + microphone)
         yield started
         started.close()
 
@@ -178,6 +190,14 @@ class Shown:
         box = self.image.bounding_box()
         self.after(lambda: self.image.click(position={"x": across * box["width"], "y": down * box["height"]}))
 
+    def record(self) -> str:
+        """Records for more than two seconds; returns what is said of it."""
+        status = self.root.get_by_role("status")
+        self.press("Record")
+        status.filter(has_text=re.compile(r"Recording: .* [2-9]\.\d of 20 s")).wait_for()
+        self.after(lambda: self.press("Stop"))
+        return status.inner_text()
+
 
 def keep(shown: Shown, name: str) -> None:
     """A screenshot for README, where KDKIT_SCREENSHOTS names a folder."""
@@ -213,6 +233,14 @@ def test_layer_explorer(open_notebook):
     seen.add(shown.pixels())
     assert len(seen) == 7, "two settings looked the same"
     assert shown.root.locator("audio").count() == 1
+
+    voice = Shown(page, "Your voice in the layers")
+    assert "by synthetic voice steph3 and synthetic voice f4 in H6" in voice.alt
+    assert "s of speech. It is in the kernel's memory only" in voice.record()
+    assert "by your voice and synthetic voice f4 in H6" in voice.alt
+    keep(voice, "own_voice_layers")
+    voice.slide("layer")
+    assert "in H7" in voice.alt
 
     quiz = page.locator(".kdkit-quiz")
     quiz.scroll_into_view_if_needed()
@@ -333,6 +361,15 @@ def test_ctc_viewer(open_notebook):
     seen.add(shown.pixels())
     assert len(seen) == 5
     assert shown.root.locator("audio").count() == 1
+
+    voice = Shown(page, "Your voice, written")
+    voice.record()
+    assert re.search(r"your voice: “\w.*”, \d+ of \d+ words wrong", voice.alt)
+    keep(voice, "own_voice_text")
+    voice.press("Save")
+    voice.root.get_by_text(re.compile("Saved as .*own_voice_1.wav")).wait_for()
+    voice.after(lambda: voice.press("Forget"))
+    assert "your voice" not in voice.alt
 
 
 def wrong(shown: Shown) -> float:

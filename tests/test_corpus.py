@@ -24,6 +24,7 @@ from kdkit.speech.corpora.synthetic import build as synthetic
 from kdkit.speech.corpora.synthetic import espeak, grammar, phones, voices
 from kdkit.speech.corpora.synthetic.acoustics import add_noise, reverberate
 from kdkit.speech.corpora.synthetic.build import build_synthetic, make_block, speak
+from kdkit.speech.corpora.synthetic.saying import say, with_silence
 from kdkit.speech.manifest import frame_phones, read_manifest, subset
 
 ALPHABET = set("abcdefghijklmnopqrstuvwxyz' ")
@@ -183,12 +184,23 @@ def test_phone_times_are_exact(corpus):
 def test_pad_moves_times_with_the_sound():
     wave = np.zeros(16_000, np.float32)
     wave[4_000:8_000] = 0.5  # the speech, at 0.25 to 0.5 s
-    padded, starts = synthetic._pad(
-        wave, [(0.0, ""), (0.25, "a"), (0.4, "b"), (0.5, ""), (0.6, "")], 0.1, 0.2
-    )
+    padded, starts = with_silence(wave, [(0.0, ""), (0.25, "a"), (0.4, "b"), (0.5, ""), (0.6, "")], 0.1, 0.2)
     assert len(padded) == 1_600 + 4_000 + 3_200
     assert np.flatnonzero(padded)[0] == 1_600
     assert starts == [(0.0, ""), (0.1, "a"), (0.25, "b"), (0.35, "")]
+
+
+def test_a_text_is_said_the_same_every_time():
+    speaker = voices.SPEAKERS["test-clean"][0]
+    wave, starts = say("we saw the boat", speaker)
+    say("something else in between", voices.SPEAKERS["dev"][0])
+    again, same = say("we saw the boat", speaker)
+    np.testing.assert_array_equal(wave, again)
+    assert starts == same and starts[0] == (0.0, "") and starts[1] == (0.1, "w")
+    assert {symbol for _, symbol in starts} <= set(phones.PHONES)
+    for text, why in (("...", "no word"), ("bach loch", "'bach loch' cannot be said")):
+        with pytest.raises(KdkitError, match=why):
+            say(text, speaker)
 
 
 # the corpus

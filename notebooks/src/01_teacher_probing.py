@@ -82,7 +82,7 @@ from kdkit.fbank import Fbank
 from kdkit.lessons import exercises, plots, sentences
 from kdkit.lessons.lesson import Lesson, millions
 from kdkit.lessons.plots import probe as figures
-from kdkit.lessons.widgets import LayerExplorer
+from kdkit.lessons.widgets import LayerExplorer, VoiceLayers
 from kdkit.probing import listening
 from kdkit.probing.activations import ModelLayers, collect
 from kdkit.speech.audio import read_audio
@@ -921,6 +921,37 @@ if "student" in compared:
 lesson.widget(
     "layer explorer", explorer, "An utterance in two layers: phones, cluster ids, attention, accuracy."
 )
+
+# %% [markdown]
+# ## Your own voice ●
+#
+# Say the text below into your microphone, or choose a sound file: a synthetic voice says it, too, and both go through
+# the teacher. The middle picture compares every frame of yours with every frame of the other by their cosine, and the
+# line is the path on which the two fit best (*dynamic time warping*: one may speak slower than the other). On the
+# right is the mean cosine along that path, and beside it the same for two other sentences of the synthetic voice:
+# the distance between the two curves is what a layer holds of the *words*.
+#
+# A guess first: deep layers are said to keep the phone and forget the voice. Does the distance grow from H0 on?
+#
+# The sound goes from the browser to the kernel of this notebook and nowhere else (on Colab, the kernel is a machine of
+# Google's). It is in no output and no file unless you press *Save*. Browsers give the microphone to pages from
+# localhost or https; in VS Code, choose a file, or write `voice.use("speech.wav")` in a cell. Where nobody has recorded
+# anything, as in the report, a third voice stands in for yours.
+
+# %%
+voice = VoiceLayers(teacher, utterance.text, lesson.out / "own voice")
+lesson.widget("own voice", voice, "Two voices that say the same, layer by layer.")
+
+# %% [markdown]
+# Run the next cell again after you have recorded yourself.
+
+# %%
+lesson.text("own voice", voice.sentence())
+
+# %% [markdown]
+# Whatever you find is about two voices and one sentence. The toy world's teacher never heard a person: compare your
+# curves with the stand-in's (*Forget* brings it back). Change the text, the voice, the microphone's distance: what
+# moves the curves most?
 
 # %% [markdown]
 # On the command line `kdkit probe tiny-dt-fbank --against tiny --out runs/probe` makes the whole table, with

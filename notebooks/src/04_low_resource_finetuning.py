@@ -82,7 +82,7 @@ from kdkit.lessons.guesses import keep_guess
 from kdkit.lessons.lesson import Lesson
 from kdkit.lessons.rerun import train_in_cell
 from kdkit.lessons.trials import FineTunings
-from kdkit.lessons.widgets import CTCViewer, TrainingDashboard
+from kdkit.lessons.widgets import CTCViewer, TrainingDashboard, VoiceText
 from kdkit.model.speech_model import parameter_count
 from kdkit.recognition.ctc import CTCModel, CTCTask, trainable
 from kdkit.recognition.decode import collapse, greedy, with_language_model
@@ -754,6 +754,32 @@ search = searches.get("text")
 viewer = CTCViewer({name: r for name, (r, _) in shipped.items()}, clean_speech[:60], search)
 viewer.update(recogniser=viewed, order="worst first")
 lesson.widget("CTC viewer", viewer, "Emissions, blanks, best path and word times of one utterance.")
+
+# %% [markdown]
+# ## Your own voice ●
+#
+# Say the text below, or choose a sound file. You see the emissions, the words that were written and when, and beneath
+# them the same of a synthetic voice that says the same. Deeper colour is a higher score. A guess first: how many of
+# your words will a recogniser get that was trained on the voices of this world only?
+#
+# The sound goes to this notebook's kernel and nowhere else, and is in no output and no file unless you press *Save*. In
+# VS Code, or where the page may not use a microphone, choose a file, or write `voice.use("speech.wav")`. Where nobody
+# has recorded anything, as in the report, a third voice stands in for yours.
+
+# %%
+recognisers = {name: recogniser for name, (recogniser, _) in shipped.items()}
+voice = VoiceText(recognisers, utterance.text, lesson.out / "own voice", viewed)
+lesson.widget("own voice", voice, "What a recogniser writes of two voices that say the same.")
+
+# %% [markdown]
+# Run the next cell again after you have recorded yourself, or chosen another recogniser.
+
+# %%
+lesson.text("own voice", voice.sentence())
+
+# %% [markdown]
+# Which words come out right, and are they those with high scores? Speak slower, nearer, in another accent, or one of
+# the words that the recogniser knows by heart, such as a number: what helps it, and what helps the next recogniser?
 
 # %% [markdown]
 # ## The experiment: minutes of labels ●●●

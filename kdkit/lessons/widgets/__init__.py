@@ -11,6 +11,8 @@ from kdkit.lessons.widgets.front_end import FrontEndLab
 from kdkit.lessons.widgets.layers import LayerExplorer
 from kdkit.lessons.widgets.loss_lab import LossLab
 from kdkit.lessons.widgets.panel import Panel
+from kdkit.lessons.widgets.voice_layers import VoiceLayers
+from kdkit.lessons.widgets.voice_text import VoiceText
 
 __all__ = [
     "CTCViewer",
@@ -20,4 +22,6 @@ __all__ = [
     "Panel",
     "StudentDesigner",
     "TrainingDashboard",
+    "VoiceLayers",
+    "VoiceText",
 ]

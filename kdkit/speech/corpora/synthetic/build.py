@@ -24,14 +24,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-import soxr
 
 from kdkit.common.errors import ConfigError, KdkitError
 from kdkit.common.files import cache_folder, check_output, partial_name, sweep, writing
 from kdkit.common.parallel import ISOLATED
 from kdkit.common.progress import tqdm
 from kdkit.speech.audio import wav_bytes
-from kdkit.speech.corpora.synthetic import espeak, grammar, phones
+from kdkit.speech.corpora.synthetic import espeak, grammar
+from kdkit.speech.corpora.synthetic.saying import synthesise
 from kdkit.speech.corpora.synthetic.versions import VERSIONS
 from kdkit.speech.frames import SAMPLE_RATE
 from kdkit.speech.manifest import Utterance, read_manifest, subset, write_manifest
@@ -39,7 +39,6 @@ from kdkit.speech.manifest import Utterance, read_manifest, subset, write_manife
 BLOCK = 25  # utterances
 
 _TYPICAL_SECONDS = 2.6  # of an utterance: only decides how many blocks are started at first
-_QUIET = 10 ** (-50 / 20)  # relative to the peak: below it, a tail is silence
 
 
 def build_synthetic(
@@ -93,10 +92,11 @@ def speak(split: str, number: int, seed: int = 0, version: int = 1) -> tuple[np.
     rate = speaker.rate * (0.9 + 0.2 * rng.random()) / tract  # resampling by `tract` speaks that much faster
     pitch, pitch_range = speaker.pitch + 16 * rng.random() - 8, 35 + 30 * rng.random()
 
-    wave, events = espeak.synthesise(text, speaker.voice, round(rate), round(pitch), round(pitch_range))
-    wave = soxr.resample(wave, espeak.RATE_HZ * tract, SAMPLE_RATE)
-    starts = [(sample / (espeak.RATE_HZ * tract), phones.normalise(ipa)) for sample, ipa in events]
-    wave, starts = _pad(wave, starts, before=0.05 + 0.2 * rng.random(), after=0.05 + 0.2 * rng.random())
+    before = 0.05 + 0.2 * rng.random()
+    after = 0.05 + 0.2 * rng.random()
+    wave, starts = synthesise(
+        text, speaker.voice, round(rate), round(pitch), round(pitch_range), tract, before, after
+    )
     wave = corpus.record(wave, split, speaker, seed, rng, noise_rng)
     return wave, {
         "id": f"{split}-{number}",
@@ -106,32 +106,6 @@ def speak(split: str, number: int, seed: int = 0, version: int = 1) -> tuple[np.
         "accent": speaker.accent,
         "phones": tuple(starts),
     }
-
-
-def _pad(
-    wave: np.ndarray, starts: list[tuple[float, str]], before: float, after: float
-) -> tuple[np.ndarray, list[tuple[float, str]]]:
-    """Put `before` and `after` seconds in place of the silence around the speech; the times move along."""
-    voiced = [i for i, (_, symbol) in enumerate(starts) if symbol]
-    if not voiced:
-        raise KdkitError("eSpeak NG returned no phones; reinstall espeakng-loader")
-    first, last = voiced[0], voiced[-1]
-    begin = round(starts[first][0] * SAMPLE_RATE)
-    end = round(starts[last + 1][0] * SAMPLE_RATE) if last + 1 < len(starts) else len(wave)
-    loud = np.flatnonzero(np.abs(wave[end:]) > _QUIET * np.abs(wave).max())
-    tail = min(end + (int(loud[-1]) + 1 if len(loud) else 0), len(wave))  # keep the release of the last phone
-    pad = round(before * SAMPLE_RATE)
-    padded = np.pad(wave[begin:tail], (pad, round(after * SAMPLE_RATE))).astype(np.float32)
-
-    shift = (pad - begin) / SAMPLE_RATE
-    moved = [(0.0, phones.SILENCE)] if pad else []
-    for start, symbol in [*starts[first : last + 1], (end / SAMPLE_RATE, phones.SILENCE)]:
-        start = round(start + shift, 4)
-        if moved and moved[-1][0] >= start:
-            moved[-1] = (moved[-1][0], symbol)  # a phone of no length gives way to the next
-        elif not (moved and symbol == moved[-1][1] == phones.SILENCE):
-            moved.append((start, symbol))
-    return padded, moved
 
 
 def _build_split(
