@@ -26,7 +26,7 @@ from kdkit.lessons.widgets.panel import ON_PAPER, Panel, button, slider
 from kdkit.training.run_log import read_rows
 
 _EVERY = 1.0  # seconds between two pictures of a running training
-_PATIENCE = 3.0  # seconds in which a page that is heard while a cell runs has replied
+_PATIENCE = 3.0  # seconds of training in which a page that is heard while a cell runs has replied
 _DEAF = (
     "Here clicks reach the kernel only after the cell. To stop, interrupt the kernel (■ in the notebook's toolbar or "
     "beside the cell): this saves, too."
@@ -60,7 +60,7 @@ class TrainingDashboard(Panel):
         self.logs: dict[str, list[dict]] = {}
         self.earlier = {name: _log(run) for name, run in (earlier or {}).items()}
         self.status, self.running = "nothing has run yet", False
-        self._steps, self._began, self._drawn = 0, 0.0, 0.0
+        self._steps, self._began, self._listens, self._drawn = 0, 0.0, 0.0, 0.0
         self._stop, self._heard = threading.Event(), threading.Event()
         super().__init__(
             smooth=slider("mean over", 1, 1, 20),
@@ -90,7 +90,8 @@ class TrainingDashboard(Panel):
         def watch(rows: list[dict]) -> bool:
             nonlocal first
             step, now = rows[-1]["step"], time.perf_counter()
-            first = first or (step, now)
+            if first is None:
+                first, self._listens = (step, now), now
             if before and before[0] != rows[0]:
                 self.earlier[f"{name}, before"] = before
             self.logs[name] = list(rows)
@@ -126,7 +127,7 @@ class TrainingDashboard(Panel):
         self.status, self.running, self._steps = f"{name} is starting", True, steps
         self._stop.clear()
         self._heard.clear()
-        self._began = time.perf_counter()
+        self._began, self._listens = time.perf_counter(), float("inf")
         self._button.disabled = False
         self._ask()
         self._tell()
@@ -152,8 +153,7 @@ class TrainingDashboard(Panel):
     @property
     def deaf(self) -> bool:
         """Do clicks wait for the end of the cell? In ipykernel 6, and where a page has no channel beside the cell's."""
-        waited = time.perf_counter() - self._began > _PATIENCE
-        return self.running and waited and not self._heard.is_set()
+        return self.running and time.perf_counter() - self._listens > _PATIENCE and not self._heard.is_set()
 
     # --- what is shown ----------------------------------------------------------------------------------------
 
@@ -193,6 +193,7 @@ class TrainingDashboard(Panel):
         for place, key in zip(grid, self.keys, strict=True):
             axes = figure.add_subplot(place, xlabel="step", ylabel=self.labels.get(key, key))
             axes.grid(alpha=0.3)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             drawing.place_labels(axes, 52)
         return figure
 
