@@ -4,13 +4,22 @@ import fnmatch
 import importlib.util
 import json
 import re
+from dataclasses import replace
 from html import escape
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
+import jupytext
 import nbformat
 import pytest
 
+from kdkit.distill import DistillConfig, default_pairs
+from kdkit.lessons.trials import Trial
+from kdkit.lessons.widgets.designer import in_short
+from kdkit.losses import Loss
+from kdkit.model.costs import propose
+from kdkit.model.speech_model import preset
 from kdkit.report import GIVEN, declared_parameters, find_notebooks, run_report
 from kdkit.report.compare import read_tolerances, rows_of
 from kdkit.report.findings import CLAIMS, answers
@@ -84,6 +93,24 @@ def test_dots_say_how_much_a_section_matters_in_the_notebook_and_for_lecturers(n
     ]
     for dots, cell in zip(("●●●", "●●", "●"), row.strip("| ").split(" | ")[2:], strict=True):
         assert cell.split("; ") == [heading for heading, own in dotted if own == dots], dots
+
+
+@pytest.mark.parametrize("layers", [None, 6])
+def test_what_was_taken_in_the_designer_is_trained_in_an_experiment_of_ones_own(layers):
+    cells = jupytext.read(FOLDER / "src" / "02_distillation.py").cells
+    (cell,) = [cell.source for cell in cells if cell.source.startswith("my_change =")]
+    deep, shallow = preset("tiny-dt-fbank"), preset("tiny-sw-fbank")
+    taken = layers and replace(deep, layers=layers)
+    used = (preset, propose, Trial, DistillConfig, default_pairs, Loss, in_short)
+    names = {one.__name__: one for one in used}
+    names |= {"designer": SimpleNamespace(taken=taken), "own": len, "last": 12}
+    names |= {"dt_fbank": "tiny-dt-fbank", "sw_fbank": "tiny-sw-fbank", "sizes": {"tiny-dt-fbank": 800_000}}
+    names["teacher"] = SimpleNamespace(config=preset("tiny-teacher"))
+    exec(cell, names)
+    standard, mine = names["standard"], names["mine"]
+    assert (standard.student, mine.student) == ((deep, taken) if taken else (shallow, shallow))
+    assert mine.name == ("my student" if taken else "my loss") and not standard.extra
+    assert [loss.name for loss in mine.extra] == ([] if taken else ["own"])
 
 
 def test_pairing_sees_what_is_wrong_and_mends_it(pair, tmp_path):
