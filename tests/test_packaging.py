@@ -14,6 +14,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 from tiny_lessons import GOOD, write_notebook
 
 from kdkit.report.record import read_run
@@ -37,10 +38,10 @@ def direct() -> list[Requirement]:
     ]
 
 
-def pins(python: str) -> dict[str, str]:
-    """Name -> version in constraints.txt for that Python on Linux."""
+def pins(python: str, file: str = "constraints.txt") -> dict[str, str]:
+    """Name -> version in a file of pins for that Python on Linux."""
     found = {}
-    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
+    for line in (ROOT / file).read_text(encoding="utf-8").splitlines():
         if line.strip() and not line.startswith("#"):
             requirement = Requirement(line.strip())
             where = {"python_version": python, "python_full_version": f"{python}.9", "sys_platform": "linux"}
@@ -62,7 +63,22 @@ def test_every_dependency_is_pinned_within_its_range(python):
         name = canonicalize_name(requirement.name)
         assert name in pinned, f"{name} is not in constraints.txt"
         assert requirement.specifier.contains(pinned[name]), f"{requirement} does not allow {pinned[name]}"
-    assert pinned["torch"] == pinned["torchaudio"], "torchaudio's wheel needs the torch it was built with"
+
+
+def test_the_oldest_column_has_what_is_promised_and_todays_tools():
+    oldest, today = pins("3.10", ".ci/oldest.txt"), pins("3.10")
+    for requirement in direct():
+        name = canonicalize_name(requirement.name)
+        [promised] = (Version(part.version).release for part in requirement.specifier)
+        if oldest[name] != today[name] and name != "greenlet":  # of which playwright needs a newer one
+            assert Version(oldest[name]).release[: len(promised)] == promised, requirement
+    assert oldest["torch"] == oldest["torchaudio"] == "2.4.0" and oldest["ruff"] == today["ruff"]
+
+
+def test_uv_has_the_same_pins():
+    held = tomllib.loads((ROOT / "uv.toml").read_text(encoding="utf-8"))["constraint-dependencies"]
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    assert held == [line for line in lines if not line.startswith("#")]
 
 
 def test_named_dependencies_are_declared_and_torch_is_not_capped():
@@ -211,8 +227,12 @@ def test_ci_runs_make_test():
     lines = [line for line in script.read_text().splitlines() if line.strip() and not line.startswith("#")]
     assert lines[:2] == ["set -e", 'cd "$(dirname "$0")/.."'] and lines[-1] == "make test"
     assert not any(re.search(r"\b(make|pytest|python)\b", line) for line in lines[2:-1])
-    workflow = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())
-    assert ".ci/run" in [step.get("run") for step in workflow["jobs"]["test"]["steps"]]
+    job = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())["jobs"]["test"]
+    [step] = [step for step in job["steps"] if step.get("run") == ".ci/run"]
+    assert step["env"] == {"TORCH": "${{ matrix.torch }}"}  # make takes it from there
+    columns = job["strategy"]["matrix"]["include"]
+    assert {column["torch"] for column in columns} == {"oldest", "pinned", "newest"}
+    assert {"torch": "oldest", "python": "3.10"} in columns
 
 
 def fake_python(folder: Path, body: str) -> Path:
@@ -262,6 +282,50 @@ def test_a_broken_environment_is_made_again_and_a_good_one_is_kept(tmp_path):
     assert (venv / "bin" / "pip").exists() and not (venv / "left_over").exists()
     (venv / "mark").touch()
     assert environment(venv, sys.executable).stdout == "" and (venv / "mark").exists()
+
+
+def install(folder: Path, body: str, *options: str) -> subprocess.CompletedProcess:
+    """What .ci/install does with an environment whose Python is a script."""
+    (folder / "bin").mkdir()
+    fake_python(folder / "bin", body)
+    command = ["sh", str(ROOT / ".ci/install"), str(folder), *options]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+CUDA = 'case "$*" in *torch.version.cuda*) exit {cuda};; *--index-url*) exit {index};; esac; echo pip "$@"'
+
+
+@pytest.mark.parametrize(
+    ("torch", "pins"),
+    [
+        ("pinned", "--constraint constraints.txt"),
+        ("oldest", "--constraint .ci/oldest.txt"),
+        ("newest", "--upgrade --upgrade-strategy eager"),
+    ],
+)
+def test_each_column_has_its_pins(tmp_path, torch, pins):
+    process = install(tmp_path, CUDA.format(cuda=1, index=0), torch)
+    assert process.returncode == 0
+    assert process.stdout.endswith(f"pip -m pip install --editable .[dev] {pins}\n")
+
+
+def test_wheels_without_cuda_or_words_about_them(tmp_path):
+    index = "https://example.org/cpu"
+    for name, cuda, answer, words in (
+        ("taken", 1, 0, ""),
+        ("missing", 1, 1, f"no wheels of torch without CUDA from {index}"),
+        ("late", 0, 0, "has torch with CUDA already: make clean"),
+    ):
+        (tmp_path / name).mkdir()
+        process = install(tmp_path / name, CUDA.format(cuda=cuda, index=answer), "pinned", index)
+        assert process.returncode == bool(words) and words in process.stderr
+        assert ("pip install --editable" in process.stdout) != bool(words)
+        assert "CUDA, which only a GPU uses" not in process.stdout
+
+
+def test_a_column_that_is_none_is_refused_in_words(tmp_path):
+    process = install(tmp_path, "exit 1", "latest")
+    assert process.returncode == 1 and "choose oldest, pinned or newest" in process.stderr
 
 
 def test_make_help_names_the_targets():
