@@ -4,6 +4,7 @@
 #   make report PROFILE=smoke OUT=runs/x another size, another place
 #   make report WORLD=mine.toml          your own teacher and speech; WORLD=librispeech: HuBERT Base, human speech
 #   make report PROFILE=full             the models made from nothing too: 3 to 6 hours; when stopped, it goes on if made again
+#   make wheel TORCH=cpu STICK=stick     the kit and all it needs in a folder, for machines without internet
 #   make test                            lint, unit tests, all notebooks in profile smoke
 #   make test TORCH=oldest               the same with the oldest versions that pyproject.toml allows, on Python 3.10
 #   make test TORCH=newest               the same with the newest, in an environment of its own, as each of them
@@ -22,11 +23,14 @@ PYTHON ?= $(if $(filter oldest,$(TORCH)),python3.10)
 WORKERS ?= 2
 MINUTES ?= 10
 SEED ?= 1
+STICK ?= stick
+TORCH ?=
+CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help report lab test attack lint format notebooks install clean
+.PHONY: help report lab wheel test attack lint format notebooks install clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +47,16 @@ endif
 
 lab: $(STAMP)  ## JupyterLab on the first notebook
 	$(BIN)/jupyter lab notebooks/01_teacher_probing.ipynb
+
+# pip install --no-index --find-links stick 'kdkit[lab]' then needs no network. TORCH=cpu takes PyTorch without CUDA from
+# its own index, a tenth of the size. What is packed is for machines with this system and this Python.
+wheel: $(STAMP)  ## the kit and all it needs in a folder, for machines without internet (STICK=stick TORCH=cpu)
+	rm -f $(STICK)/kdkit-*.whl
+	$(BIN)/python -m pip wheel --disable-pip-version-check --no-deps --wheel-dir $(STICK) .
+	$(BIN)/python -m pip download --disable-pip-version-check --only-binary :all: --dest $(STICK) -c $(CONSTRAINTS) \
+		$(if $(filter cpu,$(TORCH)),--extra-index-url https://download.pytorch.org/whl/cpu) \
+		"$$(ls $(STICK)/kdkit-*.whl)[lab,decoding]"
+	cp -R notebooks docs $(STICK)/
 
 # A file of tests stays on one worker; tests/conftest.py puts the notebooks first. One thread a worker.
 test: $(STAMP) $(if $(filter pinned,$(TORCH)),lint)  ## lint, unit tests and all notebooks in profile smoke (TORCH=pinned)

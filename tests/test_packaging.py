@@ -332,7 +332,7 @@ def test_make_help_names_the_targets():
     said = subprocess.run(
         ["make", "-C", str(ROOT), "help"], capture_output=True, text=True, check=True
     ).stdout
-    for target in ("report", "test", "lint", "notebooks", "clean", "help"):
+    for target in ("report", "wheel", "test", "lint", "notebooks", "clean", "help"):
         assert re.search(rf"^make {target}\b", said, re.MULTILINE), target
 
 

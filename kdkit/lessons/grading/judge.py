@@ -83,6 +83,8 @@ class Judge:
         self._running.add(worker)
         self.holds = worker.holds
         try:
+            if self.stopped:  # meanwhile
+                raise CancelledError
             yield worker
         finally:
             self._running.discard(worker)
@@ -122,6 +124,8 @@ def examine(worker: Worker, answer: Answer, exercise: Exercise, given: dict[str,
         return "crashed", str(error)
     except Wrong as wrong:
         return "wrong", str(wrong)
+    finally:
+        worker.rest()
     return "right", ""
 
 

@@ -78,7 +78,7 @@ class Worker:
         self.late = self.large = self.ended = False
         self.used = float("inf")  # bytes of memory, until it is ready
         self.deadline = time.monotonic() + STARTS
-        self.threads = [threading.Thread(target=work, daemon=True) for work in (self._listen, self._watch)]
+        self.threads = [threading.Thread(target=does, daemon=True) for does in (self._listen, self._watch)]
         for thread in self.threads:
             thread.start()
         path = [str(Path(place).resolve()) for place in sys.path if place]
@@ -90,6 +90,7 @@ class Worker:
         try:
             self.holds: dict[str, bool] = self._read()["holds"]
             self.used = psutil.Process(self.process.pid).memory_info().rss
+            self.rest()
         except (Ended, TooLong, KeyError, psutil.Error) as error:
             self.close()
             raise KdkitError(
@@ -106,6 +107,10 @@ class Worker:
     def begin(self) -> None:
         """A new exercise: its time starts."""
         self.deadline = time.monotonic() + self.limits.seconds
+
+    def rest(self) -> None:
+        """Between two exercises no time is counted."""
+        self.deadline = float("inf")
 
     def prepare(self, parts: list[tuple[str, str]], given: dict[str, object], name: str) -> object:
         """Runs the statements; returns the value of ``name``. Raises one of the :class:`Stopped`, as :meth:`call`."""
@@ -206,7 +211,8 @@ class Worker:
         """Ends the process and removes its folder."""
         self.end()
         self.process.wait()
-        while any(thread.is_alive() for thread in self.threads):
+        patience = time.monotonic() + 5  # a child that could not be ended may hold the pipe
+        while any(thread.is_alive() for thread in self.threads) and time.monotonic() < patience:
             with suppress(queue.Empty):
                 self.lines.get(timeout=0.02)
         for pipe in (self.process.stdin, self.process.stdout):
