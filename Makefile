@@ -4,7 +4,7 @@
 #   make report PROFILE=smoke OUT=runs/x another size, another place
 #   make report WORLD=mine.toml          your own teacher and speech; WORLD=librispeech: HuBERT Base, human speech
 #   make report PROFILE=full             the models made from nothing too: 3 to 6 hours; when stopped, it goes on if made again
-#   make wheel TORCH=cpu STICK=stick     the kit and all it needs in a folder, for machines without internet
+#   make wheel STICK=stick               the kit and all it needs in a folder, for machines without internet
 #   make test                            lint, unit tests, all notebooks in profile smoke
 #   make test TORCH=oldest               the same with the oldest versions that pyproject.toml allows, on Python 3.10
 #   make test TORCH=newest               the same with the newest, in an environment of its own, as each of them
@@ -24,7 +24,6 @@ WORKERS ?= 2
 MINUTES ?= 10
 SEED ?= 1
 STICK ?= stick
-TORCH ?=
 CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -48,13 +47,13 @@ endif
 lab: $(STAMP)  ## JupyterLab on the first notebook
 	$(BIN)/jupyter lab notebooks/01_teacher_probing.ipynb
 
-# pip install --no-index --find-links stick 'kdkit[lab]' then needs no network. TORCH=cpu takes PyTorch without CUDA from
-# its own index, a tenth of the size. What is packed is for machines with this system and this Python.
-wheel: $(STAMP)  ## the kit and all it needs in a folder, for machines without internet (STICK=stick TORCH=cpu)
+# pip install --no-index --find-links stick 'kdkit[lab]' then needs no network. What is packed is for machines with this
+# system and this Python.
+wheel: $(STAMP)  ## the kit and all it needs in a folder, for machines without internet (STICK=stick CPU=1)
 	rm -f $(STICK)/kdkit-*.whl
 	$(BIN)/python -m pip wheel --disable-pip-version-check --no-deps --wheel-dir $(STICK) .
 	$(BIN)/python -m pip download --disable-pip-version-check --only-binary :all: --dest $(STICK) -c $(CONSTRAINTS) \
-		$(if $(filter cpu,$(TORCH)),--extra-index-url https://download.pytorch.org/whl/cpu) \
+		$(if $(CPU),--extra-index-url $(CPU_INDEX)) \
 		"$$(ls $(STICK)/kdkit-*.whl)[lab,decoding]"
 	cp -R notebooks docs $(STICK)/
 
