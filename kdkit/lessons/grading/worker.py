@@ -13,6 +13,7 @@ import math
 import os
 import sys
 import traceback
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
@@ -27,8 +28,7 @@ def main() -> None:
     work = Path(told["work"])
     hidden, needed = ([Path(path) for path in told[name]] for name in ("hidden", "needed"))
     sys.path[:] = [told["code"], *told["path"]]
-    import confine
-
+    confine = import_module("confine")
     holds = confine.by_kernel(work, hidden, needed)
     sys.path.pop(0)
     import numpy as np
@@ -142,6 +142,5 @@ def _told(error: BaseException) -> str:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent))
-    import wire
-
+    wire = import_module("wire")
     main()
