@@ -155,10 +155,11 @@ def training_minutes(gpu: Gpu, world: World, size: Profile) -> dict[str, float]:
     losses = len(loss_variants(whole=size.overnight)) * len(size.study_seeds)
     studies = size.study_steps * (losses + _STRUCTURES * len(size.structure_seeds))
     budgets = len(size.label_minutes) * len(size.label_seeds) * _WAYS
+    own = 2 * len(size.study_seeds)  # trainings of an experiment of one's own
     seconds = {
-        "02": (2 * size.distill_steps + studies) * live,
-        "03": (3 * size.twin_steps + size.swap_steps) * live,
-        "04": (2 * size.finetune_steps + budgets * size.label_steps) * alone,
+        "02": (2 * size.distill_steps + studies + own * size.own_steps) * live,
+        "03": (3 * size.twin_steps + size.swap_steps + own * size.own_steps) * live,
+        "04": (2 * size.finetune_steps + budgets * size.label_steps + own * size.own_label_steps) * alone,
     }
     return {number: s / 60 for number, s in seconds.items()}
 

@@ -62,7 +62,7 @@ class Profile:
 
     # 02, 03 and 04, an experiment of one's own: two trials with the seeds of the studies
     own_steps: int = 40  # of a distillation
-    own_label_steps: int = 120  # of a fine-tuning
+    own_label_steps: int = 100  # of a fine-tuning
 
     overnight: bool = False  # every variant is studied, and a study that was stopped goes on
     notebooks: bool = True  # can the notebooks run it?
@@ -186,8 +186,8 @@ COLAB = replace(
     speed_rounds=9,
     finetune_steps=1_500,
     finetune_minutes=30,
-    own_steps=500,
-    own_label_steps=1_500,
+    own_steps=200,
+    own_label_steps=500,
 )
 
 # LibriSpeech 960 h, batches of 12 utterances, 25,000 steps: the authors' recipe file.
