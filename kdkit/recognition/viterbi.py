@@ -5,9 +5,9 @@ between two equal labels. So the path goes through the states
 
     blank, label 0, blank, label 1, blank, ...
 
-and begins in one of the first two and ends in one of the last two. From frame to frame it stays, goes on by one state, or
-skips the blank between two different labels. Frame by frame, the score of the best path to every state is computed; the
-choices, read backwards, are the path.
+and begins in one of the first two and ends in one of the last two. From frame to frame it stays, goes on by one state,
+or skips the blank between two different labels. Frame by frame, the score of the best path to every state is computed;
+the choices, read backwards, are the path.
 """
 
 from __future__ import annotations
