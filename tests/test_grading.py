@@ -322,6 +322,7 @@ def test_what_is_no_notebook_says_why(data, said):
     [
         ("anna/x.ipynb", "anna"),
         (f"anna_{LESSON}.ipynb", "anna"),
+        (f"Copy of {LESSON} ben.ipynb", "ben"),
         (f"{LESSON} (anna).ipynb", "anna"),
         ("homework.ipynb", "homework"),
         ("Anna Muster_123456_assignsubmission_file/x.ipynb", "Anna Muster"),

@@ -123,6 +123,7 @@ def _learner(path: PurePosixPath, lessons: tuple[str, ...]) -> str:
             return match["learner"].strip()
     if folder:
         return folder
+    name = name.removeprefix("Copy of ")  # Colab
     for lesson in lessons:
         name = re.sub(rf"[\s_.-]*{re.escape(lesson)}([\s_.-]*\(?\d*\)?$)?[\s_.-]*", "", name)
     return name.strip(" ()[]") or path.stem
