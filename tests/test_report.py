@@ -1,5 +1,7 @@
 """The report: what notebooks hand over, and the pages made of it."""
 
+import base64
+import io
 import json
 import re
 import subprocess
@@ -12,6 +14,7 @@ import matplotlib
 import nbformat
 import numpy as np
 import pytest
+from fontTools.ttLib import TTFont
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from tiny_lessons import network_references
 
@@ -23,6 +26,7 @@ from kdkit.lessons.records import read_results
 from kdkit.lessons.results import Results
 from kdkit.report.execute import Progress
 from kdkit.report.findings import CLAIMS, Claim, answers, headline, in_a_sentence, story
+from kdkit.report.formula_font import font_face
 from kdkit.report.index_page import _place
 from kdkit.report.notebook_page import last_states, mathml, plain_warnings, write_notebook_html
 
@@ -391,3 +395,13 @@ def test_progress_in_a_log_is_plain_and_shows_the_last_output(monkeypatch):
     assert re.fullmatch(r"\[1/4\] 01_x  cell 2/2  0:00  training: 45%", lines[-2])
     assert lines[-1] == "[1/4] 01_x: failed after 0:00, in cell 2 (under 'Part two'): ValueError: x"
     assert "\r" not in log.getvalue() and "\x1b" not in log.getvalue()
+
+
+def test_a_page_brings_the_font_of_its_formulas():
+    page = "<p>Text ж</p>" + mathml(r"H^0 + \sigma(h) \leq \sum_k q", "inline")
+    data = re.search(r"base64,([\w+/=]+)", font_face(page))[1]
+    with TTFont(io.BytesIO(base64.b64decode(data))) as font:
+        has = {chr(code) for code in font.getBestCmap()}
+    assert {"H", "𝐻", "σ", "𝜎", "h", "ℎ", "∑", "𝑘", "≤", "+", "0"} <= has
+    assert "ж" not in has and "T" not in has and len(data) < 10_000
+    assert font_face("<p>Text</p>") == ""

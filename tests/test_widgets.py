@@ -5,6 +5,9 @@ import base64
 import io
 import signal
 import time
+from collections import Counter
+from dataclasses import replace
+from itertools import product
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +16,10 @@ import torch
 from IPython.core.formatters import DisplayFormatter
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import display
+from matplotlib.colors import to_rgb
 from matplotlib.image import imread
+from matplotlib.text import Text
+from test_contrast import contrast
 from torch import nn
 
 from kdkit import probing
@@ -21,6 +27,7 @@ from kdkit.common.errors import ConfigError
 from kdkit.distill import DistillConfig, DistillTask
 from kdkit.lessons.exercises import quiz
 from kdkit.lessons.plots import Picture
+from kdkit.lessons.plots.style import DARK_PAPER, PAPER
 from kdkit.lessons.rerun import StoppedTraining
 from kdkit.lessons.widgets import (
     CTCViewer,
@@ -33,7 +40,7 @@ from kdkit.lessons.widgets import (
     dashboard,
 )
 from kdkit.lessons.widgets.designer import macs, parameters, parts
-from kdkit.lessons.widgets.panel import slider, to_png
+from kdkit.lessons.widgets.panel import NARROW, WIDE, slider, to_png
 from kdkit.losses import discriminative_loss, regression_loss
 from kdkit.model.codebook import Codebook
 from kdkit.model.costs import count_macs, count_parameters
@@ -44,6 +51,7 @@ from kdkit.recognition.decode import with_language_model
 from kdkit.recognition.lm import estimate
 from kdkit.recognition.search import available
 from kdkit.speech.batches import Batches
+from kdkit.speech.manifest import frame_phones
 from kdkit.teachers import Teacher
 from kdkit.training import identity
 from kdkit.training.loop import train
@@ -145,6 +153,39 @@ def test_the_picture_is_a_png_of_the_whole_figure():
     np.testing.assert_array_equal(pixels, imread(io.BytesIO(drawn.getvalue()))[..., :3])
 
 
+def test_a_page_that_turns_dark_or_narrow_gets_a_picture_for_it():
+    panel = Numbers()
+    assert panel.box and imread(io.BytesIO(panel.picture.png))[0, 0].tolist() == [1, 1, 1]
+    panel.picture.dark = True  # what the browser tells
+    dark = imread(io.BytesIO(panel.picture.png))
+    assert panel.figures_drawn == 2 and np.allclose(dark[0, 0], to_rgb(DARK_PAPER)) and dark.shape[1] == 320
+    assert f"background: {DARK_PAPER}" in panel._words.value
+    panel.picture.narrow = True
+    assert panel.figures_drawn == 3 and imread(io.BytesIO(panel.picture.png)).shape[1] == 480, (
+        "at more dots an inch"
+    )
+    panel.picture.clicked = (0.5, 0.5, 1)
+    np.testing.assert_allclose(panel.places, [(0, 5, 2.5)], atol=1e-6)
+
+
+def assert_readable(panel):
+    """Wide or narrow, light or dark: words have a contrast of 4.5:1, and lines beside pictures one of 3:1; every slider
+    and list has a name."""
+    for panel.narrow, panel.dark in product((False, True), repeat=2):
+        figure, paper = panel.figure(), DARK_PAPER if panel.dark else PAPER
+        assert figure.get_figwidth() == (NARROW if panel.narrow else WIDE)
+        for text in figure.findobj(lambda artist: isinstance(artist, Text) and artist.get_text()):
+            black_on_colour = text.get_color() == "black"
+            assert black_on_colour or contrast(text.get_color(), paper) >= 4.5, (text, panel.dark)
+        lines = [line for axes in figure.axes if not axes.images for line in axes.lines]
+        faint = [
+            line for line in lines if line.get_color() != "white" and contrast(line.get_color(), paper) < 3
+        ]
+        assert faint == [], panel.dark
+    panel.narrow = panel.dark = False
+    assert all(control.description for control in panel.controls.values())
+
+
 def leaves_no_trace(panel, **other) -> bool:
     """Is the picture the same as before, after there was another one in the same axes?"""
     before, state = to_png(panel.figure()), dict(panel.state)
@@ -186,6 +227,7 @@ def test_layer_explorer(teacher, student, utterances):
     panel.update(other="student", other_layer=2, layer=0)
     assert len(panel.figure().axes) == 8 and 0 <= panel.likeness() <= 1
     assert leaves_no_trace(panel, model="student", layer=1, other="teacher", other_layer=1, utterance=2)
+    assert_readable(panel)
     assert "not probed" in panel.alt() and f"{100 * probe.layers[0].accuracy:.1f} %" in panel.words()
 
 
@@ -225,6 +267,7 @@ def test_student_designer():
     drawn = panel.box and panel.figures_drawn
     panel.update(preset="tiny-dt-fbank")
     assert panel.figures_drawn == drawn + 1, "a preset changes five controls and is drawn once"
+    assert_readable(panel)
 
 
 def test_loss_lab(teacher, student, utterances):
@@ -273,8 +316,30 @@ def test_loss_lab(teacher, student, utterances):
     panel.update(utterance=shortest)  # the frame chosen is beyond its end
     assert panel.state["frame"] == panel.frames[shortest] - 1 == panel.controls["frame"].max
     assert panel.figures_drawn == drawn + 1, "one picture for both"
+    assert_readable(panel)
+    panel.update(tau=1.0, variant="hard")
+    opened = LossLab(teacher, student, batch)
+    panel.reset()
+    assert panel.state == opened.state and panel.steps == 0 and panel.parts() == opened.parts()
     with pytest.raises(ConfigError, match="codebook"):
         LossLab(Teacher(teacher.model, None, "none", {}), student, batch)
+
+
+def test_the_loss_lab_says_which_phone_an_id_stands_for(teacher, student, utterances):
+    batch = Batches(utterances, 4, 0).batch(0)
+    panel = LossLab(teacher, student, batch, speech=utterances)
+    first = next(iter(panel.phones))
+    heard = Counter()
+    for utterance in utterances:
+        ids = teacher.codebook.cosines(teacher.hidden(*wave_of(utterance)).last[0]).argmax(-1).tolist()
+        heard.update(
+            phone for k, phone in zip(ids, frame_phones(utterance, len(ids)), strict=True) if k == first
+        )
+    assert panel.phones[first] == (heard.most_common(1)[0][0] or "silence")
+    ticks = [label.get_text() for label in panel.figure().axes[1].get_xticklabels()]
+    assert f"{first}\n{panel.phones[first]}" in ticks, "10 ids, and 12 are drawn"
+    mute = replace(batch, utterances=[replace(u, phones=()) for u in batch.utterances])
+    assert LossLab(teacher, student, mute).phones == {}
 
 
 @pytest.mark.parametrize("variant", ["codebook", "linear", "hard"])
@@ -310,6 +375,13 @@ def test_front_end_lab(teacher, student, utterances):
     assert panel.read_off("student")[1] < 1
     assert len(panel.figure().axes) == 3 and len(panel.update(student="student").figure().axes) == 4
     assert leaves_no_trace(panel, utterance=1, bins=40, window=50, frame=20)
+    assert_readable(panel)
+    last = panel._frames(panel.waves[0]) - 1
+    assert "the last of them number" in panel.update(window=60, frame=last).words(), "fewer than the CNN's"
+    assert panel.seen()["Fbank and its convolution"] == pytest.approx(
+        (0.02 * last - 0.02, 0.02 * last + 0.08)
+    )
+    panel.update(window=25)
     panel.clicked(2, 0.5, 3)
     assert panel.state["frame"] == 24 and "the front-end of student" in panel.words()
     lengths = [panel._frames(wave) for wave in panel.waves]
@@ -320,8 +392,6 @@ def test_front_end_lab(teacher, student, utterances):
 
 
 def test_ctc_viewer(student, utterances, tmp_path):
-    from dataclasses import replace
-
     texts = ["a bad day", "we saw it", "no", "we saw a day", "it", "day", "bad", "a", "saw", "we"]
     speech = [replace(u, text=text) for u, text in zip(utterances, texts, strict=True)]
     torch.manual_seed(2)
@@ -347,6 +417,7 @@ def test_ctc_viewer(student, utterances, tmp_path):
         greedy_search = search(found.log_probs[1][None], torch.tensor([len(found.log_probs[1])]))
         assert alternatives[0][0] == greedy_search[0]
     assert leaves_no_trace(panel, place=1, words_of="hypothesis", recogniser="two")
+    assert_readable(panel)
     assert "we saw it" in panel.alt() and "of 3 words wrong" in panel.words()
     assert len(panel.figure().axes) == 3
 
@@ -412,6 +483,7 @@ def test_dashboard_trains_like_train(tmp_path, capsys):
     assert again == board.logs["line"] and board.earlier["line, before"] == log
     assert len(board.figure().axes[0].lines) == 2
     assert leaves_no_trace(board, logarithmic=True, smooth=3)
+    assert_readable(board)
     assert len(board.update(compare=False).figure().axes[0].lines) == 1
     steps, values = board.update(smooth=3).curve([{"step": k, "loss": float(k)} for k in range(5)], "loss")
     assert values.tolist() == [0, 0.5, 1, 2, 3] and steps.tolist() == [0, 1, 2, 3, 4]

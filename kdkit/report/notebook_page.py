@@ -19,6 +19,7 @@ from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
 
 from kdkit.common.files import write_text
+from kdkit.report.formula_font import font_face
 from kdkit.report.index_page import TEMPLATES
 
 OUTPUT_TYPES = (  # the first that an output has is shown; widgets are none of them
@@ -84,6 +85,7 @@ def write_notebook_html(path: Path, title: str, trail: list[tuple[str, str]]) ->
     css += (TEMPLATES / "style.css").read_text(encoding="utf-8")
     page = {"title": title, "name": path.stem, "trail": trail, "css": css}
     html, _ = exporter.from_notebook_node(notebook, resources={"kdkit": page})
+    html = html.replace("</style>", f"{font_face(html)}</style>", 1)
     target = path.with_suffix(".html")
     write_text(target, html)
     return target

@@ -360,10 +360,11 @@ lesson.table("temperature", rows, f"The teacher's distribution over {clusters} i
 # %% [markdown]
 # Turn the knobs. The lab below holds this batch, the teacher, a distilled student and new heads for it. Click into the
 # spectrogram to choose a frame; change $\tau$ and see the teacher's bars spread; let the heads take steps and see the
-# student's bars follow. Which part of the loss has the largest gradient, and are the two alike at $\lambda = 1$?
+# student's bars follow. Under each id stands the phone that most of its frames belong to: are the ids between which the
+# teacher hesitates alike? Which part of the loss has the largest gradient, and are the two alike at $\lambda = 1$?
 
 # %%
-lab = LossLab(teacher, lesson.student(lesson.world.ready)[0], batch, seed)
+lab = LossLab(teacher, lesson.student(lesson.world.ready)[0], batch, seed, speech=train_speech[:60])
 lesson.widget("loss lab", lab, "Losses, cluster distributions of a frame, and gradients, on one batch.")
 
 # %% [markdown]

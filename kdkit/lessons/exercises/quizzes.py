@@ -1,4 +1,4 @@
-"""The quiz at the end of a notebook: radio buttons that answer at once, or a static page."""
+"""The quiz at the end of a notebook: a form that answers at once, or a static page."""
 
 from __future__ import annotations
 
@@ -8,11 +8,6 @@ from html import escape
 
 from kdkit.common.errors import ConfigError
 from kdkit.lessons.exercises.questions import FILES, Question, questions
-
-STYLE = (  # radio buttons of ipywidgets do not wrap by themselves
-    "<style>.kdkit-quiz .widget-radio-box label { height: auto; white-space: normal; line-height: 1.35; "
-    "margin-bottom: 4px; align-items: flex-start; }</style>"
-)
 
 
 @dataclass(frozen=True)
@@ -33,12 +28,12 @@ def quiz(notebook: str) -> Quiz:
 class Quiz:
     """Questions and what was answered: ``answers`` maps the number of a question to that of the choice.
 
-    The state is plain Python; :meth:`box` is a thin shell of widgets around it, :meth:`still` a page without any.
+    The state is plain Python; :meth:`form` is a thin shell around it, :meth:`still` a page without a kernel.
     """
 
     def __init__(self, asked: tuple[Question, ...]):
         self.questions, self.answers = asked, {}
-        self._box = None
+        self._form = None
 
     def answer(self, question: int, choice: int) -> Reply:
         """Answers a question, both counted from 0; a later answer replaces an earlier one."""
@@ -71,17 +66,17 @@ class Quiz:
             )
         return f'<div class="quiz">{"".join(parts)}</div>'
 
-    def box(self):
-        """The quiz as an ipywidgets box, made on first use."""
-        if self._box is None:
-            self._box = _box(self)
-        return self._box
+    def form(self):
+        """The live quiz, a :class:`kdkit.lessons.exercises.quiz_form.QuizForm`, made on first use."""
+        if self._form is None:
+            self._form = _form(self)
+        return self._form
 
     def _ipython_display_(self) -> None:
         """Shows widgets where there is a kernel, and the still form elsewhere."""
         from kdkit.lessons.widgets.still import show
 
-        show(self.box(), {"text/html": self.still(), "text/plain": repr(self)})
+        show(self.form(), {"text/html": self.still(), "text/plain": repr(self)})
 
 
 def marked(text: str) -> str:
@@ -91,41 +86,24 @@ def marked(text: str) -> str:
     return "".join(f"<code>{part}</code>" if i % 2 else stressed[i] for i, part in enumerate(parts))
 
 
-def _box(quiz: Quiz):
-    import ipywidgets as widgets
+def _form(quiz: Quiz):
+    from kdkit.lessons.exercises.quiz_form import QuizForm
 
-    score = widgets.HTML(_score(quiz))
-    rows = [widgets.HTML(STYLE)]
-    for number, question in enumerate(quiz.questions):
-        text = widgets.HTML(
-            f"<p style='margin: 12px 0 2px; line-height: 1.4'><b>{number + 1}.</b> {marked(question.text)}</p>"
-        )
-        plain = [re.sub(r"[*`]", "", choice.text) for choice in question.choices]
-        buttons = widgets.RadioButtons(
-            options=list(zip(plain, range(len(plain)))), index=None, layout=widgets.Layout(width="auto")
-        )
-        if buttons.has_trait("tooltip"):  # ipywidgets 8: the name that a screen reader reads
-            buttons.tooltip = f"Choices of question {number + 1}"
-        reply = widgets.HTML()
+    asked = [{"text": marked(q.text), "choices": [marked(c.text) for c in q.choices]} for q in quiz.questions]
+    form = QuizForm(questions=asked, score=_score(quiz))
 
-        def chosen(change, number=number, reply=reply):
-            if change["new"] is not None:
-                reply.value = _said(quiz.answer(number, change["new"]))
-                score.value = _score(quiz)
+    def answered(change) -> None:
+        new = {q: choice for q, choice in change["new"].items() if change["old"].get(q) != choice}
+        said = {q: _said(quiz.answer(int(q), choice)) for q, choice in new.items()}
+        form.replies, form.score = form.replies | said, _score(quiz)
 
-        buttons.observe(chosen, "value")
-        rows += [text, buttons, reply]
-    box = widgets.VBox([*rows, score], layout=widgets.Layout(max_width="46rem"))
-    box.add_class("kdkit-quiz")
-    return box
+    form.observe(answered, "answers")
+    return form
 
 
 def _said(reply: Reply) -> str:
-    colour, mark = ("#0b66b3", "✓ Right.") if reply.right else ("#b85c00", "✗ No.")
-    style = f"border-left: 4px solid {colour}; padding: 2px 10px; margin: 2px 0 6px; line-height: 1.4; "
-    style += "background: white; color: #1d2530"  # readable in a dark theme, too
-    return f'<div style="{style}"><b style="color: {colour}">{mark}</b> {marked(reply.because)}</div>'
+    return f"<b>{'✓ Right.' if reply.right else '✗ No.'}</b> {marked(reply.because)}"
 
 
 def _score(quiz: Quiz) -> str:
-    return f"<p style='margin-top: 12px'>{quiz.right} of {len(quiz.questions)} right</p>"
+    return f"{quiz.right} of {len(quiz.questions)} right"

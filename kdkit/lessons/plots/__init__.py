@@ -1,9 +1,9 @@
 """Figures of the lessons and the report: plain data in, a matplotlib Figure out, nothing shown or kept.
 
-Times are in seconds, rates come in as shares (0.23) and are drawn in per cent. Colours are Okabe and Ito's,
-which colour-blind readers can tell apart; where two things must never be mixed up (shipped against trained
-in this run), a hatch tells too. ``phones`` is what a manifest holds: (start in seconds, symbol) pairs, ""
-being silence.
+Times are in seconds, rates come in as shares (0.23) and are drawn in per cent. Colours follow Okabe and Ito's, which
+colour-blind readers can tell apart, darkened where they are too pale on white paper; where two things must never be
+mixed up (shipped against trained in this run), a hatch tells too. ``phones`` is what a manifest holds: (start in
+seconds, symbol) pairs, "" being silence.
 """
 
 from kdkit.lessons.plots.layers import cka_map, cluster_curve, confusion, layer_change, layer_curve
@@ -19,7 +19,7 @@ from kdkit.lessons.plots.speech import (
     spectrogram,
     waveform,
 )
-from kdkit.lessons.plots.style import BLACK, BLUE, CYCLE, GREEN, HEAT, ORANGE, PINK, RED, SKY, YELLOW, Picture
+from kdkit.lessons.plots.style import BLUE, CYCLE, FILLS, GREEN, GREY, HEAT, ORANGE, PINK, RED, SKY, Picture
 from kdkit.lessons.plots.systems import (
     speed_bars,
     training_curves,
@@ -29,16 +29,16 @@ from kdkit.lessons.plots.systems import (
 )
 
 __all__ = [
-    "BLACK",
     "BLUE",
     "CYCLE",
+    "FILLS",
     "GREEN",
+    "GREY",
     "HEAT",
     "ORANGE",
     "PINK",
     "RED",
     "SKY",
-    "YELLOW",
     "Picture",
     "aligned_features",
     "cka_map",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from kdkit.lessons.plots.style import BLACK, BLUE, CYCLE, GREEN, HEAT, ORANGE, RED, picture, styled
+from kdkit.lessons.plots.style import BLUE, CYCLE, GREEN, GREY, HEAT, ORANGE, RED, picture, styled
 from kdkit.probing.clusters import Usage
 from kdkit.probing.survey import Survey
 
@@ -46,7 +46,7 @@ def survey_figure(found: Survey, title: str = "") -> Figure:
         value, error = _bars(rows)
         axes.bar(layers[1:], value, yerr=error, color=BLUE)
         axes.set(ylabel=ylabel, title=name, ylim=(0, None))
-    reach.axhline(found.even_reach, color=BLACK, linestyle="--", label="even attention")
+    reach.axhline(found.even_reach, color=GREY, linestyle="--", label="even attention")
     reach.set_ylim(0, 1.35 * max(found.even_reach, max(high for _, _, high in np.nan_to_num(found.reach))))
     for axes in (curves, clusters, likeness, change, reach):
         axes.set_xlabel("layer")

@@ -191,8 +191,11 @@ def draw_phones(axes, phones, end: float, colour: str = "0.4", names: bool = Tru
     borders = [[(start, 0), (start, 1)] for start in starts]
     lines = LineCollection(borders, colors=colour, linewidths=0.6, alpha=0.8, transform=across)
     axes.add_collection(lines, autolim=False)
+    inches = axes.figure.get_figwidth() * axes.get_position().width
+    size, free = (9 if inches > 5 else 7), 0.0  # points; seconds from which there is room for a name
     for (start, symbol), stop in zip(phones, [*starts[1:], end], strict=False):  # no phones: nothing to draw
-        if names and symbol and start < end:
-            middle = (start + min(stop, end)) / 2
-            axes.text(middle, 1.0, symbol, transform=across, ha="center", va="bottom", fontsize=9)
+        middle, half = (start + min(stop, end)) / 2, 0.0045 * size * len(symbol) * end / inches
+        if names and symbol and start < end and middle - half >= free:
+            axes.text(middle, 1.0, symbol, transform=across, ha="center", va="bottom", fontsize=size)
+            free = middle + half
     axes.set_xlim(0, end)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from itertools import cycle, groupby
+from operator import itemgetter
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,6 +13,7 @@ from matplotlib.figure import Figure
 
 from kdkit.common.errors import TextError
 from kdkit.lessons import plots
+from kdkit.lessons.plots.style import ON_DARK, ON_LIGHT
 from kdkit.lessons.widgets import drawing
 from kdkit.lessons.widgets.panel import Panel, choice, player, slider
 from kdkit.recognition.decode import BeamSearch
@@ -21,6 +24,7 @@ from kdkit.recognition.wer import EQUAL, Score, word_edits
 from kdkit.speech.audio import read_audio
 from kdkit.speech.manifest import Utterance
 
+_WRONG = f"light-dark({ON_LIGHT}, {ON_DARK})"
 ORDERS = ("as given", "worst first", "best first")
 
 
@@ -89,9 +93,10 @@ class CTCViewer(Panel):
             return []
 
     def layout(self) -> Figure:
-        figure = plots.Picture(figsize=(11.5, 5.6))
+        figure = self.paper(5.6, 5.6)
+        left, right = (0.13, 0.97) if self.narrow else (0.06, 0.985)
         grid = figure.add_gridspec(
-            3, 1, height_ratios=(5, 1.2, 0.55), left=0.06, right=0.985, top=0.93, bottom=0.09, hspace=0.12
+            3, 1, height_ratios=(5, 1.2, 0.55), left=left, right=right, top=0.93, bottom=0.09, hspace=0.12
         )
         top, middle, low = (figure.add_subplot(place) for place in grid)
         middle.set(ylabel="blank (%)", ylim=(-5, 140), yticks=(0, 50, 100))
@@ -114,13 +119,16 @@ class CTCViewer(Panel):
         drawing.draw_emissions(top, probabilities[:, used], [vocabulary[k] for k in used], utterance.phones)
         seconds = 0.0125 + 0.02 * np.arange(len(probabilities))
         middle.plot(seconds, 100 * probabilities[:, vocabulary.blank], color=plots.BLUE)
-        for t, symbol in zip(seconds, best.tolist(), strict=True):
-            if symbol != vocabulary.blank:
-                middle.text(t, 108, vocabulary[symbol], ha="center", fontsize=9, color=plots.RED)
-        for number, word in enumerate(self.word_times()):
-            colour = plots.SKY if number % 2 else plots.YELLOW
-            low.axvspan(word.start, word.end, color=colour, alpha=0.5)
-            low.text((word.start + word.end) / 2, 0.5, word.word, ha="center", va="center", fontsize=9)
+        size = 7 if self.narrow else 9
+        for symbol, times in groupby(zip(seconds, best.tolist(), strict=True), key=itemgetter(1)):
+            if symbol != vocabulary.blank:  # frames of the same letter in a row are one letter
+                middle.text(
+                    np.mean([t for t, _ in times]), 108, vocabulary[symbol], ha="center", fontsize=size
+                )
+        for word, colour in zip(self.word_times(), cycle(plots.FILLS[:2]), strict=False):
+            low.axvspan(word.start, word.end, facecolor=colour, edgecolor=plots.GREY)
+            place = (word.start + word.end) / 2, 0.5
+            low.text(*place, word.word, ha="center", va="center", fontsize=size, color="black")
         for axes in (middle, low):
             axes.set_xlim(top.get_xlim())
 
@@ -133,7 +141,7 @@ class CTCViewer(Panel):
                 marks.append(f"<span>{escape(said)}</span>")
             else:
                 missing = f"<s>{escape(said)}</s> " if said else ""
-                marks.append(f'<span style="color:#b85c00">{missing}<b>{escape(written)}</b></span>')
+                marks.append(f'<span style="color: {_WRONG}">{missing}<b>{escape(written)}</b></span>')
         wrong = f"{result.word_errors[i]} of {result.word_counts[i]} words wrong"
         lines = [
             f"<b>{escape(utterance.id)}</b>, {escape(utterance.speaker)}: {wrong}; all: {escape(str(result))}",

@@ -22,7 +22,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from kdkit.lessons import plots
 from kdkit.lessons.rerun import StoppedTraining, train_in_cell
 from kdkit.lessons.widgets import drawing, still
-from kdkit.lessons.widgets.panel import ON_PAPER, Panel, button, slider
+from kdkit.lessons.widgets.panel import Panel, button, slider
 from kdkit.training.run_log import read_rows
 
 _EVERY = 1.0  # seconds between two pictures of a running training
@@ -171,7 +171,7 @@ class TrainingDashboard(Panel):
 
     def _tell(self) -> None:
         if self._box is not None:
-            self._words.value = f"<div style='{ON_PAPER}'>{self.words()}</div>"
+            self.say()
 
     def curve(self, rows: list[dict], key: str) -> tuple[np.ndarray, np.ndarray]:
         """Steps and values of a key, a running mean over as many logged steps as the slider says."""
@@ -186,10 +186,17 @@ class TrainingDashboard(Panel):
         return steps, (sums[last] - sums[first]) / (last - first)
 
     def layout(self) -> Figure:
-        figure = plots.Picture(figsize=(11.5, 3.6))
-        grid = figure.add_gridspec(
-            1, len(self.keys), left=0.085, right=0.985, top=0.9, bottom=0.16, wspace=0.25
-        )
+        if self.narrow:
+            figure = self.paper(0, 2.8 * len(self.keys))
+            edge = 0.5 / figure.get_figheight()
+            grid = figure.add_gridspec(
+                len(self.keys), 1, left=0.18, right=0.97, top=1 - edge / 2, bottom=edge, hspace=0.3
+            )
+        else:
+            figure = self.paper(3.6, 0)
+            grid = figure.add_gridspec(
+                1, len(self.keys), left=0.085, right=0.985, top=0.9, bottom=0.16, wspace=0.25
+            )
         for place, key in zip(grid, self.keys, strict=True):
             axes = figure.add_subplot(place, xlabel="step", ylabel=self.labels.get(key, key))
             axes.grid(alpha=0.3)

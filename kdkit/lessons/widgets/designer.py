@@ -170,9 +170,13 @@ class StudentDesigner(Panel):
         }
 
     def layout(self) -> Figure:
-        figure = plots.Picture(figsize=(11.5, 3.6))
-        grid = figure.add_gridspec(1, 3, left=0.07, right=0.985, top=0.86, bottom=0.17, wspace=0.3)
-        left, middle, right = (figure.add_subplot(place, xlabel="parameters (million)") for place in grid)
+        figure = self.paper(3.6, 5.6)
+        if self.narrow:
+            grid = figure.add_gridspec(2, 1, left=0.14, right=0.97, top=0.94, bottom=0.1, hspace=0.5)
+            places = (*grid[0].subgridspec(1, 2, wspace=0.45), grid[1])
+        else:
+            places = figure.add_gridspec(1, 3, left=0.07, right=0.985, top=0.86, bottom=0.17, wspace=0.3)
+        left, middle, right = (figure.add_subplot(place, xlabel="parameters (million)") for place in places)
         left.set_ylabel("GMAC for 1 s of audio")
         middle.set_ylabel(f"ms for {self.measured.seconds:g} s of audio")
         for axes in (left, middle):
@@ -197,7 +201,7 @@ class StudentDesigner(Panel):
                 if name == OWN:
                     colour, marker, area = plots.RED, "*", 17
                 axes.plot(size, value, marker, color=colour, markersize=area, label=name)
-            axes.axvline(self.budget / 1e6, color="0.3", linestyle="--", linewidth=1)
+            axes.axvline(self.budget / 1e6, color=plots.GREY, linestyle="--", linewidth=1)
             axes.set(xlim=(0, 1.15 * max(*sizes, self.budget / 1e6)), ylim=(0, 1.15 * max(values)))
         words = "measured" if self.facts()["measured"] else "estimated"
         middle.set_title(f"latency, yours {words}", fontsize=10, y=1.0)

@@ -13,10 +13,9 @@ import numpy as np
 from matplotlib.colors import ListedColormap
 
 from kdkit.lessons.plots.speech import FRAME_CENTRE, draw_frames, draw_phones
-from kdkit.lessons.plots.style import BLUE, GREEN, HEAT, ORANGE, PINK, RED, SKY, YELLOW
+from kdkit.lessons.plots.style import BLUE, FILLS, GREY, HEAT, RED
 
-_PALE = (SKY, ORANGE, GREEN, YELLOW, PINK, BLUE, RED)
-_PALE_MAP = ListedColormap(_PALE)
+_FILL_MAP = ListedColormap(FILLS)
 
 
 def place_labels(axes, left: float, below: float = 21) -> None:
@@ -57,25 +56,24 @@ def draw_ids(axes, ids, frames: int, label: str = "") -> None:
     if ids is None:
         axes.text(end / 2, 0, "no clusters of this layer", ha="center", va="center", fontsize=9)
         return
-    colours = {int(k): i % len(_PALE) for i, k in enumerate(dict.fromkeys(np.asarray(ids).tolist()))}
+    colours = {int(k): i % len(FILLS) for i, k in enumerate(dict.fromkeys(np.asarray(ids).tolist()))}
     strip = np.array([[colours[int(k)] for k in ids]])
     extent = (0.0025, end, -0.5, 0.5)
     axes.imshow(
         strip,
         aspect="auto",
         extent=extent,
-        cmap=_PALE_MAP,
+        cmap=_FILL_MAP,
         vmin=0,
-        vmax=len(_PALE) - 1,
+        vmax=len(FILLS) - 1,
         interpolation="nearest",
     )
     changes = [0, *(t for t in range(1, len(ids)) if ids[t] != ids[t - 1]), len(ids)]
-    axes.vlines(0.0025 + 0.02 * np.array(changes[1:-1]), -0.5, 0.5, color="white", linewidth=0.6)
+    axes.vlines(0.0025 + 0.02 * np.array(changes[1:-1]), -0.5, 0.5, color="black", linewidth=0.6)
     for begin, stop in pairwise(changes):
         if stop - begin >= 3:
-            axes.text(
-                0.0025 + 0.01 * (begin + stop), 0, str(ids[begin]), ha="center", va="center", fontsize=7
-            )
+            middle = 0.0025 + 0.01 * (begin + stop)
+            axes.text(middle, 0, str(ids[begin]), ha="center", va="center", fontsize=7, color="black")
 
 
 def draw_attention(axes, weights) -> None:
@@ -99,8 +97,8 @@ def draw_accuracy(axes, probe, layer: int) -> None:
     axes.plot(value, color=BLUE, linewidth=1.5)
     axes.plot(layer, value[layer], "o", color=RED, markersize=9)
     axes.annotate(f"{value[layer]:.1f} %", (layer, value[layer]), xytext=(0, 9), textcoords="offset points",
-                  ha="center", fontsize=9, color=RED)  # fmt: skip
-    axes.axhline(100 * probe.fbank.accuracy, color="0.3", linestyle="--", linewidth=1)
+                  ha="center", fontsize=9)  # fmt: skip
+    axes.axhline(100 * probe.fbank.accuracy, color=GREY, linestyle="--", linewidth=1)
     axes.set(xlabel="layer", xlim=(-0.7, len(value) - 0.3))
     axes.set_title("phone probe (% of frames)", fontsize=9, y=1.0)
     axes.margins(y=0.2)
@@ -115,7 +113,8 @@ def draw_fbank(axes, features, phones: Sequence[tuple[float, str]] = (), window:
 
 
 def draw_cursor(axes, seconds: float) -> None:
-    """A line at the middle of the chosen frame."""
+    """A line at the middle of the chosen frame, with white edges that part it from a dark picture."""
+    axes.axvline(seconds, color="white", linewidth=4)
     axes.axvline(seconds, color=RED, linewidth=2)
 
 

@@ -21,8 +21,6 @@ from kdkit.speech.frames import HOP, RECEPTIVE_FIELD, SAMPLE_RATE, num_frames
 from kdkit.speech.manifest import Utterance
 from kdkit.teachers import Teacher
 
-_SEEN = {"CNN": (0, RECEPTIVE_FIELD), "Fbank and its convolution": (-HOP, 720)}  # samples around 320 t
-
 
 class FrontEndLab(Panel):
     """One utterance as waveform, CNN features and Fbank, aligned; a click picks a frame and shows what it has seen.
@@ -121,6 +119,14 @@ class FrontEndLab(Panel):
             self._read[key] = values[0].double().cpu().numpy()
         return self._read[key]
 
+    def seen(self) -> dict[str, tuple[float, float]]:
+        """Stretches of sound (seconds) behind the chosen frame: of the CNN, and of the five Fbank windows that the
+        convolution joins.
+        """
+        start = HOP * self.state["frame"] / SAMPLE_RATE
+        windows = start - 0.02, start + 0.02 + self.state["window"] / 1000
+        return {"Fbank and its convolution": windows, "CNN": (start, start + RECEPTIVE_FIELD / SAMPLE_RATE)}
+
     def changed(self, name: str) -> None:
         if name == "utterance":
             self.controls["frame"].max = self._frames(self.waves[self.state["utterance"]]) - 1
@@ -134,10 +140,12 @@ class FrontEndLab(Panel):
 
     def layout(self) -> Figure:
         reading = self.shape()
-        figure = plots.Picture(figsize=(11.5, 6.4 if reading else 5.2))
+        height = 6.4 if reading else 5.2
+        figure = self.paper(height, height)
         ratios = (1.1, 2, 2, 1) if reading else (1.1, 2, 2)
+        left, right = (0.16, 0.97) if self.narrow else (0.075, 0.985)
         grid = figure.add_gridspec(
-            len(ratios), 1, height_ratios=ratios, left=0.075, right=0.985, top=0.94, bottom=0.08, hspace=0.14
+            len(ratios), 1, height_ratios=ratios, left=left, right=right, top=0.94, bottom=0.08, hspace=0.14
         )
         labels = ("amplitude", "", "", "cosine to H0")
         *upper, last = (
@@ -157,12 +165,12 @@ class FrontEndLab(Panel):
         chosen, t = self.state["utterance"], self.state["frame"]
         wave, phones = self.waves[chosen], self.utterances[chosen].phones
         end = len(wave) / SAMPLE_RATE
-        sound.plot(np.arange(0, len(wave), 4) / SAMPLE_RATE, wave[::4], color="0.3", linewidth=0.5)
-        for (name, (low, high)), colour in zip(_SEEN.items(), (plots.RED, plots.ORANGE), strict=True):
-            start, stop = (HOP * t + low) / SAMPLE_RATE, (HOP * t + high) / SAMPLE_RATE
-            sound.axvspan(max(0, start), min(end, stop), color=colour, alpha=0.45, label=f"{name} sees")
+        sound.plot(np.arange(0, len(wave), 4) / SAMPLE_RATE, wave[::4], color=plots.GREY, linewidth=0.5)
+        for (name, (low, high)), colour in zip(self.seen().items(), (plots.ORANGE, plots.RED), strict=True):
+            low, high = max(0, low), min(end, high)
+            sound.axvspan(low, high, facecolor=(colour, 0.4), edgecolor=colour, label=f"{name} sees")
         sound.set_xlim(0, end)
-        sound.legend(fontsize=8, loc="upper right", ncols=2)
+        sound.legend(fontsize=8, loc="lower right", bbox_to_anchor=(1, 0.95), ncols=2)
         drawing.draw_standardised(cnn, self.cnn(chosen), "CNN channel", phones)
         drawing.draw_fbank(fbank, self.fbank(), (), self.state["window"])
         for axes in reading:
@@ -176,10 +184,12 @@ class FrontEndLab(Panel):
         wave, t = self.waves[self.state["utterance"]], self.state["frame"]
         window = 16 * self.state["window"]
         windows = 1 + (len(wave) - window) // 160
+        frames = (windows - 1) // 2 + 1
+        place = f"the middle of the one numbered {t} at {20 * t + self.state['window'] / 2:.1f} ms"
         lines = [
             f"<b>frame {t}</b> of 0 to {self._frames(wave) - 1}: its middle is at {20 * t + 12.5:.1f} ms. Fbank makes "
-            f"{windows} windows of {self.state['window']} ms, a convolution of stride 2 makes {(windows - 1) // 2 + 1} "
-            f"frames of them, the middle of the one numbered {t} at {20 * t + self.state['window'] / 2:.1f} ms."
+            f"{windows} windows of {self.state['window']} ms, a convolution of stride 2 makes {frames} "
+            f"frames of them, {place if t < frames else f'the last of them number {frames - 1}'}."
         ]
         if self.state["student"] != "none":
             _, share = self.read_off(self.state["student"])

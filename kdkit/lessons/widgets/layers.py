@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor
 
-from kdkit.lessons import plots
 from kdkit.lessons.widgets import drawing
 from kdkit.lessons.widgets.panel import Panel, choice, player, slider
 from kdkit.probing.activations import Frames
@@ -116,16 +115,21 @@ class LayerExplorer(Panel):
         return {name for name, off in (("other_layer", alone), ("head", nobody_looks)) if off}
 
     def layout(self) -> Figure:
-        rows = self.shape()
-        figure = plots.Picture(figsize=(11.5, 0.5 + 3.2 * rows))
+        rows, narrow = self.shape(), self.narrow
+        figure = self.paper(0.5 + 3.2 * rows, 0.5 + 4.6 * rows)
         edge = 0.5 / figure.get_figheight()
         outer = figure.add_gridspec(
-            rows, 3, width_ratios=(3.4, 1.15, 1.25), left=0.04, right=0.985, top=1 - edge, bottom=edge,
-            wspace=0.22, hspace=0.5,
+            rows, 1, left=0.08 if narrow else 0.04, right=0.97 if narrow else 0.985, top=1 - edge, bottom=edge,
+            hspace=0.25 if narrow else 0.5,
         )  # fmt: skip
         for row in range(rows):
-            strip = outer[row, 0].subgridspec(2, 1, height_ratios=(5, 1), hspace=0.08)
-            for place, left in ((strip[0], 8), (strip[1], 8), (outer[row, 1], 30), (outer[row, 2], 30)):
+            if narrow:  # attention and curve under the picture instead of beside it
+                parts = outer[row].subgridspec(2, 1, height_ratios=(2.2, 1.8), hspace=0.45)
+                main, (looks, curve) = parts[0], parts[1].subgridspec(1, 2, wspace=0.3)
+            else:
+                main, looks, curve = outer[row].subgridspec(1, 3, width_ratios=(3.4, 1.15, 1.25), wspace=0.22)
+            strip = main.subgridspec(2, 1, height_ratios=(5, 1), hspace=0.08)
+            for place, left in ((strip[0], 8), (strip[1], 8), (looks, 30), (curve, 30)):
                 axes = figure.add_subplot(place)
                 axes.yaxis.label.set_fontsize(9)
                 drawing.place_labels(axes, left)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from matplotlib.axes import Axes
@@ -17,7 +19,9 @@ from kdkit.lessons.widgets.panel import Panel, button, choice, slider
 from kdkit.losses import cluster_loss, regression_loss
 from kdkit.model.codebook import VARIANTS, ClusterHead
 from kdkit.model.speech_model import SpeechModel
+from kdkit.probing.listening import occurrences, phone_shares
 from kdkit.speech.batches import Batch
+from kdkit.speech.manifest import Utterance
 from kdkit.teachers import Teacher
 
 _TOP = 12  # ids that are drawn
@@ -29,11 +33,21 @@ class LossLab(Panel):
     ``tau`` is the temperature of both sides, ``weight`` is lambda, ``cosine`` w_cos. A click into the spectrogram picks
     the frame whose distributions are drawn. ``parts()`` gives the losses, ``gradients()`` how hard each of them pulls
     at the student's states.
+
+    ``speech``: utterances with phones, by default the batch's, in which each id is seen to stand for a phone
+    (``phones``, {id: phone}); more of them name more ids.
     """
 
     title = "Loss lab"
 
-    def __init__(self, teacher: Teacher, student: SpeechModel, batch: Batch, seed: int = 0):
+    def __init__(
+        self,
+        teacher: Teacher,
+        student: SpeechModel,
+        batch: Batch,
+        seed: int = 0,
+        speech: Sequence[Utterance] = (),
+    ):
         if teacher.codebook is None:
             raise ConfigError("the loss lab needs a teacher with a codebook: make one of k-means centroids")
         self.teacher, self.batch = teacher, batch
@@ -51,8 +65,11 @@ class LossLab(Panel):
             self.heads = nn.ModuleList(nn.Linear(dim, teacher.config.dim) for _ in self.pairs).to(device)
             book = teacher.codebook
             self.cluster_heads = nn.ModuleDict({v: ClusterHead(v, dim, book) for v in VARIANTS}).to(device)
-        self.optimiser = torch.optim.AdamW(self.parameters(), lr=3e-3, weight_decay=0.0)
-        self.steps, self._kept = 0, None
+        self._untrained = [p.detach().clone() for p in self.parameters()]
+        self._begin()
+        told = [utterance for utterance in speech or batch.utterances if utterance.phones]
+        runs = occurrences(teacher, told)
+        self.phones = {k: phone_shares(of_id)[0][0] or "silence" for k, of_id in runs.items()}
         self.frames = self.mask.sum(1).tolist()
         texts = [(f"{i + 1}: {u.text[:40]}", i) for i, u in enumerate(batch.utterances)]
         taus = [0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0]
@@ -64,9 +81,18 @@ class LossLab(Panel):
             cosine=slider("w_cos", 1.0, 0.0, 2.0, 0.1),
             variant=choice("variant", VARIANTS),
         )
+        self._opened = dict(self.state)
 
     def parameters(self) -> list[nn.Parameter]:
         return [p for module in (self.heads, self.cluster_heads) for p in module.parameters()]
+
+    def _begin(self) -> None:
+        """Untrained heads."""
+        with torch.no_grad():
+            for parameter, value in zip(self.parameters(), self._untrained, strict=True):
+                parameter.copy_(value)
+        self.optimiser = torch.optim.AdamW(self.parameters(), lr=3e-3, weight_decay=0.0)
+        self.steps, self._kept = 0, None
 
     # --- what is measured -------------------------------------------------------------------------------------
 
@@ -142,10 +168,19 @@ class LossLab(Panel):
             if left % 4 == 0:
                 self.redraw()
 
+    def reset(self) -> None:
+        """Everything as it was at the beginning: untrained heads, and all controls."""
+        self._begin()
+        self.update(**self._opened)
+        self.redraw()
+
     # --- what is shown ----------------------------------------------------------------------------------------
 
     def extra(self) -> list:
-        return [button("20 steps of the heads", self.take, "Trains the heads on this batch.")]
+        return [
+            button("20 steps of the heads", self.take, "Trains the heads on this batch."),
+            button("Reset", self.reset, "Untrained heads, and all controls as they were."),
+        ]
 
     def changed(self, name: str) -> None:
         if name == "utterance":
@@ -157,14 +192,18 @@ class LossLab(Panel):
             self.update(frame=int(np.clip(round((x - 0.0125) / 0.02), 0, last)))
 
     def layout(self) -> Figure:
-        figure = plots.Picture(figsize=(11.5, 5.4))
-        grid = figure.add_gridspec(2, 1, left=0.06, right=0.985, top=0.93, bottom=0.1, hspace=0.42)
+        figure = self.paper(5.6, 7.2)
+        if self.narrow:
+            grid = figure.add_gridspec(3, 1, left=0.13, right=0.97, top=0.95, bottom=0.05, hspace=0.45)
+            places = (grid[1], *grid[2].subgridspec(1, 2, wspace=0.35))
+        else:
+            grid = figure.add_gridspec(2, 1, left=0.06, right=0.985, top=0.93, bottom=0.12, hspace=0.42)
+            places = grid[1].subgridspec(1, 3, width_ratios=(2.2, 1, 1), wspace=0.3)
         figure.add_subplot(grid[0], xlabel="time (s); click to choose a frame")
-        lower = grid[1].subgridspec(1, 3, width_ratios=(2.2, 1, 1), wspace=0.45)
-        ids, parts, pulls = (figure.add_subplot(place) for place in lower)
+        ids, parts, pulls = (figure.add_subplot(place) for place in places)
         ids.set_ylabel("probability (%)")
         for axes in figure.axes:
-            drawing.place_labels(axes, 34)
+            drawing.place_labels(axes, 34, 32 if axes is ids else 21)
         for axes, title in ((parts, "loss, weighted"), (pulls, "gradient norm x 1000")):
             axes.set_title(title, fontsize=10, y=1.0)
             axes.tick_params(axis="x", labelsize=8)
@@ -182,8 +221,9 @@ class LossLab(Panel):
         x = np.arange(len(best))
         ids.bar(x - 0.2, 100 * teacher[best], 0.4, color=plots.BLUE, label="teacher")
         ids.bar(x + 0.2, 100 * student[best], 0.4, color=plots.ORANGE, label="student")
-        ids.set_xticks(x, [str(k) for k in best], fontsize=8)
-        ids.set_xlabel(f"cluster id, frame {frame}")
+        ids.set_xticks(x, [f"{k}\n{self.phones.get(k, '')}" for k in best], fontsize=8)
+        stands = ", and the phone that it stands for" if self.phones else ""
+        ids.set_xlabel(f"cluster id{stands}; frame {frame}")
         ids.legend(fontsize=8)
         for axes, values in ((parts, self.parts()), (pulls, self.gradients())):
             axes.bar(

@@ -19,6 +19,7 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 
 import ipywidgets
+import matplotlib
 import numpy as np
 import torch
 from IPython.display import DisplayHandle
@@ -27,12 +28,16 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from kdkit.common.errors import ConfigError
+from kdkit.lessons.plots.style import DARK_INK, DARK_PAPER, INK, PAPER, Picture, theme
 from kdkit.lessons.widgets import drawing, still
 from kdkit.lessons.widgets.image import ClickableImage
 from kdkit.speech.frames import SAMPLE_RATE
 
-DPI = 80
-ON_PAPER = "background: white; color: #1d2530; padding: 2px 8px"  # readable in a dark theme, too
+WIDE, NARROW = 11.5, 5.0  # inches of a picture
+_DPI, _NARROW_DPI = (
+    80,
+    120,
+)  # a narrow picture is sharp at any width below that at which it gives way to the wide one
 
 
 class Panel:
@@ -43,6 +48,7 @@ class Panel:
     and ``clicked`` (what a click does).
 
     ``state``: {name: value} of every control. Changing it by :meth:`update` is what moving the control does.
+    ``narrow`` and ``dark`` say what page the picture is on: :meth:`layout` puts axes of a narrow one under one another.
     """
 
     title = "widget"
@@ -52,6 +58,7 @@ class Panel:
         self.controls = controls
         self.state = {name: control.value for name, control in controls.items()}
         self.figures_drawn = 0
+        self.narrow = self.dark = False
         self._following = False
         self._box: ipywidgets.VBox | None = None
         self._still: DisplayHandle | None = None
@@ -130,23 +137,38 @@ class Panel:
 
     def figure(self) -> Figure:
         """The picture of the present state; the next picture of that shape is drawn into the same figure."""
-        shape = self.shape()
-        if shape not in self._figures:
-            self._figures[shape] = self.layout()
-        figure = self._figures[shape]
-        for axes in figure.axes:
-            drawing.wipe(axes)
-        self.draw(*figure.axes)
+        with matplotlib.rc_context(theme(self.dark)):
+            if self._kind not in self._figures:
+                self._figures[self._kind] = self.layout()
+            figure = self._figures[self._kind]
+            for axes in figure.axes:
+                drawing.wipe(axes)
+            self.draw(*figure.axes)
         return figure
+
+    @property
+    def _kind(self) -> tuple:
+        """What the figure depends on."""
+        return self.narrow, self.dark, self.shape()
+
+    def paper(self, wide: float, narrow: float) -> Picture:
+        """An empty figure, so many inches high on a wide or a narrow page."""
+        return Picture(figsize=(NARROW, narrow) if self.narrow else (WIDE, wide))
+
+    def say(self) -> None:
+        """Writes :meth:`words` under the picture, in the page's colours."""
+        ink, paper, scheme = (DARK_INK, DARK_PAPER, "dark") if self.dark else (INK, PAPER, "light")
+        style = f"background: {paper}; color: {ink}; color-scheme: {scheme}; padding: 2px 8px"
+        self._words.value = f"<div style='{style}'>{self.words()}</div>"
 
     def redraw(self) -> None:
         """Draws the present state, if the widget is shown."""
         if self._box is None:
             return
         with self._drawing, _one_thread():
-            png = to_png(self.figure())
+            png = to_png(self.figure(), _NARROW_DPI if self.narrow else _DPI)
             self.figures_drawn += 1
-            self._words.value = f"<div style='{ON_PAPER}'>{self.words()}</div>"
+            self.say()
             for name, control in self.controls.items():
                 control.disabled = name in self.idle()
             self.picture.alt, self.picture.png = self.alt(), png
@@ -168,11 +190,19 @@ class Panel:
             self._box.add_class("kdkit-widget")
             self.redraw()
             self.picture.observe(lambda change: self._click(*change["new"][:2]), "clicked")
+            self.picture.observe(lambda _: self._look(), ["dark", "narrow"])
         return self._box
+
+    def _look(self) -> None:
+        """Draws anew where the page has become dark or narrow, or is so no longer."""
+        page = self.picture.dark, self.picture.narrow
+        if page != (self.dark, self.narrow):
+            self.dark, self.narrow = page
+            self.redraw()
 
     def _click(self, across: float, down: float) -> None:
         """A click at shares of the picture's width and height: finds the axes under it, or nearest above or below."""
-        figure, up = self._figures[self.shape()], 1 - down
+        figure, up = self._figures[self._kind], 1 - down
         places = [axes.get_position() for axes in figure.axes]
         beside = [
             (max(place.y0 - up, up - place.y1, 0), number)
@@ -211,7 +241,7 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(usual)
 
 
-def to_png(figure: Figure, dpi: int = DPI) -> bytes:
+def to_png(figure: Figure, dpi: int = _DPI) -> bytes:
     """The whole figure, not cropped, so that a click into it can be found again; fast rather than small."""
     canvas = figure.canvas if isinstance(figure.canvas, FigureCanvasAgg) else FigureCanvasAgg(figure)
     usual, figure.dpi = figure.dpi, dpi
