@@ -119,12 +119,11 @@ class CTCViewer(Panel):
         drawing.draw_emissions(top, probabilities[:, used], [vocabulary[k] for k in used], utterance.phones)
         seconds = 0.0125 + 0.02 * np.arange(len(probabilities))
         middle.plot(seconds, 100 * probabilities[:, vocabulary.blank], color=plots.BLUE)
-        size = 7 if self.narrow else 9
+        size, heights = (7, cycle((105, 122))) if self.narrow else (9, cycle((108,)))
         for symbol, times in groupby(zip(seconds, best.tolist(), strict=True), key=itemgetter(1)):
             if symbol != vocabulary.blank:  # frames of the same letter in a row are one letter
-                middle.text(
-                    np.mean([t for t, _ in times]), 108, vocabulary[symbol], ha="center", fontsize=size
-                )
+                place = np.mean([t for t, _ in times]), next(heights)
+                middle.text(*place, vocabulary[symbol], ha="center", fontsize=size)
         for word, colour in zip(self.word_times(), cycle(plots.FILLS[:2]), strict=False):
             low.axvspan(word.start, word.end, facecolor=colour, edgecolor=plots.GREY)
             place = (word.start + word.end) / 2, 0.5

@@ -170,10 +170,10 @@ class StudentDesigner(Panel):
         }
 
     def layout(self) -> Figure:
-        figure = self.paper(3.6, 5.6)
+        figure = self.paper(3.6, 6.0)
         if self.narrow:
-            grid = figure.add_gridspec(2, 1, left=0.14, right=0.97, top=0.94, bottom=0.1, hspace=0.5)
-            places = (*grid[0].subgridspec(1, 2, wspace=0.45), grid[1])
+            grid = figure.add_gridspec(2, 1, left=0.17, right=0.97, top=0.94, bottom=0.1, hspace=0.65)
+            places = (*grid[0].subgridspec(1, 2, wspace=0.55), grid[1])
         else:
             places = figure.add_gridspec(1, 3, left=0.07, right=0.985, top=0.86, bottom=0.17, wspace=0.3)
         left, middle, right = (figure.add_subplot(place, xlabel="parameters (million)") for place in places)
@@ -205,7 +205,10 @@ class StudentDesigner(Panel):
             axes.set(xlim=(0, 1.15 * max(*sizes, self.budget / 1e6)), ylim=(0, 1.15 * max(values)))
         words = "measured" if self.facts()["measured"] else "estimated"
         middle.set_title(f"latency, yours {words}", fontsize=10, y=1.0)
-        left.legend(fontsize=7, loc="best")
+        if self.narrow:
+            left.legend(fontsize=7, loc="upper left", bbox_to_anchor=(-0.4, -0.22), ncols=3)
+        else:
+            left.legend(fontsize=7, loc="best")
         names, counts = zip(*parts(self.config).items(), strict=True)
         right.barh(range(len(names)), [count / 1e6 for count in counts], color=plots.BLUE)
         right.set_yticks(range(len(names)), names, fontsize=9)
@@ -220,8 +223,9 @@ class StudentDesigner(Panel):
         return (
             f"<b>{facts['parameters'] / 1e6:.2f} M parameters</b> ({100 * facts['share of teacher']:.0f} % of "
             f"{self.teacher}), {verdict}; {facts['macs'] / 1e9:.3f} GMAC for a second of audio; "
-            f"{1e3 * facts['seconds']:.0f} ms for {self.measured.seconds:g} s ({how}). Heads share the width: their "
-            f"number changes neither parameters nor MACs.{self._taken()}"
+            f"{1e3 * facts['seconds']:.0f} ms for {self.measured.seconds:g} s ({how}). The heads, "
+            f"{self.config.heads} of {self.config.dim // self.config.heads} dimensions, share the width: their number "
+            f"changes neither parameters nor MACs.{self._taken()}"
         )
 
     def _taken(self) -> str:

@@ -192,9 +192,9 @@ class LossLab(Panel):
             self.update(frame=int(np.clip(round((x - 0.0125) / 0.02), 0, last)))
 
     def layout(self) -> Figure:
-        figure = self.paper(5.6, 7.2)
+        figure = self.paper(5.6, 7.6)
         if self.narrow:
-            grid = figure.add_gridspec(3, 1, left=0.13, right=0.97, top=0.95, bottom=0.05, hspace=0.45)
+            grid = figure.add_gridspec(3, 1, left=0.13, right=0.97, top=0.95, bottom=0.05, hspace=0.55)
             places = (grid[1], *grid[2].subgridspec(1, 2, wspace=0.35))
         else:
             grid = figure.add_gridspec(2, 1, left=0.06, right=0.985, top=0.93, bottom=0.12, hspace=0.42)
@@ -222,8 +222,7 @@ class LossLab(Panel):
         ids.bar(x - 0.2, 100 * teacher[best], 0.4, color=plots.BLUE, label="teacher")
         ids.bar(x + 0.2, 100 * student[best], 0.4, color=plots.ORANGE, label="student")
         ids.set_xticks(x, [f"{k}\n{self.phones.get(k, '')}" for k in best], fontsize=8)
-        stands = ", and the phone that it stands for" if self.phones else ""
-        ids.set_xlabel(f"cluster id{stands}; frame {frame}")
+        ids.set_xlabel(f"cluster id{' and its phone' if self.phones else ''}, frame {frame}")
         ids.legend(fontsize=8)
         for axes, values in ((parts, self.parts()), (pulls, self.gradients())):
             axes.bar(
