@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from test_contrast import contrast
 
 from kdkit.common.errors import ConfigError
 from kdkit.common.statistics import Comparison
@@ -76,6 +77,10 @@ def test_axes_are_named_and_the_picture_can_be_drawn(name):
     assert png.startswith(b"\x89PNG")
     assert len(png) > 5000
     panels = [axes for axes in figure.axes if axes.get_subplotspec() is not None]
+    for line in (
+        line for axes in panels for line in axes.get_lines() if not line.get_label().startswith("_")
+    ):
+        assert contrast(line.get_color(), "white") >= 3, f"{line.get_label()} is too pale to be seen"
     for axes in panels:
         below = any(other.get_xlabel() for other in panels)
         beside = any(other.get_ylabel() or other.get_yticklabels() for other in panels)

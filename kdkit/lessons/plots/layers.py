@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from kdkit.lessons.plots.style import BLUE, CYCLE, GREEN, HEAT, ORANGE, RED, picture, styled
+from kdkit.lessons.plots.style import BLUE, CYCLE, GREEN, GREY, HEAT, ORANGE, RED, picture, styled
 from kdkit.speech.phone_classes import by_class, phone_class
 
 
@@ -31,11 +31,11 @@ def layer_curve(probes, title: str = "A linear probe on every layer, unseen voic
         axes.plot(x[probe.best], mean[probe.best], marker="*", markersize=16, color=colour)
     fbank = probe.fbank  # the same for all: it depends on the frames only
     axes.axhspan(100 * fbank.low, 100 * fbank.high, color="0.5", alpha=0.2, linewidth=0)
-    axes.axhline(100 * fbank.accuracy, color="0.3", linestyle="--", label="Fbank + deltas")
+    axes.axhline(100 * fbank.accuracy, color=GREY, linestyle="--", label="Fbank + deltas")
     if len(probes) == 1:
         axes.axhline(100 * probe.front_end.accuracy, color=ORANGE, linestyle=":", label="front-end output")
     true = np.asarray(probe.confusion).sum(1)  # frames of each phone
-    axes.axhline(100 * true.max() / max(1, true.sum()), color="0.6", label="chance: the most frequent phone")
+    axes.axhline(100 * true.max() / max(1, true.sum()), color="0.55", label="chance: the most frequent phone")
     if len(depths) == 1:
         axes.set_xticks(range(depths.pop()))
     same = "layer (0 is the input of layer 1)"
@@ -114,19 +114,26 @@ def cka_map(
 @styled
 def confusion(counts, phones: Sequence[str], title: str = "Which phone is taken for which") -> Figure:
     """Confusion matrix (true, predicted) of a phone probe, phones ordered by class; rows are divided by their sums."""
+    size = 0.19 * len(phones) + 2
+    figure, [[axes]] = picture(size + 1, size)
+    image = draw_confusion(axes, counts, phones, 9)
+    figure.colorbar(image, ax=axes, label="frames of the true phone (%)", shrink=0.8)
+    axes.set_title(title)
+    return figure
+
+
+def draw_confusion(axes, counts, phones: Sequence[str], fontsize: float):
+    """The matrix of :func:`confusion` into axes that are given; returns the image."""
     counts = np.asarray(counts, dtype=float)
     order = by_class(phones)
     counts, phones = counts[np.ix_(order, order)], [phones[i] for i in order]
     borders = [i for i in range(1, len(phones)) if phone_class(phones[i]) != phone_class(phones[i - 1])]
     shares = 100 * counts / counts.sum(1, keepdims=True).clip(1)
-    size = 0.19 * len(phones) + 2
-    figure, [[axes]] = picture(size + 1, size)
     image = axes.imshow(shares, cmap=HEAT, vmin=0, vmax=100)
     for border in borders:
         axes.axhline(border - 0.5, color="white", linewidth=0.6)
         axes.axvline(border - 0.5, color="white", linewidth=0.6)
-    axes.set_xticks(range(len(phones)), phones, fontsize=9, rotation=90)
-    axes.set_yticks(range(len(phones)), phones, fontsize=9)
-    figure.colorbar(image, ax=axes, label="frames of the true phone (%)", shrink=0.8)
-    axes.set(xlabel="predicted phone", ylabel="true phone", title=title)
-    return figure
+    axes.set_xticks(range(len(phones)), phones, fontsize=fontsize, rotation=90)
+    axes.set_yticks(range(len(phones)), phones, fontsize=fontsize)
+    axes.set(xlabel="predicted phone", ylabel="true phone")
+    return image

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from kdkit.lessons.plots.layers import draw_confusion
 from kdkit.lessons.plots.style import BLUE, CYCLE, GREEN, GREY, HEAT, ORANGE, RED, picture, styled
 from kdkit.probing.clusters import Usage
 from kdkit.probing.survey import Survey
@@ -59,14 +60,8 @@ def survey_figure(found: Survey, title: str = "") -> Figure:
     else:
         codebook.axis("off")
         codebook.text(0.5, 0.5, "no codebook", ha="center")
-    counts = np.asarray(found.phones.confusion, dtype=float)
-    image = confusion.imshow(100 * counts / counts.sum(1, keepdims=True).clip(1), vmin=0, vmax=100, cmap=HEAT)
-    phones = found.phones.phones
-    confusion.set_xticks(range(len(phones)), phones, fontsize=6, rotation=90)
-    confusion.set_yticks(range(len(phones)), phones, fontsize=6)
-    confusion.set(
-        xlabel="predicted phone", ylabel="true phone", title=f"Confusion in H{found.phones.best} (%)"
-    )
+    image = draw_confusion(confusion, found.phones.confusion, found.phones.phones, 6)
+    confusion.set_title(f"Confusion in H{found.phones.best} (%)")
     figure.colorbar(image, ax=confusion, shrink=0.8)
     figure.suptitle(title)
     return figure

@@ -9,7 +9,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from kdkit.fbank import SHIFT, WINDOW
-from kdkit.lessons.plots.style import BLUE, CYCLE, HEAT, ORANGE, picture, styled
+from kdkit.lessons.plots.style import BLUE, CYCLE, FILLS, GREY, HEAT, picture, styled
 from kdkit.speech.frames import HOP, RECEPTIVE_FIELD, SAMPLE_RATE, num_frames
 
 TITLE_PAD = 18  # room for phone names above the axes
@@ -130,16 +130,16 @@ def frame_alignment(samples: int = 2800, title: str = "What a frame has seen") -
     frames = range(num_frames(samples))
     seen = [windows[max(0, 2 * k - 2) : 2 * k + 3] for k in frames]
     groups = (
-        ("CNN", [(HOP * k, HOP * k + RECEPTIVE_FIELD) for k in frames], 2, BLUE, True),
-        ("Fbank windows", windows, 3, "0.7", False),
-        ("Fbank, convolved", [(some[0][0], some[-1][1]) for some in seen], 4, ORANGE, True),
+        ("CNN", [(HOP * k, HOP * k + RECEPTIVE_FIELD) for k in frames], 2, FILLS[0], True),
+        ("Fbank windows", windows, 3, "0.8", False),
+        ("Fbank, convolved", [(some[0][0], some[-1][1]) for some in seen], 4, FILLS[1], True),
     )
     middles = [(HOP * k + RECEPTIVE_FIELD // 2) * ms for k in frames]
     place, ticks = 0.0, []
     for name, stretches, rows, colour, named in groups:
         for k, (start, end) in enumerate(stretches):
             row = place + k % rows
-            axes.barh(row, (end - start) * ms, 0.75, left=start * ms, color=colour)
+            axes.barh(row, (end - start) * ms, 0.75, left=start * ms, color=colour, edgecolor=GREY)
             if named:
                 axes.text(middles[k], row, str(k), ha="center", va="center", fontsize=9)
         ticks.append((place + (rows - 1) / 2, name))

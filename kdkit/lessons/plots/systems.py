@@ -93,7 +93,7 @@ def wer_bars(
     handles = [Patch(color=colour, label=split) for colour, split in zip(CYCLE, splits, strict=False)]
     for source, hatch in (("run", None), ("shipped", "////"), ("published", "....")):
         if source in sources:
-            handles.append(Patch(facecolor="0.6", edgecolor="white", hatch=hatch, label=SOURCES[source]))
+            handles.append(Patch(facecolor="0.5", edgecolor="white", hatch=hatch, label=SOURCES[source]))
     axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5))
     axes.grid(axis="x")
     return figure

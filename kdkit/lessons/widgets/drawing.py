@@ -101,7 +101,7 @@ def draw_accuracy(axes, probe, layer: int) -> None:
     axes.axhline(100 * probe.fbank.accuracy, color=GREY, linestyle="--", linewidth=1)
     axes.set(xlabel="layer", xlim=(-0.7, len(value) - 0.3))
     axes.set_title("phone probe (% of frames)", fontsize=9, y=1.0)
-    axes.margins(y=0.2)
+    axes.margins(y=0.35)
     axes.locator_params(nbins=5)
     axes.grid(axis="y", alpha=0.3)
 
