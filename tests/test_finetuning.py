@@ -40,6 +40,7 @@ from kdkit.speech.audio import write_audio
 from kdkit.speech.augment import AUGMENTED, AugmentConfig
 from kdkit.speech.batches import Batches, collate
 from kdkit.speech.manifest import Utterance, read_manifest, write_manifest
+from kdkit.speech.text import alphabet
 from kdkit.training.recipe import TrainConfig
 from kdkit.training.selection import Selection
 
@@ -513,7 +514,6 @@ def test_infeasible_alignments_are_told_while_training_runs(tones, tmp_path):
 
 def test_the_command_compares_budgets(tones, tmp_path):
 
-    from kdkit.commands.main import app
     from kdkit.teachers import save_model
 
     save_model(tmp_path / "model.safetensors", model(), {})
@@ -536,6 +536,39 @@ def test_the_command_compares_budgets(tones, tmp_path):
     with pytest.raises(ConfigError, match="1 speaker of test test also in train: s1"):
         CliRunner().invoke(app, list(map(str, command)), catch_exceptions=False)
     assert not (tmp_path / "out").exists()
+
+
+def test_another_language_is_an_alphabet_that_is_stored_with_the_model(tmp_path):
+    from make_german import NUMBERS, THINGS, make_german
+
+    from kdkit.teachers import save_model
+
+    letters = "abcdefghijklmnopqrstuvwxyzäöüß"
+    assert set("".join((*NUMBERS, *THINGS))) <= set(letters)
+    spoken = make_german(tmp_path, {"train": 0.1, "dev": 0.04, "test": 0.04})
+    assert not {u.speaker for u in spoken["test"]} & {u.speaker for u in spoken["train"]}
+    save_model(tmp_path / "model.safetensors", model(), {})
+    command = ["finetune", tmp_path / "model.safetensors", "--data", tmp_path / "train.jsonl", "--steps", 2]
+    command += ["--test", tmp_path / "test.jsonl", "--alphabet", letters, "--out", tmp_path / "out"]
+    result = CliRunner().invoke(app, list(map(str, command)), catch_exceptions=False)
+    assert result.exit_code == 0 and "new, 32 symbols: a-z ß ä ö ü and space" in result.output
+    path = tmp_path / "out" / "recogniser.safetensors"
+    recogniser, _ = load_recogniser(path)
+    assert recogniser.vocabulary == alphabet(letters) and recogniser.head.out_features == 32
+    found = evaluate(recogniser, spoken["test"])
+    assert found.score.references == tuple(u.text for u in spoken["test"]), "umlauts are not errors"
+    command = [
+        "finetune",
+        path,
+        "--data",
+        tmp_path / "train.jsonl",
+        "--alphabet",
+        "abc",
+        "--out",
+        tmp_path / "new",
+    ]
+    with pytest.raises(ConfigError, match="add --new-head"):
+        CliRunner().invoke(app, list(map(str, command)), catch_exceptions=False)
 
 
 @pytest.mark.parametrize(

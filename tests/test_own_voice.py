@@ -193,6 +193,11 @@ def test_files_and_samples_are_taken_without_a_page(layers, tmp_path):
     from_file = layers.recording.wave
     layers.use(voice("paul"))
     torch.testing.assert_close(layers.recording.wave, from_file, atol=1e-4, rtol=0)
+    assert "s of speech" in layers.recorder.said, "the page says it, too"
+    (tmp_path / "blocked").write_text("a file where a folder should be")
+    layers.folder = tmp_path / "blocked" / "voice"
+    layers.recorder._handle_custom_msg({"kind": "save"}, [])
+    assert layers.recorder.problem and "blocked" in layers.recorder.said
     with pytest.raises(AudioError, match="no such audio file"):
         layers.use(tmp_path / "nobody.wav")
 
@@ -273,4 +278,4 @@ def test_errors_are_marked_and_times_shown(written):
     assert "<s>saw</s> <b>so</b>" in table and "<s>the</s>" in table
     assert f"boat {heard.words[2].start:.2f} to {heard.words[2].end:.2f} s" in table
     panel.heard[0] = replace(heard, words=[], text="", edits=[("delete", "we", "")])
-    assert "(nothing)" in panel.table() and panel.figure()
+    assert "<small>nothing</small>" in panel.table() and panel.figure()

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from kdkit.common.errors import CheckpointError, ConfigError, TextError
 from kdkit.recognition.vocabularies import read_vocabulary
-from kdkit.speech.text import VOCABULARY, Vocabulary
+from kdkit.speech.text import VOCABULARY, Vocabulary, alphabet
+from kdkit.speech.transcripts import clean
 
 UPPER = Vocabulary(("A", "B", "|", "<unk>", "'", "<pad>", "Ä"), blank=5, boundary=2, silent=(3,))
 
@@ -31,6 +32,21 @@ def test_numbers_by_hand():
     assert several.encode("chc h") == [4, 2, 1, 3] and several.decode([4, 2, 1, 3]) == "chc h"
     german = Vocabulary(("-", "|", "S", "ß"))
     assert german.is_upper and german.decode(german.encode("sß")) == "sß"
+
+
+def test_an_alphabet_of_another_language():
+    german = alphabet("abcdefghijklmnopqrstuvwxyza\u0308öüß")
+    assert german[2 + 26] == "ä" and german.decode(german.encode("große äpfel")) == "große äpfel"
+    assert clean("Große Äpfel, señor!", vocabulary=german) == "große äpfel senor"
+    assert alphabet("абвя'").encode("я а") == [5, 1, 2], "no Latin letters are needed"
+    for letters, why in (
+        ("", "there are none"),
+        ("ab c", "' ' is none"),
+        ("aÄ", "'Ä' is none"),
+        ("aa", "'a' twice"),
+    ):
+        with pytest.raises(ConfigError, match=why):
+            alphabet(letters)
 
 
 def test_what_has_no_symbol_is_named():

@@ -140,9 +140,12 @@ def finetune(
     new_head: Annotated[
         bool,
         typer.Option(
-            "--new-head", help="A new CTC head for kdkit's letters, though the recogniser MODEL has one."
+            "--new-head", help="A new CTC head, for kdkit's letters or --alphabet, though MODEL has one."
         ),
     ] = False,
+    alphabet: Annotated[
+        str, typer.Option(help="Letters of a new CTC head, such as abcdefghijklmnopqrstuvwxyzäöüß.")
+    ] = "",
     learning: LearningOptions,
     augmentation: AugmentationOptions,
     run: FineTuneRunOptions,
@@ -150,10 +153,12 @@ def finetune(
     """Fine-tune a model on labelled speech with CTC.
 
     A recogniser (kdkit's, a CTC model of transformers, an ASR bundle of torchaudio) keeps its head and its vocabulary;
-    other models get a new head, for a to z and the apostrophe. The weights with the lowest word error rate on dev are
-    kept. Several --minutes give a table, and OUT/results.json.
+    other models get a new head, for a to z and the apostrophe or for --alphabet. The weights with the lowest word error
+    rate on dev are kept. Several --minutes give a table, and OUT/results.json.
     Stopped with Ctrl-C or SIGTERM, or killed, the same command goes on where it was.
     """
+    from kdkit.common.errors import ConfigError
+    from kdkit.recognition.ctc import CTCModel
     from kdkit.recognition.finetune import (
         augmented_fbank,
         budget_table,
@@ -162,14 +167,21 @@ def finetune(
         head_of,
     )
     from kdkit.recognition.loading import load_start
+    from kdkit.speech import text
     from kdkit.teachers import origin
     from kdkit.training.processes import held, processes
 
+    letters = text.alphabet(alphabet) if alphabet else text.VOCABULARY
+
     def start(some: list):
         network = load_start(model, new_head or scratch)
+        if alphabet and isinstance(network, CTCModel):
+            raise ConfigError(
+                f"{model} has a head of its own, so --alphabet would change nothing: add --new-head"
+            )
         network = from_scratch(network, some, run.seed) if scratch else network
         if processes().is_main_process and some is next(iter(budgets.values())):
-            print(f"CTC head: {head_of(network, model)}")
+            print(f"CTC head: {head_of(network, model, letters)}")
         return augmented_fbank(network, augmentation.spec_augment, augmentation.warp)
 
     budgets, dev, tests, notes = speech.load()
@@ -177,7 +189,7 @@ def finetune(
     config = fine_tune_config(learning, augmentation, run.batch_seconds)
     meta = {"from": origin(model), "start": "scratch" if scratch else "given"}
     context.with_resource(held(out))
-    rows = fine_tune_budgets(start, budgets, recipe, out, dev, tests, config, meta, resume=not run.fresh)
+    rows = fine_tune_budgets(start, budgets, recipe, out, dev, tests, config, meta, not run.fresh, letters)
     if processes().is_main_process:
         for note in notes if speech.data else []:
             print(f"note: {note}")

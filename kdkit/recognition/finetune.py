@@ -20,7 +20,7 @@ from kdkit.recognition.network import window_for
 from kdkit.speech.augment import AUGMENTED, AugmentConfig
 from kdkit.speech.batches import Batches
 from kdkit.speech.manifest import Utterance, speech_identity, subset
-from kdkit.speech.text import VOCABULARY
+from kdkit.speech.text import VOCABULARY, Vocabulary
 from kdkit.students import new_student
 from kdkit.training import identity
 from kdkit.training.loop import train
@@ -62,10 +62,12 @@ def fine_tune(
     config: FineTuneConfig = FineTuneConfig(),
     resume: bool = True,
     title: str = "fine-tuning",
+    vocabulary: Vocabulary = VOCABULARY,
 ) -> tuple[CTCModel, dict]:
     """Trains ``model`` with a CTC head; returns the recogniser, in eval mode, and facts about the run.
 
-    A model gets a new head for kdkit's letters; a recogniser keeps its head and vocabulary.
+    A model gets a new head for ``vocabulary``, which goes into its file (:func:`kdkit.speech.text.alphabet` makes that
+    of another language); a recogniser keeps its head and vocabulary.
 
     With ``dev`` speech the word error rate on it is measured ten times in the run (or every ``evaluate_every`` steps),
     and the weights with the lowest one are returned; without it, those of the last step. The run is kept in ``out`` and
@@ -78,7 +80,7 @@ def fine_tune(
             "early stopping and averaging are decided on dev speech: give some, or leave both off"
         )
     with held(out):
-        return _fine_tune(model, speech, recipe, Path(out), dev, config, resume, title)
+        return _fine_tune(model, speech, recipe, Path(out), dev, config, resume, title, vocabulary)
 
 
 def _fine_tune(
@@ -90,10 +92,11 @@ def _fine_tune(
     config: FineTuneConfig,
     resume: bool,
     title: str,
+    vocabulary: Vocabulary,
 ) -> tuple[CTCModel, dict]:
     """:func:`fine_tune`, with ``out`` locked."""
     torch.manual_seed(recipe.seed)  # of a new head
-    recogniser = model if isinstance(model, CTCModel) else CTCModel(model)
+    recogniser = model if isinstance(model, CTCModel) else CTCModel(model, vocabulary)
     speech = trainable(list(speech), recogniser.vocabulary)
     dev = labelled(dev, "dev", recogniser.vocabulary)
     recogniser.window = window_for(speech)
@@ -166,11 +169,13 @@ def from_scratch(model: SpeechModel, speech: Sequence[Utterance], seed: int = 0)
     return fresh
 
 
-def head_of(model: SpeechModel | CTCModel, source: str) -> str:
-    """The CTC head that fine-tuning trains and its symbols, as text; ``source``: the model's name."""
+def head_of(model: SpeechModel | CTCModel, source: str, vocabulary: Vocabulary = VOCABULARY) -> str:
+    """The CTC head that fine-tuning trains and its symbols, as text; ``source``: the model's name, ``vocabulary``: of a
+    new head.
+    """
     if isinstance(model, CTCModel):
         return f"that of {source}, {len(model.vocabulary)} symbols: {model.vocabulary.known()}"
-    return f"new, {len(VOCABULARY)} symbols: {VOCABULARY.known()}"
+    return f"new, {len(vocabulary)} symbols: {vocabulary.known()}"
 
 
 def augmented_fbank(
@@ -223,6 +228,7 @@ def fine_tune_budgets(
     config: FineTuneConfig = FineTuneConfig(),
     meta: dict | None = None,
     resume: bool = True,
+    vocabulary: Vocabulary = VOCABULARY,
 ) -> list[dict]:
     """Fine-tunes a recogniser for every label budget, each from its own ``model(speech of the budget)``.
 
@@ -236,7 +242,9 @@ def fine_tune_budgets(
         title = f"{round(minutes, 1):g} labelled min"
         if not resume and processes().is_main_process:
             path.unlink(missing_ok=True)
-        recogniser, facts = fine_tune(model(speech), speech, recipe, folder, dev, config, resume, title)
+        recogniser, facts = fine_tune(
+            model(speech), speech, recipe, folder, dev, config, resume, title, vocabulary
+        )
         row = (meta or {}) | {"budget": minutes} | facts | {"tests": test_scores(recogniser, tests or {})}
         rows.append(row | {"recogniser": str(path)})
         if processes().is_main_process:

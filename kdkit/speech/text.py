@@ -169,6 +169,20 @@ def _words(text: str) -> list[str]:
 VOCABULARY = Vocabulary(("-", "|", *"etaonihsrdlumwcfgypbvk'xjqz"))
 
 
+def alphabet(letters: str) -> Vocabulary:
+    """The vocabulary of a recogniser of another language: blank, word boundary, and ``letters`` ("abc...zäöüß").
+
+    Letters are lower case, accents and all; texts are cleaned by it (:mod:`kdkit.speech.transcripts`). Raises
+    :class:`ConfigError` for none, for what is no letter (the apostrophe is one), and for a letter that occurs twice.
+    """
+    letters = unicodedata.normalize("NFC", letters)
+    wrong = [c for c in letters if not (c.isalpha() or c == "'") or c != c.lower()]
+    if wrong or not letters:
+        shown = f"{wrong[0]!r} is none" if wrong else "there are none"
+        raise ConfigError(f"alphabet {letters!r}: give its letters in lower case, without spaces; {shown}")
+    return Vocabulary((*VOCABULARY[:2], *letters))
+
+
 def frames_needed(numbers: list[int]) -> int:
     """The least number of frames of a CTC alignment: one for each number, one more between two equal ones."""
     return len(numbers) + sum(a == b for a, b in pairwise(numbers))

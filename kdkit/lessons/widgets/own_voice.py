@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from kdkit.common.errors import ConfigError, KdkitError
+from kdkit.common.files import writing
 from kdkit.lessons.widgets.panel import Panel, choice, named, player
 from kdkit.lessons.widgets.recorder import Recorder
 from kdkit.speech.audio import read_audio, write_audio
@@ -84,7 +85,9 @@ class OwnVoice(Panel):
         before it stays.
         """
         wave = read_audio(audio) if isinstance(audio, (str, Path)) else _at_16k(audio, rate)
-        return self._take(check_recording(wave))
+        said = self._take(check_recording(wave))
+        self.recorder.answer(lambda: said)
+        return said
 
     def save(self, path: str | Path | None = None) -> str:
         """Writes the recording, as it was recorded but for the silence around it, as wav; returns a sentence that says
@@ -94,7 +97,8 @@ class OwnVoice(Panel):
             raise ConfigError("nothing has been recorded yet, so there is nothing to save")
         numbered = (self.folder / f"own_voice_{n}.wav" for n in count(1))
         path = next(p for p in numbered if not p.exists()) if path is None else Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
         write_audio(path, self.recording.wave)
         return f"Saved as {path.resolve()}, on the machine of the kernel."
 

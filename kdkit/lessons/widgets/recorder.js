@@ -74,6 +74,7 @@ function wav(samples, rate) {
 function render({ model, el }) {
   const limit = model.get("limit"); // seconds
   let live = null; // what runs while it records
+  let gone = false; // has the output been cleared?
 
   const make = (tag, options = {}, ...children) => {
     const made = Object.assign(document.createElement(tag), options);
@@ -127,22 +128,27 @@ function render({ model, el }) {
   async function start() {
     record.disabled = true;
     say("Asking for the microphone …");
+    let stream;
     try {
       const raw = { echoCancellation: false, noiseSuppression: false, autoGainControl: false, channelCount: 1 };
-      const stream = await navigator.mediaDevices.getUserMedia({ audio: raw });
+      stream = await navigator.mediaDevices.getUserMedia({ audio: raw });
       const context = new AudioContext();
+      await context.resume();
       const module = URL.createObjectURL(new Blob([LISTENER], { type: "text/javascript" }));
       await context.audioWorklet.addModule(module);
       URL.revokeObjectURL(module);
+      if (gone) throw new DOMException("the output was cleared", "AbortError");
       const listener = new AudioWorkletNode(context, "kdkit-listener", { numberOfOutputs: 0 });
       live = { stream, context, blocks: [], heard: 0 };
       listener.port.onmessage = ({ data }) => listen(data);
       context.createMediaStreamSource(stream).connect(listener);
+      stream.getAudioTracks()[0].onended = () => live && stop(); // unplugged
       record.textContent = "Stop";
       level.hidden = false;
       open.disabled = true;
       say(`Recording: speak, then press Stop. 0.0 of ${limit} s`);
     } catch (error) {
+      stream?.getTracks().forEach((track) => track.stop());
       say(why_not(error), true);
     }
     record.disabled = false;
@@ -198,6 +204,7 @@ function render({ model, el }) {
   told();
   el.append(root);
   return () => {
+    gone = true;
     model.off("change:answers", told);
     if (live) silence();
     clear();

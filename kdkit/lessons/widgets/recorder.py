@@ -47,15 +47,14 @@ class Recorder(anywidget.AnyWidget):
 
     def _received(self, _, content: dict, buffers: list[memoryview]) -> None:
         kind = content.get("kind")
-        if kind != "sound":
+        if kind in self._does:
             self.answer(self._does[kind])
-            return
-        if content["part"] == 0:
-            self._pieces = []
-        self._pieces.append(np.frombuffer(buffers[0], np.float32))
-        if len(self._pieces) == content["parts"]:
-            samples, self._pieces = np.concatenate(self._pieces), []
-            self.answer(lambda: self._heard(samples, content["rate"], content["seconds"]))
+        elif kind == "sound":
+            self._pieces = self._pieces if content["part"] else []
+            self._pieces.append(np.frombuffer(buffers[0], np.float32))
+            if len(self._pieces) == content["parts"]:
+                samples, self._pieces = np.concatenate(self._pieces), []
+                self.answer(lambda: self._heard(samples, content["rate"], content["seconds"]))
 
     def answer(self, does: Callable[[], str]) -> None:
         """Does it, and shows what it returns, or the error that it raises."""

@@ -113,20 +113,18 @@ class VoiceText(OwnVoice):
         return f"{escape(self.sentence())}{self.table()}{self.players()}"
 
     def table(self) -> str:
-        """HTML: what was to be said, what was written of both voices, errors in colour, and the words' times."""
+        """HTML: what was written of both voices, errors in colour, and the words' times and scores."""
         rows = []
         for heard in self.heard:
             times = ", ".join(
                 f"{escape(w.word)} {w.start:.2f} to {w.end:.2f} s ({w.score:.2f})" for w in heard.words
             )
-            rows.append((escape(heard.who), marked(heard.edits), times or "(nothing)"))
-        body = "".join(
-            f"<tr><th scope='row'>{who}</th><td>{text}</td><td>{times}</td></tr>" for who, text, times in rows
-        )
-        return (
-            f"<table><tr><th></th><th>“{escape(self.text)}” is written as</th><th>words, times (score)</th></tr>"
-            f"{body}</table>"
-        )
+            rows.append(
+                f"<tr style='text-align: left; vertical-align: top'><th scope='row'>{escape(heard.who)}</th>"
+                f"<td style='padding-left: 1em'>{marked(heard.edits)}<br><small>{times or 'nothing'}</small></td></tr>"
+            )
+        about = f"“{escape(self.text)}” is written as, with times and scores of the words:"
+        return f"<table><caption style='text-align: left'>{about}</caption>{''.join(rows)}</table>"
 
     def alt(self) -> str:
         written = "; ".join(f"{heard.who}: “{heard.text}”, {heard.errors}" for heard in self.heard)
