@@ -56,6 +56,7 @@ from kdkit.teachers import Teacher
 from kdkit.training import identity
 from kdkit.training.loop import train
 from kdkit.training.recipe import TrainConfig
+from kdkit.training.run_log import read_rows
 
 SMALL = ModelConfig(layers=2, dim=16, ffn=16, heads=2, conv_channels=(8,) * 7, pos_kernel=4, pos_groups=2)
 
@@ -514,7 +515,8 @@ def test_a_stopped_cell_that_is_run_again_goes_on_in_another_kernel_too(tmp_path
         run(board, Line(), recipe, tmp_path / "a", lambda: WAYS_TO_STOP[way](board))
     assert stopped.value._render_traceback_() == [f"StoppedTraining: {stopped.value}"]
     first = board.logs["line"]
-    assert 0 < first[-1]["step"] < 24 and board.status == str(stopped.value)
+    assert 0 < first[-1]["step"] < 24 and first == read_rows(tmp_path / "a" / "metrics.jsonl")
+    assert board.status == str(stopped.value)
     assert not board.running and board._button.disabled
 
     restart_the_kernel()

@@ -84,7 +84,7 @@ class TrainingDashboard(Panel):
 
     def _run(self, name: str, arguments: tuple, more: dict) -> list[dict]:
         config, out = arguments[2], Path(arguments[3])
-        before = _log(out) if (out / "metrics.jsonl").is_file() else []
+        before = _kept(out)
         first = None  # step and time of the first row that is logged here
 
         def watch(rows: list[dict]) -> bool:
@@ -114,7 +114,7 @@ class TrainingDashboard(Panel):
             took = f"{time.perf_counter() - self._began:.0f} s" if first else "trained earlier, loaded"
             self.status = f"{name}: done, {config.steps} steps; {took}"
         except StoppedTraining as stopped:
-            self.status = str(stopped)
+            self.logs[name], self.status = _kept(out), str(stopped)
             raise
         except BaseException as error:
             self.status = f"{name}: {type(error).__name__}: {error}"
@@ -200,7 +200,7 @@ class TrainingDashboard(Panel):
         for place, key in zip(grid, self.keys, strict=True):
             axes = figure.add_subplot(place, xlabel="step", ylabel=self.labels.get(key, key))
             axes.grid(alpha=0.3)
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=(1, 2, 5, 10)))
             drawing.place_labels(axes, 52)
         return figure
 
@@ -270,6 +270,11 @@ def _turn() -> None:
     """Lets the event loop have its turn; does nothing in a function that was not started by :func:`_in_turns`."""
     if (waiting := getcurrent().parent) is not None:
         waiting.switch()
+
+
+def _kept(folder: Path) -> list[dict]:
+    """The log of the training in a folder, if there has been one."""
+    return _log(folder) if (folder / "metrics.jsonl").is_file() else []
 
 
 def _log(run: Path | str | list[dict]) -> list[dict]:

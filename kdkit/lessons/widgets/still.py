@@ -28,7 +28,7 @@ def show(widget: ipywidgets.DOMWidget, still: dict[str, str]) -> DisplayHandle:
     widget.add_class(f"live-{widget.model_id}")
     handle = display(_marked(widget, still), raw=True, display_id=True)
     view = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
-    display({WIDGET: view, "text/plain": "(a live widget, for which the cell has to run)"}, raw=True)
+    display({WIDGET: view, "text/plain": ""}, raw=True)
     return handle
 
 
