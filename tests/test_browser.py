@@ -1,5 +1,6 @@
 """The notebooks in JupyterLab in a real browser: run, every control moved, clicked, stopped and resumed."""
 
+import io
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
+from PIL import Image
 
 from kdkit.speech.audio import write_audio
 from kdkit.speech.corpora.synthetic.saying import say
@@ -253,6 +255,19 @@ def test_layer_explorer(open_notebook):
         page.wait_for_timeout(300)
         said |= {word for word in ("Right.", "No.") if word in quiz.inner_text()}
     assert said == {"Right.", "No."}
+
+    names = shown.root.get_by_role("slider").evaluate_all("all => all.map(e => e.ariaLabel)")
+    assert names == ["layer", "its layer", "head"]
+    wide = shown.image.evaluate("image => image.naturalWidth")
+    shown.after(lambda: page.set_viewport_size({"width": 800, "height": 900}))
+    page.wait_for_function("image => image.naturalWidth === 600", arg=shown.image.element_handle())
+    assert wide == 920 and shown.image.bounding_box()["width"] > 300
+    dark = (
+        "() => { window.jupyterapp.commands.execute('apputils:change-theme', { theme: 'JupyterLab Dark' }) }"
+    )
+    shown.after(lambda: page.evaluate(dark))
+    corner = Image.open(io.BytesIO(shown.pixels())).convert("RGB").getpixel((2, 2))
+    assert max(corner) < 40, "a white picture on a dark page"
 
 
 def test_loss_lab_designer_and_dashboard(open_notebook):

@@ -23,7 +23,8 @@ FILLS = (
     "#FF9B7A",
 )  # behind black text, whatever the paper
 INK, PAPER, DARK_INK, DARK_PAPER = "#1d2530", "#ffffff", "#e4e7eb", "#111111"
-ON_LIGHT, ON_DARK = "#a34e00", "#f0a050"  # coloured words, such as what is wrong
+ON_LIGHT, ON_DARK = "#a34e00", "#f0a050"
+WRONG = f"light-dark({ON_LIGHT}, {ON_DARK})"  # CSS: the colour of wrong words
 HEAT = "cividis"  # even in lightness for every kind of colour vision
 STYLE = {
     "font.size": 11,

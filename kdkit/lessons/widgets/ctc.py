@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from kdkit.common.errors import TextError
 from kdkit.lessons import plots
-from kdkit.lessons.plots.style import ON_DARK, ON_LIGHT
+from kdkit.lessons.plots.style import WRONG
 from kdkit.lessons.widgets import drawing
 from kdkit.lessons.widgets.panel import Panel, choice, player, slider
 from kdkit.recognition.decode import BeamSearch
@@ -24,7 +24,6 @@ from kdkit.recognition.wer import EQUAL, Score, word_edits
 from kdkit.speech.audio import read_audio
 from kdkit.speech.manifest import Utterance
 
-_WRONG = f"light-dark({ON_LIGHT}, {ON_DARK})"
 ORDERS = ("as given", "worst first", "best first")
 
 
@@ -140,7 +139,7 @@ class CTCViewer(Panel):
                 marks.append(f"<span>{escape(said)}</span>")
             else:
                 missing = f"<s>{escape(said)}</s> " if said else ""
-                marks.append(f'<span style="color: {_WRONG}">{missing}<b>{escape(written)}</b></span>')
+                marks.append(f'<span style="color: {WRONG}">{missing}<b>{escape(written)}</b></span>')
         wrong = f"{result.word_errors[i]} of {result.word_counts[i]} words wrong"
         lines = [
             f"<b>{escape(utterance.id)}</b>, {escape(utterance.speaker)}: {wrong}; all: {escape(str(result))}",

@@ -24,11 +24,11 @@ const STYLE = `
 .kdkit-recorder button { font: inherit; color: inherit; background: transparent; border: 1px solid currentColor;
   border-radius: 3px; padding: 3px 10px; cursor: pointer; }
 .kdkit-recorder button:disabled { opacity: 0.6; cursor: default; border-style: dashed; }
-.kdkit-recorder button:focus-visible { outline: 3px solid #56B4E9; outline-offset: 1px; }
+.kdkit-recorder button:focus-visible { outline: 3px solid #4A98DC; outline-offset: 1px; }
 .kdkit-recorder meter { width: 7em; height: 1.1em; }
 .kdkit-recorder audio { height: 32px; max-width: 100%; }
 .kdkit-recorder p { flex-basis: 100%; margin: 2px 0; }
-.kdkit-recorder p.problem { border-left: 4px solid #D55E00; padding-left: 8px; }`;
+.kdkit-recorder p.problem { border-left: 4px solid #C0302A; padding-left: 8px; }`;
 
 export function why_not(error) {
   const policy = document.permissionsPolicy ?? document.featurePolicy;

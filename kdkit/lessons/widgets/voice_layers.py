@@ -76,10 +76,14 @@ class VoiceLayers(OwnVoice):
         return [(0.02 * int(t), symbol) for t, (_, symbol) in zip(frames, self.synthetic.phones, strict=True)]
 
     def layout(self) -> Figure:
-        figure = plots.Picture(figsize=(11.5, 5.6))
-        outer = figure.add_gridspec(
-            1, 3, width_ratios=(2.3, 1.5, 1.5), left=0.035, right=0.985, top=0.91, bottom=0.1, wspace=0.22
-        )
+        figure = self.paper(5.6, 6.4)
+        if self.narrow:
+            grid = figure.add_gridspec(2, 1, left=0.13, right=0.97, top=0.94, bottom=0.08, hspace=0.35)
+            outer = grid[0], *grid[1].subgridspec(1, 2, wspace=0.35)
+        else:
+            outer = figure.add_gridspec(
+                1, 3, width_ratios=(2.3, 1.5, 1.5), left=0.035, right=0.985, top=0.91, bottom=0.1, wspace=0.22
+            )
         rows = outer[0].subgridspec(2, 1, hspace=0.28)
         for place, left in ((rows[0], 8), (rows[1], 8), (outer[1], 30), (outer[2], 30)):
             drawing.place_labels(figure.add_subplot(place), left)
@@ -116,7 +120,7 @@ class VoiceLayers(OwnVoice):
         layer, here = self.state["layer"], self.same[number]
         curves.plot(layer, here, "o", color=plots.RED, markersize=9)
         curves.annotate(f"{here:.2f}", (layer, here), xytext=(0, 9), textcoords="offset points",
-                        ha="center", fontsize=9, color=plots.RED)  # fmt: skip
+                        ha="center", fontsize=9)  # fmt: skip
         curves.set_ylim(min(0, self.other.min()) - 0.05, 1.05)
         curves.legend(fontsize=9, loc="upper right")
 

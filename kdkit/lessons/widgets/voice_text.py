@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from kdkit.lessons import plots
+from kdkit.lessons.plots.style import WRONG
 from kdkit.lessons.widgets import drawing
 from kdkit.lessons.widgets.own_voice import OwnVoice, Said
 from kdkit.lessons.widgets.panel import choice
@@ -70,8 +73,9 @@ class VoiceText(OwnVoice):
         return Heard(said.who, log_probs, text, words, word_edits(reference, text))
 
     def layout(self) -> Figure:
-        figure = plots.Picture(figsize=(11.5, 7.2))
-        grid = figure.add_gridspec(2, 1, left=0.06, right=0.985, top=0.95, bottom=0.075, hspace=0.2)
+        figure = self.paper(7.2, 7.2)
+        left, right = (0.13, 0.97) if self.narrow else (0.06, 0.985)
+        grid = figure.add_gridspec(2, 1, left=left, right=right, top=0.95, bottom=0.075, hspace=0.2)
         for place in grid:
             rows = place.subgridspec(2, 1, height_ratios=(5, 1.1), hspace=0.05)
             emitted, written = (figure.add_subplot(row) for row in rows)
@@ -93,12 +97,13 @@ class VoiceText(OwnVoice):
         ):
             drawing.draw_emissions(emitted, heard.log_probs[:, used].exp().numpy(), symbols, said.phones)
             emitted.set_ylabel(heard.who)
-            for number, word in enumerate(heard.words):
-                colour = plots.SKY if number % 2 else plots.YELLOW
-                written.axvspan(word.start, word.end, color=colour, alpha=0.25 + 0.5 * word.score)
-                written.text(
-                    (word.start + word.end) / 2, 0.5, word.word, ha="center", va="center", fontsize=10
-                )
+            for word, fill in zip(heard.words, cycle(plots.FILLS[:2]), strict=False):
+                colour = 1 - (0.3 + 0.7 * word.score) * (
+                    1 - np.array(to_rgb(fill))
+                )  # the less sure, the paler
+                written.axvspan(word.start, word.end, facecolor=colour, edgecolor=plots.GREY)
+                middle, size = (word.start + word.end) / 2, 7 if self.narrow else 10
+                written.text(middle, 0.5, word.word, ha="center", va="center", fontsize=size, color="black")
             if not heard.words:
                 drawing.say(written, "nothing is written")
         longest = max(said.seconds for said in (self.own, self.synthetic))
@@ -139,5 +144,5 @@ def marked(edits: list[tuple[str, str, str]]) -> str:
             marks.append(escape(said))
         else:
             missing = f"<s>{escape(said)}</s> " if said else ""
-            marks.append(f'<span style="color:#9a4a00">{missing}<b>{escape(written)}</b></span>')
+            marks.append(f'<span style="color: {WRONG}">{missing}<b>{escape(written)}</b></span>')
     return " ".join(marks) or "(nothing)"
