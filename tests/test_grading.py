@@ -27,7 +27,7 @@ from kdkit.lessons.grading.confine import around
 from kdkit.lessons.grading.judge import Row
 from kdkit.lessons.grading.notebooks import Cell, read_cells, read_code
 from kdkit.lessons.grading.page import confinement, standings
-from kdkit.lessons.grading.process import HERE
+from kdkit.lessons.grading.process import HERE, Ended, Worker
 from kdkit.lessons.grading.submissions import Submission, collect
 from kdkit.report.plan import find_notebooks
 
@@ -246,6 +246,16 @@ def test_whatever_a_process_writes_becomes_a_value_or_an_error():
     for line in (b"[]", b"{", b"[" * 10**6, b"\xff"):
         with pytest.raises(ValueError, match=r".+"):
             wire.message(line)
+
+
+def test_functions_of_the_kit_are_called_with_little_only():
+    worker, said = object.__new__(Worker), []
+    worker.functions, worker._write = [len], said.append
+    worker._serve({"ask": 0, "arguments": [["list", [1, 2]]]})
+    worker._serve({"ask": 0, "arguments": [3]})
+    assert said[0] == {"result": 2} and "TypeError" in said[1]["raised"]
+    with pytest.raises(Ended, match="more to a function of the kit"):
+        worker._serve({"ask": 0, "arguments": ["x" * 10**6]})
 
 
 # --- answers -----------------------------------------------------------------------------------------------------

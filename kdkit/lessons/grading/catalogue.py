@@ -22,6 +22,7 @@ from kdkit.lessons.grading.wire import Named
 from kdkit.model.speech_model import SpeechModel, parameter_count, preset
 from kdkit.speech.text import VOCABULARY
 
+_BUILT_ON = {"word_error_rate": ("edits",)}  # who failed at one may still do the other
 _HEADING = re.compile(r"^### Exercise (\d+): (.+)$", re.MULTILINE)
 
 
@@ -60,9 +61,9 @@ class Lesson:
     cells: tuple[Cell, ...]
 
     def given(self, exercise: Exercise) -> dict[str, object]:
-        """What an answer finds of the kit, by name: the letters, counts to read, functions of the exercises before."""
-        before = [e for e in self.exercises if e.number < exercise.number and e.own]
-        return {"VOCABULARY": letters(), "counts": Named(**_counts())} | {e.name: e.own for e in before}
+        """What an answer finds of the kit, by name: the letters, counts to read, and what it is built upon."""
+        needed = {e.name: e.own for e in self.exercises if e.name in _BUILT_ON.get(exercise.name, ())}
+        return {"VOCABULARY": letters(), "counts": Named(**_counts())} | needed
 
 
 def read_lessons(paths: Sequence[Path]) -> list[Lesson]:

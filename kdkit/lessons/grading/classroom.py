@@ -44,13 +44,15 @@ def grade_class(
         while waiting:
             ready, _ = wait(waiting, return_when=FIRST_COMPLETED)
             for future in ready:
-                done[waiting.pop(future).path] = future.result()
+                done[waiting[future].path] = future.result()
+                del waiting[future]
                 bar.update()
             write_rows(out, _in_order(submissions, done))
     finally:
-        for future in waiting:
-            future.cancel()
         judge.stop()
+        for future, submission in waiting.items():
+            if not future.cancel() and future.done() and future.exception() is None:
+                done[submission.path] = future.result()
         pool.shutdown()
         bar.close()
         rows = _in_order(submissions, done)

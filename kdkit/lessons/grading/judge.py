@@ -73,6 +73,8 @@ class Judge:
                     if worker and worker.gone:
                         worker = stack.close()
                     rows.append((lesson.name, exercise.label, verdict, _one_line(hint)))
+        if self.stopped:  # what ran last may have been ended, and was no crash
+            raise CancelledError
         return rows
 
     @contextmanager
