@@ -61,7 +61,7 @@ class Profile:
     label_seeds: tuple[int, ...] = ()
 
     # 02, 03 and 04, an experiment of one's own: two trials with the seeds of the studies
-    own_steps: int = 40  # of a distillation
+    own_steps: int = 30  # of a distillation
     own_label_steps: int = 100  # of a fine-tuning
 
     overnight: bool = False  # every variant is studied, and a study that was stopped goes on
