@@ -162,8 +162,8 @@ FULL = replace(
     label_minutes=(1, 2, 5, 10, 30),
     label_steps=1_500,
     label_seeds=(0, 1),
-    own_steps=300,
-    own_label_steps=1_500,
+    own_steps=150,
+    own_label_steps=400,
     overnight=True,
 )
 
