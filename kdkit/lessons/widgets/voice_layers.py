@@ -21,6 +21,7 @@ from kdkit.teachers import Teacher
 
 OTHERS = ("please send judy the smooth book", "no soup after eleven", "the garden is full of mice")
 _FBANK = -2  # its place on the axis of layers
+_HARDLY = 0.02  # cosine
 
 
 class VoiceLayers(OwnVoice):
@@ -125,15 +126,14 @@ class VoiceLayers(OwnVoice):
         curves.legend(fontsize=9, loc="upper right")
 
     def sentence(self) -> str:
-        gap = self.same - self.other
-        first, last = gap[1], gap[-1]
-        course = "grows" if last > first else "shrinks"
+        gap, last = self.same - self.other, self.names[-1]
+        change = gap[-1] - gap[1]
+        course = "hardly changes" if abs(change) < _HARDLY else "grows" if change > 0 else "shrinks"
         who = self.own.who[0].upper() + self.own.who[1:]
         return (
-            f"{who} comes nearer to {self.synthetic.who} when both say the same words: in {self.names[1]} by "
-            f"{first:.2f} (cosine {self.same[1]:.2f} against {self.other[1]:.2f} for other words), in Fbank by "
-            f"{gap[0]:.2f}; towards {self.names[-1]} that lead {course} to {last:.2f}. It is widest in "
-            f"{self.names[self.widest]}."
+            f"{who} and {self.synthetic.who} in H0: cosine {self.same[1]:.2f} for the same words, {self.other[1]:.2f} "
+            f"for other words, a difference of {gap[1]:+.2f}. Fbank has {gap[0]:+.2f}. From H0 to {last} the "
+            f"difference {course}, to {gap[-1]:+.2f}; it is widest in {self.names[self.widest]}."
         )
 
     def words(self) -> str:
