@@ -5,25 +5,12 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from matplotlib.colors import to_rgb
+from contrast import MARK, TEXT, contrast, linear
 from pygments.styles import get_style_by_name
 
 from kdkit.lessons.plots import CYCLE, FILLS
 from kdkit.lessons.plots.style import DARK_INK, DARK_PAPER, INK, ON_DARK, ON_LIGHT, PAPER, theme
 from kdkit.report.index_page import TEMPLATES
-
-TEXT, MARK = 4.5, 3.0
-
-
-def linear(colour: str) -> np.ndarray:
-    """Red, green and blue as amounts of light, 0 to 1."""
-    values = np.array(to_rgb(colour))
-    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
-
-
-def contrast(one: str, other: str) -> float:
-    dark, light = sorted(linear(colour) @ (0.2126, 0.7152, 0.0722) for colour in (one, other))
-    return (light + 0.05) / (dark + 0.05)
 
 
 def test_contrast_is_that_of_the_guidelines():

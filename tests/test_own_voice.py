@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from contrast import assert_readable
 
 from kdkit.common.errors import AudioError, ConfigError
 from kdkit.lessons.widgets import VoiceLayers, VoiceText
@@ -295,3 +296,8 @@ def test_errors_are_marked_and_times_shown(written):
     assert f"boat {heard.words[2].start:.2f} to {heard.words[2].end:.2f} s" in table
     panel.heard[0] = replace(heard, words=[], text="", edits=[("delete", "we", "")])
     assert "<small>nothing</small>" in panel.table() and panel.figure()
+
+
+def test_both_panels_can_be_read_on_every_page(layers, written):
+    for panel in (layers, written):
+        assert_readable(panel)

@@ -4,8 +4,8 @@ import sys
 
 import numpy as np
 import pytest
+from contrast import MARK, contrast
 from matplotlib.figure import Figure
-from test_contrast import contrast
 
 from kdkit.common.errors import ConfigError
 from kdkit.common.statistics import Comparison
@@ -80,7 +80,7 @@ def test_axes_are_named_and_the_picture_can_be_drawn(name):
     for line in (
         line for axes in panels for line in axes.get_lines() if not line.get_label().startswith("_")
     ):
-        assert contrast(line.get_color(), "white") >= 3, f"{line.get_label()} is too pale to be seen"
+        assert contrast(line.get_color(), "white") >= MARK, f"{line.get_label()} is too pale to be seen"
     for axes in panels:
         below = any(other.get_xlabel() for other in panels)
         beside = any(other.get_ylabel() or other.get_yticklabels() for other in panels)

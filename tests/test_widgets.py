@@ -7,19 +7,17 @@ import signal
 import time
 from collections import Counter
 from dataclasses import replace
-from itertools import product
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from contrast import assert_readable
 from IPython.core.formatters import DisplayFormatter
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import display
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
-from matplotlib.text import Text
-from test_contrast import contrast
 from torch import nn
 
 from kdkit import probing
@@ -27,7 +25,7 @@ from kdkit.common.errors import ConfigError
 from kdkit.distill import DistillConfig, DistillTask
 from kdkit.lessons.exercises import quiz
 from kdkit.lessons.plots import Picture
-from kdkit.lessons.plots.style import DARK_PAPER, PAPER
+from kdkit.lessons.plots.style import DARK_PAPER
 from kdkit.lessons.rerun import StoppedTraining
 from kdkit.lessons.widgets import (
     CTCViewer,
@@ -40,7 +38,7 @@ from kdkit.lessons.widgets import (
     dashboard,
 )
 from kdkit.lessons.widgets.designer import macs, parameters, parts
-from kdkit.lessons.widgets.panel import NARROW, WIDE, slider, to_png
+from kdkit.lessons.widgets.panel import slider, to_png
 from kdkit.losses import discriminative_loss, regression_loss
 from kdkit.model.codebook import Codebook
 from kdkit.model.costs import count_macs, count_parameters
@@ -167,24 +165,6 @@ def test_a_page_that_turns_dark_or_narrow_gets_a_picture_for_it():
     )
     panel.picture.clicked = (0.5, 0.5, 1)
     np.testing.assert_allclose(panel.places, [(0, 5, 2.5)], atol=1e-6)
-
-
-def assert_readable(panel):
-    """Wide or narrow, light or dark: words have a contrast of 4.5:1, and lines beside pictures one of 3:1; every slider
-    and list has a name."""
-    for panel.narrow, panel.dark in product((False, True), repeat=2):
-        figure, paper = panel.figure(), DARK_PAPER if panel.dark else PAPER
-        assert figure.get_figwidth() == (NARROW if panel.narrow else WIDE)
-        for text in figure.findobj(lambda artist: isinstance(artist, Text) and artist.get_text()):
-            black_on_colour = text.get_color() == "black"
-            assert black_on_colour or contrast(text.get_color(), paper) >= 4.5, (text, panel.dark)
-        lines = [line for axes in figure.axes if not axes.images for line in axes.lines]
-        faint = [
-            line for line in lines if line.get_color() != "white" and contrast(line.get_color(), paper) < 3
-        ]
-        assert faint == [], panel.dark
-    panel.narrow = panel.dark = False
-    assert all(control.description for control in panel.controls.values())
 
 
 def leaves_no_trace(panel, **other) -> bool:
