@@ -1,4 +1,4 @@
-# Finds kdkit, or installs it; does nothing where it is installed. Works in Colab, Kaggle, JupyterLab and VS Code.
+# Finds kdkit, or installs it; does nothing where it is there. In Colab, Kaggle, JupyterLab and VS Code.
 import importlib.util
 import subprocess
 import sys
@@ -6,7 +6,7 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
-KIT = ""  # where kdkit is installed from if neither its folder nor a wheel lies beside or above this notebook
+KIT = ""  # where kdkit comes from if neither its folder nor a wheel lies beside or above the notebook
 
 
 def find_kit():
@@ -19,8 +19,8 @@ def find_kit():
             return str(wheels[-1])
     if not KIT:
         raise SystemExit(
-            "kdkit is not installed, and neither its folder nor a wheel (kdkit-*.whl) lies beside or above this "
-            "notebook: put one there, or set KIT in this cell to a wheel or to git+https://..."
+            "kdkit is not installed, and neither its folder nor a wheel (kdkit-*.whl) lies beside or "
+            "above this notebook: put one there, or set KIT in this cell to a wheel or to git+https://..."
         )
     return KIT
 
@@ -32,5 +32,6 @@ if importlib.util.find_spec("kdkit") is None:
         keep.write_text("".join(f"{d.metadata['Name']}=={d.version}\n" for d in kept))
         kit = find_kit()
         print(f"installing kdkit from {kit} ...")
-        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", kit, "-c", str(keep)], check=True)
+        pip = [sys.executable, "-m", "pip", "install", "--quiet"]
+        subprocess.run([*pip, kit, "-c", str(keep)], check=True)
     importlib.invalidate_caches()

@@ -55,6 +55,10 @@ def test_a_notebook_is_clean(name):
     assert notebook.metadata.kernelspec.name == "python3"
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert all(cell.outputs == [] and cell.execution_count is None for cell in code)
+    lines = [line for cell in code for line in cell.source.split("\n")]
+    assert [line for line in lines if len(line) > 106] == [], (
+        "JupyterLab on a screen of 1280 pixels shows no more"
+    )
     ids = [cell.id for cell in notebook.cells]
     assert len(set(ids)) == len(ids)
     tagged = [cell for cell in notebook.cells if cell.metadata.get("tags") == ["parameters"]]

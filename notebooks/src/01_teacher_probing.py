@@ -61,11 +61,11 @@
 # %% tags=["parameters"]
 # str: "smoke" (does it run?), "quick" (a laptop), "colab" (one GPU), "full" (every study, hours), or
 profile = "auto"  # "auto": "colab" where there is a GPU, else "quick"
-# str: "toy" (nothing to download), "librispeech" (the paper's: HuBERT Base, 10 GB), a .toml or .json file, or
+# str: "toy" (nothing to download), "librispeech" (the paper's: HuBERT Base, 10 GB), a .toml or .json file
 world = "auto"  # "auto": "librispeech" where there is a GPU, else "toy"; in "smoke" always "toy"
 seed = 0  # int: draws the frames that are probed
 out = "runs/notebooks"  # str: run folder, relative to where the notebook runs
-teacher_name = ""  # str: whatever kdkit.load_teacher takes, such as "HUBERT_BASE"; "": the world's teacher
+teacher_name = ""  # str: what kdkit.load_teacher takes, such as "HUBERT_BASE"; "": the world's teacher
 speech = ""  # str: "synthetic", "librispeech" or "train.jsonl,test.jsonl"; "": by the teacher, see above
 
 # %%
@@ -74,7 +74,6 @@ from itertools import combinations, pairwise
 import numpy as np
 import torch
 import torch.nn.functional as F
-
 from kdkit import probing
 from kdkit.common.statistics import ratio_interval
 from kdkit.common.wording import percent
@@ -90,7 +89,9 @@ from kdkit.speech.frames import num_frames
 from kdkit.speech.manifest import frame_phones, subset
 from kdkit.teachers import Teacher
 
-lesson = Lesson("01_teacher_probing", "What does each layer of the teacher know?", profile, seed, out, world)
+lesson = Lesson(
+    "01_teacher_probing", "What does each layer of the teacher know?", profile, seed, out, world
+)
 
 # %% [markdown]
 # ## One utterance of an unseen voice ●●
@@ -221,7 +222,9 @@ assert features.shape[1] == output.last.shape[1] == frames_of(len(wave)) == num_
 states = {"CNN": features[0].cpu()}
 states |= {f"H{layer}": hidden[0].cpu() for layer, hidden in enumerate(output.hidden)}
 figure = plots.hidden_states(states, utterance.phones, height=0.75)
-lesson.figure("layers", figure, "The same utterance in the CNN and in every hidden state, with its phones.")
+lesson.figure(
+    "layers", figure, "The same utterance in the CNN and in every hidden state, with its phones."
+)
 
 # %% [markdown]
 # Which panel holds steady longest within a phone? Which one changes *before* a border? The CNN cannot look
@@ -238,11 +241,15 @@ lesson.figure("layers", figure, "The same utterance in the CNN and in every hidd
 
 # %%
 weights = probing.attention_weights(teacher, wave)  # layers x (heads, T, T)
-reach = torch.stack([probing.attention_distance(w).mean(-1) for w in weights])  # (layers, heads), seconds
+reach = torch.stack(
+    [probing.attention_distance(w).mean(-1) for w in weights]
+)  # (layers, heads), seconds
 picked = [(layer, int(reach[layer].argmin())) for layer in (0, config.layers // 2, config.layers - 1)]
 maps = torch.stack([weights[layer][head] for layer, head in picked])
 names = [f"layer {layer + 1}, head {head + 1}" for layer, head in picked]
-lesson.figure("attention", figures.attention_maps(maps, utterance.phones, names), "Where three heads look.")
+lesson.figure(
+    "attention", figures.attention_maps(maps, utterance.phones, names), "Where three heads look."
+)
 
 # %% [markdown]
 # How far do they look? Weights spread evenly would reach a third of the utterance on average. A head far
@@ -260,12 +267,15 @@ layer, head = divmod(int(reach.argmin()), config.heads)
 nearest = heads[:, layer, head]
 share, interval = nearest.sum() / even.sum(), ratio_interval(nearest, even, seed)
 mean = heads.mean((1, 2))
-lesson.metric("attention/mean reach", mean.sum() / counts.sum(), ratio_interval(mean, counts, seed), unit="s")
+lesson.metric(
+    "attention/mean reach", mean.sum() / counts.sum(), ratio_interval(mean, counts, seed), unit="s"
+)
 lesson.metric("attention/nearest head against even weights", share, interval, unit="share")
 
 # %%
-text = f"In {len(others)} other utterances, head {head + 1} of layer {layer + 1} reaches {percent(share, interval)} "
-text += f"as far as even weights would, all heads together {percent(mean.sum() / even.sum())}."
+text = f"In {len(others)} other utterances, head {head + 1} of layer {layer + 1} reaches "
+text += f"{percent(share, interval)} as far as even weights would, "
+text += f"all heads together {percent(mean.sum() / even.sum())}."
 lesson.verdict("Some heads look near", "seen" if interval[1] < 0.5 else "not seen", text)
 
 # %% [markdown]
@@ -283,8 +293,12 @@ lesson.verdict("Some heads look near", "seen" if interval[1] < 0.5 else "not see
 if teacher.codebook is None:
     from kdkit.teachers.pretrain import kmeans_codebook
 
-    teacher.codebook = kmeans_codebook(teacher.model, train_part, clusters=100, seed=seed).to(lesson.device)
-    lesson.text("codebook", f"{teacher_name} has no codebook: 100 k-means centroids of its last layer serve.")
+    teacher.codebook = kmeans_codebook(teacher.model, train_part, clusters=100, seed=seed).to(
+        lesson.device
+    )
+    lesson.text(
+        "codebook", f"{teacher_name} has no codebook: 100 k-means centroids of its last layer serve."
+    )
 
 # %% [markdown]
 # ### Exercise 2: the logits of the codebook
@@ -297,7 +311,8 @@ if teacher.codebook is None:
 def cluster_logits(hidden, codebook):
     """Logits z of every frame over the cluster ids: (T, D) -> (T, K).
 
-    ``codebook.final_proj(hidden)`` is (T, E), ``codebook.label_embeddings`` (K, E), ``codebook.tau`` a number.
+    ``codebook.final_proj(hidden)`` is (T, E), ``codebook.label_embeddings`` (K, E), ``codebook.tau``
+    a number.
     """
     # hint: `F.normalize(x, dim=-1)` divides each row by its length.
     # hint: (T, E) times (E, K) is (T, K): `a @ b.T`.
@@ -351,7 +366,9 @@ runs = listening.occurrences(teacher, test_part[:60])  # {id: its runs of frames
 shares = {k: listening.phone_shares(of_id) for k, of_id in runs.items()}
 spoken = [k for k in runs if shares[k][0][0] and sum(len(run.phones) for run in runs[k]) >= 10]
 purest = sorted(spoken, key=lambda k: -shares[k][0][1])
-shown = list({shares[k][0][0]: k for k in reversed(purest)}.values())[::-1]  # the purest id of each phone
+shown = list({shares[k][0][0]: k for k in reversed(purest)}.values())[
+    ::-1
+]  # the purest id of each phone
 
 # %%
 rows = [
@@ -410,7 +427,8 @@ dev, test = (collect(extract, part, **judged) for part in (dev_part, test_part))
 voices = [set(frames.speakers) for frames in (train, dev, test)]
 assert not any(a & b for a, b in combinations(voices, 2))
 print(
-    f"{len(train)} frames to train on, {len(dev)} to choose by, {len(test)} to be judged on: of other voices each"
+    f"{len(train)} frames to train on, {len(dev)} to choose by, {len(test)} to be judged on: "
+    "of other voices each"
 )
 print("features:", ", ".join(train.names))
 
@@ -461,12 +479,16 @@ def fit_probe(x, y, classes, penalty=2e-3):
 # %%
 phones, train_y = np.unique(train.phones, return_inverse=True)
 number = {phone: i for i, phone in enumerate(phones)}
-test_y = np.array([number.get(phone, -1) for phone in test.phones])  # -1: not in training, always an error
+test_y = np.array(
+    [number.get(phone, -1) for phone in test.phones]
+)  # -1: not in training, always an error
 weight, bias = fit_probe(x, torch.from_numpy(train_y), len(phones))
 ours = ((test_x @ weight + bias).argmax(1).numpy() == test_y).mean()
 
 # %%
-theirs, _ = probing.linear_probe(train.features[middle], train_y, test.features[middle], test_y, len(phones))
+theirs, _ = probing.linear_probe(
+    train.features[middle], train_y, test.features[middle], test_y, len(phones)
+)
 assert abs(ours - theirs) < 0.01, (ours, theirs)
 guess = (test_y == np.bincount(train_y).argmax()).mean()
 print(f"{train.names[middle]}: {percent(ours)} of the frames, the package says {percent(theirs)}")
@@ -495,7 +517,9 @@ lesson.difference("probe/gain over Fbank", probe.gain)
 # %%
 figure = plots.layer_curve(probe)
 lesson.figure(
-    "probe", figure, "Linear phone probe on each layer, frames of unseen voices; bars are 95 % intervals."
+    "probe",
+    figure,
+    "Linear phone probe on each layer, frames of unseen voices; bars are 95 % intervals.",
 )
 
 # %% [markdown]
@@ -562,7 +586,9 @@ lesson.text("shape of the curve", sentences.shape(probe))
 
 # %%
 figure = plots.confusion(probe.confusion, probe.phones)
-lesson.figure("confusion", figure, f"Phones said for each true phone, probe on {best.name}, unseen voices.")
+lesson.figure(
+    "confusion", figure, f"Phones said for each true phone, probe on {best.name}, unseen voices."
+)
 lesson.text("mistakes", sentences.likely_mistakes(probe.confusion, probe.phones))
 
 # %% [markdown]
@@ -589,8 +615,10 @@ for score in speakers:
 
 # %%
 fbank_voice, last_voice = speakers[0], speakers[-1]
-text = f"Of {len(set(test.speakers))} voices, Fbank + deltas tells {percent(fbank_voice.accuracy)} of the frames, "
-text += f"the last layer {percent(last_voice.accuracy)}, always the most frequent voice about "
+text = f"Of {len(set(test.speakers))} voices, Fbank + deltas tells {percent(fbank_voice.accuracy)} of "
+text += (
+    f"the frames, the last layer {percent(last_voice.accuracy)}, always the most frequent voice about "
+)
 text += f"{percent(sentences.chance(test.speakers))}. "
 change = probing.compare_layers(last_voice, fbank_voice, seed, "speaker accuracy")
 text += f"The last layer against Fbank: {change}. {sentences.fades(probe.layers, speakers[2:])}"
@@ -668,9 +696,12 @@ trained = next(u for u in usage if u.tau == teacher.codebook.tau)
 lesson.figure("temperature", figures.usage_over_temperature(usage), "Ids in play over the temperature.")
 lesson.metric("codebook/choices of a frame", trained.choices, trained.choices_interval)
 lesson.metric("codebook/ids in use", trained.used, trained.used_interval)
-text = f"At the codebook's own temperature, {trained.tau:g}, a frame hesitates between {trained.choices:.1f} ids, and "
-text += f"{trained.used:.0f} of {len(teacher.codebook.label_embeddings)} are in use."
-lesson.text("temperature", f"{text} {sentences.sharpness(usage, len(teacher.codebook.label_embeddings))}")
+text = f"At the codebook's own temperature, {trained.tau:g}, a frame hesitates between "
+text += f"{trained.choices:.1f} ids, and {trained.used:.0f} of "
+text += f"{len(teacher.codebook.label_embeddings)} are in use."
+lesson.text(
+    "temperature", f"{text} {sentences.sharpness(usage, len(teacher.codebook.label_embeddings))}"
+)
 
 # %% [markdown]
 # Between the two ends lies the range in which $q$ says more than its first id. The discriminative loss of
@@ -684,7 +715,9 @@ lesson.text("temperature", f"{text} {sentences.sharpness(usage, len(teacher.code
 
 # %%
 clusters = 100  # fewer than HuBERT's codebooks have: this sample would not fill more
-ids_of = probing.layer_ids(train, dev, test, clusters=clusters, seed=seed)  # of each feature: dev's, test's
+ids_of = probing.layer_ids(
+    train, dev, test, clusters=clusters, seed=seed
+)  # of each feature: dev's, test's
 cluster_scores = [
     probing.cluster_score(name, own, test) for name, (_, own) in zip(test.names, ids_of, strict=True)
 ]
@@ -703,7 +736,9 @@ lesson.figure(
 of_phones, of_voices = ([getattr(s, key) for s in cluster_scores[2:]] for key in ("pnmi", "speaker_nmi"))
 probed = ("the probe", [score.accuracy for score in probe.layers])
 lesson.text("PNMI and probe", sentences.together(("PNMI", of_phones), probed))
-lesson.text("ids and voices", sentences.together(("phones by id", of_phones), ("speakers by id", of_voices)))
+lesson.text(
+    "ids and voices", sentences.together(("phones by id", of_phones), ("speakers by id", of_voices))
+)
 
 # %% [markdown]
 # Verdict on the best layer, chosen on dev again, and paired: each test utterance is left out of both once (jackknife),
@@ -714,8 +749,8 @@ dev_pnmi = [probing.pnmi(own, dev.phones) for own, _ in ids_of[2:]]
 chosen = 2 + int(np.argmax(dev_pnmi))  # place of the layer in the list of features
 change = probing.compare_ids(ids_of[chosen][1], ids_of[0][1], test)
 best_clusters, fbank_clusters = cluster_scores[chosen], cluster_scores[0]
-text = f"k-means of {best_clusters.name}: PNMI {best_clusters.pnmi:.3f}; of Fbank + deltas: {fbank_clusters.pnmi:.3f}; "
-text += f"the teacher's own codebook: {codebook_pnmi:.3f}."
+text = f"k-means of {best_clusters.name}: PNMI {best_clusters.pnmi:.3f}; of Fbank + deltas: "
+text += f"{fbank_clusters.pnmi:.3f}; the teacher's own codebook: {codebook_pnmi:.3f}."
 lesson.compare("Clusters of the best layer against clusters of Fbank", change, text)
 
 # %% [markdown]
@@ -782,10 +817,13 @@ change = probing.compare_cka(cka, without, nearest, (2, len(cka) - 1))
 lesson.metric("cka/H0 to last", far, far_interval)
 lesson.metric("cka/least alike neighbours", near, near_interval)
 bias = np.abs(cka - alike[..., 0]).max()
-text = f"Neighbours have a CKA of {near:.3f} ({near_interval[0]:.3f} to {near_interval[1]:.3f}) or more, H0 and the "
-text += f"last layer {far:.3f} ({far_interval[0]:.3f} to {far_interval[1]:.3f}). On {len(without)} utterances the "
-text += f"bare map is up to {bias:.3f} away from these values. The difference: {change}."
-lesson.verdict("Likeness fades with distance", "seen" if change.verdict == "better" else "not seen", text)
+text = f"Neighbours have a CKA of {near:.3f} ({near_interval[0]:.3f} to {near_interval[1]:.3f}) "
+text += f"or more, H0 and the last layer {far:.3f} ({far_interval[0]:.3f} to {far_interval[1]:.3f}). "
+text += f"On {len(without)} utterances the bare map is up to {bias:.3f} away from these values. "
+text += f"The difference: {change}."
+lesson.verdict(
+    "Likeness fades with distance", "seen" if change.verdict == "better" else "not seen", text
+)
 
 # %% [markdown]
 # ## How much does a layer change its input? ●
@@ -796,7 +834,9 @@ lesson.verdict("Likeness fades with distance", "seen" if change.verdict == "bett
 # %%
 change = probing.layer_changes(test, seed)  # of layers 1 .. L: value, low, high
 figure = plots.layer_change(change)
-caption = "How far each layer turns its input: one minus the mean cosine, 95 % intervals over utterances."
+caption = (
+    "How far each layer turns its input: one minus the mean cosine, 95 % intervals over utterances."
+)
 lesson.figure("change", figure, caption)
 
 # %% [markdown]
@@ -866,8 +906,8 @@ lesson.table("choices", rows, "Two choices of three teacher layers.")
 
 # %%
 lesson.keep_layers(choice, teacher_name)
-text = f"Layers {', '.join(map(str, choice))} of {teacher_name} go into notebook 02: its shallow & wide student learns "
-text += "them through prediction heads. Layer-wise students learn all layers anyhow."
+text = f"Layers {', '.join(map(str, choice))} of {teacher_name} go into notebook 02: its shallow & wide "
+text += "student learns them through prediction heads. Layer-wise students learn all layers anyhow."
 lesson.text("layers to distil", text)
 
 # %% [markdown]
@@ -884,19 +924,29 @@ lesson.text("layers to distil", text)
 # %%
 if ours:
     student, _ = lesson.student(lesson.world.student("dt", "fbank"))
-    dev_theirs, theirs = (collect(ModelLayers(student), part, **judged) for part in (dev_part, test_part))
+    dev_theirs, theirs = (
+        collect(ModelLayers(student), part, **judged) for part in (dev_part, test_part)
+    )
     across, across_without = probing.cka_jackknife(theirs, test)
     lesson.figure(
-        "student", plots.cka_map(across, theirs.names, test.names), "CKA: student (rows), teacher (columns)."
+        "student",
+        plots.cka_map(across, theirs.names, test.names),
+        "CKA: student (rows), teacher (columns).",
     )
     same = np.arange(2, 3 + config.layers)
     own = probing.unbiased_share(across[same, same].mean(), across_without[:, same, same].mean(1))
     lesson.metric("cka/student with teacher, same layer", own[0], own[1:].tolist())
-    followed = [int(np.argmax(row[2:])) for row in probing.unbiased_share(across, across_without)[2:, :, 0]]
-    text = f"CKA of a student's layer with the teacher's of the same number is {between(*own)} on average. "
+    followed = [
+        int(np.argmax(row[2:])) for row in probing.unbiased_share(across, across_without)[2:, :, 0]
+    ]
+    text = (
+        f"CKA of a student's layer with the teacher's of the same number is {between(*own)} on average. "
+    )
     text += f"The student's layers 0, 1, 2, ... are most like the teacher's {followed}."
     near = np.mean(np.abs(np.array(followed) - np.arange(config.layers + 1)))
-    lesson.verdict("A student's layers follow the teacher's", "seen" if near <= 1.5 else "not seen", text)
+    lesson.verdict(
+        "A student's layers follow the teacher's", "seen" if near <= 1.5 else "not seen", text
+    )
 
 # %% [markdown]
 # ## Look around: the layer explorer ●

@@ -50,7 +50,7 @@
 # %% tags=["parameters"]
 # str: "smoke" (does it run?), "quick" (a laptop), "colab" (one GPU), "full" (every study, hours), or
 profile = "auto"  # "auto": "colab" where there is a GPU, else "quick"
-# str: "toy" (nothing to download), "librispeech" (the paper's: HuBERT Base, 10 GB), a .toml or .json file, or
+# str: "toy" (nothing to download), "librispeech" (the paper's: HuBERT Base, 10 GB), a .toml or .json file
 world = "auto"  # "auto": "librispeech" where there is a GPU, else "toy"; in "smoke" always "toy"
 seed = 0  # int: new weights and the order of the speech
 out = "runs/notebooks"  # str: run folder, relative to where the notebook runs
@@ -59,7 +59,6 @@ out = "runs/notebooks"  # str: run folder, relative to where the notebook runs
 import numpy as np
 import torch
 import torch.nn.functional as F
-
 from kdkit.common.wording import percent
 from kdkit.distill import (
     DistillConfig,
@@ -106,7 +105,8 @@ train_speech, test_speech = lesson.speech()
 batches = Batches(speech, size.seconds_per_batch, seed)
 batch = batches.batch(0).to(lesson.device)
 print(
-    f"{len(batch)} utterances, {batch.seconds:.1f} s of speech, padded to {batch.waves.shape[1] / 16_000:.2f} s each"
+    f"{len(batch)} utterances, {batch.seconds:.1f} s of speech, "
+    f"padded to {batch.waves.shape[1] / 16_000:.2f} s each"
 )
 
 # %% [markdown]
@@ -240,7 +240,9 @@ h_longer, p_longer = longer.hidden[middle], longer.hidden[middle - 1]
 losses = {
     "real frames, batch as it is": regression(p, h, target.mask).item(),
     "real frames, a second of padding": regression(p_longer, h_longer, longer.mask).item(),
-    "all frames, a second of padding": regression(p_longer, h_longer, torch.ones_like(longer.mask)).item(),
+    "all frames, a second of padding": regression(
+        p_longer, h_longer, torch.ones_like(longer.mask)
+    ).item(),
 }
 first, second, _ = losses.values()
 assert abs(first - second) < 1e-3
@@ -327,7 +329,7 @@ print(f"an untrained head is {mine:.2f} nats away from the teacher")
 
 # %% tags=["exercise"]
 def ids_in_play(cosines, tau):
-    """e to the mean entropy of softmax(cosines / tau), 1 .. K, for cosines (N, K) of N frames: a number."""
+    """e to the mean entropy of softmax(cosines / tau), 1 .. K, for cosines (N, K) of N frames."""
     # hint: `(cosines / tau).log_softmax(-1)` is $\log q$, finite even where $q$ is nearly 0.
     # hint: First each frame's entropy, then the mean over frames, then `.exp()`.
     # stub: return None  # your lines go here
@@ -351,7 +353,9 @@ for tau in (0.02, 0.05, 0.1, 0.2, 0.5, 1.0):
     count, top = ids_in_play(cosines, tau), (cosines / tau).softmax(-1).amax(-1).mean().item()
     row = {"tau": tau, "entropy, nats": f"{np.log(count):.2f}", "ids in play": f"{count:.1f}"}
     rows.append(row | {"best id's share": percent(top)})
-lesson.table("temperature", rows, f"The teacher's distribution over {clusters} ids as its temperature rises.")
+lesson.table(
+    "temperature", rows, f"The teacher's distribution over {clusters} ids as its temperature rises."
+)
 
 # %% [markdown]
 # HuBERT itself was trained with 0.1. The student's temperature may be another one: with $\tau_s = 1$ its
@@ -464,7 +468,9 @@ lesson.table("structures", rows, "Teachers and students: the paper's size, and t
 # %%
 big = "tiny-teacher" if lesson.world.students else "hubert-base"
 designer = StudentDesigner(sizes[dt_waveform], dt_fbank, big, rounds=min(3, size.speed_rounds))
-lesson.widget("student designer", designer, "Parameters, MACs and latency of a structure beside the presets.")
+lesson.widget(
+    "student designer", designer, "Parameters, MACs and latency of a structure beside the presets."
+)
 
 # %% [markdown]
 # The structure on show is `designer.config`; "One step by hand", below, begins with it. What you *take*, by the button,
@@ -579,7 +585,9 @@ live, logs = {}, {}
 for name in (dt_fbank, sw_fbank):
     student = start(name)
     deep = student.config.layers == teacher.config.layers
-    mapping = layer_wise(student.config, teacher.config) if deep else prediction_heads(student.config, chosen)
+    mapping = (
+        layer_wise(student.config, teacher.config) if deep else prediction_heads(student.config, chosen)
+    )
     task = DistillTask(student, teacher, DistillConfig(mapping))
     folder = lesson.out / "training" / "02_distillation" / name
     logs[name] = await board.train(name, task, batches, recipe, folder, unseen_voices)
@@ -605,8 +613,8 @@ for name, log in logs.items():
     speed = [row["times_real_time"] for row in log if "times_real_time" in row][-1]
     lesson.metric(f"dev loss/{name}", curve[-1])
     lesson.metric(f"training speed/{name}", speed, unit="x real time", timing=True)
-    text = f"On unseen voices from {curve[0]:.3f} to {curve[-1]:.3f} between the first and the last measurement, "
-    text += f"at {speed:.0f} times real time."
+    text = f"On unseen voices from {curve[0]:.3f} to {curve[-1]:.3f} between the first and the last "
+    text += f"measurement, at {speed:.0f} times real time."
     lesson.verdict(f"The loss of {name} falls", "seen" if curve[-1] < curve[0] else "not seen", text)
 
 # %% [markdown]
@@ -656,7 +664,9 @@ rows = []
 for name, probe in probes.items():
     last, best = probe.layers[-1], probe.layers[probe.best]
     score = last.accuracy, (last.low, last.high)
-    lesson.metric(f"probe/{name}", *score, "share", note=f"distillation steps: {steps.get(name, 'none')}")
+    lesson.metric(
+        f"probe/{name}", *score, "share", note=f"distillation steps: {steps.get(name, 'none')}"
+    )
     row = {"model": name, "steps": steps.get(name, ""), "parameters": millions(students[name])}
     row |= {"last layer": percent(*score)}
     rows.append(row | {"best layer": f"{best.name}: {percent(best.accuracy)}"})
@@ -752,7 +762,8 @@ how = {"resume": size.overnight, "jobs": lesson.jobs}
 findings = run_experiment(Distillations(trials, *common), size.study_seeds, folder, **how)
 
 # %%
-caption = f"Frames of unseen voices read off the last layer: {len(size.study_seeds)} seeds, {study_recipe.steps} steps."
+caption = f"Frames of unseen voices read off the last layer: {len(size.study_seeds)} seeds, "
+caption += f"{study_recipe.steps} steps."
 lesson.study("study of losses", findings, caption)
 
 # %% [markdown]
@@ -795,14 +806,20 @@ full_costs = cost_table(full, rounds=0)
 # %%
 rows = []
 for cost in costs + full_costs:
-    row = {"structure": cost.name, "FFN": cost.config.ffn, "parameters": f"{cost.parameters / 1e6:.2f} M"}
+    row = {
+        "structure": cost.name,
+        "FFN": cost.config.ffn,
+        "parameters": f"{cost.parameters / 1e6:.2f} M",
+    }
     row |= {"GMAC for 1 s": f"{cost.macs / 1e9:.3f}"}
     row["ms for 5 s, median (quartiles)"] = ""
     if cost.latency:
         low, median, high = (1e3 * value for value in cost.latency)
         row["ms for 5 s, median (quartiles)"] = f"{median:.0f} ({low:.0f} to {high:.0f})"
         speeds = (5 / cost.latency[1], (5 / cost.latency[2], 5 / cost.latency[0]))
-        lesson.metric(f"structure speed/{cost.name}", *speeds, "x real time", timing=True, note="quartiles")
+        lesson.metric(
+            f"structure speed/{cost.name}", *speeds, "x real time", timing=True, note="quartiles"
+        )
     rows.append(row)
 lesson.table(
     "cost of structures",
@@ -861,7 +878,7 @@ if not size.overnight:
 
 # %% tags=["exercise"]
 def neighbours(p, h, mask):
-    """Mean absolute difference of the steps p[t + 1] - p[t] and h[t + 1] - h[t], for p, h (B, T, D): one number.
+    """Mean absolute difference of the steps p[t + 1] - p[t] and h[t + 1] - h[t], for p, h (B, T, D).
 
     ``mask`` (B, T) is True on real frames; a step counts where both of its frames are real.
     """
@@ -955,7 +972,9 @@ if my_change == "my student":
 elif my_change == "my loss":
     extra = (Loss("own", 1.0, own, layers=(last,)),)
 standard = Trial("standard", like, DistillConfig(default_pairs(like, teacher.config)))
-mine = Trial(my_change, shape, DistillConfig(default_pairs(shape, teacher.config), **settings), extra=extra)
+mine = Trial(
+    my_change, shape, DistillConfig(default_pairs(shape, teacher.config), **settings), extra=extra
+)
 print(f"standard: {in_short(like)}")
 print(f"{my_change}: {in_short(shape)}", settings or "", *(f"+ loss {loss.name!r}" for loss in extra))
 
@@ -967,7 +986,9 @@ print(f"{my_change}: {in_short(shape)}", settings or "", *(f"+ loss {loss.name!r
 my_guess = None  # "better", "worse" or "inconclusive"
 
 # %%
-own_recipe = TrainConfig(steps=size.own_steps, lr=lesson.world.lr, log_every=max(1, size.own_steps // 20))
+own_recipe = TrainConfig(
+    steps=size.own_steps, lr=lesson.world.lr, log_every=max(1, size.own_steps // 20)
+)
 own_study = Distillations([standard, mine], teacher, judge, in_order_of, own_recipe, prepare)
 folder = lesson.out / "training" / "02_distillation" / "own experiment"
 counted = keep_guess(my_guess, [own_study], size.study_seeds, folder)
@@ -979,7 +1000,9 @@ lesson.study("own experiment", own_findings, caption)
 
 # %%
 found = compare(own_findings, mine.name, standard.name)
-lesson.compare(f"Own experiment: {mine.name} against standard", found, sentences.beside_guess(counted, found))
+lesson.compare(
+    f"Own experiment: {mine.name} against standard", found, sentences.beside_guess(counted, found)
+)
 
 # %% [markdown]
 # What would you need to be surer: more seeds, more steps, more speech to judge on? `size.own_steps` and

@@ -47,7 +47,7 @@
 # %% tags=["parameters"]
 # str: "smoke" (does it run?), "quick" (a laptop), "colab" (one GPU), "full" (every study, hours), or
 profile = "auto"  # "auto": "colab" where there is a GPU, else "quick"
-# str: "toy" (nothing to download), "librispeech" (the paper's: HuBERT Base, 10 GB), a .toml or .json file, or
+# str: "toy" (nothing to download), "librispeech" (the paper's: HuBERT Base, 10 GB), a .toml or .json file
 world = "auto"  # "auto": "librispeech" where there is a GPU, else "toy"; in "smoke" always "toy"
 seed = 0  # int: new weights and the order of the speech
 out = "runs/notebooks"  # str: run folder, relative to where the notebook runs
@@ -59,8 +59,6 @@ import kaldi_native_fbank
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
-
 from kdkit.bench.inference import bench_inference, ratio
 from kdkit.common.statistics import verdict
 from kdkit.common.wording import percent
@@ -86,6 +84,7 @@ from kdkit.speech.manifest import subset
 from kdkit.students import new_student, swap_front_end
 from kdkit.teachers import Teacher
 from kdkit.training.recipe import TrainConfig
+from torch import nn
 
 lesson = Lesson(
     "03_fbank_front_end", "The Fbank front-end replaces the waveform CNN", profile, seed, out, world
@@ -173,7 +172,9 @@ def mel_filters(bins, fft, rate, low):
     # stub: return None  # your lines go here
     # solution
     points = np.linspace(mel(low), mel(rate / 2), bins + 2)
-    spectrum = mel(np.arange(fft // 2 + 1) * rate / fft)[:, None]  # mel value of each bin of the spectrum
+    spectrum = mel(np.arange(fft // 2 + 1) * rate / fft)[
+        :, None
+    ]  # mel value of each bin of the spectrum
     rising = (spectrum - points[:-2]) / (points[1:-1] - points[:-2])
     falling = (points[2:] - spectrum) / (points[2:] - points[1:-1])
     return torch.from_numpy(np.minimum(rising, falling).clip(0)).float()
@@ -299,7 +300,9 @@ assert agree.all()
 
 # %%
 lesson.figure(
-    "alignment", plots.frame_alignment(), "What each frame has seen: CNN, Fbank windows, and five of these."
+    "alignment",
+    plots.frame_alignment(),
+    "What each frame has seen: CNN, Fbank windows, and five of these.",
 )
 middle_cnn = 320 * np.arange(10) + 200  # samples
 middle_fbank = 160 * (2 * np.arange(10)) + 200  # the middle one of its five windows
@@ -376,8 +379,9 @@ lesson.table("padding", rows, "Change of the last hidden state when two seconds 
 for name, change in changes.items():
     lesson.metric(f"padding/{name.replace(',', '')}", change)
 safe = max(changes["waveform CNN, masked group norm"], changes["Fbank"]) < 1e-3
-text = f"Two seconds of padding move the teacher's last hidden state by {percent(changes['waveform CNN, group norm'])} "
-text += "of its length with the plain group norm; with the masked norm, and with Fbank, by "
+text = "Two seconds of padding move the teacher's last hidden state by "
+text += f"{percent(changes['waveform CNN, group norm'])} of its length with the plain group norm; "
+text += "with the masked norm, and with Fbank, by "
 text += "float error only." if safe else "more than float error."
 lesson.verdict("Padding does not change an utterance", "seen" if safe else "not seen", text)
 
@@ -466,8 +470,8 @@ saved_tiny = 1 - counts["tiny-dt-fbank"] / counts["tiny-dt-waveform"]
 lesson.metric("parameters saved/full size", saved, unit="share")
 lesson.metric("parameters saved/tiny", saved_tiny, unit="share")
 matches = round(100 * saved) == 17
-text = f"The full-size Fbank student has {percent(saved)} fewer parameters than its waveform twin (the paper: 17 %); "
-text += f"for the tiny one it is {percent(saved_tiny)}."
+text = f"The full-size Fbank student has {percent(saved)} fewer parameters than its waveform twin (the "
+text += f"paper: 17 %); for the tiny one it is {percent(saved_tiny)}."
 lesson.verdict("The paper's 17 % fewer parameters", "seen" if matches else "not seen", text)
 
 # %% [markdown]
@@ -509,9 +513,15 @@ lesson.figure("speed", figure, "Speed of teachers and deep & thin students in ev
 rows = []
 for race in races:
     front, whole = 1e3 * np.median(race.front_end), 1e3 * np.median(race.whole)
-    row = {"model": race.name, "precision": race.precision, "parameters": f"{race.parameters / 1e6:.2f} M"}
+    row = {
+        "model": race.name,
+        "precision": race.precision,
+        "parameters": f"{race.parameters / 1e6:.2f} M",
+    }
     row |= {"GMAC for 1 s": f"{race.macs / 1e9:.3f}", "front-end, ms": f"{front:.1f}"}
-    rows.append(row | {"encoder, ms": f"{whole - front:.1f}", "weights, MB": f"{1e3 * race.weights:.1f}"})
+    rows.append(
+        row | {"encoder, ms": f"{whole - front:.1f}", "weights, MB": f"{1e3 * race.weights:.1f}"}
+    )
 lesson.table("speed", rows, f"Inference, {where}: medians.")
 
 # %% [markdown]
@@ -551,7 +561,8 @@ for big, small in (("tiny-teacher", "tiny-dt-fbank"), ("hubert-base", "dt-fbank"
             f"speed-up/{small} against {big}", median, (low, high), "x", timing=True, note="quartiles"
         )
         print(
-            f"{small} ({best[small].precision}) is {median:.1f} times as fast as {big} ({best[big].precision}), "
+            f"{small} ({best[small].precision}) is {median:.1f} times as fast as {big} "
+            f"({best[big].precision}), "
             f"quartiles {low:.1f} to {high:.1f}"
         )
 
@@ -644,10 +655,14 @@ for name in (dt_waveform, dt_fbank, adapted):
 # %%
 labels |= {"times_real_time": "seconds of speech per second"}
 figure = plots.training_curves(logs, tuple(labels), labels, "Twins, distilled in this run")
-lesson.figure("twins", figure, "Distillation with both front-ends and with adaptation, trained in this run.")
+lesson.figure(
+    "twins", figure, "Distillation with both front-ends and with adaptation, trained in this run."
+)
 for name, log in logs.items():
     lesson.metric(f"twin loss/{name}", log[-1]["regression"])
-    lesson.metric(f"twin training speed/{name}", log[-1]["times_real_time"], unit="x real time", timing=True)
+    lesson.metric(
+        f"twin training speed/{name}", log[-1]["times_real_time"], unit="x real time", timing=True
+    )
 
 # %% [markdown]
 # Left, the regression loss over steps: which student learns more from a batch? The adapted one starts later, its
@@ -771,7 +786,11 @@ rows = []
 for score in lesson.scores():
     if score["system"] == "teacher" or score["start"] not in ("distilled", "swapped"):
         continue
-    row = {"student": score["system"], "start": score["start"], "labelled minutes": f"{score['minutes']:g}"}
+    row = {
+        "student": score["system"],
+        "start": score["start"],
+        "labelled minutes": f"{score['minutes']:g}",
+    }
     row |= {"test set": score["split"], "WER": percent(score["wer"], score["wer_interval"])}
     rows.append(row)
 if rows:
@@ -830,14 +849,18 @@ LEVERS = {  # trial: (what it changes, against which trial)
     "swap, best, long, slow": ("aside: four times as long", "swap, best, slow"),
 }
 levers = lesson.shipped("study_fbank_levers")
-pulled = {name: compare(levers, name, against) for name, (_, against) in LEVERS.items() if levers and against}
+pulled = {
+    name: compare(levers, name, against) for name, (_, against) in LEVERS.items() if levers and against
+}
 
 # %%
 rows, points = [], []
 for name, (what, against) in LEVERS.items() if levers else ():
     found, change = summary(levers, name), pulled.get(name)
     lesson.metric(f"levers/{name}", found.value, found.interval, "share", "shipped")
-    points.append({"name": what, "value": found.value, "interval": found.interval, "aside": "aside" in what})
+    points.append(
+        {"name": what, "value": found.value, "interval": found.interval, "aside": "aside" in what}
+    )
     parameters = next(f.parameters for f in levers if f.name == name)
     row = {"lever": what, "parameters": f"{parameters:,}", "WER": found}
     row |= {"against": LEVERS[against][0] if against else "", "points": change.points if change else ""}
@@ -847,7 +870,9 @@ for name, (what, against) in LEVERS.items() if levers else ():
 # %%
 if levers:
     twin = summary(levers, "waveform")
-    figure = plots.wer_points(points, ("waveform twin", twin.value, twin.interval), "Shipped, three seeds")
+    figure = plots.wer_points(
+        points, ("waveform twin", twin.value, twin.interval), "Shipped, three seeds"
+    )
     lesson.figure(
         "levers", figure, "WER of the Fbank student, lever after lever; 95 % intervals over utterances."
     )
@@ -857,8 +882,12 @@ if levers:
 if levers:
     before, after = (compare(levers, name, "waveform") for name in ("fbank", "swap, best"))
     size_of = {f.name: f"{f.parameters:,}" for f in levers}
-    lesson.compare("Fbank against waveform, converged: the shipped student", before, "Shipped.", "shipped")
-    text = f"Shipped. {size_of['swap, best']} parameters against {size_of['waveform']}. The best of these "
+    lesson.compare(
+        "Fbank against waveform, converged: the shipped student", before, "Shipped.", "shipped"
+    )
+    text = (
+        f"Shipped. {size_of['swap, best']} parameters against {size_of['waveform']}. The best of these "
+    )
     text += "front-ends was chosen on the same test speech, which flatters it a little."
     lesson.compare("Fbank against waveform, converged: the best front-end", after, text, "shipped")
     one_by_one = {LEVERS[name][0].lstrip("+− "): pulled[name] for name in list(LEVERS)[2:7]}
@@ -873,7 +902,9 @@ if levers:
 # a short joint stage. It needs speech, but **no labels**.
 
 # %%
-kept = {name: r for name, (r, _) in lesson.recognisers().items() if r.model.config.front_end == "waveform"}
+kept = {
+    name: r for name, (r, _) in lesson.recognisers().items() if r.model.config.front_end == "waveform"
+}
 old_name = min(kept, key=lambda name: parameter_count(kept[name]))  # the smallest one
 old = kept[old_name]
 old_model = old.model.cpu()
@@ -896,8 +927,12 @@ swap_recipe = TrainConfig(
 folder = lesson.out / "training" / "03_fbank_front_end" / "swap"
 log = train_in_cell(swap_task, batches, swap_recipe, folder, title="swap")
 labels = {"adaptation": "adaptation loss", "regression": "regression loss"}
-figure = plots.training_curves({"swap": log}, tuple(labels), labels, "The new front-end, trained in this run")
-lesson.figure("swap", figure, "First the front-end alone, then all of it, following the waveform recogniser.")
+figure = plots.training_curves(
+    {"swap": log}, tuple(labels), labels, "The new front-end, trained in this run"
+)
+lesson.figure(
+    "swap", figure, "First the front-end alone, then all of it, following the waveform recogniser."
+)
 
 # %% [markdown]
 # Now the words. The same test speech for the old recogniser and the new one, which has never seen a label.
@@ -910,7 +945,9 @@ for split, test in tests.items():
     for name, recogniser in (("waveform, before", old), ("Fbank, after the swap", new)):
         result = evaluate(recogniser.to(lesson.device), test).score
         lesson.metric(f"swap/{name}/{split}", result.wer, result.wer_interval, "share")
-        rows.append({"recogniser": name, "test set": split, "WER": percent(result.wer, result.wer_interval)})
+        rows.append(
+            {"recogniser": name, "test set": split, "WER": percent(result.wer, result.wer_interval)}
+        )
 caption = f"{old_name} and its swapped form after {size.swap_steps} steps of this run, without labels."
 lesson.table("swap", rows, caption)
 
@@ -936,7 +973,10 @@ lesson.table("swap", rows, caption)
 # A change gets a name of its own, `my_change`: results are kept by it.
 
 # %%
-my_change, my_settings = "utterance normalisation", {"normalisation": "utterance"}  # name, of ModelConfig
+my_change, my_settings = (
+    "utterance normalisation",
+    {"normalisation": "utterance"},
+)  # name, of ModelConfig
 my_losses = {}  # of DistillConfig
 
 like = preset(sw_fbank)
@@ -967,7 +1007,9 @@ def in_order_of(study_seed):
     return Batches(speech, size.seconds_per_batch, study_seed, cache=True)
 
 
-own_recipe = TrainConfig(steps=size.own_steps, lr=lesson.world.lr, log_every=max(1, size.own_steps // 20))
+own_recipe = TrainConfig(
+    steps=size.own_steps, lr=lesson.world.lr, log_every=max(1, size.own_steps // 20)
+)
 own_study = Distillations([standard, mine], teacher, judge, in_order_of, own_recipe, prepare)
 folder = lesson.out / "training" / "03_fbank_front_end" / "own experiment"
 counted = keep_guess(my_guess, [own_study], size.study_seeds, folder)
@@ -980,7 +1022,9 @@ lesson.study("own experiment", own_findings, caption)
 
 # %%
 found = compare(own_findings, mine.name, standard.name)
-lesson.compare(f"Own experiment: {mine.name} against standard", found, sentences.beside_guess(counted, found))
+lesson.compare(
+    f"Own experiment: {mine.name} against standard", found, sentences.beside_guess(counted, found)
+)
 
 # %% [markdown]
 # A student that learns faster in the first steps need not end better. Larger numbers for `size.own_steps` and

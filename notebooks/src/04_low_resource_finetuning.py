@@ -47,7 +47,7 @@
 # %% tags=["parameters"]
 # str: "smoke" (does it run?), "quick" (a laptop), "colab" (one GPU), "full" (every study, hours), or
 profile = "auto"  # "auto": "colab" where there is a GPU, else "quick"
-# str: "toy" (nothing to download), "librispeech" (the paper's: HuBERT Base, 10 GB), a .toml or .json file, or
+# str: "toy" (nothing to download), "librispeech" (the paper's: HuBERT Base, 10 GB), a .toml or .json file
 world = "auto"  # "auto": "librispeech" where there is a GPU, else "toy"; in "smoke" always "toy"
 seed = 0  # int: new weights, masking, the order of the speech
 out = "runs/notebooks"  # str: run folder, relative to where the notebook runs
@@ -64,7 +64,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-
 from kdkit.common.errors import CheckpointError
 from kdkit.common.wording import percent
 from kdkit.distill import DistillConfig, DistillTask, default_pairs
@@ -156,7 +155,9 @@ lesson.audio("utterance", wave, f"An unseen voice says: “{utterance.text}”")
 # %%
 probabilities = logits[0].softmax(-1)
 figure = plots.emissions(probabilities, VOCABULARY, utterance.phones)
-lesson.figure("emissions", figure, f"Emissions of the recogniser {viewed}, with the phones of the utterance.")
+lesson.figure(
+    "emissions", figure, f"Emissions of the recogniser {viewed}, with the phones of the utterance."
+)
 blanks = (probabilities.argmax(-1) == 0).float().mean().item()
 print(f"the blank is the best symbol in {percent(blanks)} of the frames")
 
@@ -183,7 +184,7 @@ print(f"the blank is the best symbol in {percent(blanks)} of the frames")
 
 # %% tags=["exercise"]
 def write_out(ids):
-    """Text of a list with the number of the best symbol of each frame; words separated by single spaces."""
+    """Text of a list with the number of the best symbol of each frame, words separated by spaces."""
     # hint: A symbol is kept where it differs from the one before; the first has none before it.
     # hint: `ids[i - 1]` is the *last* symbol for i = 0.
     # hint: `" ".join(text.split())` leaves single spaces between words and none at the ends.
@@ -314,7 +315,9 @@ F.ctc_loss(log_likely, target, (frames,), (len(written),), reduction="sum").back
 believed = uniform.detach().softmax(-1)
 aligned = (believed - uniform.grad)[:, 0].mean().item()
 print(f'{frames} frames of "{clean_speech[0].text}", nothing known:')
-print(f"{percent(believed[0, 0].item())} blank is believed, {percent(aligned)} blank is in the alignments")
+print(
+    f"{percent(believed[0, 0].item())} blank is believed, {percent(aligned)} blank is in the alignments"
+)
 
 # %% [markdown]
 # A head whose weights are drawn by chance is ahead with *some* letter in every frame. The whole loss can then
@@ -342,7 +345,7 @@ print(f"{percent(believed[0, 0].item())} blank is believed, {percent(aligned)} b
 
 # %% tags=["exercise"]
 def edits(reference, hypothesis):
-    """Least number of substitutions, deletions and insertions between two lists of words (or two texts)."""
+    """Least number of substitutions, deletions and insertions between two lists of words (or texts)."""
     # hint: Row 0 says what an empty reference costs: 0, 1, 2, ... insertions.
     # hint: Three ways into a cell: from above (the reference word is deleted), from the left (a word is inserted),
     #   both cost 1; from above left, which costs 1 only where the two words differ.
@@ -417,7 +420,9 @@ distilled, origin = lesson.student(structure)
 scratch = new_student(structure, seed=seed)
 if scratch.config.front_end == "fbank":
     scratch.front_end.set_statistics(*fbank_statistics(labelled))
-print(f"{len(labelled)} utterances, {minutes:.1f} labelled minutes, {parameter_count(scratch):,} parameters")
+print(
+    f"{len(labelled)} utterances, {minutes:.1f} labelled minutes, {parameter_count(scratch):,} parameters"
+)
 
 # %% [markdown]
 # Both have the same number of parameters; the Fbank statistics, which are no knowledge about speech, are
@@ -482,7 +487,9 @@ for (name, split), result in live_scores.items():
     lesson.metric(f"live {name}/cer/{split}", *cer, "share")
     row = {"start": name, "test set": split, "WER": percent(*wer), "CER": percent(*cer)}
     rows.append(row | {"writes": result.hypotheses[0] or "(nothing)"})
-lesson.table("live", rows, f"Trained in this run: {recipe.steps} steps on {minutes:.0f} labelled minutes.")
+lesson.table(
+    "live", rows, f"Trained in this run: {recipe.steps} steps on {minutes:.0f} labelled minutes."
+)
 
 # %% [markdown]
 # The last column shows the first test utterance as each of them writes it. Compare sounds, not words: early
@@ -541,7 +548,8 @@ for name, (recogniser, _) in shipped.items():
     speeds[name] = spoken / (time.perf_counter() - began)
     print(f"{name}: {results[name][clean]} on {clean}, at {speeds[name]:.0f} times real time")
 
-twins = {}  # {distilled recogniser: {test set: it against the same network from scratch, on the same labels}}
+# {distilled recogniser: {test set: it against the same network from scratch, on the same labels}}
+twins = {}
 kind = {(meta["system"], meta["start"], meta["minutes"]): name for name, (_, meta) in shipped.items()}
 for (system, start, budget), name in kind.items():
     if start == "distilled" and (twin := kind.get((system, "scratch", budget))):
@@ -719,7 +727,9 @@ for split, test in tests.items():
         row |= {"over speakers": f"{100 * speakers[0]:.1f} to {100 * speakers[1]:.1f}"}
         rows.append(row | {"CER": percent(found.score.cer), "real-time factor": f"{found.rtf:.3f}"})
 caption = f"{viewed}: greedy against beam search with a language model, weights chosen on dev."
-lesson.table("decoding", rows, f"{caption} Real-time factor: seconds of computing for a second of speech.")
+lesson.table(
+    "decoding", rows, f"{caption} Real-time factor: seconds of computing for a second of speech."
+)
 
 # %% [markdown]
 # "Over speakers" draws whole voices instead of utterances: what if other people spoke? With a dozen voices
@@ -839,7 +849,11 @@ def distilled_student(structure, start):
 # %%
 def all_starts():
     source = lesson.world.teacher
-    ways = {} if lesson.profile == "smoke" else {teacher_way: lambda speech, seed: load_teacher(source).model}
+    ways = (
+        {}
+        if lesson.profile == "smoke"
+        else {teacher_way: lambda speech, seed: load_teacher(source).model}
+    )
     for structure in structures:
         fresh = new_student(structure)
         ways[f"{structure} scratch"] = partial(from_scratch, fresh)
@@ -890,7 +904,9 @@ if curves:
 # %%
 rows = []
 for way, points in curves.items():
-    row = {"start": way, "seeds": label_seeds[way]} | dict.fromkeys([f"{b:g} min" for b in label_budgets], "")
+    row = {"start": way, "seeds": label_seeds[way]} | dict.fromkeys(
+        [f"{b:g} min" for b in label_budgets], ""
+    )
     rows.append(row | {f"{budget:g} min": percent(wer, interval) for budget, wer, *interval in points})
 if rows:
     lesson.table("minutes", rows, f"WER on {clean} by minutes of labels, {steps_taken} steps, {made}.")
@@ -921,7 +937,9 @@ for structure_ in structures:
 if curves:
     lesson.text("curves", sentences.curves(curves))
 for structure_, changes in gains.items() if curves else ():
-    lesson.text(f"where distillation of {structure_} saves most", sentences.where_most(structure_, changes))
+    lesson.text(
+        f"where distillation of {structure_} saves most", sentences.where_most(structure_, changes)
+    )
 
 # %% [markdown]
 # ## Does the discriminative loss help more when labels are few? ●●
@@ -937,14 +955,18 @@ for structure_ in structures:
     shared = budgets_in(findings, ours, baseline)
     changes = {b: compare(findings, ours, baseline, b) for b in shared}
     row = {"structure": structure_} | dict.fromkeys([f"{b:g} min" for b in label_budgets], "")
-    rows.append(row | {f"{b:g} min": f"{change.points}: {change.verdict}" for b, change in changes.items()})
+    rows.append(
+        row | {f"{b:g} min": f"{change.points}: {change.verdict}" for b, change in changes.items()}
+    )
     if len(shared) > 1:
         few, many = shared[0], shared[-1]
         name = f"Discriminative loss with few labels: {structure_}, {few:g} against {many:g} min"
         text = f"With {few:g} min it changes {changes[few]}, with {many:g} min {changes[many]} ({made})."
         lesson.compare(name, interaction(findings, ours, baseline, few, many), text, source)
 lesson.table(
-    "both", rows, "Change of the WER by the second loss, in points, by minutes of labels; below 0 it helps."
+    "both",
+    rows,
+    "Change of the WER by the second loss, in points, by minutes of labels; below 0 it helps.",
 )
 
 # %% [markdown]
@@ -968,7 +990,9 @@ for system, start, budget, split in card:
         row |= {f"WER {r['split']}": percent(r["wer"], r["wer_interval"]) for r in both}
         rows.append(row | {"CER test-clean": percent(both[0]["cer"])})
 if rows:
-    lesson.table("shipped scores", rows, "Shipped scores, measured when the kit was made, not in this run.")
+    lesson.table(
+        "shipped scores", rows, "Shipped scores, measured when the kit was made, not in this run."
+    )
 
 # %% [markdown]
 # Where both recognisers of a pair are shipped, the comparison can be made here and now, paired over the
@@ -1085,7 +1109,9 @@ lesson.study("own experiment", own_findings, caption)
 
 # %%
 found = compare(own_findings, my_change, "standard")
-lesson.compare(f"Own experiment: {my_change} against standard", found, sentences.beside_guess(counted, found))
+lesson.compare(
+    f"Own experiment: {my_change} against standard", found, sentences.beside_guess(counted, found)
+)
 
 # %% [markdown]
 # How often is an utterance heard in these steps? The less often, the less can more labels help. Does the answer change
