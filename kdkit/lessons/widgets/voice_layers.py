@@ -20,7 +20,7 @@ from kdkit.speech.frames import num_frames
 from kdkit.teachers import Teacher
 
 OTHERS = ("please send judy the smooth book", "no soup after eleven", "the garden is full of mice")
-_FBANK = -2  # its place on the axis of layers
+_FBANK = -3  # its place on the axis of layers
 _HARDLY = 0.02  # cosine
 
 
@@ -77,16 +77,18 @@ class VoiceLayers(OwnVoice):
         return [(0.02 * int(t), symbol) for t, (_, symbol) in zip(frames, self.synthetic.phones, strict=True)]
 
     def layout(self) -> Figure:
-        figure = self.paper(5.6, 6.4)
-        if self.narrow:
-            grid = figure.add_gridspec(2, 1, left=0.13, right=0.97, top=0.94, bottom=0.08, hspace=0.35)
-            outer = grid[0], *grid[1].subgridspec(1, 2, wspace=0.35)
+        figure = self.paper(5.6, 7.6)
+        if self.narrow:  # the comparison under the two voices instead of beside them
+            grid = figure.add_gridspec(
+                2, 1, height_ratios=(1.4, 1), left=0.13, right=0.97, top=0.95, bottom=0.07, hspace=0.3
+            )
+            voices, (pairs, curves) = grid[0], grid[1].subgridspec(1, 2, wspace=0.35)
         else:
-            outer = figure.add_gridspec(
+            voices, pairs, curves = figure.add_gridspec(
                 1, 3, width_ratios=(2.3, 1.5, 1.5), left=0.035, right=0.985, top=0.91, bottom=0.1, wspace=0.22
             )
-        rows = outer[0].subgridspec(2, 1, hspace=0.28)
-        for place, left in ((rows[0], 8), (rows[1], 8), (outer[1], 30), (outer[2], 30)):
+        own, synthetic = voices.subgridspec(2, 1, hspace=0.4 if self.narrow else 0.28)
+        for place, left in ((own, 8), (synthetic, 8), (pairs, 30), (curves, 30)):
             drawing.place_labels(figure.add_subplot(place), left)
         _, low, pairs, curves = figure.axes
         low.set_xlabel("time (s)")
@@ -94,8 +96,8 @@ class VoiceLayers(OwnVoice):
         curves.set_title("mean cosine along the path", fontsize=10)
         layers = len(self.names) - 1
         places = range(0, layers, max(1, (layers - 1) // 4))
-        curves.set(xlabel="layer", xlim=(_FBANK - 0.7, layers - 0.3))
-        curves.set_xticks([_FBANK, *places], ["Fbank", *map(str, places)])
+        curves.set(xlabel="layer", xlim=(_FBANK - 1, layers - 0.3))
+        curves.set_xticks([_FBANK, *places], ["Fbank", *map(str, places)], fontsize=9)
         curves.grid(axis="y", alpha=0.3)
         return figure
 
@@ -105,6 +107,8 @@ class VoiceLayers(OwnVoice):
         drawing.draw_standardised(
             synthetic, self.synthetic_states[number], self.synthetic.who, self.synthetic.phones
         )
+        for axes in (own, synthetic):
+            axes.yaxis.label.set_fontsize(9)
         similarity, path = self.similarity[number], self.paths[number]
         end = [0.02 * n for n in similarity.shape]
         pairs.imshow(
