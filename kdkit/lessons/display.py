@@ -21,6 +21,7 @@ class Display(Results):
         alt = alt or f"{caption} {in_numbers(figure)}".strip()
         super().figure(name, figure, caption, alt, **options)
         _close(figure)
+        display(Markdown(caption))
         display(figure, metadata={"image/png": {"alt": alt}})
 
     def audio(self, name: str, wave: Tensor, caption: str) -> None:
@@ -50,6 +51,7 @@ class Display(Results):
         """A :class:`kdkit.lessons.widgets.Panel` under the cell; its initial picture for the report."""
         figure = panel.figure()
         super().figure(name, figure, f"{caption} In the notebook it moves.", alt=panel.alt())
+        display(Markdown(caption))
         display(panel)
 
     def verdict(self, name: str, outcome: str, text: str) -> None:
