@@ -123,10 +123,7 @@ class CTCViewer(Panel):
             if symbol != vocabulary.blank:  # frames of the same letter in a row are one letter
                 place = np.mean([t for t, _ in times]), next(heights)
                 middle.text(*place, vocabulary[symbol], ha="center", fontsize=size)
-        for word, colour in zip(self.word_times(), cycle(plots.FILLS[:2]), strict=False):
-            low.axvspan(word.start, word.end, facecolor=colour, edgecolor=plots.GREY)
-            place = (word.start + word.end) / 2, 0.5
-            low.text(*place, word.word, ha="center", va="center", fontsize=size, color="black")
+        drawing.draw_words(low, self.word_times(), size)
         for axes in (middle, low):
             axes.set_xlim(top.get_xlim())
 

@@ -7,13 +7,14 @@ measure every tick label to find one).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import cycle, pairwise
 
 import numpy as np
-from matplotlib.colors import ListedColormap
+from matplotlib.colors import ListedColormap, to_rgb
 
 from kdkit.lessons.plots.speech import FRAME_CENTRE, draw_frames, draw_phones
 from kdkit.lessons.plots.style import BLUE, FILLS, GREY, HEAT, RED
+from kdkit.recognition.transcribe import Word
 
 _FILL_MAP = ListedColormap(FILLS)
 
@@ -125,6 +126,16 @@ def draw_emissions(
     draw_frames(axes, probabilities, 0.02, "symbol", 0, 1)
     axes.set_yticks(range(len(symbols)), ["blank", *symbols[1:]], fontsize=8)
     draw_phones(axes, phones, 0.02 * len(probabilities) + 0.005, "0.6")
+
+
+def draw_words(axes, words: Sequence[Word], fontsize: float) -> None:
+    """Words from their start to their end, in turns of two colours; the less sure, the paler."""
+    for word, fill in zip(words, cycle(FILLS[:2]), strict=False):
+        colour = 1 - (0.3 + 0.7 * word.score) * (1 - np.array(to_rgb(fill)))
+        axes.axvspan(word.start, word.end, facecolor=colour, edgecolor=GREY)
+        behind = {"facecolor": colour, "edgecolor": "none", "pad": 1}  # a short word is wider than its time
+        axes.text((word.start + word.end) / 2, 0.5, word.word, ha="center", va="center", fontsize=fontsize,
+                  color="black", bbox=behind)  # fmt: skip
 
 
 def say(axes, words: str) -> None:

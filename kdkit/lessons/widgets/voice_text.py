@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
-from itertools import cycle
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from kdkit.lessons import plots
 from kdkit.lessons.plots.style import WRONG
 from kdkit.lessons.widgets import drawing
 from kdkit.lessons.widgets.own_voice import OwnVoice, Said
@@ -97,13 +94,7 @@ class VoiceText(OwnVoice):
         ):
             drawing.draw_emissions(emitted, heard.log_probs[:, used].exp().numpy(), symbols, said.phones)
             emitted.set_ylabel(heard.who)
-            for word, fill in zip(heard.words, cycle(plots.FILLS[:2]), strict=False):
-                colour = 1 - (0.3 + 0.7 * word.score) * (
-                    1 - np.array(to_rgb(fill))
-                )  # the less sure, the paler
-                written.axvspan(word.start, word.end, facecolor=colour, edgecolor=plots.GREY)
-                middle, size = (word.start + word.end) / 2, 7 if self.narrow else 10
-                written.text(middle, 0.5, word.word, ha="center", va="center", fontsize=size, color="black")
+            drawing.draw_words(written, heard.words, 7 if self.narrow else 10)
             if not heard.words:
                 drawing.say(written, "nothing is written")
         longest = max(said.seconds for said in (self.own, self.synthetic))
