@@ -9,10 +9,12 @@ import threading
 from pathlib import Path
 from types import SimpleNamespace
 
+import huggingface_hub
 import pytest
 import torch
 import torchaudio
 from formats import SMALL, SMALL_TORCHAUDIO, shrunk, transformers_model, write_fairseq, write_folder
+from packaging.version import Version
 
 from kdkit.common import downloads
 from kdkit.common.downloads import download
@@ -305,7 +307,8 @@ def test_a_model_of_a_hub(hub, tmp_path):
     assert len(hub.ranges) == asked, "from the cache"
     weights = f"/some/hubert/resolve/{COMMIT}/model.safetensors"
     hub.files[weights] = hub.files[weights][:-1] + b"!"
-    shutil.rmtree(kept)
+    (kept / "config.json").unlink()
+    (kept / "model.safetensors").unlink()
     with pytest.raises(DownloadError, match="another SHA-256 than"):
         load_teacher("some/hubert")
     assert "model.safetensors" not in seen(kept)
@@ -319,6 +322,13 @@ def test_a_download_from_a_hub_is_taken_up_where_it_broke_off(hub, tmp_path, mon
     publish(hub, "some/hubert", folder)
     hub.etag = None  # huggingface_hub asks for a part without If-Range
     hub.cut = [10**9, 100_000]  # the list of files, then the weights
+    if Version(huggingface_hub.__version__) < Version(
+        "1.0"
+    ):  # which gives up, and begins anew when asked again
+        with pytest.raises(DownloadError, match=r"model.safetensors: cannot be downloaded"):
+            load_teacher("some/hubert")
+        assert load_teacher("some/hubert").config.layers == 3
+        return
     assert load_teacher("some/hubert").config.layers == 3 and size > 100_000
     assert "bytes=100000-" in hub.ranges
 
@@ -331,7 +341,10 @@ def test_a_recogniser_of_a_hub_comes_with_its_vocabulary(hub, tmp_path):
     recogniser = load_network("some/asr")
     assert recogniser.vocabulary.index("E") == 5 and recogniser.model.config.normalise_input
     kept = seen(cache_folder() / "teachers" / "huggingface" / "some--asr")
-    assert {"vocab.json", "tokenizer_config.json", "processor_config.json"} <= set(kept)
+    assert {"vocab.json", "tokenizer_config.json"} <= set(kept)
+    assert {"processor_config.json", "preprocessor_config.json"} & set(
+        kept
+    )  # of transformers 5, of older ones
     assert "words.json" not in kept, "only what is known"
 
 

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from packaging.version import Version
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.utils.stateless import _reparametrize_module
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -121,7 +122,9 @@ def test_segments_are_real_frames_and_padding_in_turn():
 
 
 def test_kernels_do_what_their_plain_twins_do():
-    pytest.importorskip("triton")
+    triton = pytest.importorskip("triton")
+    if Version(triton.__version__) < Version("3.1"):
+        pytest.skip("Triton's interpreter hands no constants on from kernel to kernel yet")
     environment = os.environ | {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
     here = os.path.join(os.path.dirname(__file__), "fast_kernels.py")
     done = subprocess.run([sys.executable, here], env=environment, capture_output=True, text=True)
@@ -240,6 +243,9 @@ def tasks() -> dict:
         "ctc, warped",
         "ctc, frozen",
     ],
+)
+@pytest.mark.skipif(
+    Version(torch.__version__) < Version("2.5"), reason="cannot pretend a GPU without a driver"
 )
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 def test_a_graph_can_record_what_a_task_computes(name, dtype, monkeypatch):

@@ -75,12 +75,6 @@ def test_the_oldest_column_has_what_is_promised_and_todays_tools():
     assert oldest["torch"] == oldest["torchaudio"] == "2.4.0" and oldest["ruff"] == today["ruff"]
 
 
-def test_uv_has_the_same_pins():
-    held = tomllib.loads((ROOT / "uv.toml").read_text(encoding="utf-8"))["constraint-dependencies"]
-    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    assert held == [line for line in lines if not line.startswith("#")]
-
-
 def test_named_dependencies_are_declared_and_torch_is_not_capped():
     declared = {canonicalize_name(r.name): r for r in direct()}
     assert {
