@@ -156,7 +156,7 @@ def speed_bars(speeds: Mapping[str, Mapping[str, Sequence[float]]], title: str =
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.minorticks_off()
-    axes.legend(loc="lower right")
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     axes.grid(axis="x")
     return figure
 
