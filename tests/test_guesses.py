@@ -40,8 +40,12 @@ def test_a_guess_counts_as_it_was_before_the_result(tmp_path, capsys):
     capsys.readouterr()
     assert keep_guess("better", [coins], seeds, tmp_path) == "worse"
     assert "your guess was 'worse', and that counts" in capsys.readouterr().out
-    for other in (replace(coins, steps=4), replace(coins, mine="student")):
-        assert keep_guess("better", [other], seeds, tmp_path) == "better", "another experiment, another guess"
+    student = replace(coins, mine="student")
+    assert keep_guess("better", [student], seeds, tmp_path) == "better", "another experiment, another guess"
+    run_experiment(student, seeds, tmp_path)
+    assert keep_guess("better", [coins], seeds, tmp_path) == "worse", "each keeps its own"
+    assert keep_guess("worse", [student], seeds, tmp_path) == "better"
+    assert keep_guess("better", [replace(coins, steps=4)], seeds, tmp_path) == "better", "other settings"
 
 
 def test_a_result_without_a_guess_gets_none_afterwards(tmp_path, capsys):

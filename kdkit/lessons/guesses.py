@@ -16,8 +16,8 @@ from kdkit.training import identity
 def keep_guess(
     guess: str | None, experiments: Sequence[Experiment], seeds: Sequence[int], folder: Path
 ) -> str | None:
-    """The guess that counts: ``guess``, which is kept in ``folder``, or the earlier one where the result of these
-    experiments is there already.
+    """The guess that counts: ``guess``, which is kept beside the findings of the last trial, or the earlier one where the
+    result of these experiments is there already.
 
     ``guess``: one of :data:`kdkit.common.statistics.VERDICTS`, or None for no guess; ``folder`` is that of
     :func:`kdkit.lessons.experiments.run_experiment`. What counts is printed. Raises :class:`ConfigError` for another
@@ -29,7 +29,8 @@ def keep_guess(
         )
     tasks = [(some, case, seed) for some in experiments for seed in seeds for case in some.cases()]
     asked = {"of": {some.folder(case, seed): some.identity(case, seed) for some, case, seed in tasks}}
-    path = Path(folder) / "guess.json"
+    last, case, seed = tasks[-1]
+    path = (Path(folder) / last.folder(case, seed)).parent / "guess.json"
     if all(is_kept(some, case, seed, folder) for some, case, seed in tasks):
         before = (identity.kept(path, asked) or {"guess": None})["guess"]
         said = f"your guess was {before!r}" if before else "you made no guess"
