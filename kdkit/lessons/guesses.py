@@ -16,8 +16,8 @@ from kdkit.training import identity
 def keep_guess(
     guess: str | None, experiments: Sequence[Experiment], seeds: Sequence[int], folder: Path
 ) -> str | None:
-    """The guess that counts: ``guess``, which is kept beside the findings of the last trial, or the earlier one where the
-    result of these experiments is there already.
+    """The guess that counts: ``guess``, which is kept beside the findings of the last trial, or the earlier one where
+    the result of these experiments is there already.
 
     ``guess``: one of :data:`kdkit.common.statistics.VERDICTS`, or None for no guess; ``folder`` is that of
     :func:`kdkit.lessons.experiments.run_experiment`. What counts is printed. Raises :class:`ConfigError` for another
