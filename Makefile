@@ -5,6 +5,7 @@
 #   make report WORLD=mine.toml          your own teacher and speech; WORLD=librispeech: HuBERT Base, human speech
 #   make report PROFILE=full             the models made from nothing too: 3 to 6 hours; when stopped, it goes on if made again
 #   make wheel STICK=stick               the kit and all it needs in a folder, for machines without internet
+#   make report PROFILE=paper            the paper's sizes: models on all GPUs (accelerate), then the notebooks with them
 #   make test                            lint, unit tests, all notebooks in profile smoke
 #   make test TORCH=oldest               the same with the oldest versions that pyproject.toml allows, on Python 3.10
 #   make test TORCH=newest               the same with the newest, in an environment of its own, as each of them
@@ -13,7 +14,7 @@
 # Corpora are kept in $KDKIT_CACHE (default: ~/.cache/kdkit). Another Python: make test PYTHON=python3.12
 
 PROFILE ?= quick
-WORLD ?=
+WORLD ?= $(if $(filter paper,$(PROFILE)),librispeech)
 OUT ?= runs/$(PROFILE)$(if $(WORLD),-$(basename $(notdir $(WORLD))))
 TORCH ?= pinned
 CPU ?=
@@ -39,6 +40,9 @@ REPORT = $(BIN)/kdkit report --profile $(PROFILE) $(if $(WORLD),--world $(WORLD)
 report: $(STAMP)  ## run the notebooks, write one HTML report (PROFILE=quick WORLD=toy OUT=runs/quick)
 ifeq ($(PROFILE),full)
 	$(BIN)/python data_scripts/make_models.py --out $(OUT)-models
+	KDKIT_ASSETS=$(abspath $(OUT)-models/assets) $(REPORT) --resume
+else ifeq ($(PROFILE),paper)
+	$(BIN)/accelerate launch data_scripts/make_models.py --world $(WORLD) --out $(OUT)-models
 	KDKIT_ASSETS=$(abspath $(OUT)-models/assets) $(REPORT) --resume
 else
 	$(REPORT)

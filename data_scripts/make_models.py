@@ -4,6 +4,7 @@
     python data_scripts/make_models.py --out runs/full-models       # this alone; stop it and run it again at will
     KDKIT_ASSETS=runs/full-models/assets kdkit report --profile full --out runs/full
     python data_scripts/make_models.py --out runs/trial --trial     # see it work: minutes of speech, a few steps
+    accelerate launch data_scripts/make_models.py --world librispeech --out runs/paper-models      # world_models.py
 
 The scripts of this folder: the teacher; students distilled from it, and recognisers fine-tuned on 10 and 60 labelled
 minutes; beside them, where there are cores (--jobs), the study of front-ends and the teacher's recogniser. The studies
@@ -30,6 +31,8 @@ from filelock import FileLock, Timeout
 
 from kdkit.common.files import write_atomically
 from kdkit.common.parallel import cores
+from kdkit.lessons.profiles import get_profile
+from kdkit.lessons.world_files import find_world
 
 HERE = Path(__file__).parent
 
@@ -182,8 +185,17 @@ def main() -> None:
     parser.add_argument(
         "--trial", action="store_true", help="minutes of speech and a few steps of everything"
     )
+    parser.add_argument(
+        "--world", default="toy", help="another one: at the sizes of --profile, by accelerate launch"
+    )
+    parser.add_argument("--profile", default="paper", help="sizes of the models of another world")
     args = parser.parse_args()
     out = args.out.absolute()
+    if args.world != "toy":
+        from world_models import make
+
+        make(find_world(args.world), get_profile(args.profile), out)
+        return
     assets, marker = out / "assets", out / "trial"
     if assets.exists() and marker.exists() != args.trial:
         kind = "a trial" if marker.exists() else "the real thing"

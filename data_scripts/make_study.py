@@ -44,8 +44,8 @@ def structures(teacher: ModelConfig, steps: int) -> list[Trial]:
     ]
 
 
-def front_ends(teacher: ModelConfig, steps: int) -> list[Trial]:
-    waveform, fbank = preset("tiny-dt-waveform"), preset("tiny-dt-fbank")
+def front_ends(teacher: ModelConfig, steps: int, students: str = "tiny-") -> list[Trial]:
+    waveform, fbank = preset(f"{students}dt-waveform"), preset(f"{students}dt-fbank")
     pairs = default_pairs(fbank, teacher)
     trials = [Trial("Fbank, no adaptation", fbank, DistillConfig(pairs))]
     for share in (6, 3):

@@ -1,10 +1,12 @@
-"""Rehearsal of the real world without the network: python data_scripts/rehearse.py [--true-size] [--out runs/rehearsal]
+"""Rehearsal of the real world without the network: python data_scripts/rehearse.py [--notebooks] [--out runs/rehearsal]
 
 Builds stand-ins for everything that world librispeech downloads, serves them on 127.0.0.1, and goes the whole way from
 an empty cache: an interrupted download, archives, teacher, distillation, a new front-end, fine-tuning, and evaluation
 with a language model. The same in the toy world, from the same speech and weights, must give the same numbers to the
-last digit. ``--true-size`` computes a few steps at HuBERT Base's size instead (random weights, utterances of 15 s) and
-prints memory and time, in every precision that the device has.
+last digit. ``--notebooks`` runs the notebooks on the stand-ins instead, in profile smoke, in both worlds; ``--paper``
+the chain of profile paper with all sizes cut, models made by several processes first; ``--only 04`` one notebook of
+them. ``--true-size`` computes a few steps at HuBERT Base's size (random weights, utterances of 15 s) and prints memory
+and time, in every precision that the device has.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from kdkit.distill import DistillConfig, DistillTask, default_pairs, swap_losses
 from kdkit.fbank import fit_statistics
 from kdkit.lessons.machines import training_gigabytes
 from kdkit.lessons.worlds import LIBRISPEECH, TOY, World
-from kdkit.model.speech_model import SpeechModel, preset
+from kdkit.model.speech_model import PRESETS, SpeechModel, preset
 from kdkit.recognition.decode import BeamSearch, available
 from kdkit.recognition.evaluate import evaluate
 from kdkit.recognition.finetune import fine_tune
@@ -94,10 +96,13 @@ def build(site: Path, size: Size) -> World:
     )
 
 
-def in_small(world: World = LIBRISPEECH) -> World:
-    """The real world with the tiny students, which go with its stand-ins."""
-    small = replace(world, students=TOY.students)
-    return replace(small, finished={small.student("sw", "waveform"): standins.FINISHED})
+def in_miniature():
+    """Within, the presets of the paper's size are the toy world's, which go with the stand-ins."""
+    names = {n for family in LIBRISPEECH.families.items() for n in (family[0], *family[1])}
+    return patch.dict(PRESETS, {name: PRESETS[f"{TOY.students}{_TOYS.get(name, name)}"] for name in names})
+
+
+_TOYS = {"hubert-base": "teacher"}
 
 
 def whole_path(world: World, size: Size, out: Path) -> dict[str, float]:
@@ -171,9 +176,9 @@ def rehearse(out: Path, size: Size = Size()) -> tuple[dict[str, float], dict[str
     site = standins.Site(out / "site")
     cache = out / "cache"
     try:
-        with standins.instead_of_the_network(site, cache):
+        with standins.instead_of_the_network(site, cache), in_miniature():
             print(interrupted(site, SPLITS["unlabelled"], cache))
-            real = whole_path(in_small(), size, out / "real")
+            real = whole_path(LIBRISPEECH, size, out / "real")
     finally:
         site.close()
     return real, whole_path(toy, size, out / "toy")
@@ -242,6 +247,11 @@ def main() -> None:
     parser.add_argument(
         "--true-size", action="store_true", help="HuBERT Base's size: memory and time of a few steps"
     )
+    parser.add_argument("--notebooks", action="store_true", help="the notebooks, in profile smoke")
+    parser.add_argument(
+        "--paper", action="store_true", help="models and notebooks of profile paper, in miniature"
+    )
+    parser.add_argument("--only", action="append", default=[], help="with either: this notebook; repeatable")
     parser.add_argument("--seconds-per-batch", type=float, default=60)
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument(
@@ -255,13 +265,30 @@ def main() -> None:
             print(json.dumps(found))
         return
     with tempfile.TemporaryDirectory() as folder:
-        began = time.perf_counter()
-        real, toy = rehearse(options.out or Path(folder))
-        differ = [name for name in toy if real.get(name) != toy[name]]
-        for name in differ:
-            print(f"{name}: {real.get(name)} in the real world, {toy[name]} in the toy world")
-        equal, seconds = len(toy) - len(differ), time.perf_counter() - began
-        print(f"{equal} of {len(toy)} numbers are equal to the last digit, {seconds:.0f} s")
+        began, out = time.perf_counter(), options.out or Path(folder)
+        if options.paper:
+            import rehearse_notebooks
+
+            found = rehearse_notebooks.rehearse_paper(out, options.only)["metrics"]
+            print(
+                f"profile paper, in miniature: {sum(map(len, found.values()))} numbers of {len(found)} notebooks"
+            )
+            return
+        if options.notebooks:
+            import rehearse_notebooks
+
+            rows, count = rehearse_notebooks.different(
+                *rehearse_notebooks.rehearse_notebooks(out, only=options.only)
+            )
+            differ = {f"{row.notebook}/{row.name}": (row.text(0), row.text(1)) for row in rows}
+        else:
+            real, toy = rehearse(out)
+            count = len(toy)
+            differ = {name: (real.get(name), toy[name]) for name in toy if real.get(name) != toy[name]}
+        for name, (ours, theirs) in differ.items():
+            print(f"{name}: {ours} in the real world, {theirs} in the toy world")
+        seconds = time.perf_counter() - began
+        print(f"{count - len(differ)} of {count} numbers are equal to the last digit, {seconds:.0f} s")
         if differ:
             raise SystemExit(1)
 

@@ -1,15 +1,17 @@
 """The notebooks in world librispeech, on its stand-ins, and in a toy twin of it: their numbers must be equal.
 
 The twin is a world file with the same speech, weights and language model as they are at hand: manifests of the
-synthetic corpus, checkpoints of the kit, an ARPA file. Kernels run :func:`take_over` before the first cell, by
-IPython's startup folder. Torchaudio's aligner, for which there is no stand-in in its published form, is the kit's best
-recogniser in both.
+synthetic corpus, checkpoints of the kit, an ARPA file. In both, presets of the paper's size have the toy world's, and
+torchaudio's aligner, which has no stand-in in its published form, is the kit's best recogniser. Kernels run
+:func:`take_over` before the first cell, by IPython's startup folder.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,20 +19,29 @@ from types import SimpleNamespace
 from unittest.mock import patch
 
 import standins
-from rehearse import SPLITS, Size, build, in_small
+from rehearse import SPLITS, Size, build, in_miniature
 
-from kdkit.lessons import worlds
-from kdkit.lessons.profiles import get_profile
-from kdkit.lessons.worlds import TOY
+import kdkit
+from kdkit.lessons import profiles
+from kdkit.lessons.profiles import PROFILES, SMOKE, get_profile
+from kdkit.lessons.worlds import LIBRISPEECH, TOY
 from kdkit.recognition import alignment
 from kdkit.recognition.ctc import load_recogniser
 from kdkit.report import run_report
 from kdkit.report.compare import Row, rows_of
 from kdkit.report.record import read_run
 from kdkit.speech.manifest import Utterance, write_manifest
-from kdkit.teachers import ASSETS
 
-ALIGNER = "recogniser_teacher_pretrained_60.safetensors"
+ALIGNER = Path(kdkit.__file__).parent / "assets" / "recogniser_teacher_pretrained_60.safetensors"
+PAPER = replace(
+    SMOKE,
+    name="paper",
+    purpose="the paper's chain in miniature",
+    twin_steps=6,
+    adaptation_steps=2,
+    overnight=True,
+    at_hand=False,
+)
 
 
 def size_of(profile: str) -> Size:
@@ -45,26 +56,67 @@ def size_of(profile: str) -> Size:
 
 
 def rehearse_notebooks(
-    out: Path, profile: str = "smoke", only: Sequence[str] = (), **overrides: object
+    out: Path, profile: str = "smoke", only: Sequence[str] = (), twin_only: Sequence[str] | None = None
 ) -> tuple[dict, dict]:
     """``run.json`` of the notebooks in the real world, from an empty cache, and in its twin; reports are in ``out``.
 
-    Raises :class:`AssertionError` with the error of a notebook that fails.
+    ``only``: these notebooks (01, 02, ...) instead of all; ``twin_only``: others in the twin. Raises
+    :class:`AssertionError` with the error of a notebook that fails.
     """
     size = size_of(profile)
     build(out / "site", size)
     twin = write_twin(out / "twin", out / "site", size)
     site, runs = standins.Site(out / "site"), []
     try:
-        with kernels(out, site), standins.instead_of_the_network(site, out / "cache"):
-            for name, world in (("real", "librispeech"), ("toy", str(twin))):
-                run_report(profile, out / name, overrides={"world": world, **overrides}, only=only)
+        with kernels(out, site), standins.instead_of_the_network(site, out / "cache"), in_miniature():
+            asked = (
+                ("real", "librispeech", only),
+                ("toy", str(twin), only if twin_only is None else twin_only),
+            )
+            for name, world, chosen in asked:
+                run_report(profile, out / name, overrides={"world": world}, only=chosen)
                 runs.append(read_run(out / name))
                 errors = [entry["error"] for entry in runs[-1]["notebooks"] if entry["error"]]
                 assert not errors, f"{name} world: {errors}"
     finally:
         site.close()
     return runs[0], runs[1]
+
+
+def rehearse_paper(out: Path, only: Sequence[str] = (), processes: int = 2) -> dict:
+    """``run.json`` of profile paper with all sizes cut: models by several processes, then the notebooks with them.
+
+    torchrun starts them, which is what ``accelerate launch`` does on GPUs; on CPUs that knows only MPI. The models are
+    made twice: the second time nothing is left to do. Goes on where it was stopped. Raises :class:`AssertionError` for
+    a notebook that fails, :class:`subprocess.CalledProcessError` where the models cannot be made.
+    """
+    with paper_in_miniature():
+        if not (out / "site").exists():
+            build(out / "site", size_of("paper"))
+        site, models = standins.Site(out / "site"), out / "models"
+        served = [str(site.folder), site.url, str(out / "cache")]
+        launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
+        launch += [__file__, *served, "--world", "librispeech", "--out", str(models)]
+        try:
+            with kernels(out, site), standins.instead_of_the_network(site, out / "cache"), in_miniature():
+                subprocess.run(launch, check=True)
+                subprocess.run(launch, check=True)
+                with patch.dict("os.environ", {"KDKIT_ASSETS": str(models / "assets")}):
+                    overrides = {"world": "librispeech"}
+                    run_report("paper", out / "run", overrides=overrides, only=only, resume=True)
+        finally:
+            site.close()
+    run = read_run(out / "run")
+    errors = [entry["error"] for entry in run["notebooks"] if entry["error"]]
+    assert not errors, errors
+    return run
+
+
+@contextlib.contextmanager
+def paper_in_miniature() -> Iterator[None]:
+    """Within, profile paper has the sizes of smoke."""
+    with patch.object(profiles, "PAPER", PAPER), patch.dict(PROFILES, paper=PAPER):
+        yield
 
 
 def different(real: dict, toy: dict) -> tuple[list[Row], int]:
@@ -92,12 +144,11 @@ def write_twin(folder: Path, site: Path, size: Size) -> Path:
     world = {
         "name": "twin",
         "teacher": str(site / "teacher.safetensors"),
-        "students": "tiny",
         "unlabelled": "unlabelled.jsonl",
         "labelled": [f"{name}.jsonl" for name in budgets],
         "dev": "dev.jsonl",
         "tests": {name: f"{name}.jsonl" for name in ("test-clean", "test-other")},
-        "finished": {TOY.student("sw", "waveform"): str(site / "finished.safetensors")},
+        "finished": {LIBRISPEECH.student("sw", "waveform"): str(site / "finished.safetensors")},
         "language_model": str(site / "toy.arpa"),
     }
     path = folder / "world.json"
@@ -126,7 +177,7 @@ def kernels(out: Path, site: standins.Site) -> Iterator[None]:
     """Within, the kernels of notebooks take their downloads from ``site``."""
     folder = out / "ipython"
     startup = folder / "profile_default" / "startup"
-    startup.mkdir(parents=True)
+    startup.mkdir(parents=True, exist_ok=True)
     here, served = str(Path(__file__).parent), (str(site.folder), site.url, str(out / "cache"))
     lines = ["import sys", f"sys.path.insert(0, {here!r})", "import rehearse_notebooks"]
     lines.append(f"rehearse_notebooks.take_over{served!r}")
@@ -136,14 +187,22 @@ def kernels(out: Path, site: standins.Site) -> Iterator[None]:
 
 
 def take_over(folder: str, url: str, cache: str) -> None:
-    """For the rest of this process: downloads come from the stand-ins, and world librispeech has tiny students."""
+    """For the rest of this process: downloads come from the stand-ins, and presets are small."""
     site = SimpleNamespace(folder=Path(folder), url=url)
     _TAKEN.enter_context(standins.instead_of_the_network(site, Path(cache)))
-    small = replace(in_small(), lr=TOY.lr)
-    worlds.LIBRISPEECH = worlds.WORLDS["librispeech"] = small
+    _TAKEN.enter_context(in_miniature())
+    _TAKEN.enter_context(paper_in_miniature())
     alignment.bundle_aligner = lambda name="MMS_FA", device="cpu": alignment.recogniser_aligner(
-        load_recogniser(ASSETS / ALIGNER)[0].eval(), "a stand-in of torchaudio's MMS_FA"
+        load_recogniser(ALIGNER)[0].eval(), "a stand-in of torchaudio's MMS_FA"
     )
 
 
 _TAKEN = contextlib.ExitStack()
+
+
+if __name__ == "__main__":  # a process of accelerate launch: stand-ins, then options of make_models.py
+    import make_models
+
+    take_over(*sys.argv[1:4])
+    del sys.argv[1:4]
+    make_models.main()

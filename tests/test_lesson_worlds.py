@@ -19,7 +19,7 @@ from kdkit.speech.manifest import Utterance, write_manifest
 from kdkit.teachers import load_teacher
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
-SPLITS = ("unlabelled", "train", "dev", "test-clean", "test-other")
+MINUTES = {"unlabelled": 300, "train": 30, "dev": 5, "test-clean": 10, "test-other": 10}  # of profile colab
 
 
 def manifest(path, voices, each=3, seconds=10.0):
@@ -202,24 +202,42 @@ def test_a_finished_student_has_the_structure_of_its_preset():
 
 def test_too_little_disk_is_said_before_a_download(monkeypatch, tmp_path):
     monkeypatch.setenv("KDKIT_CACHE", str(tmp_path / "cache"))
-    check_machine(TOY, SPLITS, 64, CPU)
+    check_machine(TOY, MINUTES, 64, CPU)
     usage = shutil._ntuple_diskusage(100e9, 95e9, 5e9)
     monkeypatch.setattr(machines.shutil, "disk_usage", lambda folder: usage)
     with pytest.raises(ConfigError, match=r"downloads need 2\d GB in .*cache, 5 GB are free\. Make room"):
-        check_machine(LIBRISPEECH, SPLITS, 64, CPU)
-    before = LIBRISPEECH.to_download(SPLITS)
+        check_machine(LIBRISPEECH, MINUTES, 64, CPU)
+    before = LIBRISPEECH.to_download(MINUTES)
     path = speech_sources.manifest_of("librispeech", "train-clean-100")
     path.parent.mkdir(parents=True)
     path.touch()
-    assert LIBRISPEECH.to_download(SPLITS) == before - 6_300
-    assert TOY.to_download(SPLITS) == 0
+    assert LIBRISPEECH.to_download(MINUTES) == before - 6_300
+    assert LIBRISPEECH.to_download(MINUTES | {"unlabelled": 960 * 60}) == before - 6_300 + 53_000
+    assert TOY.to_download(MINUTES) == 0
+
+
+def test_only_as_much_is_fetched_as_is_asked_for():
+    assert speech_sources.enough(LIBRISPEECH.unlabelled, 300) == ["librispeech:train-clean-100"]
+    assert speech_sources.enough(LIBRISPEECH.unlabelled, 960 * 60) == list(LIBRISPEECH.unlabelled)
+    assert speech_sources.enough(LIBRISPEECH.labelled, 30, one=True) == [
+        "librilight:10min-0",
+        "librilight:1h",
+    ]
+    assert speech_sources.enough(("a.jsonl", "b.jsonl"), 1) == [
+        "a.jsonl",
+        "b.jsonl",
+    ]  # nobody knows their length
+    budgets = ["librilight:10min-0", "librilight:1h"]
+    assert speech_sources.megabytes(budgets) == speech_sources.megabytes(budgets[:1]), (
+        "they come in one archive"
+    )
 
 
 def test_too_little_gpu_memory_is_said(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device=None: (2e9, 16e9))
-    check_machine(TOY, SPLITS, 64, GPU)
+    check_machine(TOY, MINUTES, 64, GPU)
     with pytest.raises(ConfigError, match=r"150 s need about 3\.6 GB of GPU memory, 2\.0 of 16\.0 GB are"):
-        check_machine(LIBRISPEECH, (), 150, GPU)
+        check_machine(LIBRISPEECH, {}, 150, GPU)
 
 
 def test_expected_speed_and_memory_go_through_what_was_measured():
@@ -238,5 +256,5 @@ def test_readme_shows_what_is_computed(monkeypatch, tmp_path):
     readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
     shown = readme.partition("<!-- machines -->\n")[2].partition("\n<!-- /machines -->")[0]
     assert shown == machines.readme_table(LIBRISPEECH, PROFILES["colab"])
-    download = LIBRISPEECH.to_download(SPLITS) / 1000
+    download = LIBRISPEECH.to_download(MINUTES) / 1000
     assert f"{download:.1f} GB to download, {2 * download:.0f} GB of disk" in readme

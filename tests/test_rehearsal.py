@@ -1,6 +1,7 @@
 """The real world's whole path, from archives to error rates, on stand-ins that are served on this machine."""
 
 import gzip
+import shutil
 
 import pytest
 import standins
@@ -8,17 +9,43 @@ from rehearse import Size, rehearse
 
 from kdkit.common.errors import ConfigError, DownloadError
 from kdkit.common.files import md5_of
+from kdkit.lessons.speech_sources import manifest_of
+from kdkit.lessons.worlds import LIBRISPEECH
 from kdkit.speech.corpora import librispeech_lm
 
 
-def test_the_real_world_gives_the_numbers_of_the_toy_world(tmp_path):
-    real, toy = rehearse(tmp_path, Size(unlabelled=0.5, labelled=0.2, dev=0.1, test=0.2, steps=3))
+@pytest.fixture(scope="module")
+def rehearsed(tmp_path_factory):
+    """Folder of a rehearsal, and its numbers in the real world and in the toy world."""
+    out = tmp_path_factory.mktemp("rehearsal")
+    return out, *rehearse(out, Size(unlabelled=0.5, labelled=0.2, dev=0.1, test=0.2, steps=3))
+
+
+def test_the_real_world_gives_the_numbers_of_the_toy_world(rehearsed):
+    out, real, toy = rehearsed
     assert real == toy
     assert {"distil/3/loss", "swap/3/loss", "fine-tune/dev", "greedy/test-clean/wer"} <= set(real)
     assert real["distil/3/loss"] < real["distil/1/loss"]
-    arpa = tmp_path / "cache" / "librispeech-lm" / f"{standins.LM}.arpa"
+    arpa = out / "cache" / "librispeech-lm" / f"{standins.LM}.arpa"
     if arpa.exists():  # where beam search is installed
-        assert arpa.read_bytes() == (tmp_path / "site" / "toy.arpa").read_bytes()
+        assert arpa.read_bytes() == (out / "site" / "toy.arpa").read_bytes()
+
+
+def test_an_archive_that_changed_is_refused_and_nothing_finished_is_lost(rehearsed, tmp_path):
+    out, *_ = rehearsed
+    folder = shutil.copytree(out / "site", tmp_path / "site")
+    site = standins.Site(folder)
+    try:
+        with standins.instead_of_the_network(site, tmp_path / "cache"):
+            before = LIBRISPEECH.speech("dev", 1)
+            archive = folder / standins.OPENSLR_12 / "test-clean.tar.gz"
+            archive.write_bytes(archive.read_bytes()[::-1])
+            with pytest.raises(DownloadError, match=r"test-clean\.tar\.gz.*SHA-256"):
+                LIBRISPEECH.speech("test-clean", 1)
+            assert LIBRISPEECH.speech("dev", 1) == before
+            assert not manifest_of("librispeech", "test-clean").exists()
+    finally:
+        site.close()
 
 
 @pytest.fixture

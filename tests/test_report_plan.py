@@ -151,7 +151,7 @@ def test_the_command_line_hands_everything_on(tmp_path, capfd):
     assert ran(tmp_path) == [1, 0, 0]
     for more, message in (
         (["--set", "fctor=1"], "no notebook has a parameter"),
-        (["--profile", "paper"], "README"),
+        (["--profile", "papers"], "choose one of smoke, quick, full, colab, paper"),
     ):
         answer = CliRunner().invoke(app, [*command, *more])
         assert isinstance(answer.exception, ConfigError) and message in str(answer.exception)

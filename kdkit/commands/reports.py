@@ -77,7 +77,9 @@ def make(
     from kdkit.report.run import run_report
 
     wanted = select(find_notebooks(notebooks), only or (), start)
-    settings = parse_settings(wanted, set_ or ()) | ({WORLD: world} if world else {})
+    settings = parse_settings(wanted, set_ or ())
+    world = world or ("librispeech" if profile == "paper" else None)
+    settings |= {WORLD: world} if world else {}
     out = out or Path("runs", f"{profile}-{Path(world).stem}" if world else profile)
     status = run_report(profile, out, seed, settings, notebooks, only or (), start, resume, timeout)
     print(f"report: {out.absolute() / 'index.html'}")

@@ -27,6 +27,7 @@ from kdkit.common.parallel import each_training
 from kdkit.common.statistics import Comparison, compare_counts, ratio_interval
 from kdkit.common.wording import percent
 from kdkit.training import identity
+from kdkit.training.processes import processes
 
 WER, CER, PHONES = "WER", "CER", "phone accuracy"  # what a finding measures
 
@@ -92,7 +93,8 @@ def run_experiment(
         if resume and (kept := identity.kept(path, asked)):
             return _finding(kept)
         found = experiment.train(case, seed, folder, resume)
-        write_text(path, json.dumps(asdict(found) | {"asked": asked}) + "\n")
+        if processes().is_main_process:
+            write_text(path, json.dumps(asdict(found) | {"asked": asked}) + "\n")
         return found
 
     tasks = [(seed, case) for seed in seeds for case in experiment.cases()]

@@ -21,7 +21,7 @@ from kdkit.common.errors import ConfigError
 from kdkit.common.machine import best_device, training_precision
 from kdkit.lessons.lesson_models import LessonModels
 from kdkit.lessons.machines import check_machine, expectation
-from kdkit.lessons.profiles import get_profile
+from kdkit.lessons.profiles import PAPER, get_profile
 from kdkit.lessons.world_files import AUTO, find_world
 from kdkit.lessons.worlds import LIBRISPEECH, TOY
 from kdkit.model.speech_model import parameter_count
@@ -36,8 +36,11 @@ class Lesson(LessonModels):
     where the machine has not the disk or memory for them.
 
     Attributes: ``world`` (:class:`kdkit.lessons.worlds.World`), ``size`` (:class:`kdkit.lessons.profiles.Profile`),
-    ``profile`` (its name), ``seed``, ``device``, ``out`` (absolute run folder).
+    ``profile`` (its name), ``seed``, ``device``, ``out`` (absolute run folder), ``phone_times`` ("exact", or
+    "estimated" from the first utterance on whose phones were aligned).
     """
+
+    phone_times = "exact"
 
     def __init__(
         self, notebook: str, title: str, profile: str, seed: int, out: str | Path, world: str = "toy"
@@ -47,8 +50,12 @@ class Lesson(LessonModels):
         self.size = get_profile(profile)  # rejects an unknown name before anything is written
         small = world == AUTO and profile == "smoke"  # which asks whether everything runs
         self.world = TOY if small else find_world(world, self.device)
-        splits = ("unlabelled", "train", "dev", *self.world.tests)
-        check_machine(self.world, splits, self.size.seconds_per_batch, self.device)
+        if self.size is PAPER and self.world is TOY:
+            raise ConfigError(
+                "profile paper has the sizes of the paper's own teacher and speech: choose world librispeech, or a "
+                "world file; the toy world's largest profile is full"
+            )
+        check_machine(self.world, self._minutes, self.size.seconds_per_batch, self.device)
         super().__init__(Path(out).resolve(), notebook, title, profile, seed, self.world.name)
         self.profile, self.seed = profile, seed
         torch.manual_seed(seed)
@@ -66,6 +73,13 @@ class Lesson(LessonModels):
             note += "KDKIT_ASSETS names: nothing that ships with the kit is in this run."
             self.note("shipped", note)
             print(f"{note} ({teachers.ASSETS})")
+
+    @property
+    def _minutes(self) -> dict[str, float]:
+        """Of each split of the world."""
+        sizes = self.size.corpus_minutes
+        splits = ("unlabelled", "train", "dev", *self.world.tests)
+        return {split: sizes.get(split, self.size.test_minutes) for split in splits}
 
     def _drive(self) -> str:
         """On Colab, what keeps downloads and runs when the machine disconnects."""
@@ -86,10 +100,8 @@ class Lesson(LessonModels):
 
     def corpus(self, *splits: str) -> tuple[list[Utterance], ...]:
         """Splits of the world's speech at the profile's length, made or downloaded on first use."""
-        minutes = self.size.corpus_minutes
-        speech = {
-            split: self.world.speech(split, minutes.get(split, self.size.test_minutes)) for split in splits
-        }
+        minutes = self._minutes
+        speech = {split: self.world.speech(split, minutes[split]) for split in splits}
         for split, utterances in speech.items():
             total, voices = sum(u.duration for u in utterances) / 60, len({u.speaker for u in utterances})
             print(f"{split}: {len(utterances)} utterances, {total:.1f} minutes, {voices} voices")
@@ -139,7 +151,7 @@ class Lesson(LessonModels):
             return list(utterances)
         from kdkit.recognition.alignment import add_phones, bundle_aligner
 
-        aligner = bundle_aligner(device=self.device)
+        aligner, self.phone_times = bundle_aligner(device=self.device), "estimated"
         where = where or self.world.name
         note = (
             f"Phone times of {where} are estimates: letters aligned by {aligner.name}, phones by eSpeak NG."

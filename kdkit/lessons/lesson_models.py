@@ -37,8 +37,12 @@ class LessonModels(Display):
 
     @property
     def ships(self) -> bool:
-        """Are there models and findings of this world that ship with the kit?"""
-        return self.world is TOY
+        """Are there models and findings of this world that were made before: the toy world's, which ship with the kit,
+        or those in the folder that KDKIT_ASSETS names, whose world.txt names the world.
+        """
+        marker = teachers.ASSETS / WORLD
+        about = marker.read_text(encoding="utf-8").strip() if marker.is_file() else TOY.name
+        return self.world.name == about
 
     def teacher(self, source: str = "") -> Teacher:
         """The world's teacher, or whatever :func:`kdkit.load_teacher` takes, on this run's device.
@@ -93,17 +97,17 @@ class LessonModels(Display):
     def student(self, preset: str) -> tuple[SpeechModel, dict]:
         """A distilled student and its description, with ``origin``: "shipped", "published" or "run".
 
-        What was trained for longer comes first: the toy world's shipped students, another world's published ones. A
-        student of another world that is nowhere is distilled now; one of the toy world is a :class:`CheckpointError`.
+        What was trained for longer comes first: students made before this run, then published ones. A student of
+        another world that is nowhere is distilled now; one of the toy world is a :class:`CheckpointError`.
         """
-        if (model := self.world.finished_student(preset)) is not None:
+        shipped, kept = _asset(preset), self.student_path(preset)
+        ours = self.ships and shipped.is_file()
+        if not ours and (model := self.world.finished_student(preset)) is not None:
             source = self.world.finished[preset]
             self.note(f"origin of {preset}", f"{preset}: {source}, published, not trained in this run.")
             print(f"{preset}: {source}, published, not trained in this run")
             self.uses_model(preset, teachers.fingerprint(model))
             return model.to(self.device), {"steps": "published", "origin": "published"}
-        shipped, kept = _asset(preset), self.student_path(preset)
-        ours = self.world is TOY and shipped.is_file()
         if not ours and not kept.is_file():
             if self.world is TOY:
                 raise CheckpointError(
@@ -144,7 +148,7 @@ class LessonModels(Display):
         """Every fine-tuned recogniser of the world, by file name: (recogniser, description): those that ship with the
         kit; of another world two that are fine-tuned now, or were in this run folder.
         """
-        if self.world is not TOY:
+        if not self.ships:
             student, _ = self.student(self.world.student("sw", "waveform"))
             folder = self.out / "training" / "recognisers"
             found = live.recognisers(self.world, student, self.size, folder, self.seed)
@@ -172,6 +176,9 @@ class LessonModels(Display):
             words = f"{SOURCES['shipped']}, not trained in this run"
         self.note(f"origin of {what}", f"{what}: {words}{steps}.")
         print(f"{what}: {words}{steps}")
+
+
+WORLD = "world.txt"  # beside models that were made for another world than the toy one
 
 
 def _asset(preset: str) -> Path:

@@ -21,6 +21,7 @@ from kdkit.students import new_student
 from kdkit.teachers import Teacher, save_model
 from kdkit.teachers.pretrain import kmeans_codebook
 from kdkit.training.loop import train
+from kdkit.training.processes import processes
 from kdkit.training.recipe import TrainConfig
 
 STARTS = ("distilled", "scratch")
@@ -57,7 +58,8 @@ def distil(world: World, name: str, teacher: Teacher, size: Profile, folder: Pat
         train(task, batches, recipe, folder / "runs" / name, title=f"distilling {name}")
     finally:
         batches.close()
-    save_model(path, student, {"structure": preset, "steps": recipe.steps})
+    if processes().is_main_process:
+        save_model(path, student, {"structure": preset, "preset": preset, "steps": recipe.steps})
     return path
 
 
@@ -97,6 +99,6 @@ def _time(world: World, preset: str, size: Profile) -> str:
     gpu = gpu_here()
     if gpu is None:
         return ""
-    teacher = "tiny-teacher" if world.students else "hubert-base"
-    step = step_seconds(gpu, size.seconds_per_batch, operations(teacher, preset, world.utterance_seconds))
+    work = operations(world.teacher_preset, preset, world.utterance_seconds)
+    step = step_seconds(gpu, size.seconds_per_batch, work)
     return f", about {max(1, round(size.distill_steps * step / 60))} minutes on this {gpu.name}"

@@ -13,7 +13,7 @@ add (reading, probing, beam search, widgets) is not in it.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -95,14 +95,15 @@ def training_gigabytes(seconds_per_batch: float, base: bool = True) -> float:
 
 
 def check_machine(
-    world: World, splits: Sequence[str], seconds_per_batch: float, device: torch.device
+    world: World, minutes: Mapping[str, float], seconds_per_batch: float, device: torch.device
 ) -> None:
-    """Raises :class:`ConfigError` where disk or GPU memory cannot hold a world: before any download.
+    """Raises :class:`ConfigError` where disk or GPU memory cannot hold so many minutes of a world's splits: before any
+    download.
 
     An archive and what is unpacked from it are about the same size, and both stay: so twice the download is needed.
     """
     cache = cache_folder()
-    needed, free = 2e6 * world.to_download(splits), _free(cache)
+    needed, free = 2e6 * world.to_download(minutes), _free(cache)
     if needed > free:
         raise ConfigError(
             f"world {world.name}: downloads need {needed / 1e9:.0f} GB in {cache}, {free / 1e9:.0f} GB are free. Make "
@@ -140,15 +141,13 @@ def step_seconds(gpu: Gpu, seconds_per_batch: float, work: float) -> float:
 
 def speed(gpu: Gpu, world: World, seconds_per_batch: float) -> float:
     """Hours of speech that distilling the deep & thin Fbank student goes through in an hour."""
-    base = "tiny-teacher" if world.students else "hubert-base"
-    work = operations(base, world.student("dt", "fbank"), world.utterance_seconds)
+    work = operations(world.teacher_preset, world.student("dt", "fbank"), world.utterance_seconds)
     return seconds_per_batch / step_seconds(gpu, seconds_per_batch, work)
 
 
 def training_minutes(gpu: Gpu, world: World, size: Profile) -> dict[str, float]:
     """Minutes that each notebook trains, by its first two digits."""
-    base = "tiny-teacher" if world.students else "hubert-base"
-    work = operations(base, world.student("dt", "waveform"), world.utterance_seconds)
+    work = operations(world.teacher_preset, world.student("dt", "waveform"), world.utterance_seconds)
     live = step_seconds(gpu, size.seconds_per_batch, work)
     alone = operations("", world.student("sw", "waveform"), world.utterance_seconds)
     alone = max(LAUNCH, step_seconds(gpu, FineTuneConfig.batch_seconds, alone))

@@ -10,6 +10,7 @@ Downloads and manifests are kept in $KDKIT_CACHE, where ``kdkit prepare`` puts t
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from kdkit.common.errors import ConfigError
@@ -37,6 +38,14 @@ _MEGABYTES = {  # of LibriSpeech's archives, as openslr.org/12 gives them
     "train-other-500": 30_000,
 }
 _LIMITED_MEGABYTES = 600
+_MINUTES = {  # as published; of other sources nobody knows before they are read
+    "librispeech:train-clean-100": 100 * 60,
+    "librispeech:train-clean-360": 360 * 60,
+    "librispeech:train-other-500": 500 * 60,
+    "librilight:10min-0": 10,
+    "librilight:1h": 60,
+    "librilight:10h": 600,
+}
 
 
 def utterances(source: str, minutes: float, folder: Path = Path()) -> list[Utterance]:
@@ -72,12 +81,25 @@ def manifest_of(kind: str, name: str) -> Path:
     return cache_folder() / "manifests" / kind / f"{name}.jsonl"
 
 
-def megabytes(source: str) -> int:
-    """MB that have to be downloaded for a source: 0 where it is at hand, or never downloaded."""
-    kind, name = parse(source)
-    if not kind.startswith("libri") or manifest_of(kind, name).is_file():
-        return 0
-    return _MEGABYTES[name] if kind == "librispeech" else _LIMITED_MEGABYTES
+def enough(sources: Sequence[str], minutes: float, one: bool = False) -> list[str]:
+    """The first of ``sources`` that have so many minutes together (``one``: up to the one that has them alone)."""
+    found, total = [], 0.0
+    for source in sources:
+        found.append(source)
+        total = _MINUTES.get(source, 0.0) + (0.0 if one else total)
+        if total >= minutes:
+            break
+    return found
+
+
+def megabytes(sources: Iterable[str]) -> int:
+    """MB that have to be downloaded for sources: without what is at hand, or never downloaded."""
+    archives = {}
+    for kind, name in map(parse, sources):
+        if kind.startswith("libri") and not manifest_of(kind, name).is_file():
+            archive = (kind, name) if kind == "librispeech" else (kind, "")  # all budgets come in one
+            archives[archive] = _MEGABYTES.get(name, _LIMITED_MEGABYTES)
+    return sum(archives.values())
 
 
 def _librispeech(subset: str) -> None:

@@ -12,7 +12,7 @@ world of one's own is a small file, :mod:`kdkit.lessons.world_files`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kdkit.common.errors import CheckpointError, ConfigError, DownloadError
@@ -31,6 +31,7 @@ _MEGABYTES = {  # of teachers and finished models, to download
 }
 _NEARLY = 0.9  # Libri-Light's ten minutes are not ten to the second
 _LM_MEGABYTES = 70  # 3-gram.pruned.3e-7 and the lexicon, unpacked too
+_ALIGNER_MEGABYTES = 1_180
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,16 @@ class World:
         return tuple(self.student(s, f) for f in ("waveform", "fbank") for s in STRUCTURES)
 
     @property
+    def teacher_preset(self) -> str:
+        """The preset of the size of teacher that the students go with."""
+        return "tiny-teacher" if self.students else "hubert-base"
+
+    @property
+    def families(self) -> dict[str, tuple[str, ...]]:
+        """Presets of teachers with those of their students: the paper's, and this world's where it has others."""
+        return {world.teacher_preset: world.presets for world in (replace(self, students=""), self)}
+
+    @property
     def ready(self) -> str:
         """A shallow & wide student that is there without training: a finished one, in the toy world a shipped one."""
         return next(iter(self.finished), self.student("sw", "fbank"))
@@ -109,7 +120,8 @@ class World:
         return train, test
 
     def _utterances(self, sources: Sequence[str], minutes: float) -> list[Utterance]:
-        return [u for source in sources for u in speech_sources.utterances(source, minutes, self.folder)]
+        needed = speech_sources.enough(sources, minutes)
+        return [u for source in needed for u in speech_sources.utterances(source, minutes, self.folder)]
 
     # --- models ---------------------------------------------------------------------------------------------------
 
@@ -161,12 +173,18 @@ class World:
 
     # --- before anything is trained -------------------------------------------------------------------------------
 
-    def to_download(self, splits: Sequence[str]) -> int:
-        """MB that are missing for ``splits`` ("train", "dev" ...), and for teacher and finished models."""
+    def to_download(self, minutes: Mapping[str, float]) -> int:
+        """MB that are missing for so many minutes of each split ("train", "dev" ...), and for the models."""
         sources = [
-            s for split in splits for s in (self.labelled if split == "train" else self.sources(split))
+            source
+            for split, amount in minutes.items()
+            for source in speech_sources.enough(
+                self.labelled if split == "train" else self.sources(split), amount, one=split == "train"
+            )
         ]
-        total = sum(speech_sources.megabytes(source) for source in dict.fromkeys(sources))
+        total = speech_sources.megabytes(sources)
+        published = any(speech_sources.parse(source)[0].startswith("libri") for source in sources)
+        total += _ALIGNER_MEGABYTES if published and not _aligner_is_here() else 0  # it has no phone times
         for name in (self.teacher, *self.finished.values()):
             total += 0 if _is_here(name) else _MEGABYTES.get(name, 0)
         arpa = cache_folder() / "librispeech-lm" / f"{self.language_model}.arpa"
@@ -189,11 +207,11 @@ TOY = World(
 
 LIBRISPEECH = World(
     name="librispeech",
-    purpose="the paper's: HuBERT Base, LibriSpeech, Libri-Light's labels; one GPU, and 18 GB of disk",
+    purpose="the paper's: HuBERT Base, LibriSpeech, Libri-Light's labels; one GPU, and 21 GB of disk",
     teacher="hubert_base_ls960",
     stand_in="HUBERT_BASE",
-    unlabelled=("librispeech:train-clean-100",),
-    labelled=("librilight:10min-0", "librilight:1h", "librilight:10h"),
+    unlabelled=("librispeech:train-clean-100", "librispeech:train-clean-360", "librispeech:train-other-500"),
+    labelled=("librilight:10min-0", "librilight:1h", "librilight:10h", "librispeech:train-clean-100"),
     dev=("librispeech:dev-clean",),
     tests={"test-clean": ("librispeech:test-clean",), "test-other": ("librispeech:test-other",)},
     probing=(("librispeech:dev-clean",), ("librispeech:test-clean",)),
@@ -214,6 +232,10 @@ def check_voices(world: World, minutes: Mapping[str, float]) -> list[str]:
         for name, amount in minutes.items()
     }
     return check_speakers(named)
+
+
+def _aligner_is_here() -> bool:
+    return any((cache_folder() / "aligners").glob("*/*"))
 
 
 def _is_here(name: str) -> bool:

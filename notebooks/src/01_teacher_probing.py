@@ -25,8 +25,8 @@
 # - decide which layers a student should learn from, and hand that decision on to notebook 02.
 #
 # **Device.** Any CPU; a GPU is used where there is one. **Minutes.** About two in profile `quick` on two
-# cores, seconds in `smoke`. **Needs** nothing from other notebooks: the toy world's teacher ships with the kit, the
-# speech is made on first use.
+# cores, seconds in `smoke`. **Needs** nothing from other notebooks: the toy world's teacher ships with the kit and its
+# speech is made on first use; another world's are downloaded, or yours.
 #
 # **Before.** A little PyTorch (tensors, `nn.Module`) and the idea of a loss; nothing about speech.
 #
@@ -96,9 +96,9 @@ lesson = Lesson(
 # %% [markdown]
 # ## One utterance of an unseen voice ●●
 #
-# The synthetic corpus is spoken by eSpeak NG: many voices, and the exact start time of every phone, which no
-# human corpus has. The voices of `test-clean` are never heard in training, not by the teacher and not by a
-# probe.
+# The voices of the test set are never heard in training, not by the teacher and not by a probe. A probe wants to know
+# when each phone begins. In the toy world eSpeak NG speaks, with many voices, and reports it exactly; no human corpus
+# has that, so in another world the times are estimated, which the cell says.
 
 # %%
 teacher_name = teacher_name or lesson.world.teacher
@@ -110,8 +110,8 @@ wave = read_audio(utterance.audio)  # (samples,) at 16 kHz
 lesson.audio("utterance", wave, f"An unseen voice says: “{utterance.text}”")
 
 # %% [markdown]
-# Play it. eSpeak is a *formant* synthesiser: it adds up the resonances of a mouth, so it sounds like a machine
-# and is as exact as one. The assertion says that no voice of the test set occurs in the training set.
+# Play it. The toy world's eSpeak is a *formant* synthesiser: it adds up the resonances of a mouth, so it sounds like a
+# machine and is as exact as one. The assertion says that no voice of the test set occurs in the training set.
 
 # %% [markdown]
 # Its *Fbank* (80 log-mel energies every 10 ms) is what speech recognition used for decades, and our baseline.
@@ -120,14 +120,13 @@ lesson.audio("utterance", wave, f"An unseen voice says: “{utterance.text}”")
 
 # %%
 fbank = Fbank()(wave[None])[0]  # (frames at 100 Hz, 80)
-lesson.figure(
-    "waveform", plots.waveform(wave, utterance.phones), "Waveform of an unseen voice, exact phones."
-)
+caption = f"Waveform of an unseen voice, {lesson.phone_times} phones."
+lesson.figure("waveform", plots.waveform(wave, utterance.phones), caption)
 lesson.figure("fbank", plots.spectrogram(fbank, utterance.phones), "Fbank of the same utterance.")
 
 # %% [markdown]
-# The vertical lines are the borders that the synthesiser itself reports. Because they are exact, a probe can
-# be judged frame by frame; on human speech one would have to estimate them first.
+# The vertical lines are the borders of phones. A synthesiser's are exact, so a probe can be judged frame by frame.
+# Those of human speech are estimates: near a border a probe may be right where it is counted wrong.
 
 # %% [markdown]
 # ## The teacher ●●●
@@ -143,9 +142,10 @@ lesson.figure("fbank", plots.spectrogram(fbank, utterance.phones), "Fbank of the
 # coefficients: the smooth shape of one Fbank frame in 13 numbers), then of the network's own layers.
 
 # %% [markdown]
-# The teacher of the lessons has HuBERT's structure at a size that a laptop can handle. It was pre-trained by
-# the kit's own recipe (`data_scripts/make_teacher.py`) on synthetic speech, without any transcript: first its
-# CNN learns to be a filterbank, a short cut at this size, then come two iterations of masked prediction.
+# World `librispeech` has HuBERT Base itself, pre-trained on 960 hours. The toy world's teacher has HuBERT's structure
+# at a size that a laptop can handle. It was pre-trained by the kit's own recipe (`data_scripts/make_teacher.py`) on
+# synthetic speech, without any transcript: first its CNN learns to be a filterbank, a short cut at this size, then
+# come two iterations of masked prediction.
 
 # %%
 teacher = lesson.teacher(teacher_name)
@@ -162,8 +162,8 @@ lesson.table("teacher", [structure], f"The teacher: {teacher_name}.")
 
 # %% [markdown]
 # The FFN (feed-forward network) is the part of a layer that works on each frame alone; its size is its inner
-# width. HuBERT Base has the same twelve layers at 768 wide, and lessons 2 and 3 count it beside the toy one.
-# Whatever you learn to measure here works on it unchanged: `teacher_name = "HUBERT_BASE"` and run again.
+# width. HuBERT Base has twelve layers, 768 wide, with an FFN of 3,072. Whatever you learn to measure here works on any
+# teacher unchanged: `teacher_name = "WAVLM_BASE"` and run again.
 
 # %% [markdown]
 # ## From samples to hidden states ●●●
@@ -917,9 +917,9 @@ lesson.text("layers to distil", text)
 # %% [markdown]
 # ## The same questions to a student ●●
 #
-# Every measure takes a student as well as a teacher. Here is the CKA of a student that ships with the kit (12
-# thin layers, Fbank front-end) with its teacher, on the same frames. Layer-wise distillation wants its layer
-# $l$ to be like the teacher's layer $l$. Is the diagonal the brightest?
+# Every measure takes a student as well as a teacher. Where a deep & thin student (12 thin layers, Fbank front-end) is
+# there already, as in the toy world, here is its CKA with its teacher, on the same frames. Layer-wise distillation
+# wants its layer $l$ to be like the teacher's layer $l$. Is the diagonal the brightest?
 
 # %%
 if ours:
@@ -1004,8 +1004,8 @@ lesson.text("own voice", voice.sentence())
 # moves the curves most?
 
 # %% [markdown]
-# On the command line `kdkit probe tiny-dt-fbank --against tiny --out runs/probe` makes the whole table, with
-# intervals, and saves it.
+# On the command line `kdkit probe STUDENT --against TEACHER --out runs/probe` makes the whole table, with intervals,
+# and saves it; both are names or files.
 
 # %% [markdown]
 # ## Quiz
@@ -1023,8 +1023,9 @@ exercises.quiz("01_teacher_probing")
 # - Cluster ids that can be heard, and how much of the phone they tell; layers, and how alike they are.
 # - Three layers, chosen for what they know and for being different, that notebook 02 distils.
 #
-# **Limits.** A probe says what *can* be read linearly, not what the model uses. Synthetic voices are cleaner
-# and more regular than people; absolute figures do not carry over to human speech, the way of measuring does.
+# **Limits.** A probe says what *can* be read linearly, not what the model uses. The toy world's voices are cleaner and
+# more regular than people; its absolute figures do not carry over to human speech, the way of measuring does. Estimated
+# phone times make every probe look a little worse than it is.
 # Intervals speak for more utterances of this kind, not for another teacher.
 #
 # **Readings.** HuBERT (arXiv 2106.07447); layer-wise analysis of self-supervised speech models (Pasad et al.,

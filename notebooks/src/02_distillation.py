@@ -23,9 +23,10 @@
 # - write a loss of your own, and train with it;
 # - change one thing, a loss or the student that you designed, and let a small study of your own judge it.
 #
-# **Device.** Any CPU; a GPU is used where there is one. **Minutes.** About four in profile `quick` on two
-# cores, most of it training that you can watch; seconds in `smoke`. **Needs** nothing from other notebooks:
-# teacher and distilled students ship with the kit. What is trained here is kept in the run folder.
+# **Device.** Any CPU; a GPU is used where there is one. **Minutes.** About four in profile `quick` on two cores, most
+# of it training that you can watch; seconds in `smoke`. **Needs** nothing from other notebooks: the toy world's
+# teacher and distilled students ship with the kit, another world's are downloaded, or trained where a cell needs
+# them. What is trained here is kept in the run folder.
 #
 # **Before.** What hidden states and cluster ids are (notebook 01, "From samples to hidden states" and "The codebook"),
 # and what a gradient does.
@@ -78,7 +79,7 @@ from kdkit.lessons.widgets.designer import in_short
 from kdkit.losses import Loss, discriminative_loss, regression_loss
 from kdkit.model.codebook import ClusterHead
 from kdkit.model.costs import cost_table, propose
-from kdkit.model.speech_model import PRESETS, SpeechModel, parameter_count, preset
+from kdkit.model.speech_model import SpeechModel, parameter_count, preset
 from kdkit.probing import compare_probes, phone_probe
 from kdkit.speech.batches import Batches
 from kdkit.speech.manifest import subset
@@ -442,19 +443,23 @@ torch.testing.assert_close(torch.stack(losses).mean(), task(batch)[0])
 #
 # The study (arXiv 2210.15631) compares structures at about the same number of parameters, a quarter of the
 # teacher's or less. Each comes with two front-ends: the waveform CNN, and Fbank, which is the subject of
-# lesson 3. The presets of the toy world keep the proportions. Counted here, heads not included:
+# lesson 3. The toy world's presets, counted where it is the world, keep the proportions. Heads are not included:
 
 # %%
 rows, sizes = [], {}
-for name, config in PRESETS.items():
-    with torch.device("meta"):  # shapes without memory
-        sizes[name] = parameter_count(SpeechModel(config))
-    teacher_size = sizes["tiny-teacher" if name.startswith("tiny") else "hubert-base"]
-    row = {"preset": name, "layers": config.layers, "width": config.dim, "FFN": config.ffn}
-    row |= {"front-end": config.front_end, "parameters": f"{sizes[name] / 1e6:.2f} M"}
-    rows.append(row | {"share of teacher": percent(sizes[name] / teacher_size)})
-    lesson.metric(f"parameters/{name}", sizes[name], unit="parameters")
-lesson.table("structures", rows, "Teachers and students: the paper's size, and the toy world's.")
+for first, names in lesson.world.families.items():  # a teacher, and its students
+    for name in (first, *names):
+        config = preset(name)
+        with torch.device("meta"):  # shapes without memory
+            sizes[name] = parameter_count(SpeechModel(config))
+        row = {"preset": name, "layers": config.layers, "width": config.dim, "FFN": config.ffn}
+        row |= {"front-end": config.front_end, "parameters": f"{sizes[name] / 1e6:.2f} M"}
+        rows.append(row | {"share of teacher": percent(sizes[name] / sizes[first])})
+        lesson.metric(f"parameters/{name}", sizes[name], unit="parameters")
+caption = "Teachers and students: the paper's size" + (
+    ", and this world's." if lesson.world.students else "."
+)
+lesson.table("structures", rows, caption)
 
 # %% [markdown]
 # Twelve thin layers or two wide ones for the same number of parameters: depth keeps the teacher's order of
@@ -466,8 +471,8 @@ lesson.table("structures", rows, "Teachers and students: the paper's size, and t
 # an estimate until you measure.
 
 # %%
-big = "tiny-teacher" if lesson.world.students else "hubert-base"
-designer = StudentDesigner(sizes[dt_waveform], dt_fbank, big, rounds=min(3, size.speed_rounds))
+big, rounds = lesson.world.teacher_preset, min(3, size.speed_rounds)
+designer = StudentDesigner(sizes[dt_waveform], dt_fbank, big, rounds)
 lesson.widget(
     "student designer", designer, "Parameters, MACs and latency of a structure beside the presets."
 )
@@ -687,7 +692,7 @@ figure = plots.layer_curve(deep, title="Teacher and deep & thin student, layer b
 lesson.figure(
     "deep and thin",
     figure,
-    "Linear phone probe on unseen voices: teacher, D&T student new, live and shipped.",
+    f"Linear phone probe on unseen voices: {', '.join(deep)}.",
 )
 
 # %% [markdown]
@@ -718,8 +723,12 @@ for name, probe in probes.items():
 # %%
 study_speech = subset(speech, size.study_minutes)
 cache = TargetCache(teacher, range(1, teacher.config.layers + 1), study_speech)
-print(cache.announcement)
-cache.build()
+print(
+    cache.announcement
+    if size.at_hand
+    else "too much speech to keep targets of: computed as they are needed"
+)
+targets = cache.build() if size.at_hand else None
 study_recipe = TrainConfig(
     steps=size.study_steps, lr=lesson.world.lr, log_every=max(1, size.study_steps // 20)
 )
@@ -748,7 +757,7 @@ def judge(student):
 
 
 def in_order_of(study_seed):
-    return Batches(study_speech, size.seconds_per_batch, study_seed, cache=True, targets=cache)
+    return Batches(study_speech, size.seconds_per_batch, study_seed, cache=size.at_hand, targets=targets)
 
 
 def prepare(student):
@@ -776,8 +785,8 @@ for name in ("discriminative", "both"):
     lesson.compare(f"{name} against regression only", found, f"After {study_recipe.steps} steps.")
 
 # %% [markdown]
-# A minute of training is a look, not a study. A study with more seeds, steps and variants was run when the kit
-# was made (`data_scripts/make_study.py`). It is **shipped**, nothing of it was trained in this run; the
+# A minute of training is a look, not a study. For the toy world a study with more seeds, steps and variants was run
+# when the kit was made (`data_scripts/make_study.py`). It is **shipped**, nothing of it was trained in this run; the
 # differences are against regression only. Profile `full`, which has just made a larger one, leaves it out.
 
 # %%
@@ -801,7 +810,9 @@ budget = parameter_count(SpeechModel(preset(dt_waveform))) + 10_000
 structures = propose(budget, like=preset(dt_waveform), layers=(2, 4, 8, 12))
 costs = cost_table(structures, seconds=5, rounds=size.speed_rounds)
 full = propose(sizes["dt-waveform"] + 100_000, like=preset("dt-waveform"), layers=(2, 4, 8, 12))
-full_costs = cost_table(full, rounds=0)
+full_costs = (
+    cost_table(full, rounds=0) if lesson.world.students else []
+)  # the paper's size, where it is another one
 
 # %%
 rows = []
@@ -821,11 +832,10 @@ for cost in costs + full_costs:
             f"structure speed/{cost.name}", *speeds, "x real time", timing=True, note="quartiles"
         )
     rows.append(row)
-lesson.table(
-    "cost of structures",
-    rows,
-    "Structures of equal budget: this world's, timed here, and the paper's, counted.",
+caption = "Structures of equal budget: this world's, timed here" + (
+    ", and the paper's, counted." if full_costs else "."
 )
+lesson.table("cost of structures", rows, caption)
 
 # %% [markdown]
 # More layers of the same total size do more work one after the other: watch the milliseconds more than the
@@ -848,8 +858,8 @@ name = f"Deepest ({deepest}) against shallowest ({shallowest})"
 lesson.compare(name, found, f"After {study_recipe.steps} steps.")
 
 # %% [markdown]
-# One seed of a short training says little. The same study with four seeds, **shipped**, not trained in this run;
-# the differences are against the shallowest. (Not in `full`, which has four seeds of its own.)
+# One seed of a short training says little. For the toy world, the same study with four seeds, **shipped**, not
+# trained in this run; the differences are against the shallowest. (Not in `full`, which has four seeds of its own.)
 
 # %%
 if not size.overnight:
@@ -936,7 +946,8 @@ print("the teacher is bit for bit what it was")
 # give the weights of one with a batch of the same size.
 #
 # ```
-# kdkit distill tiny-sw-fbank --discriminative 0.4 --cache --steps 5000 --out runs/student
+# kdkit distill sw-fbank --teacher hubert_base_ls960 --data train.jsonl \
+#     --discriminative 0.4 --cache --steps 5000 --out runs/student
 # accelerate launch --num_processes 4 -m kdkit distill dt-fbank --teacher hubert.safetensors \
 #     --data train.jsonl --accumulate 2 --precision bf16 --tensorboard --out runs/base
 # kdkit bench distill --size full
@@ -1023,7 +1034,7 @@ exercises.quiz("02_distillation")
 #   follows the teacher's cluster ids.
 # - Two ways to connect a student: a head for every layer, or a few heads on the last.
 # - A student that learns from hidden states alone; the verdicts say how far a minute of training carries, and
-#   how far the longer distillation of the shipped students.
+#   how far a longer distillation.
 #
 # **Limits.** The probe asks for phones; a student may lose what it does not ask for. The live and shipped
 # students are of one seed and one teacher: their intervals speak for more test speech, not for other seeds. The

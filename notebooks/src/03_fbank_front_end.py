@@ -24,9 +24,9 @@
 # - give a recogniser that has a CNN a Fbank front-end, without a label, and ask what all this costs in words;
 # - change one setting of the front-end, and let a small study of your own judge it.
 #
-# **Device.** Any CPU; a GPU is used where there is one. **Minutes.** About three in profile `quick` on two
-# cores, seconds in `smoke`. **Needs** nothing from other notebooks: teacher and distilled twins ship with the
-# kit.
+# **Device.** Any CPU; a GPU is used where there is one. **Minutes.** About three in profile `quick` on two cores,
+# seconds in `smoke`. **Needs** nothing from other notebooks: the toy world's teacher and distilled twins ship with
+# the kit, another world's are downloaded, or trained where a cell needs them.
 #
 # **Before.** What it means that a student learns hidden states (notebook 02, "The regression loss" and "Heads").
 #
@@ -207,8 +207,8 @@ lesson.figure(
 
 # %% [markdown]
 # Where the ear hears fine differences there are many filters, where it does not there are few. That is
-# knowledge about hearing, built in. HuBERT's CNN has to find something like it in the data; that of the tiny
-# teacher was shown it first.
+# knowledge about hearing, built in. HuBERT's CNN has to find something like it in the data; the toy world's teacher
+# was shown it first.
 
 # %% [markdown]
 # ## Fbank, step by step ●
@@ -411,7 +411,7 @@ def change_by_gain(model, decibels):
 rows, usual = [], cnn.norm.eps
 for name, model, eps in (
     ("waveform CNN", waveform_model, usual),
-    ("waveform CNN, tiny ε", waveform_model, 1e-12),
+    ("waveform CNN, smaller ε", waveform_model, 1e-12),
     ("Fbank", fbank_model.cpu(), usual),
 ):
     cnn.norm.eps = eps
@@ -431,47 +431,55 @@ lesson.table("loudness", rows, "Relative change of the last hidden state when th
 # %% [markdown]
 # ## Parameters ●●●
 #
-# Count both front-ends in the deep & thin student, full size and tiny. The full-size saving should be the
-# paper's 17 %: seven convolutions go, one comes. (In the tiny models the CNN is narrow, so there is less to
+# Count both front-ends, in the paper's deep & thin student and in this world's students. The paper's deep & thin
+# student should save its 17 %: seven convolutions go, one comes. (The toy world's CNN is narrow, so there is less to
 # save.)
 
 # %%
 counts, rows = {}, []
-for name in ("dt-waveform", "dt-fbank", "tiny-dt-waveform", "tiny-dt-fbank"):
+for name in dict.fromkeys(["dt-waveform", "dt-fbank", dt_waveform, dt_fbank, sw_waveform, sw_fbank]):
     with torch.device("meta"):  # shapes without memory
         model = SpeechModel(preset(name))
     counts[name] = parameter_count(model)
     row = {"student": name, "front-end": f"{parameter_count(model.front_end):,}"}
     rows.append(row | {"encoder": f"{parameter_count(model.encoder):,}", "all": f"{counts[name]:,}"})
-lesson.table("parameters", rows, "Parameters of the deep & thin student.")
+lesson.table("parameters", rows, "Parameters of students with either front-end.")
 
 # %% [markdown]
-# The encoders are equal to the last parameter, so the whole difference is in the front-end.
+# The encoders of twins are equal to the last parameter, so the whole difference is in the front-end.
 
 # %% [markdown]
 # ### Exercise 3: read the table
 #
-# *Difficulty 1 of 3, about two minutes.* The paper's 17 % is of full-size models. What does the *tiny* student
-# save, in per cent of its waveform twin?
+# *Difficulty 1 of 3, about two minutes.* The paper's 17 % is of its deep & thin student. What does this world's
+# *shallow & wide* student save, in per cent of its waveform twin? Its rows are the last two.
 
 # %% tags=["exercise"]
 # hint: What is saved, divided by what one had before, times 100.
 # stub: my_saving = None  # per cent, a number
 # solution
-my_saving = 100 * (1 - counts["tiny-dt-fbank"] / counts["tiny-dt-waveform"])
+my_saving = 100 * (1 - counts[sw_fbank] / counts[sw_waveform])
 # end
 
 # %%
-exercises.check_saving(my_saving, counts)
+exercises.check_saving(my_saving, counts, sw_fbank)
 
 # %%
-saved = 1 - counts["dt-fbank"] / counts["dt-waveform"]
-saved_tiny = 1 - counts["tiny-dt-fbank"] / counts["tiny-dt-waveform"]
-lesson.metric("parameters saved/full size", saved, unit="share")
-lesson.metric("parameters saved/tiny", saved_tiny, unit="share")
-matches = round(100 * saved) == 17
-text = f"The full-size Fbank student has {percent(saved)} fewer parameters than its waveform twin (the "
-text += f"paper: 17 %); for the tiny one it is {percent(saved_tiny)}."
+scales = {"": "full size"} | (
+    {lesson.world.students: lesson.world.name} if lesson.world.students else {}
+)
+saved = {}
+for scale, words in scales.items():
+    saved[words] = 1 - counts[f"{scale}dt-fbank"] / counts[f"{scale}dt-waveform"]
+    lesson.metric(f"parameters saved/{words}", saved[words], unit="share")
+matches = round(100 * saved["full size"]) == 17
+text = (
+    f"The full-size Fbank student has {percent(saved['full size'])} fewer parameters than its waveform "
+)
+text += "twin (the paper: 17 %)"
+text += (
+    "".join(f"; in world {name}, {percent(s)}" for name, s in saved.items() if name != "full size") + "."
+)
 lesson.verdict("The paper's 17 % fewer parameters", "seen" if matches else "not seen", text)
 
 # %% [markdown]
@@ -486,8 +494,10 @@ lesson.verdict("The paper's 17 % fewer parameters", "seen" if matches else "not 
 # them.
 
 # %%
-names = ["tiny-teacher", "tiny-dt-waveform", "tiny-dt-fbank"]
-names += ["hubert-base", "dt-waveform", "dt-fbank"] if size.speed_full_size else []
+names = [lesson.world.teacher_preset, dt_waveform, dt_fbank]
+names += (
+    ["hubert-base", "dt-waveform", "dt-fbank"] if size.speed_full_size and lesson.world.students else []
+)
 kinds = ("plain", "fp32", "bf16", "int8")
 count, what = (
     (1, "one utterance of 5 s") if lesson.device.type == "cpu" else (32, "32 utterances of 5 s at once")
@@ -533,7 +543,7 @@ lesson.table("speed", rows, f"Inference, {where}: medians.")
 # the lower quartile is above 2.
 
 # %%
-for scale, words in (("", "full size"), ("tiny-", "tiny")):
+for scale, words in scales.items():
     for kind in kinds:
         if (f"{scale}dt-fbank", kind) not in timed:
             continue  # a precision that this machine does not have
@@ -546,15 +556,15 @@ for scale, words in (("", "full size"), ("tiny-", "tiny")):
         lesson.verdict(f"More than twice as fast {words} {kind}", verdict((low - 2, high - 2)), text)
 
 # %% [markdown]
-# The tiny CNN is narrow where it costs most, so the tiny ratio can be smaller than the full-size one. And the
-# student that one would deploy, in its best precision, against the teacher in *its* best:
+# The toy world's CNN is narrow where it costs most, so its ratio can be smaller than the full-size one. And the student
+# that one would deploy, in its best precision, against the teacher in *its* best:
 
 # %%
 best = {}
 for (name, _), race in timed.items():
     if name not in best or np.median(race.whole) < np.median(best[name].whole):
         best[name] = race
-for big, small in (("tiny-teacher", "tiny-dt-fbank"), ("hubert-base", "dt-fbank")):
+for big, small in ((lesson.world.teacher_preset, dt_fbank), ("hubert-base", "dt-fbank"))[: len(scales)]:
     if big in best:
         low, median, high = ratio(best[big], best[small])
         lesson.metric(
@@ -629,7 +639,7 @@ with torch.no_grad():
 recipe = TrainConfig(
     steps=size.twin_steps, lr=lesson.world.lr, seed=seed, log_every=max(1, size.twin_steps // 30)
 )
-batches = Batches(speech, size.seconds_per_batch, seed, cache=True)
+batches = Batches(speech, size.seconds_per_batch, seed, cache=size.at_hand)
 adapted = f"{dt_fbank}, adapted"
 labels = {"regression": "regression loss", "adaptation": "adaptation loss"}
 board = TrainingDashboard(tuple(labels), labels)
@@ -682,10 +692,10 @@ lesson.widget(
 )
 
 # %% [markdown]
-# One seed of a short run decides nothing. The same comparison with four seeds was run when the kit was made
-# (`data_scripts/make_study.py front-ends`): **shipped**, nothing of it was trained in this run. The steps of
-# adaptation count, so that all had equal steps, except where they came *on top*; differences are against the
-# Fbank student without adaptation.
+# One seed of a short run decides nothing. For the toy world the same comparison was run with four seeds when the kit
+# was made (`data_scripts/make_study.py front-ends`): **shipped**, nothing of it was trained in this run. The steps of
+# adaptation count, so that all had equal steps, except where they came *on top*; differences are against the Fbank
+# student without adaptation.
 
 # %%
 caption = "Shipped study of front-ends: linear phone probe on the last layer of the deep & thin student."
@@ -711,10 +721,10 @@ if adapted_ones:
 # %% [markdown]
 # ## The price ●●●
 #
-# What do the twins know? The linear phone probe of lesson 1 on their last layer, on unseen voices, clean and
-# with noise, reverberation and unseen accents (`test-other`). The live twins had equal steps. The shipped
-# ones were distilled when the kit was made and **not trained in this run**; the table says for how many
-# steps.
+# What do the twins know? The linear phone probe of lesson 1 on their last layer, on unseen voices, clean and harder
+# (`test-other`: in the toy world noise, reverberation and unseen accents). The live twins had equal steps. The toy
+# world's shipped ones were distilled when the kit was made and **not trained in this run**; the table says for how
+# many steps.
 
 # %%
 steps = {(name, "live"): recipe.steps for name in logs}
@@ -778,8 +788,8 @@ for age, split in sorted({key[1:] for key in probes}):
 # *CTC*, a loss that sums over all ways to spread the letters of the transcript over the frames. Its *word error rate*
 # (WER) is the share of words that it substitutes, leaves out or adds. Lesson 4 derives both.
 #
-# Recognisers made of the shipped twins, fine-tuned and scored when the kit was made: **shipped** figures, greedy
-# decoding, 95 % intervals over utterances.
+# Recognisers made of the toy world's shipped twins, fine-tuned and scored when the kit was made: **shipped** figures,
+# greedy decoding, 95 % intervals over utterances. (In another world, what words cost is what the swap below finds.)
 
 # %%
 rows = []
@@ -821,9 +831,9 @@ if prices:
 # %% [markdown]
 # ### What holds Fbank back?
 #
-# Measured when the kit was made (`data_scripts/fbank_levers.py`, on a GPU): ten minutes of labels of only *four*
-# voices, so that what a student knows of voices comes from the teacher, and fine-tuning until it converges, 6,000
-# steps of 16 s, with three seeds. One *lever* after the other is pulled on the Fbank student:
+# Measured in the toy world when the kit was made (`data_scripts/fbank_levers.py`, on a GPU): ten minutes of labels of
+# only *four* voices, so that what a student knows of voices comes from the teacher, and fine-tuning until it
+# converges, 6,000 steps of 16 s, with three seeds. One *lever* after the other is pulled on the Fbank student:
 #
 # - **slow**: in fine-tuning the front-end learns at a tenth of the rate;
 # - **swap**: the front-end is put before the *waveform* student, adapted and distilled (the next section does it live);
@@ -952,7 +962,7 @@ caption = f"{old_name} and its swapped form after {size.swap_steps} steps of thi
 lesson.table("swap", rows, caption)
 
 # %% [markdown]
-# Compare with the row "swapped" of the shipped figures above, a longer swap. `kdkit swap RECOGNISER` does it from the
+# The toy world's shipped figures above have a row "swapped": a longer swap. `kdkit swap RECOGNISER` does it from the
 # command line, `kdkit export RECOGNISER --to onnx` makes one file of the result, Fbank included.
 
 # %% [markdown]
@@ -1004,7 +1014,7 @@ def judge(student):
 
 
 def in_order_of(study_seed):
-    return Batches(speech, size.seconds_per_batch, study_seed, cache=True)
+    return Batches(speech, size.seconds_per_batch, study_seed, cache=size.at_hand)
 
 
 own_recipe = TrainConfig(
@@ -1047,9 +1057,9 @@ exercises.quiz("03_fbank_front_end")
 # - What Fbank saves, counted and timed on your machine in several precisions, and what it costs.
 # - Front-end adaptation, and a front-end swapped without labels.
 #
-# **Limits.** Speed is that of this machine, at one length, without a batch; `kdkit bench inference` has more.
-# The intervals of word errors speak for more test speech of the same voices, not for other seeds. Synthetic
-# speech has none of the accidents of microphones and rooms, `test-other` a few.
+# **Limits.** Speed is that of this machine, at one length, without a batch; `kdkit bench inference` has more. The
+# intervals of word errors speak for more test speech of the same voices, not for other seeds. The toy world's speech
+# has none of the accidents of microphones and rooms, its `test-other` a few.
 #
 # **Readings.** The paper (arXiv 2210.15631); wav2vec 2.0, from which HuBERT has its CNN (arXiv 2006.11477);
 # the Kaldi documentation on feature extraction.

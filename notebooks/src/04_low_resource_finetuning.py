@@ -18,15 +18,15 @@
 # - look at what a recogniser emits every 20 ms, and turn it into text by hand;
 # - write the CTC loss as a sum over alignments, and the word error rate as an edit distance;
 # - fine-tune a distilled student and its twin from scratch, live, on the same labels for the same steps;
-# - run the recognisers that ship with the kit on voices nobody trained on, read and listen to their errors;
+# - run finished recognisers on voices nobody trained on, read and listen to their errors;
 # - give one of them a dictionary and a language model, and see what that buys and what it cannot buy;
 # - see how the error falls with minutes of labels, and whether the discriminative loss helps *more* when they
 #   are few;
 # - change one thing, the labels or the way they are learnt, and let a small study of your own judge it.
 #
-# **Device.** Any CPU; a GPU is used where there is one. **Minutes.** About two in profile `quick` on two
-# cores; seconds in `smoke`. **Needs** nothing from other notebooks: distilled students and recognisers ship
-# with the kit.
+# **Device.** Any CPU; a GPU is used where there is one. **Minutes.** About two in profile `quick` on two cores;
+# seconds in `smoke`. **Needs** nothing from other notebooks: the toy world's distilled students and recognisers ship
+# with the kit, another world's are downloaded, or trained where a cell needs them.
 #
 # **Before.** What a distilled student is (notebook 02, "Heads" and "Training, live"); nothing of notebook 03.
 #
@@ -87,7 +87,7 @@ from kdkit.recognition.ctc import CTCModel, CTCTask, trainable
 from kdkit.recognition.decode import collapse, greedy, with_language_model
 from kdkit.recognition.error_browser import error_browser
 from kdkit.recognition.evaluate import emissions, evaluate
-from kdkit.recognition.finetune import FineTuneConfig, budgets_of, from_scratch
+from kdkit.recognition.finetune import FineTuneConfig, from_scratch
 from kdkit.recognition.lm import estimate
 from kdkit.recognition.search import NEEDS_FLASHLIGHT, available
 from kdkit.recognition.transcribe import locate_words
@@ -109,7 +109,7 @@ lesson = Lesson(
 )
 
 # %% [markdown]
-# ## Recognisers that ship with the kit ●●●
+# ## Finished recognisers ●●●
 #
 # A *recogniser* is a speech model with one linear layer on top, the **CTC head**. At every frame it gives a
 # score to each of 29 symbols: 26 letters, the apostrophe, `|` between words, and the *blank*, which says
@@ -149,8 +149,8 @@ with torch.no_grad():
 lesson.audio("utterance", wave, f"An unseen voice says: “{utterance.text}”")
 
 # %% [markdown]
-# The speech is transcribed, and the phones are known to the millisecond; but the recogniser was never told
-# *when* a letter is said.
+# The speech is transcribed, and its phones have times, exact or estimated; but the recogniser was never told *when* a
+# letter is said.
 
 # %%
 probabilities = logits[0].softmax(-1)
@@ -453,7 +453,7 @@ live, logs = {}, {}
 for name, model in (("distilled", distilled), ("scratch", scratch)):
     torch.manual_seed(seed)  # the same CTC head for both
     live[name] = CTCModel(copy.deepcopy(model).requires_grad_(True))
-    batches = Batches(labelled, FineTuneConfig.batch_seconds, seed, cache=True)
+    batches = Batches(labelled, FineTuneConfig.batch_seconds, seed, cache=size.at_hand)
     folder = lesson.out / "training" / "04_low_resource_finetuning" / name
     logs[name] = await board.train(name, CTCTask(live[name]), batches, recipe, folder)
 
@@ -532,12 +532,12 @@ for split, change in live_changes.items():
     lesson.compare(f"Live distilled against live scratch on {split}", change, trouble)
 
 # %% [markdown]
-# ## The shipped recognisers on the same test sets ●●
+# ## The finished recognisers on the same test sets ●●
 #
-# The shipped recognisers were trained when the kit was made, on as many minutes and for as many steps as
-# their lines above say. They were **not trained in this run**, but they are run and scored here, on this
-# machine, now: on test-clean, whose voices nobody trained on, and on test-other, with unseen accents, noise
-# and reverberation. Your guess: who leads, and does everybody get worse on test-other?
+# They were trained on as many minutes and for as many steps as their lines above say: the toy world's when the kit was
+# made, **not in this run**; another world's at the head of this notebook. All are run and scored here, on this machine,
+# now: on the first test set, whose voices nobody trained on, and on the other, harder one (in the toy world with unseen
+# accents, noise and reverberation). Your guess: who leads, and does everybody get worse on the harder one?
 
 # %%
 spoken = sum(u.duration for test in tests.values() for u in test)
@@ -619,7 +619,7 @@ lesson.text("clean and other", sentences.clean_and_other(pairs))
 # %% [markdown]
 # ## Listen to the errors ●●
 #
-# For each test set the best, the median and the worst utterance of one shipped student. Read the hypothesis
+# For each test set the best, the median and the worst utterance of one finished student. Read the hypothesis
 # while you listen: is it what you would have written if you did not know the words? A small recogniser spells
 # what it hears; it has no dictionary.
 
@@ -653,10 +653,11 @@ lesson.page("errors", page, f"Errors of {title}")
 # Kneser-Ney), $|y|$ the number of words. Two language models, and where their text comes from matters:
 #
 # - **transcripts**: the labelled minutes of this run, nothing else;
-# - **text**: twenty thousand more sentences of the grammar, *text without speech*, which is cheap in life too.
+# - **text**: *text without speech*, which is cheap in life too. In the toy world twenty thousand more sentences of its
+#   grammar; in world `librispeech` the published model of 14,500 books, in one of your own the one that it names.
 #
-# Neither has seen the test sentences. But the grammar is small: some short sentences occur in both by chance
-# (the table counts them), and its few hundred words are soon all known. Real language is not so kind.
+# Neither has seen the test sentences. But the toy world's grammar is small: some short sentences occur in both by
+# chance (the table counts them), and its few hundred words are soon all known. Real language is not so kind.
 
 # %%
 spoken_texts = [u.text.split() for u in labelled]
@@ -711,8 +712,8 @@ else:
     lesson.text("no beam search", f"Beam search is left out of this run: {NEEDS_FLASHLIGHT}.")
 
 # %% [markdown]
-# Now the test sets, with the weights as they are. Your guess: how many points does "text" bring on test-clean? And on
-# test-other, where the *sound* is the problem, and a language model may write fluent sentences that nobody said?
+# Now the test sets, with the weights as they are. Your guess: how many points does "text" bring on clean speech? And
+# where the *sound* is the problem, and a language model may write fluent sentences that nobody said?
 
 # %%
 rows, decoded = [], {}
@@ -794,14 +795,14 @@ lesson.text("own voice", voice.sentence())
 # %% [markdown]
 # ## The experiment: minutes of labels ●●●
 #
-# How much do labels buy, and what does each start save? S&W with Fbank and with waveform front-end, from
-# **scratch**, **distilled** with the regression loss only, and distilled with **both** losses ($\lambda = 1$),
-# fine-tuned on nested label budgets (the shorter is the beginning of the longer) for equal steps; and the
-# **teacher**. Seeds draw the head, the masks, the order of the speech and what starts at random; the distilled
-# students are the same in all of them. Scores are on the first ten minutes of test-clean.
+# How much do labels buy, and what does each start save? S&W with Fbank and with waveform front-end, from **scratch**,
+# **distilled** with the regression loss only, and distilled with **both** losses ($\lambda = 1$), fine-tuned on label
+# budgets (in the toy world the shorter is the beginning of the longer, elsewhere each is the world's own) for equal
+# steps; and the **teacher**. Seeds draw the head, the masks, the order of the speech and what starts at random; the
+# distilled students are the same in all of them. Scores are on ten minutes of the first test set.
 #
 # Profile `full` makes all of these fine-tunings here, `smoke` goes through the same cells in a few steps.
-# Elsewhere, the findings are **shipped**: trained and scored when the kit was made
+# Elsewhere, the toy world's findings are **shipped**: trained and scored when the kit was made
 # (`data_scripts/make_low_resource.py`), not in this run.
 
 # %%
@@ -824,7 +825,7 @@ def distil_both(structure):
     losses = DistillConfig(default_pairs(student.config, teacher.config), discriminative_weight=1.0)
     steps = TrainConfig(steps=size.distill_steps, lr=lesson.world.lr, weight_decay=0.01, seed=seed)
     folder = lesson.out / "training" / "04_low_resource_finetuning" / f"{structure}-both"
-    batches = Batches(unlabelled, size.seconds_per_batch, seed, cache=True)
+    batches = Batches(unlabelled, size.seconds_per_batch, seed, cache=size.at_hand)
     train_in_cell(
         DistillTask(student, teacher, losses), batches, steps, folder, title=f"{structure}, both losses"
     )
@@ -869,7 +870,7 @@ if size.label_minutes:
     )
     experiment = FineTunings(
         all_starts(),
-        budgets_of(train_speech, size.label_minutes),
+        {minutes: lesson.world.labels(minutes) for minutes in size.label_minutes},
         subset(clean_speech, min(size.test_minutes, 10)),
         label_recipe,
     )
@@ -976,7 +977,7 @@ lesson.table(
 # %% [markdown]
 # ## Trained for longer ●
 #
-# The recognisers that ship with the kit had more steps, and more of them with more labels; one seed. The table is
+# The toy world's recognisers had more steps, and more of them with more labels; one seed. The table is
 # **shipped** too (`data_scripts/make_recognisers.py`); the number of steps stands beside every row, because a
 # fair comparison needs equal steps as well as equal labels.
 
@@ -995,8 +996,8 @@ if rows:
     )
 
 # %% [markdown]
-# Where both recognisers of a pair are shipped, the comparison can be made here and now, paired over the
-# utterances of both test sets.
+# Where both recognisers of a pair are finished, the comparison can be made here and now, paired over the utterances of
+# both test sets.
 
 # %%
 for name, changes in twins.items():
@@ -1009,9 +1010,9 @@ for name, changes in twins.items():
 # ## Real human voices ●
 #
 # The same on people, where the Free Spoken Digit Dataset is there: `kdkit prepare fsdd --out data/digits` makes
-# connected digit strings of it, with one speaker who is never heard in training, and parameter `digits` names
-# that folder. A student of *synthetic* voices and its twin from scratch learn ten words from human voices,
-# live. Without the data these cells do nothing.
+# connected digit strings of it, with one speaker who is never heard in training, and parameter `digits` names that
+# folder. A student (in the toy world one of *synthetic* voices) and its twin from scratch learn ten words from human
+# voices, live. Without the data these cells do nothing.
 
 # %%
 human = {}
@@ -1028,7 +1029,7 @@ if digits:
         model.requires_grad_(True)
         torch.manual_seed(seed)
         one = CTCModel(model)
-        batches = Batches(speech, FineTuneConfig.batch_seconds, seed, cache=True)
+        batches = Batches(speech, FineTuneConfig.batch_seconds, seed, cache=size.at_hand)
         folder = lesson.out / "training" / "04_low_resource_finetuning" / f"digits-{start}"
         train_in_cell(CTCTask(one), batches, recipe, folder, title=f"digits, {start}")
         human[start] = evaluate(one, spoken_digits["test"], seed=seed)
@@ -1131,12 +1132,12 @@ exercises.quiz("04_low_resource_finetuning")
 # - A recogniser is a speech model with one linear layer; blanks and spikes are its way to write.
 # - CTC sums over all alignments; greedy decoding reads off the best path; errors are counted by edit
 #   distance.
-# - The same network with and without distillation, on the same labels: live for a little while, and shipped.
+# - The same network with and without distillation, on the same labels: live for a little while, and for longer.
 # - What a lexicon and a language model add, with weights chosen on dev, on clean speech and on worse.
 #
-# **Limits.** Synthetic voices and a small grammar: absolute error rates do not carry over to people.
-# Intervals speak for more test utterances, not for other seeds of the training. The language model's gain is
-# that of a language with four hundred words and a grammar: it says little about open language.
+# **Limits.** Of the toy world, synthetic voices and a small grammar: its absolute error rates do not carry over to
+# people. Intervals speak for more test utterances, not for other seeds of the training. In the toy world the language
+# model's gain is that of a language with four hundred words and a grammar: it says little about open language.
 #
 # **Readings.** Connectionist temporal classification (Graves et al. 2006); wav2vec 2.0, fine-tuning with
 # masking (arXiv 2006.11477); Libri-Light, limited supervision (arXiv 1912.07875); the study this kit follows

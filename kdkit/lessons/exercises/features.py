@@ -178,27 +178,28 @@ def check_conv_frames(call: Callable, rng: np.random.Generator) -> Iterator[str]
 # --- a saving to read off ----------------------------------------------------------------------------------------
 
 
-def check_saving(answer: float | None, counts: Mapping[str, int]) -> None:
-    """Is it how many per cent fewer parameters ``tiny-dt-fbank`` has than its waveform twin, from a table of counts?"""
-    check_answer("my_saving", answer, lambda given: read_saving(given, counts))
+def check_saving(answer: float | None, counts: Mapping[str, int], student: str) -> None:
+    """Is it how many per cent fewer parameters a Fbank ``student`` has than its waveform twin, by ``counts``?"""
+    check_answer("my_saving", answer, lambda given: read_saving(given, counts, student))
 
 
-def read_saving(given: object, counts: Mapping[str, int]) -> str:
+def read_saving(given: object, counts: Mapping[str, int], student: str) -> str:
     """What is right about an answer to :func:`check_saving`; raises :class:`Wrong`."""
     if not isinstance(given, Real) or isinstance(given, bool):
         raise Wrong(f"{given!r} is no number: give per cent, such as 12.")
-    less, more = counts["tiny-dt-fbank"], counts["tiny-dt-waveform"]
+    twin = student.replace("fbank", "waveform")
+    less, more = counts[student], counts[twin]
     saved, value = 100 * (1 - less / more), float(given)
     if abs(value - saved) <= 0.6:
         return f"{more - less:,} of {more:,} parameters are saved: {saved:.1f} %."
-    full_size = 100 * (1 - counts["dt-fbank"] / counts["dt-waveform"])
+    paper = 100 * (1 - counts["dt-fbank"] / counts["dt-waveform"])
     hints = {
         saved / 100: "That is the share; asked for are per cent: a hundred times as many.",
         100 - saved: "That is what is left; asked for is what is saved.",
         100 * (more / less - 1): (
             "The difference is divided by the smaller model; a saving is a share of what one had before."
         ),
-        full_size: "That is the full-size student's saving; asked for is the tiny one's.",
+        paper: f"That is the saving of the paper's deep & thin student; asked for is that of {student}.",
     }
     for wrong, hint in hints.items():
         if abs(value - wrong) <= (0.6 if wrong > 1 else 0.006):
@@ -206,7 +207,7 @@ def read_saving(given: object, counts: Mapping[str, int]) -> str:
     if value == more - less or abs(value - (more - less) / 1e6) < 0.06:
         raise Wrong("That is the difference in parameters; divide it by those of the waveform student.")
     raise Wrong(
-        "The difference of the two numbers under “all”, divided by the one of tiny-dt-waveform, gives another."
+        f"The difference of the two numbers under “all”, divided by the one of {twin}, gives another."
     )
 
 
