@@ -32,7 +32,7 @@ from kdkit.fbank import fit_statistics
 from kdkit.lessons.machines import training_gigabytes
 from kdkit.lessons.worlds import LIBRISPEECH, TOY, World
 from kdkit.model.speech_model import PRESETS, SpeechModel, preset
-from kdkit.recognition.decode import BeamSearch, available
+from kdkit.recognition.search import BeamSearch, available
 from kdkit.recognition.evaluate import evaluate
 from kdkit.recognition.finetune import fine_tune
 from kdkit.recognition.lm import estimate
