@@ -32,10 +32,11 @@ from kdkit.fbank import fit_statistics
 from kdkit.lessons.machines import training_gigabytes
 from kdkit.lessons.worlds import LIBRISPEECH, TOY, World
 from kdkit.model.speech_model import PRESETS, SpeechModel, preset
-from kdkit.recognition.search import BeamSearch, available
+from kdkit.recognition.decode import BeamSearch
 from kdkit.recognition.evaluate import evaluate
 from kdkit.recognition.finetune import fine_tune
 from kdkit.recognition.lm import estimate
+from kdkit.recognition.search import available
 from kdkit.speech.batches import Batches
 from kdkit.speech.corpora import librispeech
 from kdkit.students import load_student, new_student, swap_front_end

@@ -810,9 +810,8 @@ budget = parameter_count(SpeechModel(preset(dt_waveform))) + 10_000
 structures = propose(budget, like=preset(dt_waveform), layers=(2, 4, 8, 12))
 costs = cost_table(structures, seconds=5, rounds=size.speed_rounds)
 full = propose(sizes["dt-waveform"] + 100_000, like=preset("dt-waveform"), layers=(2, 4, 8, 12))
-full_costs = (
-    cost_table(full, rounds=0) if lesson.world.students else []
-)  # the paper's size, where it is another one
+elsewhere = bool(lesson.world.students)  # is the paper's size another one?
+full_costs = cost_table(full, rounds=0) if elsewhere else []
 
 # %%
 rows = []
@@ -832,9 +831,8 @@ for cost in costs + full_costs:
             f"structure speed/{cost.name}", *speeds, "x real time", timing=True, note="quartiles"
         )
     rows.append(row)
-caption = "Structures of equal budget: this world's, timed here" + (
-    ", and the paper's, counted." if full_costs else "."
-)
+caption = "Structures of equal budget: this world's, timed here"
+caption += ", and the paper's, counted." if full_costs else "."
 lesson.table("cost of structures", rows, caption)
 
 # %% [markdown]
