@@ -74,6 +74,12 @@ def test_students_of_a_world_are_presets():
         LIBRISPEECH.student("dt", "mel")
 
 
+def test_families_are_the_paper_s_and_a_world_s_own():
+    assert list(LIBRISPEECH.families) == ["hubert-base"]
+    assert list(TOY.families) == ["hubert-base", "tiny-teacher"]
+    assert TOY.families["tiny-teacher"] == TOY.presets
+
+
 def test_toy_speech_is_the_synthetic_corpus_of_that_length():
     speech = {split: TOY.speech(split, 0.2) for split in ("train", "dev", "test-clean")}
     for split, some in speech.items():

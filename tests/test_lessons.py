@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import soundfile
 
+from kdkit import teachers
 from kdkit.common.errors import ConfigError
 from kdkit.lessons import lesson as lessons
 from kdkit.lessons import machines
@@ -127,3 +128,19 @@ def test_the_opening_says_what_to_expect_on_a_known_gpu_and_how_to_keep_it_on_co
     assert re.search(r"expected on this T4: \d+ min of training in 0\.\d of 16 GB \(computed\)", said)
     assert "mount a Drive" not in said
     assert machines.expectation(LIBRISPEECH, PROFILES["colab"], "01_x") == ""
+
+
+def test_the_paper_s_sizes_are_not_for_the_toy_world(tmp_path):
+    with pytest.raises(ConfigError, match="choose world librispeech, or a world file"):
+        Lesson("02_x", "X", "paper", 0, tmp_path / "run", world="toy")
+    assert not (tmp_path / "run").exists()
+
+
+def test_models_made_before_belong_to_the_world_that_their_folder_names(tmp_path, monkeypatch):
+    lesson = Lesson("02_x", "X", "smoke", 0, tmp_path / "run", world="toy")
+    assert lesson.ships
+    monkeypatch.setattr(teachers, "ASSETS", tmp_path)
+    (tmp_path / "world.txt").write_text("librispeech\n")
+    assert not lesson.ships
+    lesson.world = replace(lesson.world, name="librispeech")
+    assert lesson.ships
