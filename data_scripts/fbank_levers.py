@@ -17,7 +17,6 @@ import argparse
 import hashlib
 import json
 import time
-from collections import defaultdict
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -40,7 +39,7 @@ from kdkit.recognition.finetune import FineTuneConfig, augmented_fbank, from_scr
 from kdkit.speech.augment import AUGMENTED
 from kdkit.speech.batches import Batches
 from kdkit.speech.corpora.synthetic.build import build_synthetic
-from kdkit.speech.manifest import Utterance, subset
+from kdkit.speech.manifest import Utterance, few_voices
 from kdkit.students import load_student, new_student, swap_front_end
 from kdkit.teachers import Teacher, load_teacher, save_model
 from kdkit.teachers.targets import TargetCache
@@ -87,6 +86,13 @@ class Lever:
         return self.road in ("teacher", "swap")
 
 
+PLAIN = {
+    "normalisation": "corpus",
+    "bins": 80,
+    "fbank_channels": 0,
+    "fbank_floor": 0.0,
+}  # the paper's front-end
+STRAIGHT = {"road": "teacher", "front": PLAIN, "steps": 4000, "adapt": 0, "lr": 2e-3, "augment": True}
 CONVS = {"fbank_channels": 160}  # the width of the shallow & wide student
 SHORT = {"steps": 601, "adapt": 600, "lr": 2e-3}
 UTTERANCE = {"normalisation": "utterance"}
@@ -99,14 +105,18 @@ LEVERS: dict[str, Lever] = {
     "waveform, frozen front-end": Lever("the twin with its CNN as it was", system="tiny-sw-waveform", rate=0),
     "waveform, slow front-end": Lever("the twin at a tenth of the rate", system="tiny-sw-waveform", rate=0.1),
     "waveform, scratch": Lever("what the teacher gives the twin", "scratch", "tiny-sw-waveform"),
-    "fbank": Lever("the baseline: the shipped student, fine-tuned like the twin"),
-    "fbank, scratch": Lever("what the teacher gives the baseline", "scratch"),
-    "fbank, frozen front-end": Lever("Adam overwrites its small weights: they stay", rate=0),
-    "fbank, slow front-end": Lever("they move a tenth as far, in proportion as the CNN's do", rate=0.1),
-    "fbank, front-end at 0.3": Lever("they move three tenths as far", rate=0.3),
-    "fbank, warped": Lever("four voices sound like many", warp=0.15),
-    "fbank, slow and warped": Lever("both", rate=0.1, warp=0.15),
-    "fbank, slow and masked": Lever("SpecAugment: no bin alone names a phone", rate=0.1, spec_augment=True),
+    "fbank": Lever("the baseline: distilled from the teacher", **STRAIGHT),
+    "fbank, scratch": Lever("what the teacher gives the baseline", "scratch", front=PLAIN),
+    "fbank, frozen front-end": Lever("Adam overwrites its small weights: they stay", **STRAIGHT, rate=0),
+    "fbank, slow front-end": Lever("a tenth as far, in proportion as the CNN's do", **STRAIGHT, rate=0.1),
+    "fbank, front-end at 0.3": Lever("they move three tenths as far", **STRAIGHT, rate=0.3),
+    "fbank, warped": Lever("four voices sound like many", **STRAIGHT, warp=0.15),
+    "fbank, slow and warped": Lever("both", **STRAIGHT, rate=0.1, warp=0.15),
+    "fbank, slow and masked": Lever(
+        "SpecAugment: no bin alone names a phone", **STRAIGHT, rate=0.1, spec_augment=True
+    ),
+    "shipped": Lever("the student that ships with the kit: swap, best, of half the channels"),
+    "shipped, scratch": Lever("what the teacher gives it", "scratch"),
     "swap": Lever("from the waveform student, not from the teacher", "swap"),
     "swap, deep": Lever("two convolutions", "swap", front=CONVS),
     "swap, deep, slow": Lever("and a slow front-end", "swap", front=CONVS, rate=0.1),
@@ -156,12 +166,7 @@ class Setting:
 def labelled() -> tuple[list[Utterance], list[Utterance]]:
     """Ten minutes of four voices, evenly spread over the sorted names of the speakers; and test speech."""
     corpus = build_synthetic(minutes={"train": OF_MINUTES, "test-clean": 10}, progress=False)
-    spoken = defaultdict(list)
-    for utterance in corpus["train"]:
-        spoken[utterance.speaker].append(utterance)
-    names = sorted(spoken)
-    chosen = [names[i * len(names) // VOICES] for i in range(VOICES)]
-    return [u for name in chosen for u in subset(spoken[name], MINUTES / VOICES)], corpus["test-clean"]
+    return few_voices(corpus["train"], VOICES, MINUTES), corpus["test-clean"]
 
 
 def distil(setting: Setting, lever: Lever, seed: int) -> None:
@@ -179,7 +184,7 @@ def make_student(setting: Setting, lever: Lever, seed: int, path: Path) -> None:
         old = load_student("tiny-sw-waveform")[0]
         teacher = Teacher(old, None, "tiny-sw-waveform")
         student, losses = (
-            swap_front_end(old, seed, **lever.front),
+            swap_front_end(old, seed, **PLAIN | lever.front),
             swap_losses(old.config, lever.adapt, lever.targets),
         )
     else:

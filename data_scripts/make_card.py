@@ -12,7 +12,15 @@ from pathlib import Path
 
 from kdkit.common.files import sha256_of, write_text
 from kdkit.common.wording import percent
-from kdkit.lessons.experiments import budgets_in, compare, load_findings, names_in, study_rows, summary
+from kdkit.lessons.experiments import (
+    budgets_in,
+    by_steps,
+    compare,
+    load_findings,
+    names_in,
+    study_rows,
+    summary,
+)
 from kdkit.model.checkpoints import SUMS, load_checkpoint
 from kdkit.model.speech_model import parameter_count
 from kdkit.probing import held_out, layer_pnmi, probe_layers
@@ -99,6 +107,7 @@ def student_section(paths: list[Path]) -> str:
             {
                 "file": path.name,
                 "parameters": f"{meta['parameters']:,}",
+                "learnt from": {"tiny": "teacher"}.get(meta["teacher"], meta["teacher"]),
                 "steps": meta["steps"],
                 "minutes on one of 2 cores": f"{meta['seconds'] / 60:.0f}",
                 "regression loss at the end": f"{meta['regression_loss']:.3f}",
@@ -185,9 +194,38 @@ def minutes_section(path: Path) -> str:
 
 {steps} steps from every start, on nested label budgets; greedy decoding of test-clean, mean over the seeds, 95 %
 intervals over utterances. Seeds draw the head, the masks and the order of the speech; the distilled students are the
-same in all of them. Made by `make_low_resource.py`.
+same in all of them. Made by `make_low_resource.py minutes`.
 
 {minutes_table(path)}
+"""
+
+
+def convergence_table(path: Path) -> str:
+    """WER on test-clean by steps: distilled against scratch, and whether that is a verdict already."""
+    findings, rows = load_findings(path), []
+    for system in dict.fromkeys(name.rpartition(" ")[0] for name in names_in(findings)):
+        ours, baseline = f"{system} distilled", f"{system} scratch"
+        for steps, change in by_steps(findings, ours, baseline).items():
+            row = {"system": system, "steps": f"{steps:,}", "seeds": len(change.seeds)}
+            row |= {
+                one.rpartition(" ")[2]: str(summary(findings, one, steps=steps)) for one in (ours, baseline)
+            }
+            row |= {"difference, points": change.points, "still improving": ", ".join(change.unsettled)}
+            rows.append(row | {"verdict": change.verdict})
+    return table(rows)
+
+
+def convergence_section(path: Path) -> str:
+    if not path.exists():
+        return ""
+    return f"""## WER over steps: `{path.name}`
+
+Ten minutes of labels of four voices, speed perturbation; every number of steps is a training of its own. Greedy
+decoding of test-clean, mean over the seeds, 95 % intervals over utterances. "Still improving": better after the next
+larger number of steps, or in the last row than after the one before; such a row is no verdict. Made by
+`make_low_resource.py convergence`.
+
+{convergence_table(path)}
 """
 
 
@@ -230,6 +268,9 @@ def digits_table(assets: Path) -> str:
     return table(rows)
 
 
+DIGITS_BY = "tiny-sw-fbank (80 bins, one convolution)"  # the student of these figures
+
+
 def digits_section(assets: Path) -> str:
     paths = sorted(assets.glob("digits_*.json"))
     if not paths:
@@ -237,7 +278,7 @@ def digits_section(assets: Path) -> str:
     steps = ", ".join(sorted({f"{f.steps:,}" for path in paths for f in load_findings(path)}))
     return f"""## WER on people saying digits: `digits_*.json`
 
-tiny-sw-fbank on connected digits of the Free Spoken Digit Dataset (four of its speakers), tested on one speaker after
+{DIGITS_BY} on connected digits of the Free Spoken Digit Dataset (four of its speakers), tested on one speaker after
 the other and fine-tuned on the rest, {steps} steps from every start. Dev, other recordings of the rest, chooses the
 weights: the best of ten evaluations, or the mean of the last three. Greedy decoding, mean over the seeds, 95 %
 intervals over utterances. Difference and verdict: "distilled" against "scratch", random gains of up to 20 dB
@@ -248,10 +289,11 @@ against none; "better" asks that the interval leaves 0 out and that every seed a
 
 
 STUDIES = {
-    "losses": "The ablation of the losses, shallow & wide Fbank student; differences are against regression only",
+    "losses": "The ablation of the losses, shallow & wide Fbank student (80 bins, one convolution); differences are "
+    "against regression only",
     "structures": "Equal parameters, waveform front-end; differences are against the shallowest",
-    "front_ends": "Deep & thin student with and without front-end adaptation, and its waveform twin; steps of "
-    "adaptation count, unless they come on top",
+    "front_ends": "Deep & thin student (80 bins, one convolution) with and without front-end adaptation, and its "
+    "waveform twin; steps of adaptation count, unless they come on top",
 }
 
 
@@ -310,6 +352,7 @@ def main() -> None:
         student_section(sorted(args.assets.glob("tiny_[ds]*.safetensors"))),
         recogniser_section(args.assets / "metrics.json"),
         minutes_section(args.assets / "low_resource.json"),
+        convergence_section(args.assets / "convergence.json"),
         digits_section(args.assets),
         *(study_section(study, args.assets / f"study_{study}.json") for study in STUDIES),
         levers_section(args.assets / "study_fbank_levers.json"),
@@ -317,6 +360,7 @@ def main() -> None:
     write_text(args.assets / "README.md", "\n".join(filter(None, sections)))
     write_headline(args.readme, args.assets / "metrics.json")
     write_between(args.readme, "minutes", minutes_table(args.assets / "low_resource.json"))
+    write_between(args.readme, "steps", convergence_table(args.assets / "convergence.json"))
     write_between(args.readme, "digits", digits_table(args.assets))
     models = sorted(args.assets.glob("*.safetensors"))
     write_text(args.assets / SUMS, "".join(f"{sha256_of(path)}  {path.name}\n" for path in models))

@@ -67,7 +67,7 @@ STUDENTS = Stage(
     "make_students.py",
     "students",
     "--only tiny-sw-fbank tiny-dt-fbank tiny-sw-waveform tiny-dt-waveform tiny-sw-fbank-both tiny-sw-waveform-both",
-    "--minutes 5 --steps 4 --batch-seconds 16",
+    "--minutes 5 --steps 4 --swap-steps 4 --batch-seconds 16",
     ("tiny_*.safetensors",),
 )
 STUDY = Stage(

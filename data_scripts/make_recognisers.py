@@ -100,7 +100,7 @@ def swap(system: str, minutes: float, args: argparse.Namespace) -> None:
         return
     corpus = build_synthetic(minutes={"unlabelled": args.swap_minutes, "test-clean": 10, "test-other": 10})
     old, _ = load_recogniser(twin)
-    model = swap_front_end(old.model, args.seed)
+    model = swap_front_end(old.model, args.seed, system)
     fit_statistics(model, corpus["unlabelled"])
     guide = Teacher(old.model.requires_grad_(False).eval(), None, twin.name, {})
     losses = replace(swap_losses(old.model.config, args.swap_steps // 4), augmenting=AUGMENTED)

@@ -17,11 +17,11 @@ import argparse
 from pathlib import Path
 
 from kdkit.distill import Adaptation, DistillConfig, default_pairs, prediction_heads
-from kdkit.fbank import fbank_statistics
+from kdkit.fbank import fit_statistics
 from kdkit.lessons.experiments import compare, run_experiment, save_findings
 from kdkit.lessons.trials import Distillations, Trial, loss_variants
 from kdkit.model.costs import count_parameters, propose
-from kdkit.model.speech_model import ModelConfig, SpeechModel, preset
+from kdkit.model.speech_model import ModelConfig, preset
 from kdkit.probing import phone_probe
 from kdkit.speech.batches import Batches
 from kdkit.speech.corpora.synthetic.build import build_synthetic
@@ -85,12 +85,7 @@ def main() -> None:
     cache = TargetCache(teacher, range(teacher.config.layers + 1), speech)
     print(cache.announcement, flush=True)
     cache.build()
-    statistics = fbank_statistics(speech[:500])
     trials = STUDIES[args.study](teacher.config, args.steps)
-
-    def prepare(student: SpeechModel) -> None:
-        if student.config.front_end == "fbank":
-            student.front_end.set_statistics(*statistics)
 
     study = Distillations(
         trials,
@@ -100,7 +95,7 @@ def main() -> None:
         ),
         lambda seed: Batches(speech, args.batch_seconds, seed, cache=True, targets=cache),
         TrainConfig(steps=args.steps, lr=args.lr, log_every=25),
-        prepare,
+        lambda student: fit_statistics(student, speech),
     )
     findings = run_experiment(study, args.seeds, args.out / f"trials {args.study}")
     path = args.out / f"study_{args.study.replace('-', '_')}.json"

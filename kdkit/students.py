@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from kdkit.common.files import is_file
-from kdkit.model.speech_model import ModelConfig, SpeechModel, preset
+from kdkit.model.speech_model import FBANK_SETTINGS, ModelConfig, SpeechModel, preset
 from kdkit.teachers import ASSETS, load_model
 
 
@@ -47,12 +47,17 @@ def new_student(
     return student
 
 
-def swap_front_end(model: SpeechModel, seed: int = 0, **settings) -> SpeechModel:
+def swap_front_end(
+    model: SpeechModel, seed: int = 0, like: str | ModelConfig = "sw-fbank", **settings
+) -> SpeechModel:
     """The encoder of a trained waveform student behind a new, random Fbank front-end.
 
-    ``settings`` go to the new :class:`ModelConfig` (``normalisation``, ``spec_augment``). The result is useless until
-    the front-end is adapted: distil it with :func:`kdkit.distill.swap_losses` and the old student as the teacher.
+    The front-end has the settings of that in the preset or config ``like``, unless ``settings`` (of
+    :class:`ModelConfig`: ``normalisation``, ``bins``, ...) say otherwise. The result is useless until the front-end is
+    adapted: distil it with :func:`kdkit.distill.swap_losses` and the old student as the teacher.
     """
+    config = preset(like) if isinstance(like, str) else like
+    settings = {name: getattr(config, name) for name in FBANK_SETTINGS} | settings
     torch.manual_seed(seed)
     swapped = SpeechModel(replace(model.config, front_end="fbank", **settings))
     swapped.encoder.load_state_dict(model.encoder.state_dict())

@@ -251,7 +251,9 @@ def test_a_swapped_student_keeps_its_encoder_and_learns_to_hear_again(speech, tm
     torch.manual_seed(5)
     old = SpeechModel(WAVEFORM).eval()
     new = swap_front_end(old)
-    assert new.config == replace(WAVEFORM, front_end="fbank")
+    assert new.config == replace(WAVEFORM, front_end="fbank", normalisation="utterance")  # as in "sw-fbank"
+    tiny = swap_front_end(old, like="tiny-sw-fbank", bins=24).config
+    assert (tiny.bins, tiny.fbank_floor, tiny.fbank_channels) == (24, 50, 80) and tiny.dim == WAVEFORM.dim
     encoder = {name: t.clone() for name, t in new.encoder.state_dict().items()}
     assert not changed(encoder, old.encoder.state_dict())
     old = Teacher(old.requires_grad_(False), None, "the old student", {})

@@ -11,12 +11,14 @@ from kdkit.lessons.experiments import (
     PHONES,
     Finding,
     budgets_in,
+    by_steps,
     compare,
     interaction,
     load_findings,
     overview,
     save_findings,
     shipped_findings,
+    steps_in,
     study_rows,
     summary,
 )
@@ -63,6 +65,27 @@ def test_a_verdict_asks_every_seed():
     assert set(only_two.seeds) == {0, 1}  # a seed that one of them lacks is left out
 
 
+def test_a_training_that_still_improves_decides_nothing():
+    def after(steps: int, name: str, errors: int) -> Finding:
+        return replace(losing(name, 10, errors), steps=steps)
+
+    found = [after(500, "a", 6), after(500, "b", 8), after(1500, "a", 3), after(1500, "b", 6)]
+    found += [after(6000, "a", 3), after(6000, "b", 4)]
+    assert steps_in(found, "a", "b") == [500, 1500, 6000]
+    early, middle, end = by_steps(found, "a", "b").values()
+    assert early.unsettled == ("a", "b") and early.interval[1] < 0 and early.verdict == "inconclusive"
+    assert str(early).endswith("; still improving: a, b")
+    assert middle.unsettled == end.unsettled == ("b",)  # a has no more to learn
+    flat = [*found[:4], after(6000, "a", 3), after(6000, "b", 6)]
+    assert by_steps(flat, "a", "b")[6000].verdict == by_steps(flat, "a", "b")[1500].verdict == "better"
+    assert not by_steps(found[:2], "a", "b")[500].unsettled  # one length alone tells nothing
+    with pytest.raises(ConfigError, match="'a' was trained for several numbers of steps: say after how many"):
+        compare(found, "a", "b")
+    with pytest.raises(ConfigError, match="no findings of 'a' after 7 steps"):
+        compare(found, "a", "b", steps=7)
+    assert "10 min,  6,000 steps: WER" in overview(found)
+
+
 def test_more_hits_are_better_where_more_errors_are_worse():
     rng = np.random.default_rng(0)
     base = rng.integers(40, 60, 50)
@@ -87,8 +110,8 @@ def test_the_summary_and_the_overview_have_the_mean_and_every_seed():
     assert found.interval[0] < 0.55 < found.interval[1]
     found = [losing("a", 1, 3), losing("a", 1, 4, seed=1), losing("b", 0.5, 6)]
     assert [" ".join(line.split()) for line in overview(found).splitlines()] == [
-        "a 1 min WER 35.0 % (35.0 to 35.0); each seed 30.0, 40.0",
-        "b 0.5 min WER 60.0 % (60.0 to 60.0); each seed 60.0",
+        "a 1 min, 0 steps: WER 35.0 % (35.0 to 35.0); each seed 30.0, 40.0",
+        "b 0.5 min, 0 steps: WER 60.0 % (60.0 to 60.0); each seed 60.0",
     ]
 
 
@@ -165,5 +188,7 @@ def test_the_shipped_findings_give_the_rows_of_the_model_card():
         "each seed": "+0.5, -0.3, +1.6, +0.2",
         "verdict": "inconclusive",
     }
-    found = compare(shipped_findings("low_resource"), "tiny-sw-fbank distilled", "tiny-sw-fbank scratch", 10)
+    found = compare(
+        shipped_findings("low_resource"), "tiny-sw-waveform distilled", "tiny-sw-waveform scratch", 10
+    )
     assert found.verdict == "better" and len(found.seeds) == 2

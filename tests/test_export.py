@@ -33,7 +33,15 @@ needs_new_torch = pytest.mark.skipif(
 
 
 @needs_new_torch
-@pytest.mark.parametrize("settings", [{"front_end": "fbank"}, {}, {"front_end": "fbank", "pre_norm": True}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"front_end": "fbank"},
+        {},
+        {"front_end": "fbank", "pre_norm": True, "normalisation": "utterance"},
+        {"front_end": "fbank", "fbank_channels": 12, "bins": 40, "fbank_floor": 50.0},
+    ],
+)
 def test_onnx_gives_the_logits_of_pytorch_at_every_length(tmp_path, settings):
     model, path = recogniser(**settings), tmp_path / "recogniser.onnx"
     model.window = 12.5

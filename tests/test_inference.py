@@ -1,6 +1,7 @@
 """Models made ready for inference compute the same function; so do the fast convolution and attention inside."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -23,12 +24,14 @@ from kdkit.speech.frames import frame_mask
 SMALL = ModelConfig(
     layers=3, dim=32, ffn=64, heads=4, conv_channels=(8,) * 7, pos_kernel=16, pos_groups=4, dropout=0.1
 )
+DEEP = {"front_end": "fbank", "fbank_channels": 12, "normalisation": "utterance", "fbank_floor": 50.0}
 SIZES = [9000, 400, 5123]
 
 
 def model(front_end: str) -> SpeechModel:
     torch.manual_seed(0)
-    return SpeechModel(ModelConfig(**{**SMALL.to_dict(), "front_end": front_end})).eval()
+    settings = DEEP if front_end == "deep fbank" else {"front_end": front_end}
+    return SpeechModel(replace(SMALL, **settings)).eval()
 
 
 def batch():
@@ -163,7 +166,7 @@ def test_attention_in_bf16_has_the_gradients_of_float32(monkeypatch, autocast, m
         assert (a.grad.float() - b.grad).norm() < 0.03 * b.grad.norm()
 
 
-@pytest.mark.parametrize("front_end", ["waveform", "fbank"])
+@pytest.mark.parametrize("front_end", ["waveform", "fbank", "deep fbank"])
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 0.03), ("int8", 0.06)])
 @pytest.mark.parametrize("amx", [True, False])
 def test_the_function_stays(monkeypatch, front_end, precision, tolerance, amx):
@@ -187,7 +190,7 @@ def test_the_function_stays(monkeypatch, front_end, precision, tolerance, amx):
     )  # int8: packed
 
 
-@pytest.mark.parametrize("front_end", ["waveform", "fbank"])
+@pytest.mark.parametrize("front_end", ["waveform", "fbank", "deep fbank"])
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
 def test_padding_changes_nothing_in_low_precision_either(front_end, precision):
     fast, (waves, lengths) = optimised(model(front_end), precision), batch()

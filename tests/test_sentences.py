@@ -141,6 +141,21 @@ def test_where_most():
     assert "too few do not teach" in sentences.where_most("S", {1: change(-1), 10: change(-3)})
 
 
+def test_longer():
+    early, late = replace(change(-9), unsettled=("a", "b")), change(-3)
+    said = sentences.longer({500: early, 6000: late})
+    assert "-9.0 (-9.5 to -8.5) after 500, -3.0 (-3.5 to -2.5) after 6,000. From 500 to 6,000" in said
+    assert "the gain shrinks: part of what" in said
+    assert said.endswith(
+        "After 500 steps a training was still improving, so only the later ones give a verdict; at the "
+        "end it is “better”."
+    )
+    said = sentences.longer({500: late, 6000: replace(early, unsettled=("b",))})
+    assert "the gain grows" in said and said.endswith("even at the end (b): this study cannot tell yet.")
+    assert sentences.longer({1: early, 2: early}).count("After 1, 2 steps") == 1
+    assert sentences.longer({500: late, 6000: late}).endswith("No training was still improving.")
+
+
 def test_words_and_characters():
     said = sentences.words_and_characters("text", (0.5, 0.1), (0.2, 0.1))
     assert "WER by -80 % of it and the CER by -50 % of it: the WER does better than the CER" in said

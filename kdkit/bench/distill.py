@@ -64,9 +64,12 @@ class PlainTask(nn.Module):
         with torch.no_grad():
             target = task.teacher(batch.waves, batch.lengths)
         front_end = student.front_end
-        features = [self.fbank(wave[None].cpu() * 32_768, num_mel_bins=80) for wave in batch.waves]
+        bins = len(front_end.mean)
+        features = [self.fbank(wave[None].cpu() * 32_768, num_mel_bins=bins) for wave in batch.waves]
         mels = torch.stack(features).to(batch.waves.device)
-        x = F.glu(front_end.conv(((mels - front_end.mean) / front_end.std).transpose(1, 2)), dim=1)
+        x = ((mels - mels.mean(1, keepdim=True)) / mels.std(1, keepdim=True)).transpose(1, 2)
+        x = x if front_end.first is None else F.gelu(front_end.first(x))
+        x = F.glu(front_end.conv(x), dim=1)
         x = front_end.projection(x[..., : target.last.shape[1]].transpose(1, 2))
         output: Output = student.encode(x, target.frames)
         loss = 0.0

@@ -147,6 +147,11 @@ def distill(
     structure = replace(preset(student), **front_end.settings())
     if (first_stage.adapt or statistics) and structure.front_end != "fbank":
         raise ConfigError(f"--adapt and --statistics are for Fbank students; {student} has a waveform CNN")
+    if statistics and structure.normalisation == "utterance":
+        raise ConfigError(
+            f"--statistics have no effect: {student} is normalised by every utterance's own; leave them out, or say "
+            "--normalisation corpus"
+        )
     adaptation = first_stage.adaptation()
     network = new_student(structure, source.model if inherit else None, run.seed)
     speech = speech_of(data, "unlabelled", minutes, 60)

@@ -68,6 +68,9 @@ def swap(
     minutes: Minutes = None,
     adapt: Annotated[int, typer.Option(min=0, help="Steps in which the new front-end alone learns.")] = 300,
     adapt_to: AdaptTo = "h0",
+    like: Annotated[
+        str, typer.Option(help="Preset of a Fbank student whose front-end's settings are taken.")
+    ] = "sw-fbank",
     front_end: FbankOptions,
     run: SwapRunOptions,
 ) -> None:
@@ -98,7 +101,7 @@ def swap(
     speech = speech_of(data, "unlabelled", minutes, 60)
     path = out / ("recogniser.safetensors" if recogniser else "student.safetensors")
     context.with_resource(held(out))
-    new = swap_front_end(old, run.seed, **front_end.settings())
+    new = swap_front_end(old, run.seed, like, **front_end.settings())
     fit_statistics(new, speech)
     teacher = Teacher(old.requires_grad_(False).eval(), None, model, {})
     task = DistillTask(new, teacher, losses)

@@ -67,29 +67,30 @@ SpecAugment = Annotated[
 
 @dataclass
 class FbankOptions:
-    """The Fbank front-end of a student."""
+    """The Fbank front-end of a student; what is not given is as in its preset."""
 
-    bins: Bins = 80
-    normalisation: Annotated[str, typer.Option(help="Of Fbank: corpus, utterance or mean.")] = "corpus"
+    bins: Annotated[int | None, typer.Option(min=1, help="Mel bins of the Fbank.")] = None
+    normalisation: Annotated[str | None, typer.Option(help="Of Fbank: corpus, utterance or mean.")] = None
     floor: Annotated[
-        float,
+        float | None,
         typer.Option(
             min=0, help="Clip Fbank energies so many dB below the utterance's loudest; 0: no clipping."
         ),
-    ] = 0
+    ] = None
     channels: Annotated[
-        int,
+        int | None,
         typer.Option(min=0, help="Of a first convolution in the Fbank front-end; 0: only the strided one."),
-    ] = 0
+    ] = None
 
     def settings(self) -> dict[str, object]:
-        """Settings of :class:`kdkit.model.speech_model.ModelConfig`."""
-        return {
+        """Settings of :class:`kdkit.model.speech_model.ModelConfig` that were given; the others are the student's."""
+        given = {
             "bins": self.bins,
             "normalisation": self.normalisation,
             "fbank_floor": self.floor,
             "fbank_channels": self.channels,
         }
+        return {name: value for name, value in given.items() if value is not None}
 
 
 @dataclass

@@ -131,7 +131,8 @@ class Comparison:
 
     ``difference``: the ``measure`` (a share) of the first system minus that of the second, mean over seeds.
     ``interval``: its 95 % interval over utterances. ``seeds``: the difference of each seed; empty where two models were
-    compared, and no seeds. ``less_is_better``: of error rates.
+    compared, and no seeds. ``less_is_better``: of error rates. ``unsettled``: which of the two were still improving
+    when their training ended; then there is no verdict yet.
     """
 
     difference: float
@@ -139,10 +140,13 @@ class Comparison:
     seeds: Mapping[int, float] = field(default_factory=dict)
     measure: str = "WER"
     less_is_better: bool = True
+    unsettled: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> str:
         """Is the first system better? See :func:`verdict`: the interval and every seed must agree."""
+        if self.unsettled:
+            return "inconclusive"
         if not self.less_is_better:
             return verdict(self.interval, self.seeds.values())
         low, high = self.interval
@@ -166,6 +170,7 @@ class Comparison:
         return (
             f"{self.measure} {100 * self.difference:+.1f} points "
             f"(95 % interval {low:+.1f} to {high:+.1f}, paired{seeds})"
+            + (f"; still improving: {', '.join(self.unsettled)}" if self.unsettled else "")
         )
 
 

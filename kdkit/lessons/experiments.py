@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -156,7 +156,7 @@ def load_findings(path: Path) -> list[Finding]:
 
 def shipped_findings(name: str) -> list[Finding]:
     """Findings that ship with the kit: "low_resource", "study_losses", "study_structures", "study_front_ends",
-    "study_fbank_levers".
+    "study_fbank_levers", "convergence".
 
     Trained and judged when the kit was made, not in this run: say so wherever they are shown.
     """
@@ -199,9 +199,11 @@ class Summary:
         return ", ".join(f"{100 * value:.1f}" for value in self.seeds.values())
 
 
-def summary(findings: Sequence[Finding], name: str, minutes: float | None = None) -> Summary:
+def summary(
+    findings: Sequence[Finding], name: str, minutes: float | None = None, steps: int | None = None
+) -> Summary:
     """Mean of a trial over its seeds; the interval draws test utterances again, for the mean of the seeds."""
-    mine = _of(findings, name, minutes)
+    mine = _of(findings, name, minutes, steps)
     counts = np.mean([found.counts for found in mine.values()], axis=0)
     totals = next(iter(mine.values())).totals
     seeds = {seed: found.rate for seed, found in mine.items()}
@@ -209,14 +211,40 @@ def summary(findings: Sequence[Finding], name: str, minutes: float | None = None
 
 
 def compare(
-    findings: Sequence[Finding], name: str, baseline: str, minutes: float | None = None
+    findings: Sequence[Finding],
+    name: str,
+    baseline: str,
+    minutes: float | None = None,
+    steps: int | None = None,
 ) -> Comparison:
-    """Is trial ``name`` better than ``baseline`` (on as many labelled minutes)? Paired over seeds and utterances.
+    """Is trial ``name`` better than ``baseline`` (on as many labelled minutes, after as many steps)? Paired over seeds
+    and utterances.
 
     Raises :class:`ConfigError` when one of them is missing, they share no seed, or were tested on other utterances.
     """
-    ours, theirs = _of(findings, name, minutes), _of(findings, baseline, minutes)
+    ours, theirs = (_of(findings, one, minutes, steps) for one in (name, baseline))
     return _compare(_counts(ours), _counts(theirs), [*ours.values(), *theirs.values()])
+
+
+def progress(findings: Sequence[Finding], name: str, steps: int, more: int) -> Comparison:
+    """Is a trial better after ``more`` steps than after ``steps``? Then it was still improving there."""
+    longer, shorter = (_of(findings, name, None, length) for length in (more, steps))
+    return _compare(_counts(longer), _counts(shorter), [*longer.values(), *shorter.values()])
+
+
+def by_steps(findings: Sequence[Finding], name: str, baseline: str) -> dict[int, Comparison]:
+    """{steps: comparison of two trials after so many}, of trials that were trained for several numbers of steps.
+
+    A comparison is ``unsettled`` by those of the two that were still improving then: that are better after the next
+    larger number of steps, or at the end were better than after the last but one.
+    """
+    lengths, found = steps_in(findings, name, baseline), {}
+    for i, steps in enumerate(lengths):
+        pair = lengths[i : i + 2] if i + 1 < len(lengths) else lengths[-2:]
+        told = {one: progress(findings, one, *pair) for one in (name, baseline) if len(pair) == 2}
+        unsettled = tuple(one for one, change in told.items() if change.verdict == "better")
+        found[steps] = replace(compare(findings, name, baseline, steps=steps), unsettled=unsettled)
+    return found
 
 
 def interaction(findings: Sequence[Finding], name: str, baseline: str, few: float, many: float) -> Comparison:
@@ -253,15 +281,22 @@ def _counts(found: dict[int, Finding]) -> dict[int, tuple[int, ...]]:
     return {seed: one.counts for seed, one in found.items()}
 
 
-def _of(findings: Iterable[Finding], name: str, minutes: float | None) -> dict[int, Finding]:
+def _of(
+    findings: Iterable[Finding], name: str, minutes: float | None, steps: int | None = None
+) -> dict[int, Finding]:
     """{seed: finding} of a trial."""
-    mine = [f for f in findings if f.name == name and minutes in (None, f.minutes)]
+    mine = [
+        f for f in findings if f.name == name and minutes in (None, f.minutes) and steps in (None, f.steps)
+    ]
     there = sorted({f.name if minutes is None else f"{f.name} on {f.minutes:g} min" for f in findings})
     if not mine:
         on = "" if minutes is None else f" on {minutes:g} labelled minutes"
+        on += "" if steps is None else f" after {steps:,} steps"
         raise ConfigError(f"no findings of {name!r}{on}; there are {', '.join(there)}")
     if len({f.minutes for f in mine}) > 1:
         raise ConfigError(f"{name!r} was trained on several label budgets: say on how many minutes")
+    if len({f.steps for f in mine}) > 1:
+        raise ConfigError(f"{name!r} was trained for several numbers of steps: say after how many")
     return {found.seed: found for found in mine}
 
 
@@ -276,12 +311,19 @@ def budgets_in(findings: Sequence[Finding], *names: str) -> list[float]:
     return sorted(set.intersection(*(found or [{f.minutes for f in findings}])))
 
 
+def steps_in(findings: Sequence[Finding], *names: str) -> list[int]:
+    """Numbers of steps that all of these trials were trained for."""
+    return sorted(set.intersection(*({f.steps for f in findings if f.name == name} for name in names)))
+
+
 def overview(findings: Sequence[Finding]) -> str:
-    """A line of plain text for every trial and budget: WER in per cent, its 95 % interval, and each seed's."""
+    """A line of plain text for every trial, budget and length: WER in per cent, its 95 % interval, and each seed's."""
     lines = []
-    for name, minutes in dict.fromkeys((f.name, f.minutes) for f in findings):
-        found = summary(findings, name, minutes)
-        lines.append(f"{name:26s} {minutes:4g} min  WER {found}; each seed {found.each_seed}")
+    for name, minutes, steps in dict.fromkeys((f.name, f.minutes, f.steps) for f in findings):
+        found = summary(findings, name, minutes, steps)
+        lines.append(
+            f"{name:26s} {minutes:4g} min, {steps:6,} steps: WER {found}; each seed {found.each_seed}"
+        )
     return "\n".join(lines)
 
 

@@ -213,6 +213,27 @@ def where_most(name: str, changes: Changes) -> str:
     )
 
 
+def longer(changes: Mapping[int, Comparison]) -> str:
+    """Distilled against scratch by steps of fine-tuning: does the gain last, and when may it be judged?"""
+    least, most = min(changes), max(changes)
+    told = ", ".join(f"{change.points} after {steps:,}" for steps, change in changes.items())
+    text = f"Distillation changes the WER by these points after so many steps: {told}. "
+    first, last = changes[least], changes[most]
+    shrinks = abs(last.difference) < abs(first.difference)
+    text += f"From {least:,} to {most:,} steps the gain {'shrinks' if shrinks else 'grows'}: "
+    if shrinks:
+        text += "part of what a short study shows is how fast a start learns, not how far it gets. "
+    else:
+        text += "a short study shows too little of it. "
+    early = [f"{steps:,}" for steps, change in changes.items() if change.unsettled]
+    if not early:
+        return text + "No training was still improving."
+    text += f"After {', '.join(early)} steps a training was still improving"
+    if last.unsettled:
+        return text + f", even at the end ({', '.join(last.unsettled)}): this study cannot tell yet."
+    return text + f", so only the later ones give a verdict; at the end it is “{last.verdict}”."
+
+
 def words_and_characters(name: str, wer: tuple[float, float], cer: tuple[float, float]) -> str:
     """Error rates (greedy, with the language model): does it help the words more than the characters?"""
     words, characters = (after / before - 1 if before else 0.0 for before, after in (wer, cer))

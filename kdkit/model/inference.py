@@ -102,8 +102,9 @@ def _to_int8(model: SpeechModel, with_bf16: bool) -> None:
             if isinstance(child, nn.Linear):
                 setattr(part, name, int8_linear(child))
     if with_bf16:
-        convolutions = model.front_end.cnn if hasattr(model.front_end, "cnn") else model.front_end.conv
-        convolutions.to(torch.bfloat16)
+        for name in ("cnn", "first", "conv"):  # of either front-end
+            if getattr(model.front_end, name, None) is not None:
+                getattr(model.front_end, name).to(torch.bfloat16)
 
 
 def int8_linear(linear: nn.Linear) -> nn.Module:

@@ -185,7 +185,7 @@ CLAIMS = (
         (
             ("03", "Fbank against waveform shipped twins on *"),
             ("03", "Fbank against waveform *sw * min"),
-            ("03", "Fbank against waveform, converged: *"),
+            ("03", "Fbank against waveform, 6,000 steps: *"),
         ),
         budget="{twin_steps} steps a twin",
     ),

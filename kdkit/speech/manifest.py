@@ -299,6 +299,19 @@ def subset(utterances: list[Utterance], minutes: float) -> list[Utterance]:
     return chosen
 
 
+def few_voices(utterances: Sequence[Utterance], voices: int, minutes: float) -> list[Utterance]:
+    """``minutes`` of speech of so many speakers, equally much of each; they are evenly spread over the sorted names.
+
+    What a speaker has less than their share is not made up for.
+    """
+    spoken: dict[str, list[Utterance]] = {}
+    for utterance in utterances:
+        spoken.setdefault(utterance.speaker, []).append(utterance)
+    names = sorted(spoken)
+    chosen = [names[i * len(names) // voices] for i in range(min(voices, len(names)))]
+    return [u for name in chosen for u in subset(spoken[name], minutes / voices)]
+
+
 def speech_identity(utterances: Sequence[Utterance], times: bool = True) -> dict[str, object]:
     """What tells two sets of utterances apart, without reading their audio: see the keys.
 

@@ -68,7 +68,7 @@ from kdkit.distill import (
     layer_wise,
     prediction_heads,
 )
-from kdkit.fbank import fbank_statistics
+from kdkit.fbank import fit_statistics
 from kdkit.lessons import exercises, plots, sentences
 from kdkit.lessons.experiments import compare, run_experiment
 from kdkit.lessons.guesses import keep_guess
@@ -499,23 +499,18 @@ lesson.table("start", rows, "What new students take from the teacher.")
 # Heads and everything that is not listed start from random numbers, drawn with the seed of this notebook.
 
 # %% [markdown]
-# An Fbank student needs one thing more before it starts: mean and standard deviation of every mel bin over
-# the corpus, so that its input is normalised the same way for every utterance. A few minutes of speech are
-# enough.
+# The input of an Fbank student is normalised, every mel bin to mean 0 and deviation 1. By default by the mean and
+# deviation of the utterance itself, as the group norm of a waveform CNN does, which needs nothing in advance. Where the
+# whole utterance is not there yet (live captions), by those of a corpus (`normalisation="corpus"`): then
+# `fit_statistics` takes them from a few minutes of speech, and they are stored in the checkpoint.
+
 
 # %%
-statistics = fbank_statistics(speech[:200])
-
-
 def start(structure):  # name of a preset, or a ModelConfig
     student = new_student(structure, teacher.model, seed)
-    if student.config.front_end == "fbank":
-        student.front_end.set_statistics(*statistics)
+    fit_statistics(student, speech[:200])
     return student
 
-
-# %% [markdown]
-# The statistics are stored in the student's checkpoint, so that they can never be forgotten or swapped.
 
 # %% [markdown]
 # ## One step by hand ●
@@ -569,8 +564,8 @@ def unseen_voices(task):
 # untouched: a run that is stopped and resumed sees the same batches.
 
 # %% [markdown]
-# Now the two structures, both with the Fbank front-end, which costs least: D&T, which starts from nothing but
-# the speech statistics, and S&W, which starts with two layers of the teacher behind a front-end of random
+# Now the two structures, both with the Fbank front-end, which costs least: D&T, which starts from nothing,
+# and S&W, which starts with two layers of the teacher behind a front-end of random
 # numbers. Expect both losses to fall steeply first and slowly then. A minute or two each.
 #
 # The heads of S&W learn the layers that notebook 01 chose, if it ran in this run folder, else DistilHuBERT's.
@@ -761,8 +756,7 @@ def in_order_of(study_seed):
 
 
 def prepare(student):
-    if student.config.front_end == "fbank":
-        student.front_end.set_statistics(*statistics)
+    fit_statistics(student, speech[:200])
 
 
 folder = lesson.out / "training" / "02_distillation" / "losses"

@@ -63,7 +63,7 @@ from kdkit.bench.inference import bench_inference, ratio
 from kdkit.common.statistics import verdict
 from kdkit.common.wording import percent
 from kdkit.distill import Adaptation, DistillConfig, DistillTask, default_pairs, layer_wise, swap_losses
-from kdkit.fbank import Fbank, fbank_statistics, fit_statistics, mel_filterbank
+from kdkit.fbank import Fbank, fit_statistics, mel_filterbank
 from kdkit.lessons import exercises, plots, sentences
 from kdkit.lessons.experiments import budgets_in, compare, names_in, run_experiment, summary
 from kdkit.lessons.guesses import keep_guess
@@ -255,8 +255,9 @@ print(f"{len(ours)} frames of 80; the largest difference from Kaldi's features i
 #
 # A student learns frame by frame, so both front-ends must agree about what a frame is. Fbank comes at 100 Hz;
 # one convolution of kernel 5, stride 2 and padding 2 makes 50 Hz of it, a *GLU* (half of the channels gate
-# the other half) and a linear map follow. Is it the same number of frames as the CNN's seven convolutions
-# give, for *every* length? Often a kit trims a frame here or there. Count instead.
+# the other half) and a linear map follow. (The toy world's students have a second convolution, before that one and
+# without a stride; *What holds Fbank back?* below shows why.) Is it the same number of frames as the CNN's seven
+# convolutions give, for *every* length? Often a kit trims a frame here or there. Count instead.
 
 # %% [markdown]
 # ### Exercise 2: frames of a convolution
@@ -388,16 +389,16 @@ lesson.verdict("Padding does not change an utterance", "seen" if safe else "not 
 # %% [markdown]
 # Plainly: a group norm over time makes every frame depend on every sample, padding included; no attention
 # mask behind it can repair that. Where kdkit runs HuBERT models on padded batches, it counts real frames
-# only, and the result equals that of the utterance alone. The Fbank front-end has no such norm: its
-# statistics are those of the corpus, fixed.
+# only, and the result equals that of the utterance alone. The same holds for Fbank that is normalised by the
+# mean and deviation of its own utterance, as in the kit's students: they are those of real frames.
 
 # %% [markdown]
 # ## What loudness does ●
 #
 # The same norm has a good side: it divides by the deviation of the channel, so the same words recorded at another
-# level give the same features, as far as $\varepsilon$ is small beside $\sigma_c^2$. Fbank does not do that: a
-# gain of $g$ dB adds $g \ln(10) / 10$ to *every* log energy, and the statistics of the corpus stay where they
-# are. The utterance 20 dB quieter, and 20 dB louder:
+# level give the same features, as far as $\varepsilon$ is small beside $\sigma_c^2$. What does Fbank do? A gain of
+# $g$ dB adds $g \ln(10) / 10$ to *every* log energy. Statistics of the corpus stay where they are; the mean of the
+# utterance moves along. The utterance 20 dB quieter, and 20 dB louder:
 
 
 # %%
@@ -408,11 +409,15 @@ def change_by_gain(model, decibels):
 
 
 # %%
+by_corpus = SpeechModel(replace(fbank_model.config, normalisation="corpus"))  # the same weights
+by_corpus.load_state_dict(fbank_model.state_dict())
+fit_statistics(by_corpus, lesson.corpus("unlabelled")[0][:200])
 rows, usual = [], cnn.norm.eps
 for name, model, eps in (
     ("waveform CNN", waveform_model, usual),
     ("waveform CNN, smaller ε", waveform_model, 1e-12),
-    ("Fbank", fbank_model.cpu(), usual),
+    ("Fbank, statistics of the corpus", by_corpus.eval(), usual),
+    ("Fbank, of the utterance", fbank_model.cpu(), usual),
 ):
     cnn.norm.eps = eps
     quieter, louder = (change_by_gain(model, decibels) for decibels in (-20, 20))
@@ -423,10 +428,9 @@ lesson.table("loudness", rows, "Relative change of the last hidden state when th
 
 # %% [markdown]
 # Compare the first two rows: what the CNN does change when the sound is quiet is the work of $\varepsilon$
-# alone. Where recordings differ in level, a Fbank student needs random gains in training
-# (`kdkit finetune --gain 20`), or a front-end that normalises every utterance by itself
-# (`normalisation="utterance"`). The CNN did two things at once; whoever takes a part out should ask what else
-# goes with it.
+# alone. Where recordings differ in level, Fbank needs a front-end that normalises every utterance by itself
+# (`normalisation="utterance"`, as here), or random gains in training (`kdkit finetune --gain 20`). The CNN did two
+# things at once; whoever takes a part out should ask what else goes with it.
 
 # %% [markdown]
 # ## Parameters ●●●
@@ -650,8 +654,7 @@ logs, twins = {}, {}
 for name in (dt_waveform, dt_fbank, adapted):
     structure = name.removesuffix(", adapted")
     twins[name, "live"] = student = new_student(structure, teacher.model, seed)
-    if structure.endswith("fbank"):
-        student.front_end.set_statistics(*fbank_statistics(speech[:200]))
+    fit_statistics(student, speech[:200])
     losses = DistillConfig(layer_wise(student.config, teacher.config))
     stages = ()
     if name == adapted:
@@ -723,14 +726,16 @@ if adapted_ones:
 #
 # What do the twins know? The linear phone probe of lesson 1 on their last layer, on unseen voices, clean and harder
 # (`test-other`: in the toy world noise, reverberation and unseen accents). The live twins had equal steps. The toy
-# world's shipped ones were distilled when the kit was made and **not trained in this run**; the table says for how
-# many steps.
+# world's shipped ones were made with the kit and **not trained in this run**: the waveform student was distilled from
+# the teacher, and the Fbank student is that student with another front-end (*swap*, below).
 
 # %%
-steps = {(name, "live"): recipe.steps for name in logs}
+steps, inherits = {(name, "live"): recipe.steps for name in logs}, ""
 for name in (dt_waveform, dt_fbank) if lesson.ships else ():
     twins[name, "shipped"], meta = lesson.student(name)
     steps[name, "shipped"] = meta["steps"]
+    if meta["teacher"] == dt_waveform:  # its front-end was swapped
+        inherits = f"The Fbank student learnt from its twin, {meta['steps']:,} steps after it."
 
 # %% [markdown]
 # Only the last layer is probed, the one that a recogniser will stand on, and Fbank + deltas beside it.
@@ -764,15 +769,17 @@ for (name, age, split), probe in probes.items():
 lesson.table("price", rows, "Frames of unseen voices whose phone a linear probe reads, 95 % intervals.")
 
 # %% [markdown]
-# Verdict: "marginal degradation" is a phrase; here is the difference in points, paired over the utterances. Twins are
-# compared at equal steps only.
+# Verdict: "marginal degradation" is a phrase; here is the difference in points, paired over the utterances. Live twins
+# are compared at equal steps only.
 
 # %%
 for age, split in sorted({key[1:] for key in probes}):
     mel80, cnn = (probes[name, age, split] for name in (dt_fbank, dt_waveform))
     took = [steps[name, age] for name in (dt_waveform, dt_fbank)]
     name = f"Fbank against waveform {age} twins on {split}"
-    if took[0] == took[1]:
+    if age == "shipped" and inherits:
+        lesson.compare(name, compare_probes(mel80, cnn), inherits)
+    elif took[0] == took[1]:
         lesson.compare(name, compare_probes(mel80, cnn), f"After {took[0]:,} steps.")
     else:
         lesson.verdict(
@@ -815,7 +822,9 @@ if rows:
 
 # %%
 few_labels = lesson.shipped("low_resource")
-ours, theirs = f"{sw_fbank} distilled", f"{sw_waveform} distilled"
+alike = [name for name in names_in(few_labels) if name.endswith("distilled")]
+theirs = f"{sw_waveform} distilled"
+ours = next((name for name in alike if name.startswith(sw_fbank)), "")  # straight from the teacher, too
 prices = {m: compare(few_labels, ours, theirs, m) for m in budgets_in(few_labels, ours, theirs)}
 for minutes, price in prices.items():
     name = f"Fbank against waveform {sw_fbank.removesuffix('-fbank')} {minutes:g} min"
@@ -826,14 +835,15 @@ if prices:
     lesson.text("does Fbank cost words", sentences.price(prices))
 
 # %% [markdown]
-# These are short fine-tunings of students that were distilled alike. Is it Fbank that costs so much?
+# These are short fine-tunings of students that were both distilled from the teacher, the Fbank student (80 bins, one
+# convolution, statistics of the corpus) without its twin's help. Is it Fbank that costs so much?
 
 # %% [markdown]
 # ### What holds Fbank back?
 #
 # Measured in the toy world when the kit was made (`data_scripts/fbank_levers.py`, on a GPU): ten minutes of labels of
-# only *four* voices, so that what a student knows of voices comes from the teacher, and fine-tuning until it
-# converges, 6,000 steps of 16 s, with three seeds. One *lever* after the other is pulled on the Fbank student:
+# only *four* voices, so that what a student knows of voices comes from the teacher, and long fine-tuning: 6,000 steps
+# of 16 s, with three seeds. One *lever* after the other is pulled on the Fbank student:
 #
 # - **slow**: in fine-tuning the front-end learns at a tenth of the rate;
 # - **swap**: the front-end is put before the *waveform* student, adapted and distilled (the next section does it live);
@@ -842,19 +852,23 @@ if prices:
 #   what loudness does);
 # - **40 bins** instead of 80, and a floor under the energies, so that all silences are equally deep.
 #
+# The toy world's Fbank students have the best of these front-ends, with half the channels.
+#
 # Your guess before you run the cell: which one brings most, and does any of them reach the waveform twin?
 
 # %%
 LEVERS = {  # trial: (what it changes, against which trial)
     "fbank, scratch": ("Fbank student, not distilled", ""),
-    "fbank": ("distilled from the teacher (shipped)", "fbank, scratch"),
+    "fbank": ("distilled from the teacher", "fbank, scratch"),
     "fbank, slow front-end": ("+ front-end at a tenth of the rate", "fbank"),
     "swap, deep, slow": ("+ swap, two convolutions", "fbank, slow front-end"),
     "swap, utterance, deep, slow": ("+ utterance normalisation", "swap, deep, slow"),
     "swap, best, slow": ("+ 40 bins, floor", "swap, utterance, deep, slow"),
     "swap, best": ("front-end at the full rate again", "swap, best, slow"),
+    "shipped": ("half the channels: the kit's student", "swap, best"),
     "swap, 40 bins, slow": ("aside: 40 bins, but one convolution, no floor", "swap, best, slow"),
     "adapted only, slow": ("aside: 600 steps of adaptation, no distillation", "swap, deep, slow"),
+    "shipped, scratch": ("aside: the kit's student, not distilled", "shipped"),
     "adapted longer, slow": ("aside: 4,000 steps of adaptation, no distillation", "swap, deep, slow"),
     "swap, best, long, slow": ("aside: four times as long", "swap, best, slow"),
 }
@@ -892,14 +906,12 @@ if levers:
 if levers:
     before, after = (compare(levers, name, "waveform") for name in ("fbank", "swap, best"))
     size_of = {f.name: f"{f.parameters:,}" for f in levers}
-    lesson.compare(
-        "Fbank against waveform, converged: the shipped student", before, "Shipped.", "shipped"
-    )
+    lesson.compare("Fbank against waveform, 6,000 steps: no lever", before, "Shipped.", "shipped")
     text = (
         f"Shipped. {size_of['swap, best']} parameters against {size_of['waveform']}. The best of these "
     )
     text += "front-ends was chosen on the same test speech, which flatters it a little."
-    lesson.compare("Fbank against waveform, converged: the best front-end", after, text, "shipped")
+    lesson.compare("Fbank against waveform, 6,000 steps: the best levers", after, text, "shipped")
     one_by_one = {LEVERS[name][0].lstrip("+− "): pulled[name] for name in list(LEVERS)[2:7]}
     lesson.text("what holds Fbank back", sentences.what_held_back(one_by_one, before, after))
 
@@ -918,8 +930,8 @@ kept = {
 old_name = min(kept, key=lambda name: parameter_count(kept[name]))  # the smallest one
 old = kept[old_name]
 old_model = old.model.cpu()
-new_model = swap_front_end(old_model, seed)
-new_model.front_end.set_statistics(*fbank_statistics(speech[:200]))
+new_model = swap_front_end(old_model, seed, like=sw_fbank)
+fit_statistics(new_model, speech[:200])
 print(f"{old_name}: the new front-end has {parameter_count(new_model.front_end):,} parameters, ")
 print(f"the old one {parameter_count(old_model.front_end):,}; the encoder is the same to the bit")
 
@@ -973,20 +985,17 @@ lesson.table("swap", rows, caption)
 #
 # | what | in the cell below |
 # |---|---|
-# | mean and variance of each utterance, not of the corpus | `{"normalisation": "utterance"}` |
-# | fewer bins, or more | `{"bins": 40}` |
-# | a floor under the energies, in dB below the loudest | `{"fbank_floor": 60.0}` |
-# | two convolutions | `{"fbank_channels": 64}` |
+# | mean and variance of the corpus, not of each utterance | `{"normalisation": "corpus"}` |
+# | more bins, or fewer | `{"bins": 80}` |
+# | no floor under the energies, or another one, in dB below the loudest | `{"fbank_floor": 0.0}` |
+# | one convolution | `{"fbank_channels": 0}` |
 # | no Fbank | `{"front_end": "waveform"}` |
 # | adaptation before distillation | `my_losses = {"adaptation": Adaptation(10)}` |
 #
 # A change gets a name of its own, `my_change`: results are kept by it.
 
 # %%
-my_change, my_settings = (
-    "utterance normalisation",
-    {"normalisation": "utterance"},
-)  # name, of ModelConfig
+my_change, my_settings = "statistics of the corpus", {"normalisation": "corpus"}  # name, of ModelConfig
 my_losses = {}  # of DistillConfig
 
 like = preset(sw_fbank)

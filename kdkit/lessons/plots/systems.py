@@ -163,9 +163,13 @@ def speed_bars(speeds: Mapping[str, Mapping[str, Sequence[float]]], title: str =
 
 @styled
 def wer_over_minutes(
-    curves: Mapping[str, Sequence[Sequence[float]]], title: str = "", unit: str = "WER"
+    curves: Mapping[str, Sequence[Sequence[float]]],
+    title: str = "",
+    unit: str = "WER",
+    over: str = "labelled speech (minutes)",
 ) -> Figure:
-    """Error rate (shares in) over labelled minutes, {"system start": [(minutes, value, low, high), ...]}.
+    """Error rate (shares in) over labelled minutes, {"system start": [(minutes, value, low, high), ...]}, or over
+    something else that is wider than a decade, like steps (``over``).
 
     A colour for every start (the last word), a marker and a line for every system (what is before it).
     """
@@ -176,13 +180,13 @@ def wer_over_minutes(
     colours = dict(zip(starts, cycle(CYCLE)))
     for name, points in curves.items():
         system, _, start = name.rpartition(" ")
-        minutes, value, low, high = np.array(sorted(map(tuple, points))).T
-        axes.fill_between(minutes, 100 * low, 100 * high, color=colours[start], alpha=0.15, linewidth=0)
-        axes.plot(minutes, 100 * value, lines[system], color=colours[start], label=name)
+        amount, value, low, high = np.array(sorted(map(tuple, points))).T
+        axes.fill_between(amount, 100 * low, 100 * high, color=colours[start], alpha=0.15, linewidth=0)
+        axes.plot(amount, 100 * value, lines[system], color=colours[start], label=name)
     axes.set_xscale("log")
-    axes.set_xticks(ticks, [f"{minutes:g}" for minutes in ticks])
+    axes.set_xticks(ticks, [f"{amount:,g}" for amount in ticks])
     axes.minorticks_off()
-    axes.set(xlabel="labelled speech (minutes)", ylabel=f"{unit} (%)", ylim=(0, None), title=title)
+    axes.set(xlabel=over, ylabel=f"{unit} (%)", ylim=(0, None), title=title)
     axes.legend()
     axes.grid(axis="y")
     return figure
