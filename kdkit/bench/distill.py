@@ -67,7 +67,8 @@ class PlainTask(nn.Module):
         bins = len(front_end.mean)
         features = [self.fbank(wave[None].cpu() * 32_768, num_mel_bins=bins) for wave in batch.waves]
         mels = torch.stack(features).to(batch.waves.device)
-        x = ((mels - mels.mean(1, keepdim=True)) / mels.std(1, keepdim=True)).transpose(1, 2)
+        whole = torch.full((len(mels),), mels.shape[1], device=mels.device)
+        x = front_end.normalise(mels, whole).transpose(1, 2)
         x = x if front_end.first is None else F.gelu(front_end.first(x))
         x = F.glu(front_end.conv(x), dim=1)
         x = front_end.projection(x[..., : target.last.shape[1]].transpose(1, 2))
