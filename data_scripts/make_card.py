@@ -331,7 +331,7 @@ Shallow & wide students on {max(minutes):g} minutes of labels of {kept["voices"]
 {kept["batch_seconds"]:g} s, speed perturbation, {len(seeds)} seeds. Those that are distilled for it are on {unlabelled}
 minutes of unlabelled speech. Greedy decoding of test-clean, mean over the seeds, 95 % intervals over utterances;
 `fbank_levers.py --list` says what the names mean. Made by `fbank_levers.py --speech-minutes {unlabelled}`
-on one {kept["device"]}.
+on one {kept["device"]}; "shipped", with fewer seeds, by `make_low_resource.py convergence` on a CPU.
 
 {table(rows)}
 """

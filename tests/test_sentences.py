@@ -122,6 +122,13 @@ def test_what_held_back():
     assert "no price to explain" in sentences.what_held_back(levers, change(0), change(-1))
 
 
+def test_what_the_teacher_gave():
+    said = sentences.what_the_teacher_gave(change(-5), change(0))
+    assert "-5.0 (-5.5 to -4.5) points with the first front-end (better), +0.0" in said
+    assert "structure can stand in for pre-training" in said
+    assert sentences.what_the_teacher_gave(change(-5), change(-3)).endswith("on top of a better front-end.")
+
+
 def test_curves():
     falling = {"teacher": [(1, 0.9), (10, 0.4)], "scratch": [(1, 0.8), (10, 0.7)]}
     assert (

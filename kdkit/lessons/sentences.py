@@ -177,6 +177,19 @@ def what_held_back(levers: Mapping[str, Comparison], before: Comparison, after: 
     return text + "There was no price to explain."
 
 
+def what_the_teacher_gave(before: Comparison, after: Comparison) -> str:
+    """Distilled against scratch, with the first front-end and with the best one: is the teacher still needed?"""
+    text = f"And the teacher? Distilled against scratch: {before.points} points with the first front-end "
+    text += f"({before.verdict}), {after.points} with the best one ({after.verdict}). "
+    if after.verdict == "better":
+        return text + "What the teacher knows comes on top of a better front-end."
+    return text + (
+        "A front-end that fits learns from the labels alone most of what this small teacher knows: in a world as small "
+        "as this one, structure can stand in for pre-training, and a study that compares students with one another "
+        "only does not see it."
+    )
+
+
 # --- labels (notebook 04) -----------------------------------------------------------------------------------
 
 

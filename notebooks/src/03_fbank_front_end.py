@@ -916,6 +916,22 @@ if levers:
     lesson.text("what holds Fbank back", sentences.what_held_back(one_by_one, before, after))
 
 # %% [markdown]
+# Against the twin, that is. And against the same network that never saw a teacher? Guess again: how much of the
+# difference between the first front-end and the best one is the teacher's, who taught both?
+
+# %%
+if levers:
+    first = compare(levers, "fbank", "fbank, scratch")
+    best = compare(levers, "shipped", "shipped, scratch")
+    lesson.compare(
+        "Distilled against scratch, 6,000 steps: the first Fbank front-end", first, "Shipped.", "shipped"
+    )
+    lesson.compare(
+        "Distilled against scratch, 6,000 steps: the best front-end", best, "Shipped.", "shipped"
+    )
+    lesson.text("what the teacher gave", sentences.what_the_teacher_gave(first, best))
+
+# %% [markdown]
 # ## Swap the front-end of a recogniser that is good already ●
 #
 # Somebody has a waveform recogniser and wants it fast. Distilling again is not needed: keep encoder and CTC
