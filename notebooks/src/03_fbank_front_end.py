@@ -843,7 +843,7 @@ if prices:
 #
 # Measured in the toy world when the kit was made (`data_scripts/fbank_levers.py`, on a GPU): ten minutes of labels of
 # only *four* voices, so that what a student knows of voices comes from the teacher, and long fine-tuning: 6,000 steps
-# of 16 s, with three seeds. One *lever* after the other is pulled on the Fbank student:
+# of 16 s, with three seeds (the kit's student: one). One *lever* after the other is pulled on the Fbank student:
 #
 # - **slow**: in fine-tuning the front-end learns at a tenth of the rate;
 # - **swap**: the front-end is put before the *waveform* student, adapted and distilled (the next section does it live);
@@ -866,9 +866,9 @@ LEVERS = {  # trial: (what it changes, against which trial)
     "swap, best, slow": ("+ 40 bins, floor", "swap, utterance, deep, slow"),
     "swap, best": ("front-end at the full rate again", "swap, best, slow"),
     "shipped": ("half the channels: the kit's student", "swap, best"),
+    "shipped, scratch": ("aside: the kit's student, not distilled", "shipped"),
     "swap, 40 bins, slow": ("aside: 40 bins, but one convolution, no floor", "swap, best, slow"),
     "adapted only, slow": ("aside: 600 steps of adaptation, no distillation", "swap, deep, slow"),
-    "shipped, scratch": ("aside: the kit's student, not distilled", "shipped"),
     "adapted longer, slow": ("aside: 4,000 steps of adaptation, no distillation", "swap, deep, slow"),
     "swap, best, long, slow": ("aside: four times as long", "swap, best, slow"),
 }
@@ -895,7 +895,7 @@ for name, (what, against) in LEVERS.items() if levers else ():
 if levers:
     twin = summary(levers, "waveform")
     figure = plots.wer_points(
-        points, ("waveform twin", twin.value, twin.interval), "Shipped, three seeds"
+        points, ("waveform twin", twin.value, twin.interval), "Shipped; seeds: see the table"
     )
     lesson.figure(
         "levers", figure, "WER of the Fbank student, lever after lever; 95 % intervals over utterances."
