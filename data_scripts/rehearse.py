@@ -126,7 +126,7 @@ def whole_path(world: World, size: Size, out: Path) -> dict[str, float]:
     learn("distil", DistillTask(student, teacher, losses))
 
     finished = world.finished_student(world.student("sw", "waveform"))
-    swapped = swap_front_end(finished)
+    swapped = swap_front_end(finished, like=world.student("sw", "fbank"))
     fit_statistics(swapped, speech)
     guide = Teacher(finished.requires_grad_(False).eval(), None, "finished", {})
     learn("swap", DistillTask(swapped, guide, swap_losses(finished.config, 1)), (1,))

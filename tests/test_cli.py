@@ -168,8 +168,11 @@ def test_from_speech_to_a_word_error_rate(tmp_path, monkeypatch):
     assert f"recogniser: {recogniser}" in said and recogniser.is_file()
 
     statistics = tmp_path / "statistics.json"
-    assert "hours; means" in kdkit("statistics", "--minutes", 0.2, "--out", statistics)
+    assert "hours; means" in kdkit("statistics", "--minutes", 0.2, "--bins", 40, "--out", statistics)
     adapted = ("--adapt", 1, "--statistics", statistics, "--spec-augment", "--teacher", teacher)
+    with pytest.raises(ConfigError, match="normalised by every utterance's own"):
+        kdkit("distill", "tiny-sw-fbank", *adapted, "--out", tmp_path / "adapted", *short)
+    adapted += ("--normalisation", "corpus")
     kdkit("distill", "tiny-sw-fbank", *adapted, "--out", tmp_path / "adapted", *short)
     rows = [json.loads(row) for row in (tmp_path / "adapted" / "metrics.jsonl").read_text().splitlines()]
     assert "regression" in rows[-1]

@@ -586,7 +586,7 @@ def test_another_language_is_an_alphabet_that_is_stored_with_the_model(tmp_path)
 def test_the_command_augments_as_it_is_told(tones, tmp_path, monkeypatch, options, expected):
     asked = []
 
-    def instead(model, budgets, recipe, out, dev, tests, config, meta, resume):
+    def instead(model, budgets, recipe, out, dev, tests, config, *more):
         asked.append(config.augmenting)
         raise ConfigError("enough")
 

@@ -145,7 +145,7 @@ def test_another_start_in_the_same_folder_is_refused_and_fresh_begins_anew(manif
         (["--minutes", 0.05], "speech.utterances: 12 then"),
         (["--teacher", "tiny-sw-waveform", "--pairs", "2:2"], "other weights of teacher"),
         (["--no-inherit"], "other weights of student"),
-        (["--statistics", "STATISTICS"], "other constants of student"),
+        (["--statistics", "STATISTICS", "--normalisation", "corpus", "--bins", 80], "normalisation"),
         (["--cache"], "targets: 'computed' then"),
     ],
 )

@@ -100,7 +100,10 @@ class StudentDesigner(Panel):
     def config(self) -> ModelConfig:
         """The structure chosen."""
         chosen = {name: self.state[name] for name in ("layers", "dim", "ffn", "heads", "front_end")}
-        return replace(self.like, **chosen)
+        like = preset(f"{self.scale}dt-{chosen['front_end']}")
+        if like.fbank_channels:
+            chosen["fbank_channels"] = chosen["dim"] // 2  # as in the presets
+        return replace(like, **chosen)
 
     def changed(self, name: str) -> None:
         """Keeps the controls in step: a preset sets all of them, a width has its own numbers of heads."""
