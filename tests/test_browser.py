@@ -281,6 +281,10 @@ def test_layer_explorer(open_notebook):
     assert max(corner) < 40, "a white picture on a dark page"
 
 
+@pytest.mark.skipif(
+    "PYTEST_XDIST_WORKER" in os.environ,
+    reason="beside another worker on two cores the loss lab loses clicks: run this file alone",
+)
 def test_loss_lab_designer_and_dashboard(open_notebook):
     page = open_notebook("02_distillation")
     run_all(page)
