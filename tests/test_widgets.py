@@ -167,6 +167,19 @@ def test_a_page_that_turns_dark_or_narrow_gets_a_picture_for_it():
     np.testing.assert_allclose(panel.places, [(0, 5, 2.5)], atol=1e-6)
 
 
+def test_the_page_tells_by_messages():
+    panel = Numbers()
+    drawn = panel.box and panel.figures_drawn
+    panel.picture._handle_custom_msg({"narrow": True, "dark": True}, [])
+    assert panel.narrow and panel.dark and panel.figures_drawn == drawn + 1, "one picture for both"
+    panel.picture._handle_custom_msg({"narrow": False, "dark": False}, [])
+    panel.picture._handle_custom_msg({"clicked": [0.5, 0.5, 1]}, [])
+    np.testing.assert_allclose(panel.places, [(0, 5, 2.5)], atol=1e-6)
+    for other in ("heard", {"else": 1}):  # not for the picture
+        panel.picture._handle_custom_msg(other, [])
+    assert len(panel.places) == 1
+
+
 def leaves_no_trace(panel, **other) -> bool:
     """Is the picture the same as before, after there was another one in the same axes?"""
     before, state = to_png(panel.figure()), dict(panel.state)

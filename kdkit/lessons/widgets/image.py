@@ -38,8 +38,7 @@ function render({ model, el }) {
     const box = image.getBoundingClientRect();
     const across = (event.clientX - box.left) / box.width;
     const down = (event.clientY - box.top) / box.height;
-    model.set("clicked", [across, down, Date.now()]);
-    model.save_changes();
+    model.send({ clicked: [across, down, Date.now()] });
   });
   const look = () => {
     if (!el.clientWidth) return;  // not in the page yet, or hidden
@@ -51,7 +50,7 @@ function render({ model, el }) {
     const narrow = el.clientWidth < NARROW, dark = isDark(el);
     if (narrow === model.get("narrow") && dark === model.get("dark")) return;
     model.set({ narrow, dark });
-    model.save_changes();
+    model.send({ narrow, dark });
   };
   const size = new ResizeObserver(look);
   size.observe(el);
@@ -87,7 +86,9 @@ class ClickableImage(anywidget.AnyWidget):
     ``clicked``: (share of the width, share of the height, milliseconds since 1970); ``dark`` and ``narrow``: the page
     around the picture, which the browser tells, and tells again when it changes.
 
-    The page replies to the message "heard?" with "heard", which arrives where the kernel gets clicks while a cell runs.
+    The page tells by messages, not by saving state: a state that is saved while a cell runs can hold back all later
+    ones of the same widget. It replies to "heard?" with "heard", which arrives where the kernel gets clicks while a
+    cell runs.
     """
 
     _esm = _SCRIPT
@@ -100,3 +101,15 @@ class ClickableImage(anywidget.AnyWidget):
     ).tag(sync=True)
     dark = traitlets.Bool(False).tag(sync=True)
     narrow = traitlets.Bool(False).tag(sync=True)
+
+    def __init__(self):
+        super().__init__()
+        self.on_msg(self._told)
+
+    def _told(self, _, content: object, __) -> None:
+        """A message of the page: {"clicked": [across, down, time]}, or {"narrow": ..., "dark": ...}."""
+        if isinstance(content, dict):
+            with self.hold_trait_notifications():
+                for name in content.keys() & {"clicked", "narrow", "dark"}:
+                    value = content[name]
+                    setattr(self, name, tuple(value) if isinstance(value, list) else value)
