@@ -22,7 +22,7 @@ from kdkit.fbank import fit_statistics
 from kdkit.lessons.experiments import PHONES, Finding
 from kdkit.model.checkpoints import half
 from kdkit.model.costs import count_parameters, propose
-from kdkit.model.speech_model import ModelConfig, SpeechModel, parameter_count, preset
+from kdkit.model.speech_model import ModelConfig, SpeechModel, parameter_count, preset, tiny_fbank
 from kdkit.probing import phone_probe
 from kdkit.recognition.ctc import CTCModel, save_recogniser
 from kdkit.recognition.evaluate import evaluate
@@ -170,9 +170,6 @@ def probe_teacher(scale: Scale, path: Path) -> None:
 
 # ----------------------------------------------------------------------------------------------------------- students
 
-# What lets a Fbank student keep what it was taught: fbank_levers.py
-FBANK = {"normalisation": "utterance", "bins": 40, "fbank_channels": 160, "fbank_floor": 50.0}
-
 BOTH = "-both"  # after a structure's name: distilled with both losses
 STUDENTS = (
     "tiny-sw-waveform", "tiny-dt-waveform", f"tiny-sw-waveform{BOTH}",
@@ -189,9 +186,9 @@ def structures(width: int) -> dict[str, ModelConfig]:
     return {
         "teacher": teacher,
         "tiny-sw-waveform": wide,
-        "tiny-sw-fbank": replace(wide, front_end="fbank", **FBANK),
+        "tiny-sw-fbank": tiny_fbank(wide),
         "tiny-dt-waveform": thin,
-        "tiny-dt-fbank": replace(thin, front_end="fbank", **FBANK),
+        "tiny-dt-fbank": tiny_fbank(thin),
     }
 
 
@@ -206,7 +203,7 @@ def make_student(scale: Scale, path: Path, name: str) -> None:
         twin = load_student(student_path(scale, name.replace("fbank", "waveform")))[0]
         teacher, student = (
             Teacher(twin, None, name.replace("fbank", "waveform")),
-            swap_front_end(twin, **FBANK),
+            swap_front_end(twin, like=config),
         )
         steps = scale.steps(7500)
         losses = swap_losses(twin.config, min(scale.steps(1500), steps - 1))

@@ -57,7 +57,7 @@ FIGURES = {
         {"a": {"fp32": (1, 2, 3), "int8": (2, 4, 5)}, "b": {"fp32": (9, 10, 11)}}
     ),
     "mel_filters": lambda: plots.mel_filters(RNG.random((257, 20))),
-    "wer_over_minutes": lambda: plots.wer_over_minutes({"x": [(10, 0.5, 0.4, 0.6), (1, 0.9, 0.8, 1.0)]}),
+    "wer_curves": lambda: plots.wer_curves({"x": [(10, 0.5, 0.4, 0.6), (1, 0.9, 0.8, 1.0)]}),
     "wer_points": lambda: plots.wer_points(
         [
             {"name": "x", "value": 0.6, "interval": (0.5, 0.7)},

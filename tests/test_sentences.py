@@ -161,6 +161,7 @@ def test_longer():
     assert "the gain grows" in said and said.endswith("even at the end (b): this study cannot tell yet.")
     assert sentences.longer({1: early, 2: early}).count("After 1, 2 steps") == 1
     assert sentences.longer({500: late, 6000: late}).endswith("No training was still improving.")
+    assert "the gain shrinks" in sentences.longer({500: late, 6000: change(5)}), "and becomes a loss"
 
 
 def test_words_and_characters():

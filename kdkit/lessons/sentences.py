@@ -232,7 +232,7 @@ def longer(changes: Mapping[int, Comparison]) -> str:
     told = ", ".join(f"{change.points} after {steps:,}" for steps, change in changes.items())
     text = f"Distillation changes the WER by these points after so many steps: {told}. "
     first, last = changes[least], changes[most]
-    shrinks = abs(last.difference) < abs(first.difference)
+    shrinks = last.difference > first.difference  # of error rates: fewer are a gain
     text += f"From {least:,} to {most:,} steps the gain {'shrinks' if shrinks else 'grows'}: "
     if shrinks:
         text += "part of what a short study shows is how fast a start learns, not how far it gets. "

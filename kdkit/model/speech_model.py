@@ -172,8 +172,10 @@ _TINY_DT = replace(_TINY, dim=96, ffn=96, heads=6)
 _TINY_SW = replace(_TINY, layers=2)
 
 
-def _tiny_fbank(twin: ModelConfig) -> ModelConfig:
-    """The front-end that the study of levers found best in synthetic speech, with fewer parameters than the CNN."""
+def tiny_fbank(twin: ModelConfig) -> ModelConfig:
+    """The Fbank twin of a tiny waveform structure: the front-end that the study of levers found best, with half the
+    channels, so that it has fewer parameters than the CNN.
+    """
     return replace(
         twin,
         front_end="fbank",
@@ -196,9 +198,9 @@ PRESETS: dict[str, ModelConfig] = {
     "sw-fbank": replace(_SW, front_end="fbank", normalisation="utterance"),
     "tiny-teacher": _TINY,
     "tiny-dt-waveform": _TINY_DT,
-    "tiny-dt-fbank": _tiny_fbank(_TINY_DT),
+    "tiny-dt-fbank": tiny_fbank(_TINY_DT),
     "tiny-sw-waveform": _TINY_SW,
-    "tiny-sw-fbank": _tiny_fbank(_TINY_SW),
+    "tiny-sw-fbank": tiny_fbank(_TINY_SW),
 }
 
 

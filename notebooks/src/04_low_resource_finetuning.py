@@ -897,7 +897,7 @@ for way, points in curves.items():
         lesson.metric(f"minutes of labels/{way} {budget:g} min/wer", wer, interval, "share", source)
 made = {"run": "made in this run", "shipped": "shipped findings"}[source]
 if curves:
-    figure = plots.wer_over_minutes(curves, f"{clean}, unseen voices, {steps_taken} steps ({made})")
+    figure = plots.wer_curves(curves, f"{clean}, unseen voices, {steps_taken} steps ({made})")
     caption = f"WER over labelled minutes, {made}; bands: 95 % intervals over utterances."
     lesson.figure("minutes", figure, caption)
 
@@ -971,9 +971,7 @@ for steps, change in settled.items():
 
 # %%
 if settled:
-    figure = plots.wer_over_minutes(
-        over_steps, "10 minutes of four voices (shipped)", over="steps of 16 s"
-    )
+    figure = plots.wer_curves(over_steps, "10 minutes of four voices (shipped)", over="steps of 16 s")
     lesson.figure(
         "steps", figure, "WER over steps of fine-tuning; bands: 95 % intervals over utterances."
     )

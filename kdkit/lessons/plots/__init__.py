@@ -24,7 +24,7 @@ from kdkit.lessons.plots.systems import (
     speed_bars,
     training_curves,
     wer_bars,
-    wer_over_minutes,
+    wer_curves,
     wer_points,
 )
 
@@ -58,6 +58,6 @@ __all__ = [
     "training_curves",
     "waveform",
     "wer_bars",
-    "wer_over_minutes",
+    "wer_curves",
     "wer_points",
 ]

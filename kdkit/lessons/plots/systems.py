@@ -162,7 +162,7 @@ def speed_bars(speeds: Mapping[str, Mapping[str, Sequence[float]]], title: str =
 
 
 @styled
-def wer_over_minutes(
+def wer_curves(
     curves: Mapping[str, Sequence[Sequence[float]]],
     title: str = "",
     unit: str = "WER",
