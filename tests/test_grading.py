@@ -2,12 +2,15 @@
 
 import ast
 import csv
+import gc
 import io
 import json
 import subprocess
 import sys
 import textwrap
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import made_up_class
@@ -25,7 +28,7 @@ from kdkit.lessons.grading.catalogue import read_lessons
 from kdkit.lessons.grading.classroom import grade_class, read_rows, write_rows
 from kdkit.lessons.grading.confine import around
 from kdkit.lessons.grading.judge import Row
-from kdkit.lessons.grading.notebooks import Cell, read_cells, read_code
+from kdkit.lessons.grading.notebooks import Cell, parse, read_cells, read_code
 from kdkit.lessons.grading.page import confinement, standings
 from kdkit.lessons.grading.process import HERE, Ended, Worker
 from kdkit.lessons.grading.submissions import Submission, collect
@@ -392,3 +395,26 @@ def test_the_best_of_two_counts_and_hints_are_pooled(lessons):
     (standing,) = standings(rows, lessons)
     assert standing.verdicts == {"right": 1, "wrong": 2, "not answered": 1} and standing.missed == 0.75
     assert standing.hints == [("gives 3, not 4", 2)]
+
+
+def test_threads_that_parse_at_once_do_not_disturb_each_other():
+    class Slow:
+        def __del__(self):
+            time.sleep(0)  # a finaliser within the parser's work hands over to another thread
+
+    def often(_):
+        for _ in range(10):
+            slow = Slow()
+            slow.itself = slow
+            parse(source)
+
+    source = Path(parse.__code__.co_filename).read_text()
+    switch, threshold = sys.getswitchinterval(), gc.get_threshold()
+    sys.setswitchinterval(1e-6)
+    gc.set_threshold(1)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(often, range(8))) == [None] * 8
+    finally:
+        sys.setswitchinterval(switch)
+        gc.set_threshold(*threshold)

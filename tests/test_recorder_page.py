@@ -149,7 +149,10 @@ def test_it_stops_by_itself_at_the_limit(open_page):
     page.wait_for_function("sent.length > 0", timeout=20_000)
     about, heard = sound(page)
     assert about["seconds"] == pytest.approx(1.2, abs=0.2)
-    assert likeness(heard, chirp()[2_000:8_000]) > 0.9
+    pieces = np.split(
+        chirp(), 15
+    )  # of 0.1 s: the file is repeated, and the recording may begin anywhere in it
+    assert max(likeness(heard, piece) for piece in pieces) > 0.9
     page.get_by_role("button", name="Record").click()
     page.wait_for_function("/Recording/.test(document.querySelector('p').textContent)")
     page.evaluate("leave()")  # the output is cleared while it records

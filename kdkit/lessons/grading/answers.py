@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from kdkit.lessons.exercises.solutions import FILLED
 from kdkit.lessons.grading.catalogue import Exercise, Lesson
-from kdkit.lessons.grading.notebooks import Binding, Cell, Code, read_code, reads
+from kdkit.lessons.grading.notebooks import Binding, Cell, Code, parse, read_code, reads
 
 _COPIED = 2  # a solution of so many statements is not hit upon by chance, letter for letter
 _RENAMED = 5  # nor one of so many with other names of variables
@@ -105,7 +105,7 @@ def _kind(binding: Binding, exercise: Exercise) -> str:
 
 
 def _last(source: str) -> ast.stmt:
-    return ast.parse(source).body[-1]
+    return parse(source).body[-1]
 
 
 def _body(node: ast.stmt) -> str:
@@ -141,7 +141,7 @@ def _renamed(node: ast.stmt) -> str:
     """What a function does, its variables and arguments numbered in the order in which they occur."""
     if not isinstance(node, ast.FunctionDef):
         return ""
-    copy = ast.parse(ast.unparse(node)).body[0]
+    copy = parse(ast.unparse(node)).body[0]
     copy.body = _statements(copy)
     numbers: dict[str, str] = {}
     own = {n.id for n in ast.walk(copy) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}

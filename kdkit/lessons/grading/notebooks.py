@@ -6,11 +6,13 @@ import ast
 import json
 import re
 import symtable
+import threading
 from collections import defaultdict
 from dataclasses import dataclass, field
 
 CHECK = re.compile(r"^(?:\w+ *= *)?(?:exercises\.)?(?P<check>check_\w+)\( *(?P<argument>\w+)", re.MULTILINE)
 _MAGIC = re.compile(r"^([ \t]*)[%!].*$|^([ \t]*)\S+\?{1,2}[ \t]*$", re.MULTILINE)
+_ONE_AT_A_TIME = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def read_code(cells: list[Cell]) -> Code:
             code.checked[match["check"]] = match["argument"]
         source = _MAGIC.sub(lambda match: f"{match[1] or match[2] or ''}pass", cell.source)
         try:
-            tree = ast.parse(source)
+            tree = parse(source)
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             problem = error if isinstance(error, SyntaxError) else SyntaxError(str(error))
             code.broken.append((number, cell.source, problem))
@@ -91,6 +93,13 @@ def read_code(cells: list[Cell]) -> Code:
             for name in _binds(node):
                 code.bound[name].append(Binding(number, node, source))
     return code
+
+
+def parse(source: str) -> ast.Module:
+    """``ast.parse``, one thread at a time: until Python 3.12 its builder counts how deep all threads are together, and
+    raises SystemError ("AST constructor recursion depth mismatch") where they meet."""
+    with _ONE_AT_A_TIME:
+        return ast.parse(source)
 
 
 def _binds(node: ast.stmt) -> list[str]:
