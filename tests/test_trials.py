@@ -9,13 +9,14 @@ import torch
 
 from kdkit.common.errors import CheckpointError, ConfigError
 from kdkit.distill import Adaptation, DistillConfig
+from kdkit.lessons import trials
 from kdkit.lessons.experiments import kept_findings, run_experiment
 from kdkit.lessons.trials import Distillations, FineTunings, Trial
 from kdkit.losses import Loss, regression_loss
 from kdkit.model.codebook import Codebook
 from kdkit.model.speech_model import ModelConfig, SpeechModel, preset
 from kdkit.probing import phone_probe
-from kdkit.recognition.finetune import FineTuneConfig
+from kdkit.recognition.finetune import FineTuneConfig, fine_tune
 from kdkit.speech.audio import write_audio
 from kdkit.speech.batches import Batches
 from kdkit.speech.manifest import Utterance
@@ -150,18 +151,23 @@ def test_adaptation_takes_of_the_steps_or_comes_on_top():
     ]
 
 
-def test_fine_tunings_are_kept_and_taken_up(tmp_path):
+def test_fine_tunings_are_kept_and_taken_up(tmp_path, monkeypatch):
     rng, speech = np.random.default_rng(0), []
     for i in range(4):
         write_audio(tmp_path / f"{i}.wav", rng.normal(0, 0.1, 8000).astype(np.float32))
         speech.append(Utterance(f"u{i}", tmp_path / f"{i}.wav", 0.5, "ab", "s"))
     tiny = ModelConfig(front_end="fbank", layers=1, dim=16, ffn=16, heads=2, pos_kernel=4, pos_groups=2)
-    asked = []
+    asked, weights = [], {0: 0, 1: 1}
 
     def fresh(labelled, seed):
-        asked.append((len(labelled), seed))
-        torch.manual_seed(seed)
+        torch.manual_seed(weights[seed])
         return SpeechModel(tiny).requires_grad_(False)  # whatever comes is trained
+
+    def counted(model, labelled, recipe, *rest):
+        asked.append((len(labelled), recipe.seed))
+        return fine_tune(model, labelled, recipe, *rest)
+
+    monkeypatch.setattr(trials, "fine_tune", counted)
 
     recipe = TrainConfig(steps=3, lr=1e-3, precision="fp32", save_every=1)
     config = FineTuneConfig(batch_seconds=2, augmenting=None)
@@ -195,6 +201,10 @@ def test_fine_tunings_are_kept_and_taken_up(tmp_path):
     letters = fine_tuned({0.01: speech[:2]}, measure="CER")
     assert [(f.measure, f.totals) for f in letters] == [("CER", (2, 2))] * 2, "two letters in an utterance"
     assert asked[10:] == [(2, 0), (2, 1)]
+    weights[1] = 5
+    fine_tuned({0.01: speech[:2]}, measure="CER")
+    assert asked[12:] == [(2, 1)]  # it starts from other weights
+    weights[1] = 1
     with pytest.raises(ConfigError, match="by WER or CER, not by 'phones'"):
         fine_tuned(measure="phones")
     shared = fine_tuned(out="shared", jobs=2)  # in two processes

@@ -187,10 +187,15 @@ class FineTunings:
         return f"{_slug(start)}/{minutes:g}min-seed{seed}"
 
     def identity(self, case: tuple[float, str], seed: int) -> dict:
-        speech = {"train": self.budgets[case[0]], "dev": self.dev, "test": self.test}
+        minutes, start = case
+        speech = {"train": self.budgets[minutes], "dev": self.dev, "test": self.test}
         told = {name: speech_identity(some, times=False) for name, some in speech.items()}
+        model = self.starts[start](self.budgets[minutes], seed)
+        begun = {"model": model.config.to_dict()} | identity.weights(model)
         other = {} if self.measure == WER else {"measure": self.measure}
-        return replace(self.recipe, seed=seed).result() | {"config": asdict(self.config)} | told | other
+        return (
+            replace(self.recipe, seed=seed).result() | {"config": asdict(self.config)} | told | begun | other
+        )
 
     def train(self, case: tuple[float, str], seed: int, folder: Path, resume: bool) -> Finding:
         minutes, start = case
