@@ -4,18 +4,19 @@
     python data_scripts/make_digits.py --root FOLDER --speakers theo jackson      # a copy at hand; half of the work
     python data_scripts/make_digits.py --speakers theo --seeds 0 --minutes 1 --steps 50               # a quick look
 
-Four speakers of the dataset, one held out after the other; connected digits as `kdkit prepare fsdd` joins them. A
-student begins from "scratch", "distilled" on synthetic speech, or so and with random gains. Recipe: that of `kdkit
-finetune tiny-sw-fbank --average 3`; dev, other recordings of the speakers trained on, chooses the weights.
+Four speakers of the dataset, one held out after the other; connected digits as `kdkit prepare fsdd` joins them.
+Students with Fbank and with waveform front-end begin from "scratch" or "distilled" on synthetic speech. Recipe: that
+of `kdkit finetune tiny-sw-fbank --average 3`, for more steps; dev, other recordings of the speakers trained on,
+chooses the weights.
 
-Several processes may share the work (--speakers, --seeds, --minutes). OUT/digits_SPEAKER.json is made of what is in
-OUT.
+Several processes may share the work (--students, --speakers, --seeds, --minutes). OUT/digits_SPEAKER.json is made of
+what is in OUT.
 """
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from kdkit.common.files import cache_folder
@@ -23,7 +24,6 @@ from kdkit.lessons.experiments import kept_findings, overview, run_experiment, s
 from kdkit.lessons.trials import FineTunings
 from kdkit.model.speech_model import preset
 from kdkit.recognition.finetune import FineTuneConfig, budgets_of, from_scratch
-from kdkit.speech.augment import AUGMENTED
 from kdkit.speech.corpora.fsdd import fsdd, join_digits, split_digits
 from kdkit.speech.corpora.prepare import intake, publish
 from kdkit.speech.manifest import Utterance, read_manifest
@@ -31,8 +31,7 @@ from kdkit.students import load_student, new_student
 from kdkit.training.recipe import TrainConfig
 
 SPEAKERS = ("theo", "jackson", "nicolas", "yweweler")
-STUDENT = "tiny-sw-fbank"
-GAIN = 20.0  # dB, up or down
+STUDENTS = ("tiny-sw-fbank", "tiny-sw-waveform")
 
 
 def digit_strings(root: Path, held_out: str, folder: Path) -> dict[str, list[Utterance]]:
@@ -60,33 +59,24 @@ def main() -> None:
         default=cache_folder() / "fsdd",
         help="folder that holds the dataset, or shall hold what is downloaded; default: $KDKIT_CACHE/fsdd",
     )
+    parser.add_argument("--students", nargs="+", choices=STUDENTS, default=STUDENTS)
     parser.add_argument("--speakers", nargs="+", choices=SPEAKERS, default=SPEAKERS, help="held out, in turn")
     parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1))
     parser.add_argument("--minutes", type=float, nargs="+", default=(1, 10))
-    parser.add_argument(
-        "--gain-minutes", type=float, nargs="*", default=(10,), help="those of --minutes that also get gains"
-    )
     parser.add_argument("--steps", type=int, default=1000)
     args = parser.parse_args()
     recipe = TrainConfig(steps=args.steps, schedule="tri-stage", warmup=0.1)
-    config = FineTuneConfig(average=3)
-    gains = replace(config, augmenting=replace(AUGMENTED, gain=(-GAIN, GAIN)))
-    starts = {
-        "scratch": lambda speech, seed: from_scratch(new_student(preset(STUDENT)), speech, seed),
-        "distilled": lambda speech, seed: load_student(STUDENT)[0],
-    }
+    starts = {}
+    for student in args.students:
+        starts[f"{student} distilled"] = lambda speech, seed, name=student: load_student(name)[0]
+        starts[f"{student} scratch"] = partial(from_scratch, new_student(preset(student)))
     for seed in args.seeds:
         for speaker in args.speakers:
             print(f"held out: {speaker}, seed {seed}", flush=True)
             splits = digit_strings(args.root, speaker, args.out / "data" / speaker)
-            budgets = budgets_of(splits["train"], args.minutes)
-            with_gains = {minutes: budgets[minutes] for minutes in args.gain_minutes if minutes in budgets}
-            for ways, labels, how in (
-                (starts, budgets, config),
-                ({f"distilled, gain {GAIN:g}": starts["distilled"]}, with_gains, gains),
-            ):
-                experiment = FineTunings(ways, labels, splits["test"], recipe, how, splits["dev"])
-                run_experiment(experiment, [seed], args.out / speaker)
+            labels, config = budgets_of(splits["train"], args.minutes), FineTuneConfig(average=3)
+            experiment = FineTunings(starts, labels, splits["test"], recipe, config, splits["dev"])
+            run_experiment(experiment, [seed], args.out / speaker)
             findings = kept_findings(args.out / speaker)
             save_findings(args.out / f"digits_{speaker}.json", findings)
             print(overview(findings), flush=True)

@@ -351,8 +351,8 @@ def test_the_study_of_digits_is_shared_and_taken_up(tmp_path, monkeypatch):
     monkeypatch.setattr(make_digits, "SPEAKERS", ("ben", "theo"))  # and not anna
     out, root = tmp_path / "out", fake_digits(tmp_path / "fsdd")
 
-    def study(speakers, seeds, minutes):
-        lists = {"--speakers": speakers, "--seeds": seeds, "--minutes": minutes, "--gain-minutes": (0.1,)}
+    def study(speakers, seeds, minutes, students=("tiny-sw-fbank",)):
+        lists = {"--speakers": speakers, "--seeds": seeds, "--minutes": minutes, "--students": students}
         more = [str(word) for name, values in lists.items() for word in (name, *values)]
         common = ["--root", str(root), "--out", str(out), "--steps", "2"]
         monkeypatch.setattr(sys, "argv", ["make_digits.py", *common, *more])
@@ -361,8 +361,8 @@ def test_the_study_of_digits_is_shared_and_taken_up(tmp_path, monkeypatch):
         assert all(sum(f.totals) == 70 and f.steps == 2 for found in kept.values() for f in found)
         return {name: {(f.name, f.minutes, f.seed) for f in found} for name, found in kept.items()}
 
-    plain = {(way, minutes, 0) for way in ("scratch", "distilled") for minutes in (0.05, 0.1)}
-    first = {"digits_theo": plain | {("distilled, gain 20", 0.1, 0)}}
+    starts = ("tiny-sw-fbank scratch", "tiny-sw-fbank distilled")
+    first = {"digits_theo": {(way, minutes, 0) for way in starts for minutes in (0.05, 0.1)}}
     assert study(["theo"], [0], [0.05, 0.1]) == first
     heard = {
         u.speaker
@@ -373,7 +373,7 @@ def test_the_study_of_digits_is_shared_and_taken_up(tmp_path, monkeypatch):
     assert heard == {"ben", "theo"} and not list(out.rglob("*.safetensors"))  # only findings stay
     made = {path: path.stat().st_mtime_ns for path in [*out.rglob("*.wav"), *out.rglob("finding.json")]}
     both = study(["theo", "ben"], [0, 1], [0.05])
-    more = {(way, 0.05, seed) for way in ("scratch", "distilled") for seed in (0, 1)}
+    more = {(way, 0.05, seed) for way in starts for seed in (0, 1)}
     assert both == {"digits_theo": first["digits_theo"] | more, "digits_ben": more}
     assert {path: path.stat().st_mtime_ns for path in made} == made  # nothing was done again
 

@@ -18,7 +18,11 @@ from kdkit.report.compare import read_tolerances
 
 ROOT = Path(__file__).parent.parent
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {
+    path.name: path.read_text(encoding="utf-8")
+    for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))
+}
+COMMAND = re.compile(r"^(?:accelerate launch(?: --\S+ \S+)* -m )?kdkit ((?:.*\\\n)*.*)$", re.MULTILINE)
 
 
 def schema_check(*files: Path) -> subprocess.CompletedProcess:
@@ -97,8 +101,8 @@ def test_the_image_holds_what_it_needs(tmp_path):
     assert {"torch", "papermill", "psutil", "flashlight-text"} <= names
 
 
-def test_the_paper_s_sizes_in_the_readme_are_commands_with_the_profile_s_numbers():
-    section = README.partition("## The paper's sizes")[2].partition("\n## ")[0]
+def test_the_paper_s_sizes_are_commands_with_the_profile_s_numbers():
+    section = PAGES["distilling.md"].partition("## The paper's sizes")[2].partition("\n## ")[0]
     block = section.partition("```")[2].partition("```")[0].replace("\\\n", " ")
     calls = [line for line in block.splitlines() if "kdkit" in line]
     parsed = [parse(*shlex.split(line.partition("kdkit ")[2], comments=True)) for line in calls]
@@ -107,9 +111,26 @@ def test_the_paper_s_sizes_in_the_readme_are_commands_with_the_profile_s_numbers
     assert PROFILES["paper"].distill_steps in steps
 
 
-@pytest.mark.parametrize("line", re.findall(r"^kdkit report .+$", README, re.MULTILINE))
-def test_report_commands_in_the_readme_are_understood(line):
-    parse(*shlex.split(line.partition("kdkit ")[2], comments=True))
+@pytest.mark.parametrize("name", PAGES)
+def test_commands_on_pages_are_understood(name):
+    code = "\n".join(PAGES[name].split("```")[1::2])
+    for words in COMMAND.findall(code):
+        parse(*shlex.split(words.replace("\\\n", " "), comments=True))
+
+
+def test_the_pages_have_commands():
+    assert sum(len(COMMAND.findall(page)) for page in PAGES.values()) > 40
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_between_pages_lead_somewhere(name):
+    folder = ROOT if name == "README.md" else ROOT / "docs"
+    for target, heading in re.findall(r"\]\((?!https?:|mailto:)([^)#\s]*)(?:#([\w-]+))?\)", PAGES[name]):
+        path = folder / target if target else folder / name
+        assert path.exists(), target
+        if heading:
+            titles = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+            assert heading in {re.sub(r"[^\w -]", "", t).lower().replace(" ", "-") for t in titles}, heading
 
 
 def test_patterns_of_tolerances_do_not_hide_each_other():
