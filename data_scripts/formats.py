@@ -194,10 +194,7 @@ def write_folder(folder: Path, model: nn.Module, form: str = "safetensors") -> N
     if kind == "safetensors":
         return
     (folder / "model.safetensors").unlink()
-    old = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
-    tensors = model.state_dict()
-    for new, name in old.items():
-        tensors = {n.replace(new, name): t.clone() for n, t in tensors.items()}
+    tensors = with_old_weight_norm(model.state_dict())
     if not shards:
         torch.save(tensors, folder / "pytorch_model.bin")
         return
@@ -209,6 +206,14 @@ def write_folder(folder: Path, model: nn.Module, form: str = "safetensors") -> N
     held = {name: file for file, part in zip(files, thirds, strict=True) for name in part}
     index = {"metadata": {"total_size": size}, "weight_map": held}
     (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+
+
+def with_old_weight_norm(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Under the names that weight norm's factors had before torch 2."""
+    old = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
+    for new, name in old.items():
+        tensors = {n.replace(new, name): t.clone() for n, t in tensors.items()}
+    return tensors
 
 
 # --- fairseq ------------------------------------------------------------------------------------------------
@@ -231,16 +236,21 @@ _TO_FAIRSEQ = (
 )
 
 
-def fairseq_tensors(model, clusters: int = 0, proj: int = 16) -> dict:
-    """The tensors of a transformers model under fairseq's names, with a codebook of ``clusters`` + 4 rows."""
-    norm = r"feature_extractor.conv_layers.\1.2.1." if model.config.feat_extract_norm == "layer" else ""
-    norm = norm or r"feature_extractor.conv_layers.\1.2."
+def named_by_fairseq(tensors: dict[str, Tensor], layer_norm: bool = False) -> dict[str, Tensor]:
+    """Tensors with transformers' names; ``layer_norm``: there is one in every layer of the CNN."""
+    norm = rf"feature_extractor.conv_layers.\1.2.{'1.' if layer_norm else ''}"
     table = ((r"feature_extractor\.conv_layers\.(\d+)\.layer_norm\.", norm), *_TO_FAIRSEQ)
-    tensors = {}
-    for name, tensor in model.state_dict().items():
+    named = {}
+    for name, tensor in tensors.items():
         for pattern, theirs in table:
             name = re.sub(pattern, theirs, name)
-        tensors[name] = tensor
+        named[name] = tensor
+    return named
+
+
+def fairseq_tensors(model, clusters: int = 0, proj: int = 16) -> dict:
+    """The tensors of a transformers model under fairseq's names, with a codebook of ``clusters`` + 4 rows."""
+    tensors = named_by_fairseq(model.state_dict(), model.config.feat_extract_norm == "layer")
     if clusters:
         tensors["label_embs_concat"] = torch.randn(clusters + 4, proj)
         tensors["final_proj.weight"] = torch.randn(proj, model.config.hidden_size)

@@ -29,6 +29,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from kdkit.common.errors import KdkitError
 from kdkit.common.files import write_atomically
 from kdkit.common.parallel import cores
 from kdkit.lessons.profiles import get_profile
@@ -194,7 +195,13 @@ def main() -> None:
     if args.world != "toy":
         from world_models import make
 
-        make(find_world(args.world), get_profile(args.profile), out)
+        try:
+            make(find_world(args.world), get_profile(args.profile), out)
+        except KeyboardInterrupt:
+            raise SystemExit(130) from None  # the training has said what it saved
+        except KdkitError as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise SystemExit(1) from None
         return
     assets, marker = out / "assets", out / "trial"
     if assets.exists() and marker.exists() != args.trial:

@@ -3,10 +3,10 @@
 Builds stand-ins for everything that world librispeech downloads, serves them on 127.0.0.1, and goes the whole way from
 an empty cache: an interrupted download, archives, teacher, distillation, a new front-end, fine-tuning, and evaluation
 with a language model. The same in the toy world, from the same speech and weights, must give the same numbers to the
-last digit. ``--notebooks`` runs the notebooks on the stand-ins instead, in profile smoke, in both worlds; ``--paper``
-the chain of profile paper with all sizes cut, models made by several processes first; ``--only 04`` one notebook of
-them. ``--true-size`` computes a few steps at HuBERT Base's size (random weights, utterances of 15 s) and prints memory
-and time, in every precision that the device has.
+last digit. ``--notebooks`` runs the notebooks on the stand-ins instead, in profile smoke, in both worlds (``--only
+04``: one of them); ``--paper`` makes ``make report PROFILE=paper`` with all sizes cut, stopped by Ctrl-C twice.
+``--true-size`` computes a few steps at HuBERT Base's size (random weights, utterances of 15 s) and prints memory and
+time, in every precision that the device has.
 """
 
 from __future__ import annotations
@@ -152,11 +152,10 @@ def whole_path(world: World, size: Size, out: Path) -> dict[str, float]:
     return found
 
 
-def interrupted(site: standins.Site, subset: str, cache: Path) -> str:
+def interrupted(site: standins.Server, subset: str, cache: Path) -> str:
     """Downloads a subset while the network fails half-way; returns what is said then. The next try goes on there."""
     path = f"{standins.OPENSLR_12}/{subset}.tar.gz"
-    half = (site.folder / path).stat().st_size // 2
-    site.broken[path] = half
+    site.cut += [(site.folder / path).stat().st_size // 2, 0]
     with patch.object(downloads, "ATTEMPTS", 1):
         try:
             librispeech.librispeech(cache, subset)
@@ -164,7 +163,6 @@ def interrupted(site: standins.Site, subset: str, cache: Path) -> str:
             said = str(error)
         else:
             raise AssertionError(f"{subset} arrived, though the connection broke off")
-    del site.broken[path]
     kept = (cache / f"{subset}.tar.gz.part").stat().st_size
     librispeech.librispeech(cache, subset)
     assert site.asked[-1] == (path, f"bytes={kept}-"), f"not gone on after {kept} bytes: {site.asked[-1]}"
@@ -174,7 +172,7 @@ def interrupted(site: standins.Site, subset: str, cache: Path) -> str:
 def rehearse(out: Path, size: Size = Size()) -> tuple[dict[str, float], dict[str, float]]:
     """What came out in the real world, from its stand-ins, and in the toy world."""
     toy = build(out / "site", size)
-    site = standins.Site(out / "site")
+    site = standins.Server(out / "site")
     cache = out / "cache"
     try:
         with standins.instead_of_the_network(site, cache), in_miniature():
@@ -252,7 +250,7 @@ def main() -> None:
     parser.add_argument(
         "--paper", action="store_true", help="models and notebooks of profile paper, in miniature"
     )
-    parser.add_argument("--only", action="append", default=[], help="with either: this notebook; repeatable")
+    parser.add_argument("--only", action="append", default=[], help="with --notebooks: this one; repeatable")
     parser.add_argument("--seconds-per-batch", type=float, default=60)
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument(
@@ -270,7 +268,7 @@ def main() -> None:
         if options.paper:
             import rehearse_notebooks
 
-            found = rehearse_notebooks.rehearse_paper(out, options.only)["metrics"]
+            found = rehearse_notebooks.rehearse_paper(out.absolute())["metrics"]
             print(
                 f"profile paper, in miniature: {sum(map(len, found.values()))} numbers of {len(found)} notebooks"
             )

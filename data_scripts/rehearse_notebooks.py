@@ -3,19 +3,23 @@
 The twin is a world file with the same speech, weights and language model as they are at hand: manifests of the
 synthetic corpus, checkpoints of the kit, an ARPA file. In both, presets of the paper's size have the toy world's, and
 torchaudio's aligner, which has no stand-in in its published form, is the kit's best recogniser. Kernels run
-:func:`take_over` before the first cell, by IPython's startup folder.
+:func:`take_over` before the first cell, by IPython's startup folder, programs by Python's sitecustomize.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import IO
 from unittest.mock import patch
 
 import standins
@@ -32,6 +36,7 @@ from kdkit.report.compare import Row, rows_of
 from kdkit.report.record import read_run
 from kdkit.speech.manifest import Utterance, write_manifest
 
+ROOT = Path(__file__).parent.parent
 ALIGNER = Path(kdkit.__file__).parent / "assets" / "recogniser_teacher_pretrained_60.safetensors"
 PAPER = replace(
     SMOKE,
@@ -66,9 +71,9 @@ def rehearse_notebooks(
     size = size_of(profile)
     build(out / "site", size)
     twin = write_twin(out / "twin", out / "site", size)
-    site, runs = standins.Site(out / "site"), []
+    site, runs = standins.Server(out / "site"), []
     try:
-        with kernels(out, site), standins.instead_of_the_network(site, out / "cache"), in_miniature():
+        with taken_over(out, site), standins.instead_of_the_network(site, out / "cache"), in_miniature():
             asked = (
                 ("real", "librispeech", only),
                 ("toy", str(twin), only if twin_only is None else twin_only),
@@ -83,33 +88,55 @@ def rehearse_notebooks(
     return runs[0], runs[1]
 
 
-def rehearse_paper(out: Path, only: Sequence[str] = (), processes: int = 2) -> dict:
-    """``run.json`` of profile paper with all sizes cut: models by several processes, then the notebooks with them.
+def rehearse_paper(out: Path, processes: int = 2) -> dict:
+    """``run.json`` of ``make report PROFILE=paper`` with all sizes cut: models by several processes, then notebooks.
 
-    torchrun starts them, which is what ``accelerate launch`` does on GPUs; on CPUs that knows only MPI. The models are
-    made twice: the second time nothing is left to do. Goes on where it was stopped. Raises :class:`AssertionError` for
-    a notebook that fails, :class:`subprocess.CalledProcessError` where the models cannot be made.
+    It is stopped by Ctrl-C twice, among the models and among the notebooks, and made again. ``accelerate launch``
+    starts as many processes as accelerate's file of settings says; one for several GPUs starts them on a CPU, too.
+    What make said is in OUT/make.log. Raises :class:`AssertionError` with its last lines where it fails.
     """
     with paper_in_miniature():
         if not (out / "site").exists():
             build(out / "site", size_of("paper"))
-        site, models = standins.Site(out / "site"), out / "models"
-        served = [str(site.folder), site.url, str(out / "cache")]
-        launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
-        launch += [__file__, *served, "--world", "librispeech", "--out", str(models)]
+        report, environment = out / "paper", Path(sys.prefix)
+        make = ["make", "-C", str(ROOT), f"VENV={environment}", "-o", str(environment / ".installed")]
+        make += ["report", "PROFILE=paper", f"OUT={report}"]
+        settings = out / "huggingface" / "accelerate" / "default_config.yaml"
+        settings.parent.mkdir(parents=True, exist_ok=True)
+        settings.write_text(
+            "compute_environment: LOCAL_MACHINE\ndistributed_type: MULTI_GPU\nnum_machines: 1\n"
+            f"num_processes: {processes}\n"
+        )
+        site = standins.Server(out / "site")
         try:
-            with kernels(out, site), standins.instead_of_the_network(site, out / "cache"), in_miniature():
-                subprocess.run(launch, check=True)
-                subprocess.run(launch, check=True)
-                with patch.dict("os.environ", {"KDKIT_ASSETS": str(models / "assets")}):
-                    overrides = {"world": "librispeech"}
-                    run_report("paper", out / "run", overrides=overrides, only=only, resume=True)
+            with (
+                taken_over(out, site),
+                standins.instead_of_the_network(site, out / "cache"),
+                patch.dict("os.environ", {"HF_HOME": str(settings.parent.parent)}),
+                open(out / "make.log", "ab") as log,
+            ):
+                stop_when(f"{report}-models/assets/dt_fbank.safetensors", make, log)
+                stop_when(f"{report}/metrics/01_teacher_probing.json", make, log)
+                status = subprocess.run(make, stdout=log, stderr=log).returncode
         finally:
             site.close()
-    run = read_run(out / "run")
-    errors = [entry["error"] for entry in run["notebooks"] if entry["error"]]
-    assert not errors, errors
-    return run
+    said = (out / "make.log").read_text(encoding="utf-8", errors="replace")
+    assert status == 0, said[-2000:]
+    return read_run(report)
+
+
+def stop_when(path: str, command: Sequence[str], log: IO[bytes]) -> None:
+    """Runs a command until ``path`` is there, if it is not, then stops it as Ctrl-C does in a terminal."""
+    if Path(path).exists():
+        return
+    process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    try:
+        while process.poll() is None and not Path(path).exists():
+            time.sleep(0.1)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)
+            process.wait()
 
 
 @contextlib.contextmanager
@@ -173,16 +200,22 @@ def _manifest(path: Path, speech: Sequence[Utterance], first_reader: int) -> Non
 
 
 @contextlib.contextmanager
-def kernels(out: Path, site: standins.Site) -> Iterator[None]:
-    """Within, the kernels of notebooks take their downloads from ``site``."""
-    folder = out / "ipython"
-    startup = folder / "profile_default" / "startup"
-    startup.mkdir(parents=True, exist_ok=True)
+def taken_over(out: Path, site: standins.Server) -> Iterator[None]:
+    """Within, what is started takes its downloads from ``site``: kernels of notebooks, kdkit and make_models.py."""
+    folder = out / "startup"
+    kernels = folder / "profile_default" / "startup"
+    kernels.mkdir(parents=True, exist_ok=True)
     here, served = str(Path(__file__).parent), (str(site.folder), site.url, str(out / "cache"))
-    lines = ["import sys", f"sys.path.insert(0, {here!r})", "import rehearse_notebooks"]
-    lines.append(f"rehearse_notebooks.take_over{served!r}")
-    (startup / "00-standins.py").write_text("\n".join(lines) + "\n")
-    with patch.dict("os.environ", {"IPYTHONDIR": str(folder)}):
+    lines = [
+        f"sys.path.append({here!r})",
+        "import rehearse_notebooks",
+        f"rehearse_notebooks.take_over{served!r}",
+    ]
+    (kernels / "00-standins.py").write_text("\n".join(["import sys", *lines]))
+    programs = "if {'kdkit', 'make_models.py'} & {word.rpartition('/')[2] for word in sys.orig_argv}:"
+    (folder / "sitecustomize.py").write_text("\n    ".join([f"import sys\n{programs}", *lines]))
+    search = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+    with patch.dict("os.environ", {"IPYTHONDIR": str(folder), "PYTHONPATH": search}):
         yield
 
 
@@ -198,11 +231,3 @@ def take_over(folder: str, url: str, cache: str) -> None:
 
 
 _TAKEN = contextlib.ExitStack()
-
-
-if __name__ == "__main__":  # a process of accelerate launch: stand-ins, then options of make_models.py
-    import make_models
-
-    take_over(*sys.argv[1:4])
-    del sys.argv[1:4]
-    make_models.main()

@@ -27,7 +27,8 @@ from unittest.mock import patch
 
 import soundfile
 import torch
-from formats import Dictionary, foreign_module
+from formats import Dictionary, foreign_module, named_by_fairseq, with_old_weight_norm
+from safetensors.torch import load_file
 from torch import Tensor
 
 from kdkit.common.files import md5_of, sha256_of
@@ -125,22 +126,6 @@ def language_model(site: Path, arpa: Path, words: Sequence[str]) -> None:
 
 # --- models -------------------------------------------------------------------------------------------------
 
-# (kdkit's name, fairseq's)
-_FAIRSEQ = (
-    (r"^front_end\.cnn\.convs\.(\d+)\.", r"feature_extractor.conv_layers.\1.0."),
-    (r"^front_end\.cnn\.norm\.", "feature_extractor.conv_layers.0.2."),
-    (r"^front_end\.norm\.", "layer_norm."),
-    (r"^front_end\.projection\.", "post_extract_proj."),
-    (r"^encoder\.positions\.conv\.", "encoder.pos_conv.0."),
-    (r"^encoder\.norm\.", "encoder.layer_norm."),
-    (r"parametrizations\.weight\.original0$", "weight_g"),
-    (r"parametrizations\.weight\.original1$", "weight_v"),
-    (r"\.attention\.out\.", ".self_attn.out_proj."),
-    (r"\.norm1\.", ".self_attn_layer_norm."),
-    (r"\.norm2\.", ".final_layer_norm."),
-    (r"\.ffn_in\.", ".fc1."),
-    (r"\.ffn_out\.", ".fc2."),
-)
 _SCALED = re.compile(r"\.(attention\.out|ffn_out)\.")
 
 
@@ -155,20 +140,11 @@ def without_residual_scale(model: SpeechModel) -> SpeechModel:
     return plain.requires_grad_(False).eval()
 
 
-def fairseq_tensors(model: SpeechModel, codebook: Codebook) -> dict[str, Tensor]:
-    tensors = {}
-    for name, tensor in model.state_dict().items():
-        for pattern, theirs in _FAIRSEQ:
-            name = re.sub(pattern, theirs, name)
-        if ".attention.qkv." in name:
-            for letter, part in zip("qkv", tensor.chunk(3), strict=True):
-                tensors[name.replace(".attention.qkv.", f".self_attn.{letter}_proj.")] = part.contiguous()
-        else:
-            tensors[name] = tensor
-    specials = torch.zeros(4, codebook.label_embeddings.shape[1])  # of fairseq's dictionary
-    tensors["label_embs_concat"] = torch.cat([specials, codebook.label_embeddings])
-    tensors |= {f"final_proj.{name}": t for name, t in codebook.final_proj.state_dict().items()}
-    return tensors
+def transformers_tensors(model: SpeechModel) -> dict[str, Tensor]:
+    """The model's tensors under transformers' names."""
+    with tempfile.TemporaryDirectory() as folder:
+        tensors = load_file(export_huggingface(CTCModel(model), Path(folder)) / "model.safetensors")
+    return {n.removeprefix("hubert."): t for n, t in tensors.items() if not n.startswith("lm_head.")}
 
 
 def fairseq_file(site: Path, model: SpeechModel, codebook: Codebook) -> Path:
@@ -184,101 +160,102 @@ def fairseq_file(site: Path, model: SpeechModel, codebook: Codebook) -> Path:
         "logit_temp": codebook.tau,
     }
     task = {"_name": "hubert_pretraining", "normalize": False, "sample_rate": 16_000}
+    tensors = named_by_fairseq(transformers_tensors(model))
+    specials = torch.zeros(4, codebook.label_embeddings.shape[1])  # of fairseq's dictionary
+    tensors["label_embs_concat"] = torch.cat([specials, codebook.label_embeddings])
+    tensors |= {f"final_proj.{name}": t for name, t in codebook.final_proj.state_dict().items()}
     with foreign_module("fairseq.data.dictionary", Dictionary):
         state = {"dictionaries": [Dictionary(len(codebook.label_embeddings))]}
-        content = {"model": fairseq_tensors(model, codebook), "cfg": {"model": settings, "task": task}}
+        content = {"model": tensors, "cfg": {"model": settings, "task": task}}
         torch.save(content | {"task_state": state, "extra_state": {"epoch": 1}}, path)
     return path
 
 
 def hub_folder(site: Path, model: SpeechModel) -> None:
-    """The files of DistilHuBERT's repository, and what the hub's API says of them."""
+    """The files of DistilHuBERT's repository, weights as a pickle, and what the hub says of them."""
     files = site / FINISHED / "resolve" / COMMIT
-    with tempfile.TemporaryDirectory() as folder:
-        exported = export_huggingface(CTCModel(model), Path(folder))
-        config = json.loads((exported / "config.json").read_text())
-        sound = (exported / "preprocessor_config.json").read_text()
-    tensors = {}
-    for name, tensor in fairseq_tensors(model, Codebook(model.config.dim, 4)).items():
-        for pattern, theirs in _HUB:
-            name = re.sub(pattern, theirs, name)
-        if not name.startswith(("label_embs", "final_proj")):
-            tensors[name] = tensor
-    files.mkdir(parents=True)
-    torch.save(tensors, files / "pytorch_model.bin")
-    described = {"architectures": ["HubertModel"], "vocab_size": 32}
-    (files / "config.json").write_text(json.dumps(config | described))
-    (files / "preprocessor_config.json").write_text(sound)
-    weights = files / "pytorch_model.bin"
-    large = {"sha256": sha256_of(weights), "size": weights.stat().st_size, "pointerSize": 134}
-    siblings = [
-        {"rfilename": path.name} | ({"lfs": large} if path == weights else {}) for path in files.iterdir()
-    ]
+    exported = export_huggingface(CTCModel(model), files)
+    torch.save(with_old_weight_norm(transformers_tensors(model)), files / "pytorch_model.bin")
+    kept = ("config.json", "preprocessor_config.json", "pytorch_model.bin")
+    for path in exported.iterdir():
+        if path.name not in kept:
+            path.unlink()
+    config = json.loads((files / "config.json").read_text()) | {
+        "architectures": ["HubertModel"],
+        "vocab_size": 32,
+    }
+    (files / "config.json").write_text(json.dumps(config))
     about = site / "api/models" / FINISHED / "revision/main"
     about.parent.mkdir(parents=True)
-    about.write_text(json.dumps({"id": FINISHED, "sha": COMMIT, "siblings": siblings}))
+    about.write_text(listing(FINISHED, files))
 
 
-_HUB = (  # (fairseq's name, transformers')
-    (r"^(feature_extractor\.conv_layers\.\d+)\.0\.", r"\1.conv."),
-    (r"^(feature_extractor\.conv_layers\.0)\.2\.", r"\1.layer_norm."),
-    (r"^layer_norm\.", "feature_projection.layer_norm."),
-    (r"^post_extract_proj\.", "feature_projection.projection."),
-    (r"^encoder\.pos_conv\.0\.", "encoder.pos_conv_embed.conv."),
-    (r"\.self_attn\.", ".attention."),
-    (r"\.self_attn_layer_norm\.", ".layer_norm."),
-    (r"\.fc1\.", ".feed_forward.intermediate_dense."),
-    (r"\.fc2\.", ".feed_forward.output_dense."),
-)
+def listing(name: str, folder: Path, digests: bool = True) -> str:
+    """What the hub says of a repository: README.md, files of ``folder``, SHA-256 of weights if ``digests``."""
+    siblings = [{"rfilename": "README.md"}]
+    for path in sorted(folder.iterdir()):
+        siblings.append({"rfilename": path.name})
+        if digests and path.suffix in (".safetensors", ".bin"):
+            large = {"sha256": sha256_of(path), "size": path.stat().st_size, "pointerSize": 134}
+            siblings[-1]["lfs"] = large
+    return json.dumps({"id": name, "sha": COMMIT, "siblings": siblings})
+
 
 # --- their server -------------------------------------------------------------------------------------------
 
 
-class Site:
-    """Serves a folder on 127.0.0.1 with range requests. ``asked``: (path, Range) of every request so far.
+class Server:
+    """Serves what lies in ``folder``, and ``files`` {path: content}, on 127.0.0.1 with range requests, and misbehaves.
 
-    ``broken[path]``: the next answer for that file ends after so many bytes, and further ones do not come at all, until
-    the entry is removed.
+    ``asked``: (path, Range) of every request so far. ``cut``: bytes after which each of the next answers breaks off.
+    ``shift``: by how much a partial answer begins elsewhere than it was asked to. ``says_length``: is Content-Length
+    sent? ``redirects``: {path: address}.
     """
 
-    def __init__(self, folder: Path):
-        self.folder, self.asked, self.broken = folder, [], {}
-        site = self
+    def __init__(self, folder: Path | None = None):
+        self.folder, self.files, self.asked, self.cut = folder, {}, [], []
+        self.shift, self.says_length, self.redirects = 0, True, {}
+        server = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self):
-                path, begin = self.path.partition("?")[0].strip("/"), 0
-                asked = self.headers.get("Range")
-                site.asked.append((path, asked))
-                file = site.folder / path
-                if not file.is_file():
+                path, asked = self.path.partition("?")[0].strip("/"), self.headers.get("Range")
+                server.asked.append((path, asked))
+                if path in server.redirects:
+                    self.send_response(302)
+                    self.send_header("Location", server.redirects[path])
+                    self.end_headers()
+                    return
+                data = server.content(path)
+                if data is None:
                     self.send_error(404)
                     return
-                data, tag = file.read_bytes(), f'"{sha256_of(file)}"'
-                if asked and self.headers.get("If-Range") == tag:
+                begin, tag = 0, f'"{hashlib.sha256(data).hexdigest()}"'
+                if asked and self.headers.get("If-Range", tag) == tag:
                     begin = int(asked.removeprefix("bytes=").rstrip("-"))
-                left = site.broken.get(path, len(data))
-                if left == 0:
-                    self.close_connection = True
-                    return
-                site.broken |= {path: 0} if path in site.broken else {}
+                    if begin >= len(data):
+                        self.send_error(416)
+                        return
+                end = begin + server.cut.pop(0) if server.cut else len(data)
                 self.send_response(206 if begin else 200)
-                self.send_header("Content-Length", str(len(data) - begin))
+                if server.says_length:
+                    self.send_header("Content-Length", str(len(data) - begin))
                 if begin:
-                    self.send_header("Content-Range", f"bytes {begin}-{len(data) - 1}/{len(data)}")
+                    start = begin + server.shift
+                    self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
                 self.send_header("ETag", tag)
                 self.end_headers()
-                with contextlib.suppress(ConnectionError):
-                    self.wfile.write(data[begin : begin + left])
+                with contextlib.suppress(ConnectionError):  # the client may have given up
+                    self.wfile.write(data[begin:end])  # short of Content-Length: the connection is closed
 
             def do_HEAD(self):
-                file = site.folder / self.path.partition("?")[0].strip("/")
-                if not file.is_file():
+                data = server.content(self.path.partition("?")[0].strip("/"))
+                if data is None:
                     self.send_error(404)
                     return
                 self.send_response(200)
-                self.send_header("Content-Length", str(file.stat().st_size))
-                self.send_header("ETag", f'"{sha256_of(file)}"')
+                self.send_header("Content-Length", str(len(data)))
+                self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
                 self.send_header("X-Repo-Commit", COMMIT)
                 self.end_headers()
 
@@ -289,13 +266,21 @@ class Site:
         self.url = f"http://127.0.0.1:{self.http.server_port}"
         threading.Thread(target=self.http.serve_forever, daemon=True).start()
 
+    def content(self, path: str) -> bytes | None:
+        file = self.folder / path if self.folder else None
+        return file.read_bytes() if file and file.is_file() else self.files.get(path)
+
+    @property
+    def ranges(self) -> list[str | None]:
+        return [asked for _, asked in self.asked]
+
     def close(self) -> None:
         self.http.shutdown()
         self.http.server_close()
 
 
 @contextlib.contextmanager
-def instead_of_the_network(site: Site, cache: Path) -> Iterator[None]:
+def instead_of_the_network(site: Server, cache: Path) -> Iterator[None]:
     """Within, downloads come from ``site``, are checked against its files, and go to ``cache``."""
 
     def there(folder: str, names: Sequence[str], digest) -> dict[str, str]:

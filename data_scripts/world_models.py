@@ -21,13 +21,14 @@ from kdkit.fbank import fbank_statistics
 from kdkit.lessons import live
 from kdkit.lessons.experiments import run_experiment, save_findings
 from kdkit.lessons.lesson_models import WORLD
+from kdkit.lessons.machines import check_machine
 from kdkit.lessons.profiles import Profile
 from kdkit.lessons.trials import Distillations
-from kdkit.lessons.worlds import World
+from kdkit.lessons.worlds import World, check_voices
 from kdkit.model.checkpoints import load_checkpoint
 from kdkit.model.speech_model import SpeechModel
 from kdkit.probing import phone_probe
-from kdkit.recognition.alignment import add_phones, bundle_aligner
+from kdkit.recognition.alignment import Aligner, add_phones, bundle_aligner
 from kdkit.recognition.ctc import save_recogniser
 from kdkit.recognition.evaluate import evaluate
 from kdkit.recognition.finetune import fine_tune, from_scratch
@@ -39,17 +40,21 @@ from kdkit.training.recipe import TrainConfig
 
 
 def make(world: World, size: Profile, out: Path, seed: int = 0) -> Path:
-    """OUT/assets with all models of a world at a profile's sizes; downloads what is missing first."""
+    """OUT/assets with all models of a world at a profile's sizes.
+
+    What is missing is downloaded first. Raises :class:`KdkitError` for too little disk or GPU memory, for what cannot
+    be downloaded, and for a test set with speakers of training, before anything is trained.
+    """
     assets, work, state = out / "assets", out / "work", processes()
+    lengths = size.minutes(world.tests)
     with state.main_process_first():
+        check_machine(world, lengths, size.seconds_per_batch, state.device)
+        speech = {split: world.speech(split, minutes) for split, minutes in lengths.items()}
+        check_voices(speech)
+        budgets = {m: world.labels(m) for m in (size.label_minutes[0], size.label_minutes[-1])}
+        aligner = bundle_aligner(device=state.device)
         teacher = world.load_teacher()
         teacher = live.with_codebook(teacher.to(state.device), world, size, work / "students", seed)
-        speech = {
-            split: world.speech(split, minutes)
-            for split, minutes in size.corpus_minutes.items()
-            if split != "train"
-        }
-        budgets = {m: world.labels(m) for m in (size.label_minutes[0], size.label_minutes[-1])}
     wide = [world.student("sw", "fbank"), world.student("sw", "waveform")]
     students = {}
     for name in (*world.presets, *(f"{name}-both" for name in wide)):
@@ -60,7 +65,7 @@ def make(world: World, size: Profile, out: Path, seed: int = 0) -> Path:
         _collect(students[name], assets)
     study = _once(
         work / "study_front_ends.json",
-        lambda: front_end_study(world, size, teacher, speech["unlabelled"], work),
+        lambda: front_end_study(world, size, teacher, speech["unlabelled"], aligner, work),
     )
     _collect(study, assets)
     for system in wide:
@@ -108,12 +113,10 @@ def recogniser(world: World, size: Profile, path: Path, student: Path, speech: d
 
 
 def front_end_study(
-    world: World, size: Profile, teacher: Teacher, speech: list[Utterance], work: Path
+    world: World, size: Profile, teacher: Teacher, speech: list[Utterance], aligner: Aligner, work: Path
 ) -> None:
     """The deep & thin Fbank student with and without adaptation, and its waveform twin, probed for phones."""
     minutes = (size.probe_train_minutes, size.probe_test_minutes)
-    with processes().main_process_first():
-        aligner = bundle_aligner(device=processes().device)
     train, test = (
         subset(add_phones(subset(part, m), aligner), m)
         for part, m in zip(world.probe_speech(minutes), minutes, strict=True)

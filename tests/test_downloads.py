@@ -1,9 +1,6 @@
 """Downloads from a server that cuts connections, lies, is full of errors or not there; and teachers fetched by name."""
 
-import contextlib
 import hashlib
-import http.server
-import json
 import shutil
 import threading
 from pathlib import Path
@@ -15,6 +12,7 @@ import torch
 import torchaudio
 from formats import SMALL, SMALL_TORCHAUDIO, shrunk, transformers_model, write_fairseq, write_folder
 from packaging.version import Version
+from standins import COMMIT, Server, listing
 
 from kdkit.common import downloads
 from kdkit.common.downloads import download
@@ -25,67 +23,7 @@ from kdkit.teachers import load as sources
 from kdkit.teachers import load_teacher
 from kdkit.teachers.bundles import BUNDLES
 
-COMMIT = "abcd" * 10  # of every repository of the hub
 DATA = bytes(range(256)) * 20_000  # 5 MB
-
-
-class Server:
-    """Files by path. ``cut``: bytes after which each of the next answers breaks off. ``ranges``: what was asked for.
-    ``shift``: by how much a partial answer begins elsewhere than it was asked to."""
-
-    def __init__(self):
-        self.files, self.cut, self.ranges, self.etag = {}, [], [], '"one"'
-        self.shift, self.says_length, self.redirects = 0, True, {}
-        server = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):
-                path, asked = self.path.split("?")[0], self.headers.get("Range")
-                server.ranges.append(asked)
-                if path in server.redirects:
-                    self.send_response(302)
-                    self.send_header("Location", server.redirects[path])
-                    self.end_headers()
-                    return
-                if path not in server.files:
-                    self.send_error(404)
-                    return
-                data, begin = server.files[path], 0
-                if asked and self.headers.get("If-Range") == server.etag:
-                    begin = int(asked.removeprefix("bytes=").rstrip("-"))
-                    if begin >= len(data):
-                        self.send_error(416)
-                        return
-                end = begin + server.cut.pop(0) if server.cut else len(data)
-                self.send_response(206 if begin else 200)
-                if server.says_length:
-                    self.send_header("Content-Length", str(len(data) - begin))
-                if begin:
-                    self.send_header(
-                        "Content-Range", f"bytes {begin + server.shift}-{len(data) - 1}/{len(data)}"
-                    )
-                self.send_header("ETag", server.etag)
-                self.end_headers()
-                with contextlib.suppress(ConnectionError):  # the client may have given up
-                    self.wfile.write(data[begin:end])  # short of Content-Length: the connection is closed
-
-            def do_HEAD(self):
-                path = self.path.split("?")[0]
-                if path not in server.files:
-                    self.send_error(404)
-                    return
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(server.files[path])))
-                self.send_header("ETag", f'"{hashlib.sha256(server.files[path]).hexdigest()}"')
-                self.send_header("X-Repo-Commit", COMMIT)
-                self.end_headers()
-
-            def log_message(self, *_):
-                pass
-
-        self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}"
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
 
 
 @pytest.fixture
@@ -93,10 +31,9 @@ def server(monkeypatch, tmp_path):
     monkeypatch.setenv("KDKIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(downloads, "ATTEMPTS", 2)
     server = Server()
-    server.files["/file.bin"] = DATA
+    server.files["file.bin"] = DATA
     yield server
-    server.http.shutdown()
-    server.http.server_close()
+    server.close()
 
 
 def seen(folder: Path) -> list[str]:
@@ -139,7 +76,7 @@ def test_a_later_run_goes_on_where_an_earlier_one_gave_up(server, tmp_path):
     with pytest.raises(DownloadError, match="1,000,000 bytes are kept, the same call goes on there"):
         download(f"{server.url}/file.bin", path, wait=0)
     assert not path.exists()
-    server.ranges.clear()
+    server.asked.clear()
     download(f"{server.url}/file.bin", path, wait=0)
     assert path.read_bytes() == DATA and server.ranges == ["bytes=1000000-"]
 
@@ -148,7 +85,7 @@ def test_a_file_that_has_changed_meanwhile_is_begun_anew(server, tmp_path):
     server.cut, path = [1_000_000, 0, 0], tmp_path / "file.bin"
     with pytest.raises(DownloadError):
         download(f"{server.url}/file.bin", path, wait=0)
-    server.etag, server.files["/file.bin"] = '"two"', DATA[::-1]
+    server.files["file.bin"] = DATA[::-1]
     download(f"{server.url}/file.bin", path, wait=0)
     assert path.read_bytes() == DATA[::-1]
 
@@ -156,7 +93,7 @@ def test_a_file_that_has_changed_meanwhile_is_begun_anew(server, tmp_path):
 def test_a_part_that_is_whole_already_is_taken(server, tmp_path):
     path = tmp_path / "file.bin"
     (tmp_path / "file.bin.part").write_bytes(DATA)
-    (tmp_path / "file.bin.part.tag").write_text('"one"')
+    (tmp_path / "file.bin.part.tag").write_text(f'"{hashlib.sha256(DATA).hexdigest()}"')
     download(f"{server.url}/file.bin", path)
     assert path.read_bytes() == DATA and not (tmp_path / "file.bin.part.tag").exists()
 
@@ -207,9 +144,9 @@ def test_a_part_that_is_a_link_is_refused(server, tmp_path):
 
 
 def test_redirects_are_followed_but_not_to_where_anybody_can_listen(server, tmp_path, monkeypatch):
-    server.redirects["/old.bin"] = f"{server.url}/file.bin"
+    server.redirects["old.bin"] = f"{server.url}/file.bin"
     assert download(f"{server.url}/old.bin", tmp_path / "a.bin").read_bytes() == DATA
-    server.redirects["/old.bin"] = f"ftp://127.0.0.1:{server.http.server_port}/file.bin"
+    server.redirects["old.bin"] = f"ftp://127.0.0.1:{server.http.server_port}/file.bin"
     with pytest.raises(DownloadError, match="redirects from http to ftp"):
         download(f"{server.url}/old.bin", tmp_path / "b.bin")
     secure = downloads.urllib.request.Request("https://127.0.0.1/old.bin")
@@ -266,22 +203,14 @@ def serve(server: Server, prefix: str, folder: Path) -> None:
         server.files[f"{prefix}/{path.name}"] = path.read_bytes()
 
 
-def publish(server: Server, name: str, folder: Path, digests: bool = True) -> list[dict]:
-    """Puts a folder on the hub as a repository; returns what the hub says of its files."""
-    files = [{"rfilename": "README.md"}]
-    for path in sorted(folder.iterdir()):
-        files.append({"rfilename": path.name})
-        if digests and path.suffix == ".safetensors":
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
-            files[-1]["lfs"] = {"sha256": digest, "size": path.stat().st_size, "pointerSize": 100}
-    announce(server, name, files)
-    serve(server, f"/{name}/resolve/{COMMIT}", folder)
-    return files
+def publish(server: Server, name: str, folder: Path, digests: bool = True) -> None:
+    """Puts a folder on the hub as a repository."""
+    announce(server, name, folder, digests)
+    serve(server, f"{name}/resolve/{COMMIT}", folder)
 
 
-def announce(server: Server, name: str, files: list[dict], revision: str = "main") -> None:
-    about = {"id": name, "sha": COMMIT, "siblings": files}
-    server.files[f"/api/models/{name}/revision/{revision}"] = json.dumps(about).encode()
+def announce(server: Server, name: str, folder: Path, digests: bool = True, revision: str = "main") -> None:
+    server.files[f"api/models/{name}/revision/{revision}"] = listing(name, folder, digests).encode()
 
 
 @pytest.fixture
@@ -305,7 +234,7 @@ def test_a_model_of_a_hub(hub, tmp_path):
     asked = len(hub.ranges)
     load_teacher("some/hubert")
     assert len(hub.ranges) == asked, "from the cache"
-    weights = f"/some/hubert/resolve/{COMMIT}/model.safetensors"
+    weights = f"some/hubert/resolve/{COMMIT}/model.safetensors"
     hub.files[weights] = hub.files[weights][:-1] + b"!"
     (kept / "config.json").unlink()
     (kept / "model.safetensors").unlink()
@@ -320,7 +249,6 @@ def test_a_download_from_a_hub_is_taken_up_where_it_broke_off(hub, tmp_path, mon
     transformers_model("hubert", **SMALL).save_pretrained(folder)
     size = (folder / "model.safetensors").stat().st_size
     publish(hub, "some/hubert", folder)
-    hub.etag = None  # huggingface_hub asks for a part without If-Range
     hub.cut = [10**9, 100_000]  # the list of files, then the weights
     if Version(huggingface_hub.__version__) < Version(
         "1.0"
@@ -352,13 +280,13 @@ def test_a_model_of_a_hub_in_several_files(hub, tmp_path, capsys):
     folder = tmp_path / "made"
     write_folder(folder, transformers_model("hubert", **SMALL), "safetensors shards")
     shards = sorted(path.name for path in folder.glob("model-*.safetensors"))
-    files = publish(hub, "some/large", folder)
-    last = hub.files.pop(f"/some/large/resolve/{COMMIT}/{shards[-1]}")
+    publish(hub, "some/large", folder)
+    last = hub.files.pop(f"some/large/resolve/{COMMIT}/{shards[-1]}")
     with pytest.raises(DownloadError, match=rf"some/large: {shards[-1]}: cannot be downloaded \(.*404"):
         load_teacher("some/large")
     kept = cache_folder() / "teachers" / "huggingface" / "some--large"
     assert set(shards[:-1]) <= set(seen(kept)) and "config.json" not in seen(kept)
-    hub.files[f"/some/large/resolve/{COMMIT}/{shards[-1]}"] = last
+    hub.files[f"some/large/resolve/{COMMIT}/{shards[-1]}"] = last
     asked = len(hub.ranges)
     assert load_teacher("some/large").config.layers == 3
     assert len(hub.ranges) == asked + 3, "only what was missing: the list, the last shard, config.json"
@@ -370,17 +298,19 @@ def test_a_model_of_a_hub_in_several_files(hub, tmp_path, capsys):
     load_teacher("some/large")
     assert (kept / shards[0]).is_file(), "a shard that was lost is fetched again"
     (kept / shards[0]).unlink()
-    announce(hub, "some/large", [file for file in files if file["rfilename"] != shards[0]])
+    (folder / shards[0]).unlink()
+    announce(hub, "some/large", folder)
     with pytest.raises(CheckpointError, match=f"names {shards[0]}, which the hub does not have"):
         load_teacher("some/large")
 
 
-def test_a_hub_that_is_not_there_or_has_no_such_model(hub, monkeypatch):
+def test_a_hub_that_is_not_there_or_has_no_such_model(hub, tmp_path, monkeypatch):
     with pytest.raises(
         DownloadError, match=r"some/other: .*404.*Or put config.json and model.safetensors .*some--other"
     ):
         load_teacher("some/other")
-    announce(hub, "some/text", [{"rfilename": "README.md"}], "v1")
+    (tmp_path / "empty").mkdir()
+    announce(hub, "some/text", tmp_path / "empty", revision="v1")
     with pytest.raises(
         CheckpointError, match=r"has no config.json with model.safetensors or pytorch_model.bin"
     ):
@@ -398,14 +328,14 @@ def test_a_bundle_and_a_fairseq_file_by_name(server, tmp_path, monkeypatch):
     monkeypatch.setitem(BUNDLES, "HUBERT_BASE", shrunk(BUNDLES["HUBERT_BASE"], SMALL_TORCHAUDIO))
     monkeypatch.setattr("kdkit.teachers.bundles._URL", f"{server.url}/torchaudio/")
     torch.save(torchaudio.models.wav2vec2_model(**SMALL_TORCHAUDIO).state_dict(), tmp_path / "model.pth")
-    server.files[f"/torchaudio/{bundle._path}"] = (tmp_path / "model.pth").read_bytes()
+    server.files[f"torchaudio/{bundle._path}"] = (tmp_path / "model.pth").read_bytes()
     server.cut = [10_000]
     assert load_teacher("HUBERT_BASE").config.layers == 3
     assert (cache_folder() / "teachers" / bundle._path).is_file()
 
     write_fairseq(tmp_path / "hubert.pt", transformers_model("hubert", **SMALL), clusters=5)
     data = (tmp_path / "hubert.pt").read_bytes()
-    server.files["/hubert_base_ls960.pt"] = data
+    server.files["hubert_base_ls960.pt"] = data
     recorded = f"{server.url}/hubert_base_ls960.pt", hashlib.sha256(data).hexdigest()
     monkeypatch.setitem(sources.FAIRSEQ_FILES, "hubert_base_ls960", recorded)
     assert len(load_teacher("hubert_base_ls960").codebook.label_embeddings) == 5

@@ -85,7 +85,7 @@ def test_toy_speech_is_the_synthetic_corpus_of_that_length():
     for split, some in speech.items():
         assert some[0].id.startswith(split) and 12 <= sum(u.duration for u in some) < 20
     assert TOY.labels(0.1) == speech["train"][: len(TOY.labels(0.1))]
-    check_voices(TOY, dict.fromkeys(speech, 0.2))
+    assert check_voices(speech) == []
     with pytest.raises(
         ConfigError, match="no speech 'test'; there is unlabelled, dev, test-clean, test-other"
     ):

@@ -34,7 +34,7 @@ def test_the_real_world_gives_the_numbers_of_the_toy_world(rehearsed):
 def test_an_archive_that_changed_is_refused_and_nothing_finished_is_lost(rehearsed, tmp_path):
     out, *_ = rehearsed
     folder = shutil.copytree(out / "site", tmp_path / "site")
-    site = standins.Site(folder)
+    site = standins.Server(folder)
     try:
         with standins.instead_of_the_network(site, tmp_path / "cache"):
             before = LIBRISPEECH.speech("dev", 1)

@@ -393,7 +393,11 @@ from kdkit.training.selection import Selection
 from kdkit.training.loop import train
 from kdkit.training.processes import processes
 
-assert processes().num_processes == int(t.os.environ.get("WORLD_SIZE", 1))
+state = processes()
+assert state.num_processes == int(t.os.environ.get("WORLD_SIZE", 1))
+if state.num_processes > 1:  # torch waits for minutes, but the main process may download for hours
+    group = torch.distributed.group.WORLD._get_backend(torch.device("cpu"))
+    assert group.options._timeout.total_seconds() > 86_400
 
 class Slow(t.Batches):
     def batch(self, step):

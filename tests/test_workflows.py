@@ -67,20 +67,18 @@ def test_every_push_is_tested_and_gpu_notebooks_run_nightly_one_at_a_time():
     kept = [step["with"]["key"] for step in job["steps"] if "key" in step.get("with", {})]
     assert kept and all("${{ env.WORLD }}" in key for key in kept), "compared with another world's numbers"
     uses = [step.get("uses", "") for step in job["steps"]]
-    assert sum(name.startswith("actions/cache") for name in uses) == 3
+    assert sum(name.startswith("actions/cache") for name in uses) == 2
     kept = next(step for step in job["steps"] if step.get("uses", "").startswith("actions/upload-artifact"))
     assert kept["if"] == "${{ !cancelled() }}", "a report that failed is the one that somebody wants to see"
-    limit = max(PROFILES[name].expected_minutes for name in ("colab", "quick", "smoke"))
-    assert job["timeout-minutes"] > limit
 
 
 def test_commands_in_the_workflow_are_commands_of_kdkit():
     job = yaml.safe_load(WORKFLOWS[0].read_text(encoding="utf-8"))["jobs"]["report"]
     script = "\n".join(step.get("run", "") for step in job["steps"]).replace("\\\n", " ")
-    calls = re.findall(r'"kdkit:\$GITHUB_SHA" +(report [^|>\n]*)', script)
+    calls = re.findall(r"\$KDKIT (report [^|>\n]*)", script)
     assert len(calls) == 3
     made, summary, checked = (parse(*shlex.split(call.replace("$PROFILE", "colab"))) for call in calls)
-    assert made["timeout"] > PROFILES["colab"].expected_minutes / 4
+    assert PROFILES["colab"].expected_minutes / 4 < made["timeout"] < job["timeout-minutes"] / 4
     assert made["world"] == "$WORLD" and not made["set_"]
     assert Path(made["out"]) == Path(summary["run"]) == Path(checked["new"]) == Path("runs/colab")
     assert (ROOT / checked["tolerances"]).is_file()

@@ -23,7 +23,7 @@ from kdkit.lessons.lesson_models import LessonModels
 from kdkit.lessons.machines import check_machine, expectation
 from kdkit.lessons.profiles import PAPER, get_profile
 from kdkit.lessons.world_files import AUTO, find_world
-from kdkit.lessons.worlds import LIBRISPEECH, TOY
+from kdkit.lessons.worlds import LIBRISPEECH, TOY, check_voices
 from kdkit.model.speech_model import parameter_count
 from kdkit.speech.manifest import Utterance, subset
 
@@ -56,6 +56,7 @@ class Lesson(LessonModels):
                 "world file; the toy world's largest profile is full"
             )
         check_machine(self.world, self._minutes, self.size.seconds_per_batch, self.device)
+        self._heard: dict[str, list[Utterance]] = {}  # splits that were asked for
         super().__init__(Path(out).resolve(), notebook, title, profile, seed, self.world.name)
         self.profile, self.seed = profile, seed
         torch.manual_seed(seed)
@@ -77,9 +78,7 @@ class Lesson(LessonModels):
     @property
     def _minutes(self) -> dict[str, float]:
         """Of each split of the world."""
-        sizes = self.size.corpus_minutes
-        splits = ("unlabelled", "train", "dev", *self.world.tests)
-        return {split: sizes.get(split, self.size.test_minutes) for split in splits}
+        return self.size.minutes(self.world.tests)
 
     def _drive(self) -> str:
         """On Colab, what keeps downloads and runs when the machine disconnects."""
@@ -99,9 +98,14 @@ class Lesson(LessonModels):
     # --- speech ------------------------------------------------------------------------------------------------
 
     def corpus(self, *splits: str) -> tuple[list[Utterance], ...]:
-        """Splits of the world's speech at the profile's length, made or downloaded on first use."""
+        """Splits of the world's speech at the profile's length, made or downloaded on first use.
+
+        Raises :class:`ConfigError` where a test set has speakers of the other splits that were asked for so far.
+        """
         minutes = self._minutes
         speech = {split: self.world.speech(split, minutes[split]) for split in splits}
+        self._heard |= speech
+        check_voices(self._heard)
         for split, utterances in speech.items():
             total, voices = sum(u.duration for u in utterances) / 60, len({u.speaker for u in utterances})
             print(f"{split}: {len(utterances)} utterances, {total:.1f} minutes, {voices} voices")

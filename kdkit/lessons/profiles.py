@@ -12,6 +12,7 @@ the models first, on all GPUs, then runs the notebooks with them.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from kdkit.common.errors import ConfigError
@@ -78,6 +79,11 @@ class Profile:
             "test-clean": self.test_minutes,
             "test-other": self.test_minutes,
         }
+
+    def minutes(self, tests: Iterable[str]) -> dict[str, float]:
+        """Minutes of each split of a world with these test sets."""
+        known = self.corpus_minutes
+        return {s: known.get(s, self.test_minutes) for s in ("unlabelled", "train", "dev", *tests)}
 
 
 QUICK = Profile(

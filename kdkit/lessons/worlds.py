@@ -22,6 +22,7 @@ from kdkit.model.speech_model import PRESETS, SpeechModel
 from kdkit.speech.corpora.summary import check_speakers
 from kdkit.speech.manifest import Utterance, subset
 from kdkit.teachers import Teacher, load_teacher
+from kdkit.teachers.load import locate
 
 STRUCTURES = {"dt": "deep & thin", "sw": "shallow & wide"}
 _MEGABYTES = {  # of teachers and finished models, to download
@@ -142,6 +143,11 @@ class World:
             )
         return teacher
 
+    def fetch_finished(self) -> None:
+        """Downloads the published students that are not at hand."""
+        for source in self.finished.values():
+            locate(source)
+
     def finished_student(self, preset: str) -> SpeechModel | None:
         """The published model that stands in for a long training of that student; None where there is none.
 
@@ -222,16 +228,13 @@ LIBRISPEECH = World(
 WORLDS = {world.name: world for world in (TOY, LIBRISPEECH)}
 
 
-def check_voices(world: World, minutes: Mapping[str, float]) -> list[str]:
-    """Raises :class:`ConfigError` where a test set has speakers of training or dev; returns what else should be known.
-
-    ``minutes``: how much of each split is used.
+def check_voices(splits: Mapping[str, Sequence[Utterance]]) -> list[str]:
+    """Raises :class:`ConfigError` where a test set of a world has speakers of its other splits; returns what else
+    should be known.
     """
-    named = {
-        name if name in ("unlabelled", "train", "dev") else f"test set {name}": world.speech(name, amount)
-        for name, amount in minutes.items()
-    }
-    return check_speakers(named)
+    return check_speakers(
+        {n if n in ("unlabelled", "train", "dev") else f"test set {n}": some for n, some in splits.items()}
+    )
 
 
 def _aligner_is_here() -> bool:

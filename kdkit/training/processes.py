@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -18,10 +19,14 @@ from kdkit.common.errors import ConfigError
 from kdkit.common.files import alone
 from kdkit.common.machine import best_device, training_precision
 
+# How long processes wait for one another. The main one downloads and scores alone, for hours at the paper's size; torch
+# ends the others after 10 minutes on GPUs. One that dies ends them all by the launcher.
+PATIENCE = timedelta(days=2)
+
 
 def processes() -> PartialState:
     """The processes that run this program together: ``.is_main_process``, ``.main_process_first()``, ..."""
-    return PartialState(cpu=not torch.cuda.is_available())
+    return PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
 
 
 def held(out: Path) -> contextlib.AbstractContextManager:
@@ -35,6 +40,7 @@ def accelerator_for(precision: str, leaves_some_out: bool = False) -> Accelerato
     ``leaves_some_out``: some parameters get no gradient in some steps. Raises :class:`ConfigError` for fp16 without a
     GPU, and for more processes on this machine than it has GPUs.
     """
+    processes()  # with their patience
     AcceleratorState._reset_state()  # a notebook trains more than once, not always in the same precision
     precision = training_precision(precision, best_device())
     if precision == "fp16" and not torch.cuda.is_available():

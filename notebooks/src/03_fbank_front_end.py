@@ -100,7 +100,8 @@ lesson = Lesson(
 # %%
 size = lesson.size
 dt_waveform, sw_waveform, dt_fbank, sw_fbank = lesson.world.presets  # deep & thin, shallow & wide
-(speech,) = lesson.corpus("unlabelled")
+speech, *_ = lesson.corpus("unlabelled", "train", "dev")  # the others for a recogniser further down
+lesson.world.fetch_finished()  # what is downloaded is there before anything is trained
 train_speech, test_speech = lesson.speech()
 tests = lesson.probe_tests()
 utterance = min(test_speech, key=lambda u: abs(u.duration - 3))

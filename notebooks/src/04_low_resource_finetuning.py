@@ -115,15 +115,17 @@ lesson = Lesson(
 # A *recogniser* is a speech model with one linear layer on top, the **CTC head**. At every frame it gives a
 # score to each of 29 symbols: 26 letters, the apostrophe, `|` between words, and the *blank*, which says
 # "nothing new here". Those of the toy world were fine-tuned when the kit was made, and are loaded here; in another
-# world two are fine-tuned now, unless this run folder has them.
+# world two are fine-tuned now, unless this run folder has them: after everything was downloaded.
 
 # %%
 size = lesson.size
 _, sw_waveform, _, sw_fbank = lesson.world.presets  # shallow & wide
-shipped = lesson.recognisers()
-(train_speech,) = lesson.corpus("train")
-tests = dict(zip(lesson.world.tests, lesson.corpus(*lesson.world.tests), strict=True))
+train_speech, dev_speech, *test_speech = lesson.corpus("train", "dev", *lesson.world.tests)
+tests = dict(zip(lesson.world.tests, test_speech, strict=True))
 clean, clean_speech = next(iter(tests.items()))  # the first test set
+(utterance,) = lesson.with_phones([min(clean_speech, key=lambda u: abs(u.duration - 3))])
+published_lm = lesson.world.lm_files() if available() else None
+shipped = lesson.recognisers()
 print("symbols:", " ".join(VOCABULARY))
 
 # %% [markdown]
@@ -138,7 +140,6 @@ print("symbols:", " ".join(VOCABULARY))
 # phones above.
 
 # %%
-(utterance,) = lesson.with_phones([min(clean_speech, key=lambda u: abs(u.duration - 3))])
 wave = read_audio(utterance.audio)
 distilled_ones = {
     name: meta["minutes"] for name, (_, meta) in shipped.items() if meta["start"] == "distilled"
@@ -695,14 +696,13 @@ print("to the ...", ", ".join(best_next))
 jobs = 1 if lesson.profile == "smoke" else None  # None: all cores
 searches = {}
 if available():
-    (dev_speech,) = lesson.corpus("dev")
     heard_dev = emissions(viewed_recogniser, dev_speech)
     for name, model in models.items():
         arpa = lesson.out / "training" / "04_low_resource_finetuning" / f"{name}.arpa"
         model.write(arpa)
         searches[name] = with_language_model(arpa)
-    if files := lesson.world.lm_files():  # published with the speech
-        arpa, words = files
+    if published_lm:  # of the speech's own language
+        arpa, words = published_lm
         searches["text"] = with_language_model(arpa, words and words.read_text().split())
     for name, search in searches.items():
         tuned = tune(search, heard_dev, (0.5, 1.0, 2.0, 3.0), (0.0, 1.0), jobs, progress=False)
