@@ -31,6 +31,13 @@ def test_the_layers_chosen_in_notebook_01_are_those_of_02(lesson, capsys):
     assert lesson.layers("HUBERT_BASE") == (4, 8, 12), "chosen for another teacher"
 
 
+def test_a_test_set_with_voices_of_another_split_is_refused_when_it_is_read(lesson):
+    lesson.world = replace(lesson.world, tests={"test-clean": ("synthetic:dev",)})
+    lesson.corpus("dev")
+    with pytest.raises(ConfigError, match=r"of test set test-clean also in dev: .*split by speaker"):
+        lesson.corpus("test-clean")
+
+
 def test_manifests_with_phone_times_are_taken_as_they_are(lesson, utterances, tmp_path, monkeypatch):
     monkeypatch.setattr(alignment, "bundle_aligner", lambda device: pytest.fail("nothing is to be aligned"))
     write_manifest(tmp_path / "a.jsonl", utterances[:3])

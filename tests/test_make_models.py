@@ -2,14 +2,17 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import make_models
 import pytest
 
+from kdkit.lessons import machines
 from kdkit.recognition.ctc import load_recogniser
 from kdkit.report.record import checkpoint_hashes
 from kdkit.teachers import ASSETS, load_model, load_teacher
@@ -49,6 +52,19 @@ def test_a_trial_makes_what_the_notebooks_take(tmp_path):
     assert subprocess.run([*command, "--trial"]).returncode == 0 and checkpoint_hashes(assets) == before
     again = subprocess.run(command, capture_output=True, text=True)
     assert again.returncode == 2 and "holds a trial: choose another folder" in again.stderr
+
+
+def test_too_little_disk_for_another_world_is_said_before_anything_is_made(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("KDKIT_CACHE", str(tmp_path / "cache"))
+    full = shutil._ntuple_diskusage(100e9, 95e9, 5e9)
+    monkeypatch.setattr(machines.shutil, "disk_usage", lambda folder: full)
+    out = tmp_path / "out"
+    monkeypatch.setattr(sys, "argv", ["make_models.py", "--world", "librispeech", "--out", str(out)])
+    with pytest.raises(SystemExit) as ended:
+        make_models.main()
+    assert ended.value.code == 1 and not out.exists() and not (tmp_path / "cache").exists()
+    said = capsys.readouterr().err
+    assert said.startswith("error: world librispeech: downloads need 12") and "Make room" in said
 
 
 @pytest.fixture

@@ -402,6 +402,9 @@ if state.num_processes > 1:  # torch waits for minutes, but the main process may
 class Slow(t.Batches):
     def batch(self, step):
         import time
+        if step == {ctrl_c} and not (out / "interrupted").exists():
+            (out / "interrupted").touch()
+            t.os.kill(t.os.getpid(), t.signal.SIGINT)
         time.sleep({pause})
         return super().batch(step)
 
@@ -417,9 +420,10 @@ torch.save(t.weights(task), out / f"weights-{{t.os.environ.get('RANK', '0')}}.pt
 """
 
 
-def program(tmp_path, patience=0, **values) -> list[str]:
+def program(tmp_path, patience=0, ctrl_c=-1, **values) -> list[str]:
     path = tmp_path / "program.py"
-    path.write_text(PROGRAM.format(tests=str(Path(__file__).parent), patience=patience, **values))
+    values |= {"patience": patience, "ctrl_c": ctrl_c, "tests": str(Path(__file__).parent)}
+    path.write_text(PROGRAM.format(**values))
     return [sys.executable, str(path)]
 
 
@@ -444,7 +448,10 @@ def test_killed_again_and_again_it_ends_with_the_same_weights(tmp_path):
 
 
 def test_two_processes_are_one_with_a_batch_of_the_same_size(tmp_path):
-    """Two processes (gloo) against one that takes two batches for a step: same weights, same losses, same early end."""
+    """Two processes (gloo) against one that takes two batches for a step: same weights, same losses, same early end.
+
+    Ctrl-C reaches one of the two, and both stop after the same step.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -452,20 +459,24 @@ def test_two_processes_are_one_with_a_batch_of_the_same_size(tmp_path):
     subprocess.run(
         [*alone, str(tmp_path / "alone")], check=True, capture_output=True, env=os.environ | NO_GPU
     )
-    together = program(tmp_path, pause=0, steps=12, accumulate=1, patience=1)
+    together = program(tmp_path, pause=0, steps=12, accumulate=1, patience=1, ctrl_c=5)
     where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"} | NO_GPU
-    processes = [
-        subprocess.Popen(
-            [*together, str(tmp_path / "together")],
-            env=os.environ | where | {"RANK": rank, "LOCAL_RANK": rank},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in "01"
-    ]
-    for process in processes:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
+    for interrupted in (True, False):
+        processes = [
+            subprocess.Popen(
+                [*together, str(tmp_path / "together")],
+                env=os.environ | where | {"RANK": rank, "LOCAL_RANK": rank},
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for rank in "01"
+        ]
+        for process in processes:
+            _, errors = process.communicate(timeout=120)
+            if interrupted:
+                assert "TrainingInterrupted: stopped after step 3 of 12, saved" in errors
+            else:
+                assert process.returncode == 0, errors
     one = torch.load(tmp_path / "alone" / "weights-0.pt", weights_only=True)
     for rank in "01":
         two = torch.load(tmp_path / "together" / f"weights-{rank}.pt", weights_only=True)

@@ -83,7 +83,8 @@ def train(
                         run.complain()
                     if saved:
                         run.save()
-                    if asked_to_stop or (logged and watch and watch(run.log.rows)):
+                    wanted = bool(asked_to_stop) or bool(logged and watch and watch(run.log.rows))
+                    if run.stops(wanted, logged):
                         raise KeyboardInterrupt
         except KeyboardInterrupt:
             raise TrainingInterrupted(run.save_interrupted()) from None

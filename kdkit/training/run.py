@@ -202,6 +202,12 @@ class Run:
             self.bar.write(f"ended after step {self.done}: {reason}")
         return bool(reason)
 
+    def stops(self, wanted: bool, logged: bool) -> bool:
+        """Is a stop that is ``wanted`` to happen now? Several processes stop together, after a step that is logged."""
+        if self.accelerator.num_processes == 1:
+            return wanted
+        return logged and averaged(self.accelerator, {"wanted": float(wanted)})["wanted"] > 0
+
     def save_interrupted(self) -> str:
         """After Ctrl-C or SIGTERM: saves unless the weights are between two states. Returns what happened; a terminal
         is told how to go on, too.
