@@ -137,6 +137,18 @@ def test_the_opening_says_what_to_expect_on_a_known_gpu_and_how_to_keep_it_on_co
     assert machines.expectation(LIBRISPEECH, PROFILES["colab"], "01_x") == ""
 
 
+def test_without_a_gpu_the_first_cell_says_what_the_real_world_would_take(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("KDKIT_CACHE", str(tmp_path / "cache"))
+    Lesson("02_x", "X", "colab", 0, tmp_path / "run", "librispeech")
+    said = capsys.readouterr().out
+    assert re.search(r"would take: T4 \d+ min, L4 \d+ min, .*, in 1\.8 GB of GPU memory \(computed\)", said)
+    assert re.search(
+        r"download, for all notebooks: 10\.\d GB, .* 2\d\.\d GB of disk; \d+ GB are free in ", said
+    )
+    Lesson("02_x", "X", "smoke", 0, tmp_path / "run", "toy")
+    assert not re.search("would take|download, for", capsys.readouterr().out)
+
+
 def test_the_paper_s_sizes_are_not_for_the_toy_world(tmp_path):
     with pytest.raises(ConfigError, match="choose world librispeech, or a world file"):
         Lesson("02_x", "X", "paper", 0, tmp_path / "run", world="toy")

@@ -20,7 +20,7 @@ from kdkit import teachers
 from kdkit.common.errors import ConfigError
 from kdkit.common.machine import best_device, training_precision
 from kdkit.lessons.lesson_models import LessonModels
-from kdkit.lessons.machines import check_machine, expectation
+from kdkit.lessons.machines import check_machine, expectation, to_fetch
 from kdkit.lessons.profiles import PAPER, get_profile
 from kdkit.lessons.world_files import AUTO, find_world
 from kdkit.lessons.worlds import LIBRISPEECH, TOY, check_voices
@@ -66,7 +66,8 @@ class Lesson(LessonModels):
         print(f"device {self.device} ({where}, {torch.get_num_threads()} threads), trains in {precision}")
         print(f"profile {profile}, {why} ({self.size.purpose}), seed {seed}")
         print(f"world {self.world.name} ({self.world.purpose})")
-        for told in filter(None, (expectation(self.world, self.size, notebook), self._drive())):
+        machine = expectation(self.world, self.size, notebook), to_fetch(self.world, self._minutes)
+        for told in filter(None, (*machine, self._drive())):
             print(told)
         print(f"run folder {self.out}")
         if os.environ.get("KDKIT_ASSETS"):

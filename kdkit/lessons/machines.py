@@ -74,18 +74,32 @@ def gpu_here() -> Gpu | None:
 
 
 def expectation(world: World, size: Profile, notebook: str) -> str:
-    """A sentence on how long ``notebook`` trains on this machine's GPU, and in how much memory; "" where no such thing
-    is known.
+    """A sentence on how long ``notebook`` trains on this machine's GPU, and in how much memory; in a world of HuBERT
+    Base's size and without such a GPU, on those that are known. "" where nothing is trained or nothing is known.
     """
-    gpu = gpu_here()
-    minutes = training_minutes(gpu, world, size).get(notebook[:2]) if gpu else None
-    if minutes is None:
+    here, base = gpu_here(), world.students == ""
+    gpus = (here,) if here else GPUS if base else ()
+    minutes = {gpu: training_minutes(gpu, world, size).get(notebook[:2]) for gpu in gpus}
+    if not minutes or None in minutes.values():
         return ""
-    memory = training_gigabytes(size.seconds_per_batch, world.students == "")
-    return (
-        f"expected on this {gpu.name}: {max(1, round(minutes))} min of training in {memory:.1f} of {gpu.memory:g} GB "
-        f"({'measured speed' if gpu.measured else 'computed'}); downloads and probes come on top"
-    )
+    memory = f"{training_gigabytes(size.seconds_per_batch, base):.1f}"
+    if here:
+        how = "measured speed" if here.measured else "computed"
+        took = f"{max(1, round(minutes[here]))} min of training in {memory} of {here.memory:g} GB ({how})"
+        return f"expected on this {here.name}: {took}; downloads and probes come on top"
+    each = ", ".join(f"{gpu.name} {max(1, round(m))} min" for gpu, m in minutes.items())
+    return f"training would take: {each}, in {memory} GB of GPU memory (computed); longer on what is here"
+
+
+def to_fetch(world: World, minutes: Mapping[str, float]) -> str:
+    """A sentence on what is still to be downloaded for so many minutes of a world's splits, and the disk that it
+    needs; "" where all is there.
+    """
+    gigabytes, cache = world.to_download(minutes) / 1000, cache_folder()
+    if not gigabytes:
+        return ""
+    needs = f"to download, for all notebooks: {gigabytes:.1f} GB, which take {2 * gigabytes:.1f} GB of disk"
+    return f"{needs}; {_free(cache) / 1e9:.0f} GB are free in {cache}"
 
 
 def training_gigabytes(seconds_per_batch: float, base: bool = True) -> float:
