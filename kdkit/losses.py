@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdkit.common.code_identity import code_identity
 from kdkit.common.errors import ConfigError
 from kdkit.common.validation import number
 from kdkit.model.codebook import ClusterHead, Codebook
@@ -118,9 +119,15 @@ class Loss:
         return float(self.weight(share) if callable(self.weight) else self.weight)
 
     @property
-    def identity(self) -> float | list[float]:
-        """What a run that goes on compares: the weight; of one that changes, its value at every quarter."""
-        return [self.weight_at(n / 4) for n in range(5)] if callable(self.weight) else self.weight_at(0.0)
+    def identity(self) -> dict[str, object]:
+        """What a run that goes on compares: the weight (one that changes, at every quarter), and the code. It compares
+        the parameters of an ``nn.Module`` by itself.
+        """
+        quarters = [self.weight_at(n / 4) for n in range(5)]
+        return {
+            "weight": quarters if callable(self.weight) else quarters[0],
+            "code": code_identity(self.of, weights=False),
+        }
 
     def __call__(
         self, output: Output, states: Mapping[int, Tensor], mask: Tensor

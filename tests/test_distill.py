@@ -272,7 +272,8 @@ def test_a_run_with_a_loss_of_ones_own_goes_on_with_it_and_with_no_other(tmp_pat
     train(whole, Batches(speech, 2), recipe, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         train(stopped, Stopped(speech, 2), recipe, tmp_path / "stopped")
-    for other, told in (({"weight": 0.4}, "own: 0.5 then, 0.4 now"), ({"name": "mine"}, "mine: None then")):
+    others = (({"weight": 0.4}, "own.weight: 0.5 then, 0.4 now"), ({"name": "mine"}, "mine.code: None then"))
+    for other, told in others:
         with pytest.raises(CheckpointError, match=told):
             train(start(**other), Batches(speech, 2), recipe, tmp_path / "stopped")
     rows = train(resumed, Batches(speech, 2), recipe, tmp_path / "stopped")

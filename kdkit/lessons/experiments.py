@@ -21,7 +21,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from kdkit import teachers
-from kdkit.common.errors import CheckpointError, ConfigError
+from kdkit.common.errors import CheckpointError, ConfigError, OtherRunError
 from kdkit.common.files import write_text
 from kdkit.common.parallel import each_training
 from kdkit.common.statistics import Comparison, compare_counts, ratio_interval
@@ -77,13 +77,21 @@ class Experiment(Protocol[Case]):
 
 
 def run_experiment(
-    experiment: Experiment, seeds: Sequence[int], out: Path, resume: bool = True, jobs: int | None = 1
+    experiment: Experiment,
+    seeds: Sequence[int],
+    out: Path,
+    resume: bool = True,
+    jobs: int | None = 1,
+    replace_others: bool = False,
 ) -> list[Finding]:
     """Trains and judges every trial with every seed.
 
     Seeds are the outer loop: an experiment that is stopped early has whole rounds. With ``resume``, what is in ``out``
     with the same settings, speech and weights is taken from there. ``jobs`` processes share the trainings (None: one
     for each core), with one thread each.
+
+    Raises :class:`OtherRunError` where ``out`` holds a training that was stopped and was made of something else; with
+    ``replace_others`` it starts anew.
     """
 
     def run(task: tuple[int, object]) -> Finding:
@@ -92,7 +100,12 @@ def run_experiment(
         path, asked = folder / "finding.json", experiment.identity(case, seed)
         if resume and (kept := identity.kept(path, asked)):
             return _finding(kept)
-        found = experiment.train(case, seed, folder, resume)
+        try:
+            found = experiment.train(case, seed, folder, resume)
+        except OtherRunError:
+            if not replace_others:
+                raise
+            found = experiment.train(case, seed, folder, False)
         if processes().is_main_process:
             write_text(path, json.dumps(asdict(found) | {"asked": asked}) + "\n")
         return found

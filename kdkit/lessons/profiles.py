@@ -66,7 +66,7 @@ class Profile:
     own_steps: int = 30  # of a distillation
     own_label_steps: int = 100  # of a fine-tuning
 
-    overnight: bool = False  # every variant is studied, and a study that was stopped goes on
+    overnight: bool = False  # every variant is studied, on a CPU a training on each core
     at_hand: bool = True  # speech is kept in memory, targets on disk; False: too much of both
 
     @property

@@ -1,22 +1,23 @@
-"""Trainings in the cells of a notebook: stopped, run again, also in another kernel.
+"""Trainings and studies in the cells of a notebook: stopped, run again, also in another kernel.
 
 The run folder alone decides what a cell does that is run again, so that a restarted kernel changes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from torch import nn
 
 from kdkit.common.errors import KdkitError, OtherRunError
+from kdkit.lessons.experiments import Experiment, Finding, is_kept, run_experiment
 from kdkit.training.loop import train
 from kdkit.training.recipe import TrainConfig
 
 
 class StoppedTraining(KdkitError):
-    """A training was stopped before its last step, and saved. A notebook shows the message without a traceback."""
+    """A training or a study was stopped before its end, and saved. A notebook shows the message without a traceback."""
 
     def _render_traceback_(self) -> list[str]:  # IPython asks for it
         return [f"{type(self).__name__}: {self}"]
@@ -64,3 +65,40 @@ def train_in_cell(
     if not trained:
         print(f"{title}: trained earlier with the same settings and loaded (resume=False trains it anew)")
     return log
+
+
+def study_in_cell(
+    experiments: Sequence[Experiment],
+    seeds: Sequence[int],
+    out: Path,
+    jobs: int | None = 1,
+    resume: bool = True,
+) -> list[Finding]:
+    """:func:`kdkit.lessons.experiments.run_experiment` of one or several experiments, for a cell that may be run again.
+
+    Trainings in ``out`` that are finished with the same settings are taken from there, which is printed, and one that
+    was stopped goes on. Where settings, or functions that the notebook defines, have changed, and without ``resume``,
+    they start anew.
+
+    Raises :class:`StoppedTraining` after Ctrl-C or an interrupt of the kernel.
+    """
+    name = Path(out).name
+    tasks = [(one, case, seed) for one in experiments for seed in seeds for case in one.cases()]
+
+    def finished() -> int:
+        return sum(is_kept(*task, out) for task in tasks)
+
+    if resume and (earlier := finished()):
+        print(
+            f"{name}: {earlier} of {len(tasks)} trainings were finished earlier with the same settings and are loaded "
+            "(resume=False trains them anew)"
+        )
+    try:
+        found = [run_experiment(one, seeds, out, resume, jobs, replace_others=True) for one in experiments]
+    except KeyboardInterrupt as error:
+        last = f"; the one at work {error}" if str(error) else ""
+        raise StoppedTraining(
+            f"{name}: stopped, {finished()} of {len(tasks)} trainings are finished and kept{last}. Run the cell again "
+            "to go on."
+        ) from None
+    return [finding for findings in found for finding in findings]

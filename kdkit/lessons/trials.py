@@ -15,10 +15,12 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from kdkit.common.code_identity import code_identity
 from kdkit.common.errors import ConfigError
 from kdkit.distill import DistillConfig, DistillTask
 from kdkit.lessons.experiments import CER, PHONES, WER, Finding
@@ -114,13 +116,26 @@ class Distillations:
     def identity(self, trial: Trial, seed: int) -> dict:
         recipe, batches = trial.recipe(self.common, seed), self.batches_of(seed)
         own = {"extra losses": {loss.name: loss.identity for loss in trial.extra}} if trial.extra else {}
-        return own | {
-            "steps": recipe.steps,
-            "student": trial.student.to_dict(),
-            "losses": asdict(trial.losses),
-            "recipe": recipe.result(),
+        return (
+            own
+            | {
+                "steps": recipe.steps,
+                "student": trial.student.to_dict(),
+                "losses": asdict(trial.losses),
+                "recipe": recipe.result(),
+                "speech": speech_identity(getattr(batches, "utterances", ()), times=False),
+                "batch seconds": getattr(batches, "seconds_per_batch", None),
+            }
+            | self._shared
+        )
+
+    @cached_property
+    def _shared(self) -> dict:
+        """What decides the findings of all trials."""
+        return {
             "teacher": identity.weights(self.teacher.model),
-            "speech": speech_identity(getattr(batches, "utterances", ()), times=False),
+            "judge": code_identity(self.judge),
+            "preparation": code_identity(self.prepare),
         }
 
     def train(self, trial: Trial, seed: int, folder: Path, resume: bool) -> Finding:

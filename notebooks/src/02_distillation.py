@@ -70,9 +70,10 @@ from kdkit.distill import (
 )
 from kdkit.fbank import fit_statistics
 from kdkit.lessons import exercises, plots, sentences
-from kdkit.lessons.experiments import compare, run_experiment
+from kdkit.lessons.experiments import compare
 from kdkit.lessons.guesses import keep_guess
 from kdkit.lessons.lesson import Lesson, millions
+from kdkit.lessons.rerun import study_in_cell
 from kdkit.lessons.trials import Distillations, Trial, loss_variants
 from kdkit.lessons.widgets import LossLab, StudentDesigner, TrainingDashboard
 from kdkit.lessons.widgets.designer import in_short
@@ -742,7 +743,8 @@ trials = [Trial(name, shallow, DistillConfig(heads, **settings)) for name, setti
 
 
 # %% [markdown]
-# The judge is the linear phone probe on the last layer, on unseen voices, with the same frames for everybody.
+# The judge is the linear phone probe on the last layer, on unseen voices, with the same frames for everybody. Stop the
+# study when you like (■ in the toolbar): what is finished is kept, and the cell goes on when it runs again.
 
 
 # %%
@@ -761,8 +763,8 @@ def prepare(student):
 
 folder = lesson.out / "training" / "02_distillation" / "losses"
 common = (teacher, judge, in_order_of, study_recipe, prepare)
-how = {"resume": size.overnight, "jobs": lesson.jobs}
-findings = run_experiment(Distillations(trials, *common), size.study_seeds, folder, **how)
+study = Distillations(trials, *common)
+findings = study_in_cell([study], size.study_seeds, folder, lesson.jobs)
 
 # %%
 caption = f"Frames of unseen voices read off the last layer: {len(size.study_seeds)} seeds, "
@@ -837,7 +839,8 @@ lesson.table("cost of structures", rows, caption)
 # %%
 trials = [Trial(n, c, DistillConfig(default_pairs(c, teacher.config))) for n, c in structures.items()]
 folder = lesson.out / "training" / "02_distillation" / "structures"
-structure_findings = run_experiment(Distillations(trials, *common), size.structure_seeds, folder, **how)
+study = Distillations(trials, *common)
+structure_findings = study_in_cell([study], size.structure_seeds, folder, lesson.jobs)
 
 # %%
 caption = f"Equal parameters, {study_recipe.steps} steps, waveform front-end."
@@ -962,7 +965,7 @@ print("the teacher is bit for bit what it was")
 # | the cluster ids as well | `settings = {"discriminative_weight": 0.4}` |
 #
 # Who took no student gets one: six layers, as wide as the budget of the deep & thin student allows. A change gets a
-# name of its own, `my_change`: results are kept by it.
+# name of its own, `my_change`: results are kept by it. A study that you stop goes on when its cell runs again.
 
 # %%
 my_change = "my student" if designer.taken else "my loss"  # or a name for another change
@@ -997,7 +1000,7 @@ folder = lesson.out / "training" / "02_distillation" / "own experiment"
 counted = keep_guess(my_guess, [own_study], size.study_seeds, folder)
 
 # %%
-own_findings = run_experiment(own_study, size.study_seeds, folder, **how)
+own_findings = study_in_cell([own_study], size.study_seeds, folder, lesson.jobs)
 caption = f"Your own experiment: {size.own_steps} steps, seeds {', '.join(map(str, size.study_seeds))}."
 lesson.study("own experiment", own_findings, caption)
 

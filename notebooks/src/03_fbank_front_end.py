@@ -65,10 +65,10 @@ from kdkit.common.wording import percent
 from kdkit.distill import Adaptation, DistillConfig, DistillTask, default_pairs, layer_wise, swap_losses
 from kdkit.fbank import Fbank, fit_statistics, mel_filterbank
 from kdkit.lessons import exercises, plots, sentences
-from kdkit.lessons.experiments import budgets_in, compare, names_in, run_experiment, summary
+from kdkit.lessons.experiments import budgets_in, compare, names_in, summary
 from kdkit.lessons.guesses import keep_guess
 from kdkit.lessons.lesson import Lesson
-from kdkit.lessons.rerun import train_in_cell
+from kdkit.lessons.rerun import study_in_cell, train_in_cell
 from kdkit.lessons.trials import Distillations, Trial
 from kdkit.lessons.widgets import FrontEndLab, TrainingDashboard
 from kdkit.model.speech_model import SpeechModel, parameter_count, preset
@@ -1009,7 +1009,8 @@ lesson.table("swap", rows, caption)
 # | no Fbank | `{"front_end": "waveform"}` |
 # | adaptation before distillation | `my_losses = {"adaptation": Adaptation(10)}` |
 #
-# A change gets a name of its own, `my_change`: results are kept by it.
+# A change gets a name of its own, `my_change`: results are kept by it. A study that you stop goes on when its cell runs
+# again.
 
 # %%
 my_change, my_settings = "statistics of the corpus", {"normalisation": "corpus"}  # name, of ModelConfig
@@ -1051,8 +1052,7 @@ folder = lesson.out / "training" / "03_fbank_front_end" / "own experiment"
 counted = keep_guess(my_guess, [own_study], size.study_seeds, folder)
 
 # %%
-how = {"resume": size.overnight, "jobs": lesson.jobs}
-own_findings = run_experiment(own_study, size.study_seeds, folder, **how)
+own_findings = study_in_cell([own_study], size.study_seeds, folder, lesson.jobs)
 caption = f"Your own experiment: {size.own_steps} steps, seeds {', '.join(map(str, size.study_seeds))}."
 lesson.study("own experiment", own_findings, caption)
 

@@ -75,12 +75,11 @@ from kdkit.lessons.experiments import (
     compare,
     interaction,
     names_in,
-    run_experiment,
     summary,
 )
 from kdkit.lessons.guesses import keep_guess
 from kdkit.lessons.lesson import Lesson
-from kdkit.lessons.rerun import train_in_cell
+from kdkit.lessons.rerun import study_in_cell, train_in_cell
 from kdkit.lessons.trials import FineTunings
 from kdkit.lessons.widgets import CTCViewer, TrainingDashboard, VoiceText
 from kdkit.model.speech_model import parameter_count
@@ -874,8 +873,7 @@ if size.label_minutes:
         label_recipe,
     )
     folder = lesson.out / "training" / "04_low_resource_finetuning" / "low resource"
-    how = {"resume": size.overnight, "jobs": lesson.jobs}
-    findings, source = run_experiment(experiment, size.label_seeds, folder, **how), "run"
+    findings, source = study_in_cell([experiment], size.label_seeds, folder, lesson.jobs), "run"
 else:
     findings, source = lesson.shipped("low_resource"), "shipped"
 label_budgets, ways = budgets_in(findings), names_in(findings)
@@ -1102,7 +1100,8 @@ if human:
 # | from scratch | `my_start = partial(from_scratch, scratch)` |
 # | another student: a preset, or a file | `my_start = start_from(load_teacher(...).model)` |
 #
-# A change gets a name of its own, `my_change`: results are kept by it.
+# A change gets a name of its own, `my_change`: results are kept by it. A study that you stop goes on when its cell runs
+# again.
 
 
 # %%
@@ -1142,8 +1141,7 @@ folder = lesson.out / "training" / "04_low_resource_finetuning" / "own experimen
 counted = keep_guess(my_guess, both, size.study_seeds, folder)
 
 # %%
-how = {"resume": size.overnight, "jobs": lesson.jobs}
-own_findings = [found for one in both for found in run_experiment(one, size.study_seeds, folder, **how)]
+own_findings = study_in_cell(both, size.study_seeds, folder, lesson.jobs)
 seeds = ", ".join(map(str, size.study_seeds))
 caption = f"Your own experiment: {size.own_label_steps} steps, seeds {seeds}; letters, not words."
 lesson.study("own experiment", own_findings, caption)
