@@ -1,16 +1,20 @@
 """Figures: every axis is named, what is drawn is what was given, nothing is left behind in pyplot."""
 
+import re
 import sys
 
 import numpy as np
 import pytest
-from contrast import MARK, contrast
+from contrast import MARK, TEXT, contrast
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from kdkit.common.errors import ConfigError
 from kdkit.common.statistics import Comparison
 from kdkit.lessons import plots
-from kdkit.lessons.plots.style import in_numbers
+from kdkit.lessons.plots.page import image_html
+from kdkit.lessons.plots.style import DARK_PAPER, in_numbers
 from kdkit.probing import ClusterScore, LayerScore, PhoneProbe
 from kdkit.speech.text import VOCABULARY
 
@@ -88,6 +92,29 @@ def test_axes_are_named_and_the_picture_can_be_drawn(name):
         assert axes.get_ylabel() or beside
     if "matplotlib.pyplot" in sys.modules:
         assert not sys.modules["matplotlib.pyplot"].get_fignums(), "nothing is registered in pyplot"
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_says_the_same_on_a_dark_page(name):
+    figure = FIGURES[name]()
+    dark = figure.in_the_dark()
+    assert in_numbers(dark) == in_numbers(figure)
+    assert to_hex(dark.get_facecolor()) == DARK_PAPER and to_hex(figure.get_facecolor()) == "#ffffff"
+    for text in dark.findobj(lambda artist: isinstance(artist, Text) and artist.get_text()):
+        on_a_fill = name == "frame_alignment" and text.get_text().isdigit()
+        assert contrast(text.get_color(), "#9AD0F5" if on_a_fill else DARK_PAPER) >= TEXT, text
+    for line in (line for axes in dark.axes if not axes.images for line in axes.get_lines()):
+        assert line.get_color() == "white" or contrast(line.get_color(), DARK_PAPER) >= MARK, line
+
+
+def test_a_page_shows_the_picture_of_its_theme():
+    html = image_html(b"light", 'a "curve"', b"dark")
+    (key,) = re.findall(
+        r'<img class="([\w-]+)" src="data:image/png;base64,bGlnaHQ=" alt="a &quot;curve', html
+    )
+    assert f'[data-jp-theme-light="false"] .{key}' in html
+    assert "{ content: url(data:image/png;base64,ZGFyaw==) }" in html
+    assert "style>" not in image_html(b"light", "a curve"), "one picture is for every page"
 
 
 def test_layer_curve_draws_accuracies_in_per_cent_and_the_baseline():

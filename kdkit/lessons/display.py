@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 
 from IPython.display import HTML, Audio, Markdown, display
 from torch import Tensor
 
 from kdkit.lessons.experiments import Finding, compare, names_in, study_rows, summary
-from kdkit.lessons.plots.style import in_numbers
+from kdkit.lessons.plots.page import image_html
+from kdkit.lessons.plots.style import Picture, in_numbers
 from kdkit.lessons.results import Results
 from kdkit.speech.frames import SAMPLE_RATE
 
@@ -22,7 +24,14 @@ class Display(Results):
         super().figure(name, figure, caption, alt, **options)
         _close(figure)
         display(Markdown(caption))
-        display(figure, metadata={"image/png": {"alt": alt}})
+        metadata = {"image/png": {"alt": alt}}
+        if isinstance(figure, Picture):
+            light, dark = figure._repr_png_(), figure.in_the_dark()._repr_png_()
+            shown = {"text/html": image_html(light, alt, dark), "text/plain": alt}
+            shown["image/png"] = base64.b64encode(light).decode("ascii")
+            display(shown, raw=True, metadata=metadata)
+        else:
+            display(figure, metadata=metadata)
 
     def audio(self, name: str, wave: Tensor, caption: str) -> None:
         """A player under the cell, and the sound for the report. ``wave`` (samples,) at 16 kHz."""

@@ -112,6 +112,8 @@ def _tidy(notebook) -> None:
             elif "image/png" in output.get("data", {}):
                 own = output.metadata.get("image/png", {}).get("alt")
                 output.metadata.setdefault("alt", own or f"Figure in the section “{heading}”")
+                if own:  # a figure of a lesson, whose HTML holds it twice, for light and dark pages
+                    output.data.pop("text/html", None)
             merged.append(output)
         for output in merged:
             if output.output_type == "stream":

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from kdkit.lessons.plots.style import BLUE, CYCLE, GREEN, GREY, HEAT, ORANGE, RED, picture, styled
+from kdkit.lessons.plots.style import BLUE, CYCLE, GREEN, GREY, HEAT, ORANGE, RED, ink, picture, styled
 from kdkit.speech.phone_classes import by_class, phone_class
 
 
@@ -87,7 +87,14 @@ def layer_change(
     """Bars of :func:`kdkit.probing.layer_changes` (value, low, high), layer 1 first."""
     figure, [[axes]] = picture(8, 3.2)
     change, low, high = np.array(rows).T
-    axes.bar(range(1, len(change) + 1), change, yerr=[change - low, high - change], color=BLUE, capsize=3)
+    axes.bar(
+        range(1, len(change) + 1),
+        change,
+        yerr=[change - low, high - change],
+        color=BLUE,
+        ecolor=ink(),
+        capsize=3,
+    )
     axes.set_xticks(range(1, len(change) + 1))
     axes.set(xlabel="layer", ylabel="1 - cosine(input, output)", title=title)
     return figure

@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from kdkit.lessons.plots.layers import draw_confusion
-from kdkit.lessons.plots.style import BLUE, CYCLE, GREEN, GREY, HEAT, ORANGE, RED, picture, styled
+from kdkit.lessons.plots.speech import TITLE_PAD, draw_phones
+from kdkit.lessons.plots.style import BLUE, CYCLE, GREEN, GREY, HEAT, ORANGE, RED, ink, picture, styled
 from kdkit.probing.clusters import Usage
 from kdkit.probing.survey import Survey
 
@@ -45,7 +46,7 @@ def survey_figure(found: Survey, title: str = "") -> Figure:
         (reach, found.reach, "seconds", "Reach of attention"),
     ):
         value, error = _bars(rows)
-        axes.bar(layers[1:], value, yerr=error, color=BLUE)
+        axes.bar(layers[1:], value, yerr=error, color=BLUE, ecolor=ink())
         axes.set(ylabel=ylabel, title=name, ylim=(0, None))
     reach.axhline(found.even_reach, color=GREY, linestyle="--", label="even attention")
     reach.set_ylim(0, 1.35 * max(found.even_reach, max(high for _, _, high in np.nan_to_num(found.reach))))
@@ -132,12 +133,8 @@ def attention_maps(weights, phones: Sequence[tuple[float, str]] = (), heads: Seq
     for k, (axes, one) in enumerate(zip(panels, weights, strict=True)):
         top = np.quantile(one, 0.995)
         axes.imshow(one, origin="lower", extent=(0, end, 0, end), cmap=HEAT, vmin=0, vmax=top)
-        for start, symbol in phones:
-            axes.axvline(start, color="white", linewidth=0.4, alpha=0.6)
-            if symbol:
-                axes.text(start, end, symbol, fontsize=6, va="bottom")
-        axes.set_xlim(0, end)
-        axes.set_title(heads[k] if heads else f"head {k + 1}", pad=18)
+        draw_phones(axes, phones, end, "white")
+        axes.set_title(heads[k] if heads else f"head {k + 1}", pad=TITLE_PAD)
         axes.set_xlabel("looked at (s)")
     panels[0].set_ylabel("frame that looks (s)")
     return figure

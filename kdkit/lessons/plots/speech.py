@@ -9,7 +9,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from kdkit.fbank import SHIFT, WINDOW
-from kdkit.lessons.plots.style import BLUE, CYCLE, FILLS, GREY, HEAT, picture, styled
+from kdkit.lessons.plots.style import BLUE, CYCLE, FILLS, GREY, HEAT, faint, picture, styled
 from kdkit.speech.frames import HOP, RECEPTIVE_FIELD, SAMPLE_RATE, num_frames
 
 TITLE_PAD = 18  # room for phone names above the axes
@@ -114,7 +114,7 @@ def mel_filters(filters, rate: int = SAMPLE_RATE, title: str = "Mel filters") ->
     figure, [[axes]] = picture(10, 3)
     for k, weights in enumerate(filters.T):
         strong = k % 5 == 0
-        axes.plot(hertz, weights, color=CYCLE[k // 5 % len(CYCLE)] if strong else "0.8", zorder=1 + strong)
+        axes.plot(hertz, weights, color=CYCLE[k // 5 % len(CYCLE)] if strong else faint(), zorder=1 + strong)
     axes.set(xlabel="frequency (Hz)", ylabel="weight", title=title, xlim=(0, rate / 2))
     return figure
 
@@ -141,11 +141,11 @@ def frame_alignment(samples: int = 2800, title: str = "What a frame has seen") -
             row = place + k % rows
             axes.barh(row, (end - start) * ms, 0.75, left=start * ms, color=colour, edgecolor=GREY)
             if named:
-                axes.text(middles[k], row, str(k), ha="center", va="center", fontsize=9)
+                axes.text(middles[k], row, str(k), ha="center", va="center", fontsize=9, color="black")
         ticks.append((place + (rows - 1) / 2, name))
         place += rows + 1
     for middle in middles:
-        axes.axvline(middle, color="0.3", linestyle=":", linewidth=0.8, zorder=0)
+        axes.axvline(middle, color=GREY, linestyle=":", linewidth=0.8, zorder=0)
     axes.set_yticks([tick for tick, _ in ticks], [name for _, name in ticks])
     axes.invert_yaxis()
     axes.set(xlabel="time (ms)", title=title)

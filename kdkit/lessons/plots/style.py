@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from functools import wraps
+from functools import partial, wraps
 
 import matplotlib
 import numpy as np
@@ -22,6 +22,7 @@ FILLS = (
     "#E9B4D2",
     "#FF9B7A",
 )  # behind black text, whatever the paper
+NEUTRAL = "#A9B6C4"  # a fill that stands for no kind of thing, behind black text
 INK, PAPER, DARK_INK, DARK_PAPER = "#1d2530", "#ffffff", "#e4e7eb", "#111111"
 ON_LIGHT, ON_DARK = "#a34e00", "#f0a050"
 WRONG = f"light-dark({ON_LIGHT}, {ON_DARK})"  # CSS: the colour of wrong words
@@ -54,12 +55,31 @@ def theme(dark: bool = False) -> dict[str, str]:
     return dict.fromkeys(inked, ink) | dict.fromkeys(on_paper, paper) | {"grid.color": "#808080"}
 
 
+def ink() -> str:
+    """The colour of text on the paper that is drawn on now."""
+    return matplotlib.rcParams["text.color"]
+
+
+def paper() -> str:
+    """The colour of the paper that is drawn on now."""
+    return matplotlib.rcParams["figure.facecolor"]
+
+
+def faint() -> str:
+    """The colour of what stays behind the marks, such as a grid."""
+    return matplotlib.rcParams["grid.color"]
+
+
 class Picture(Figure):
     """A Figure that a notebook shows by itself: made without pyplot, it is freed when nobody holds it."""
 
+    def in_the_dark(self) -> Picture:
+        """The same for a dark page, drawn anew where it was drawn by a function that is :func:`styled`."""
+        return self
+
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
-        self.savefig(buffer, format="png", bbox_inches="tight", facecolor="white")
+        self.savefig(buffer, format="png", bbox_inches="tight")
         return buffer.getvalue()
 
 
@@ -94,12 +114,17 @@ def _curve_in_numbers(line: Line2D) -> str:
 
 
 def styled(draw):
-    """Decorator of a function that draws in the kit's style."""
+    """Decorator of a function that draws a :class:`Picture` in the kit's style: on white, and when asked on dark."""
 
     @wraps(draw)
-    def in_style(*args, **options) -> Figure:
-        with matplotlib.rc_context(STYLE):
-            return draw(*args, **options)
+    def in_style(*args, **options) -> Picture:
+        def on(paper: dict) -> Picture:
+            with matplotlib.rc_context(STYLE | paper):
+                return draw(*args, **options)
+
+        figure = on({})
+        figure.in_the_dark = partial(on, theme(dark=True))
+        return figure
 
     return in_style
 

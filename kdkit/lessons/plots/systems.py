@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator
 
 from kdkit.common.errors import ConfigError
-from kdkit.lessons.plots.style import BLUE, CYCLE, ORANGE, picture, styled
+from kdkit.lessons.plots.style import BLUE, CYCLE, ORANGE, faint, ink, paper, picture, styled
 from kdkit.lessons.records import SOURCES
 
 
@@ -85,7 +85,7 @@ def wer_bars(
             hatch = {"run": None, "shipped": "///", "published": "..."}[source]
             axes.barh(y, value, 0.9 * height, color=CYCLE[k], hatch=hatch, edgecolor="white", linewidth=0.5)
             if interval:
-                axes.plot(interval, [y, y], color="black", linewidth=1.5, solid_capstyle="butt")
+                axes.plot(interval, [y, y], color=ink(), linewidth=1.5, solid_capstyle="butt")
             axes.text(max(value, *interval, 0) + 1, y, f"{value:.1f}", va="center", fontsize=10)
     axes.set_yticks(range(len(systems)), [system["name"] for system in systems])
     axes.invert_yaxis()
@@ -112,12 +112,12 @@ def wer_points(
     figure, [[axes]] = picture(9, 0.4 * len(rows) + 1.6)
     values = [100 * row["value"] for row in rows]
     steps = [place for place, row in enumerate(rows) if not row.get("aside")]
-    axes.plot([values[place] for place in steps], steps, drawstyle="steps-post", color="0.8", linewidth=1)
+    axes.plot([values[place] for place in steps], steps, drawstyle="steps-post", color=faint(), linewidth=1)
     for place, row in enumerate(rows):
         low, high = (100 * end for end in row["interval"])
         axes.plot([low, high], [place, place], color=BLUE, linewidth=2, solid_capstyle="butt")
         axes.plot(
-            values[place], place, "o", color=BLUE, markerfacecolor="white" if row.get("aside") else BLUE
+            values[place], place, "o", color=BLUE, markerfacecolor=paper() if row.get("aside") else BLUE
         )
         axes.text(high, place, f"  {values[place]:.1f}", va="center", fontsize=10)
     if reference:
@@ -148,7 +148,7 @@ def speed_bars(speeds: Mapping[str, Mapping[str, Sequence[float]]], title: str =
                 low, median, high = mine[kind]
                 place = row + (i - (len(kinds) - 1) / 2) * height
                 axes.barh(place, median, 0.9 * height, color=colour, label=kind if row == 0 else None)
-                axes.plot([low, high], [place, place], color="0.2", linewidth=1)
+                axes.plot([low, high], [place, place], color=ink(), linewidth=1)
                 axes.text(1.03 * high, place, f"{median:.3g}", va="center", fontsize=9)
     axes.set_yticks(range(len(speeds)), list(speeds))
     axes.invert_yaxis()

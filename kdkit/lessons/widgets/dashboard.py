@@ -136,7 +136,7 @@ class TrainingDashboard(Panel):
         self.running, self._button.disabled = False, True
         self.redraw()
         if self._still is not None:  # the picture that stays is that of the end
-            still.renew(self._still, self.box, still.picture(self.picture.png, self.alt()))
+            still.renew(self._still, self.box, self.still())
 
     def stop(self) -> None:
         """Asks the running training to stop after its next logged step."""

@@ -7,13 +7,13 @@ measure every tick label to find one).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import cycle, pairwise
+from itertools import pairwise
 
 import numpy as np
 from matplotlib.colors import ListedColormap, to_rgb
 
 from kdkit.lessons.plots.speech import FRAME_CENTRE, draw_frames, draw_phones
-from kdkit.lessons.plots.style import BLUE, FILLS, GREY, HEAT, RED
+from kdkit.lessons.plots.style import BLUE, FILLS, GREY, HEAT, NEUTRAL, RED
 from kdkit.recognition.transcribe import Word
 
 _FILL_MAP = ListedColormap(FILLS)
@@ -97,8 +97,9 @@ def draw_accuracy(axes, probe, layer: int) -> None:
     axes.fill(layers + layers[::-1], [*low, *high[::-1]], color=BLUE, alpha=0.2, linewidth=0)
     axes.plot(value, color=BLUE, linewidth=1.5)
     axes.plot(layer, value[layer], "o", color=RED, markersize=9)
-    axes.annotate(f"{value[layer]:.1f} %", (layer, value[layer]), xytext=(0, 9), textcoords="offset points",
-                  ha="center", fontsize=9)  # fmt: skip
+    end = layer > 0.8 * len(value)  # where a label in the middle would leave the axes
+    axes.annotate(f"{value[layer]:.1f} %", (layer, value[layer]), xytext=(7 if end else 0, 9),
+                  textcoords="offset points", ha="right" if end else "center", fontsize=9)  # fmt: skip
     axes.axhline(100 * probe.fbank.accuracy, color=GREY, linestyle="--", linewidth=1)
     axes.set(xlabel="layer", xlim=(-0.7, len(value) - 0.3))
     axes.set_title("phone probe (% of frames)", fontsize=9, y=1.0)
@@ -129,9 +130,9 @@ def draw_emissions(
 
 
 def draw_words(axes, words: Sequence[Word], fontsize: float) -> None:
-    """Words from their start to their end, in turns of two colours; the less sure, the paler."""
-    for word, fill in zip(words, cycle(FILLS[:2]), strict=False):
-        colour = 1 - (0.3 + 0.7 * word.score) * (1 - np.array(to_rgb(fill)))
+    """Words from their start to their end, in a colour that says neither right nor wrong; the less sure, the paler."""
+    for word in words:
+        colour = 1 - (0.2 + 0.8 * word.score) * (1 - np.array(to_rgb(NEUTRAL)))
         axes.axvspan(word.start, word.end, facecolor=colour, edgecolor=GREY)
         behind = {"facecolor": colour, "edgecolor": "none", "pad": 1}  # a short word is wider than its time
         axes.text((word.start + word.end) / 2, 0.5, word.word, ha="center", va="center", fontsize=fontsize,

@@ -14,7 +14,7 @@ from torch import Tensor
 from kdkit.fbank import Fbank
 from kdkit.lessons import plots
 from kdkit.lessons.widgets import drawing
-from kdkit.lessons.widgets.panel import Panel, choice, player, slider
+from kdkit.lessons.widgets.panel import Panel, choice, choice_of_utterance, player, slider
 from kdkit.model.speech_model import SpeechModel
 from kdkit.speech.audio import read_audio
 from kdkit.speech.frames import HOP, RECEPTIVE_FIELD, SAMPLE_RATE, num_frames
@@ -43,10 +43,9 @@ class FrontEndLab(Panel):
         self.waves = [read_audio(u.audio) for u in self.utterances]
         self._read: dict[tuple[str, int], np.ndarray] = {}
         self._fits: dict[tuple[str, int], tuple[np.ndarray, float]] = {}
-        texts = [(f"{i + 1}: {u.text[:40]}", i) for i, u in enumerate(self.utterances)]
         last = self._frames(self.waves[0]) - 1
         super().__init__(
-            utterance=choice("utterance", texts),
+            utterance=choice_of_utterance(self.utterances),
             frame=slider("frame", min(40, last), 0, last),
             bins=slider("mel bins", 80, 20, 128, 4),
             window=slider("window, ms", 25, 10, 60, 5),

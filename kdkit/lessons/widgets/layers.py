@@ -14,7 +14,7 @@ from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor
 
 from kdkit.lessons.widgets import drawing
-from kdkit.lessons.widgets.panel import Panel, choice, player, slider
+from kdkit.lessons.widgets.panel import Panel, choice, choice_of_utterance, player, slider
 from kdkit.probing.activations import Frames
 from kdkit.probing.attention import watched_attention
 from kdkit.probing.cka import linear_cka
@@ -76,9 +76,8 @@ class LayerExplorer(Panel):
         layers = min(model.config.layers for model in self.models.values())
         heads = min(model.config.heads for model in self.models.values())
         names = list(self.models)
-        texts = [(f"{i + 1}: {u.text[:48]}", i) for i, u in enumerate(self.utterances)]
         super().__init__(
-            utterance=choice("utterance", texts),
+            utterance=choice_of_utterance(self.utterances),
             model=choice("model", names),
             layer=slider("layer", layers // 2, 0, layers),
             other=choice("compare", ["none", *names], "none"),

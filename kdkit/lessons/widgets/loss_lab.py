@@ -15,7 +15,7 @@ from kdkit.distill import default_pairs
 from kdkit.fbank import SHIFT, WINDOW, Fbank
 from kdkit.lessons import plots
 from kdkit.lessons.widgets import drawing
-from kdkit.lessons.widgets.panel import Panel, button, choice, slider
+from kdkit.lessons.widgets.panel import Panel, button, choice, choice_of_utterance, slider
 from kdkit.losses import cluster_loss, regression_loss
 from kdkit.model.codebook import VARIANTS, ClusterHead
 from kdkit.model.speech_model import SpeechModel
@@ -71,10 +71,9 @@ class LossLab(Panel):
         runs = occurrences(teacher, told)
         self.phones = {k: phone_shares(of_id)[0][0] or "silence" for k, of_id in runs.items()}
         self.frames = self.mask.sum(1).tolist()
-        texts = [(f"{i + 1}: {u.text[:40]}", i) for i, u in enumerate(batch.utterances)]
         taus = [0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0]
         super().__init__(
-            utterance=choice("utterance", texts),
+            utterance=choice_of_utterance(batch.utterances),
             frame=slider("frame", self.frames[0] // 2, 0, self.frames[0] - 1),
             tau=choice("tau", taus, 0.1),
             weight=slider("lambda", 0.4, 0.0, 2.0, 0.1),

@@ -15,7 +15,7 @@ import html
 import struct
 import threading
 import zlib
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 
 import ipywidgets
@@ -32,6 +32,7 @@ from kdkit.lessons.plots.style import DARK_INK, DARK_PAPER, INK, PAPER, Picture,
 from kdkit.lessons.widgets import drawing, still
 from kdkit.lessons.widgets.image import ClickableImage
 from kdkit.speech.frames import SAMPLE_RATE
+from kdkit.speech.manifest import Utterance
 
 WIDE, NARROW = 11.5, 5.0  # inches of a picture
 _DPI, _NARROW_DPI = (
@@ -158,7 +159,9 @@ class Panel:
     def say(self) -> None:
         """Writes :meth:`words` under the picture, in the page's colours."""
         ink, paper, scheme = (DARK_INK, DARK_PAPER, "dark") if self.dark else (INK, PAPER, "light")
-        style = f"background: {paper}; color: {ink}; color-scheme: {scheme}; padding: 2px 8px"
+        style = (
+            f"background: {paper}; color: {ink}; color-scheme: {scheme}; padding: 2px 8px; line-height: 1.6"
+        )
         self._words.value = f"<div style='{style}'>{self.words()}</div>"
 
     def redraw(self) -> None:
@@ -215,9 +218,19 @@ class Panel:
             x, y = figure.axes[number].transData.inverted().transform(pixels)
             self.clicked(number, float(x), float(y))
 
+    def still(self) -> dict[str, str]:
+        """The present picture for a page without a kernel, wide, on light and on dark paper."""
+        page, pictures = (self.narrow, self.dark), []
+        with self._drawing, _one_thread():
+            for self.narrow, self.dark in ((False, False), (False, True)):
+                pictures.append(to_png(self.figure()))
+            self.narrow, self.dark = page
+        light, dark = pictures
+        return still.picture(light, self.alt(), dark)
+
     def _ipython_display_(self) -> None:
         """Shows the live widget, and the picture that a page without a kernel keeps."""
-        self._still = still.show(self.box, still.picture(self.picture.png, self.alt()))
+        self._still = still.show(self.box, self.still())
 
 
 def _freeze_loaded_objects() -> None:
@@ -292,12 +305,20 @@ def slider(label: str, value, low, high, step=1, **options) -> ipywidgets.ValueW
     return named(kind(value=value, min=low, max=high, step=step, **about, **options), label)
 
 
-def choice(label: str, options, value=None) -> ipywidgets.Dropdown:
-    """One of several: a list of values, or of (words, value)."""
+def choice(label: str, options, value=None, width: str | None = None) -> ipywidgets.Dropdown:
+    """One of several: a list of values, or of (words, value). ``width``: CSS, for long words; the page's at most."""
     options = list(options)
     first = options[0][1] if isinstance(options[0], tuple) else options[0]
     value = first if value is None else value
-    return named(ipywidgets.Dropdown(options=options, value=value, description=label, style=_WHOLE), label)
+    layout = ipywidgets.Layout(width=width, max_width="calc(100% - 4px)") if width else ipywidgets.Layout()
+    about = {"description": label, "style": _WHOLE, "layout": layout}
+    return named(ipywidgets.Dropdown(options=options, value=value, **about), label)
+
+
+def choice_of_utterance(utterances: Sequence[Utterance]) -> ipywidgets.Dropdown:
+    """One of the utterances, by number and text; the value is its index."""
+    texts = [(f"{i + 1}: {u.text[:48]}", i) for i, u in enumerate(utterances)]
+    return choice("utterance", texts, width="30em")
 
 
 def named(control: ipywidgets.DOMWidget, name: str) -> ipywidgets.DOMWidget:

@@ -8,10 +8,11 @@ hides it while the live one is on the page, and hides that message otherwise.
 from __future__ import annotations
 
 import base64
-from html import escape
 
 import ipywidgets
 from IPython.display import DisplayHandle, display
+
+from kdkit.lessons.plots.page import image_html
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
@@ -37,14 +38,11 @@ def renew(handle: DisplayHandle, widget: ipywidgets.DOMWidget, still: dict[str, 
     handle.update(_marked(widget, still), raw=True)
 
 
-def picture(png: bytes, alt: str) -> dict[str, str]:
-    """The MIME bundle of a still picture; ``alt`` describes it."""
-    data = base64.b64encode(png).decode("ascii")
-    html = (
-        f'<img src="data:image/png;base64,{data}" alt="{escape(alt)}" style="max-width: 100%">'
-        "<p><small>A still picture: the controls come when the cell runs.</small></p>"
-    )
-    return {"text/html": html, "image/png": data, "text/plain": alt}
+def picture(light: bytes, alt: str, dark: bytes) -> dict[str, str]:
+    """The MIME bundle of a still picture, PNG for a light and for a dark page; ``alt`` describes it."""
+    said = "<p><small>A still picture: the controls come when the cell runs.</small></p>"
+    data = base64.b64encode(light).decode("ascii")
+    return {"text/html": image_html(light, alt, dark) + said, "image/png": data, "text/plain": alt}
 
 
 def _marked(widget: ipywidgets.DOMWidget, still: dict[str, str]) -> dict[str, str]:
