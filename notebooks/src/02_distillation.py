@@ -767,8 +767,8 @@ study = Distillations(trials, *common)
 findings = study_in_cell([study], size.study_seeds, folder, lesson.jobs)
 
 # %%
-caption = f"Frames of unseen voices read off the last layer: {len(size.study_seeds)} seeds, "
-caption += f"{study_recipe.steps} steps."
+caption = f"Frames of unseen voices read off the last layer: {study_recipe.steps} steps, seeds "
+caption += f"{', '.join(map(str, size.study_seeds))}."
 lesson.study("study of losses", findings, caption)
 
 # %% [markdown]
@@ -943,8 +943,9 @@ print("the teacher is bit for bit what it was")
 # ```
 # kdkit distill sw-fbank --teacher hubert_base_ls960 --data train.jsonl \
 #     --discriminative 0.4 --cache --steps 5000 --out runs/student
-# accelerate launch --num_processes 4 -m kdkit distill dt-fbank --teacher hubert.safetensors \
-#     --data train.jsonl --accumulate 2 --precision bf16 --tensorboard --out runs/base
+# accelerate launch --num_processes 4 -m kdkit distill dt-fbank \
+#     --teacher hubert.safetensors --data train.jsonl --accumulate 2 \
+#     --precision bf16 --tensorboard --out runs/base
 # kdkit bench distill --size full
 # ```
 #

@@ -16,11 +16,14 @@ _DARK = (
 
 
 def image_html(light: bytes, alt: str, dark: bytes = b"") -> str:
-    """An image from PNG bytes, at most as wide as the page; on a dark page ``dark`` takes its place. ``alt`` is what it
-    shows, in words.
+    """An image from PNG bytes; on a dark page ``dark`` takes its place. ``alt`` is what it shows, in words.
+
+    It is at most as wide as the page, but not so narrow that its text could not be read: then it is moved sideways.
     """
     key = f"kdkit-{hashlib.sha256(light).hexdigest()[:16]}"
-    image = f'<img class="{key}" src="{_url(light)}" alt="{escape(alt)}" style="max-width: 100%">'
+    wide = "max-width: max(100%, 560px)"
+    image = f'<img class="{key}" src="{_url(light)}" alt="{escape(alt)}" style="{wide}">'
+    image = f'<div style="overflow-x: auto">{image}</div>'
     where = ", ".join(f"{theme} .{key}" for theme in _DARK)
     return f"{image}<style>{where} {{ content: url({_url(dark)}) }}</style>" if dark else image
 

@@ -52,7 +52,11 @@ def theme(dark: bool = False) -> dict[str, str]:
         "ytick.color",
     )
     on_paper = ("figure.facecolor", "axes.facecolor", "legend.facecolor")
-    return dict.fromkeys(inked, ink) | dict.fromkeys(on_paper, paper) | {"grid.color": "#808080"}
+    return (
+        dict.fromkeys(inked, ink)
+        | dict.fromkeys(on_paper, paper)
+        | {"grid.color": "#808080", "legend.framealpha": 1.0}
+    )
 
 
 def ink() -> str:

@@ -209,9 +209,9 @@ class StudentDesigner(Panel):
         words = "measured" if self.facts()["measured"] else "estimated"
         middle.set_title(f"latency, yours {words}", fontsize=10, y=1.0)
         if self.narrow:
-            left.legend(fontsize=7, loc="upper left", bbox_to_anchor=(-0.4, -0.22), ncols=3)
+            left.legend(fontsize=7, loc="upper left", bbox_to_anchor=(-0.4, -0.22), ncols=3, markerscale=0.7)
         else:
-            left.legend(fontsize=7, loc="best")
+            left.legend(fontsize=7, loc="lower left", markerscale=0.7).set_zorder(1.8)  # behind the marks
         names, counts = zip(*parts(self.config).items(), strict=True)
         right.barh(range(len(names)), [count / 1e6 for count in counts], color=plots.BLUE)
         right.set_yticks(range(len(names)), names, fontsize=9)
