@@ -29,6 +29,7 @@ from kdkit.common.wording import percent
 from kdkit.training import identity
 from kdkit.training.processes import processes
 
+FINDING = "finding.json"  # in the folder of each training
 WER, CER, PHONES = "WER", "CER", "phone accuracy"  # what a finding measures
 
 
@@ -97,7 +98,7 @@ def run_experiment(
     def run(task: tuple[int, object]) -> Finding:
         seed, case = task
         folder = Path(out) / experiment.folder(case, seed)
-        path, asked = folder / "finding.json", experiment.identity(case, seed)
+        path, asked = folder / FINDING, experiment.identity(case, seed)
         if resume and (kept := identity.kept(path, asked)):
             return _finding(kept)
         try:
@@ -116,7 +117,7 @@ def run_experiment(
 
 def is_kept(experiment: Experiment[Case], case: Case, seed: int, out: Path) -> bool:
     """Is there a finding of this training, with the same settings, in ``out``?"""
-    path = Path(out) / experiment.folder(case, seed) / "finding.json"
+    path = Path(out) / experiment.folder(case, seed) / FINDING
     return identity.kept(path, experiment.identity(case, seed)) is not None
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from torch import nn
 
 from kdkit.common.errors import KdkitError, OtherRunError
-from kdkit.lessons.experiments import Experiment, Finding, is_kept, run_experiment
+from kdkit.lessons.experiments import FINDING, Experiment, Finding, run_experiment
+from kdkit.training import identity
 from kdkit.training.loop import train
 from kdkit.training.recipe import TrainConfig
 
@@ -82,11 +83,12 @@ def study_in_cell(
 
     Raises :class:`StoppedTraining` after Ctrl-C or an interrupt of the kernel.
     """
-    name = Path(out).name
+    name, out = Path(out).name, Path(out)
     tasks = [(one, case, seed) for one in experiments for seed in seeds for case in one.cases()]
+    asked = [(out / one.folder(case, seed) / FINDING, one.identity(case, seed)) for one, case, seed in tasks]
 
     def finished() -> int:
-        return sum(is_kept(*task, out) for task in tasks)
+        return sum(identity.kept(path, of) is not None for path, of in asked)
 
     if resume and (earlier := finished()):
         print(
