@@ -147,8 +147,8 @@ speeds": fine-tuned with speed perturbation.
 
 
 def write_headline(readme: Path, metrics: Path) -> None:
-    """WER on test-clean by system and minutes of labels, between the marks in README.md, without the students of earlier
-    versions ("NAME (80 bins)").
+    """WER on test-clean by system and minutes of labels, between the marks in README.md; students of earlier versions,
+    "NAME (80 bins)", are left out.
     """
     scores = [row for row in json.loads(metrics.read_text()) if row["split"] == "test-clean"]
     scores = [row for row in scores if "(" not in row["system"]]
