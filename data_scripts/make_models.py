@@ -34,8 +34,10 @@ from kdkit.common.files import write_atomically
 from kdkit.common.parallel import cores
 from kdkit.lessons.profiles import get_profile
 from kdkit.lessons.world_files import find_world
+from kdkit.training.processes import processes
 
 HERE = Path(__file__).parent
+STOPPED = "\nstopped; what was done is kept: run it again to go on"
 
 
 @dataclass(frozen=True)
@@ -198,7 +200,8 @@ def main() -> None:
         try:
             make(find_world(args.world), get_profile(args.profile), out)
         except KeyboardInterrupt:
-            raise SystemExit(130) from None  # the training has said what it saved
+            processes().print(STOPPED)
+            raise SystemExit(130) from None
         except KdkitError as error:
             print(f"error: {error}", file=sys.stderr)
             raise SystemExit(1) from None
@@ -231,7 +234,7 @@ def main() -> None:
             finally:
                 run.done.set()  # from here on nothing begins; what runs is waited for
     except KeyboardInterrupt:  # the scripts heard it, too, and save what they train
-        print("\nstopped; what was done is kept: run it again to go on", file=sys.stderr)
+        print(STOPPED, file=sys.stderr)
         raise SystemExit(130) from None
     except RuntimeError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -17,7 +17,7 @@ from pathlib import Path
 from make_study import front_ends
 
 from kdkit.common.files import write_atomically, write_text
-from kdkit.fbank import fbank_statistics
+from kdkit.fbank import fit_statistics
 from kdkit.lessons import live
 from kdkit.lessons.experiments import run_experiment, save_findings
 from kdkit.lessons.lesson_models import WORLD
@@ -26,7 +26,6 @@ from kdkit.lessons.profiles import Profile
 from kdkit.lessons.trials import Distillations
 from kdkit.lessons.worlds import World, check_voices
 from kdkit.model.checkpoints import load_checkpoint
-from kdkit.model.speech_model import SpeechModel
 from kdkit.probing import phone_probe
 from kdkit.recognition.alignment import Aligner, add_phones, bundle_aligner
 from kdkit.recognition.ctc import save_recogniser
@@ -121,12 +120,6 @@ def front_end_study(
         subset(add_phones(subset(part, m), aligner), m)
         for part, m in zip(world.probe_speech(minutes), minutes, strict=True)
     )
-    statistics = fbank_statistics(speech[:500])
-
-    def prepare(student: SpeechModel) -> None:
-        if student.config.front_end == "fbank":
-            student.front_end.set_statistics(*statistics)
-
     frames = size.probe_frames // 2
     study = Distillations(
         front_ends(teacher.config, size.twin_steps, world.students),
@@ -134,7 +127,7 @@ def front_end_study(
         lambda model: phone_probe(model, train, test, frames, frames, last_only=True),
         lambda seed: Batches(speech, size.seconds_per_batch, seed),
         TrainConfig(steps=size.twin_steps, lr=world.lr),
-        prepare,
+        lambda student: fit_statistics(student, speech),
     )
     findings = run_experiment(study, size.study_seeds, work / "trials front-ends")
     if processes().is_main_process:

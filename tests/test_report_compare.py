@@ -430,3 +430,24 @@ def test_no_two_pages_of_a_run_disagree(tmp_path, monkeypatch, seeds, interval, 
     told = as_markdown(run)
     assert f"paired: {word}" in told and f"Verdicts: 1 {word}." in told
     assert not any(other in told for other in set(VERDICTS) - {word})
+
+
+@pytest.mark.parametrize(
+    ("world", "profile", "words"),
+    [
+        ("", "quick", "Teacher, speech and sizes are not the paper's"),
+        ("mine", "paper", "Teacher, speech and sizes are not the paper's"),
+        ("librispeech", "colab", "Teacher and speech are the paper's, sizes are not"),
+        ("librispeech", "paper", "Teacher and speech are the paper's, and sizes where they are known"),
+    ],
+)
+def test_a_page_says_whose_teacher_and_speech_it_is_about(tmp_path, monkeypatch, world, profile, words):
+    folder = write(tmp_path / "a")
+    results = Results(folder, "01_x", profile=profile, seed=0, world=world)
+    results.compare("in a sentence", Comparison(-0.02, (-0.03, -0.01), {0: -0.02}), "After 9 steps.")
+    monkeypatch.setattr(index_page, "CLAIMS", (Claim("Claimed.", (("01", "in a sentence"),)),))
+    records = read_records(folder, ("01_x",))
+    run = read_run(folder) | {"profile": profile, "world": world}
+    run["machine"] |= {"memory_gb": 8, "gpu_driver": None, "system": "Linux", "torch": "2.11"}
+    index_page.write_index(folder, run, records)
+    assert words in (folder / "index.html").read_text(encoding="utf-8")

@@ -46,7 +46,9 @@ def distil(world: World, name: str, teacher: Teacher, size: Profile, folder: Pat
     if path.is_file():
         return path
     preset, both = name.removesuffix("-both"), name.endswith("-both")
-    print(f"{name} is not there: distilled now, {size.distill_steps} steps{_time(world, preset, size)}")
+    processes().print(
+        f"{name} is not there: distilled now, {size.distill_steps} steps{_time(world, preset, size)}"
+    )
     speech = world.speech("unlabelled", size.unlabelled_minutes)
     student = new_student(preset, teacher.model, seed)
     fit_statistics(student, speech)

@@ -139,7 +139,7 @@ def _place(system: dict) -> tuple:
 def _section(out: Path, notebook: dict, record: dict | None) -> dict:
     record = record or {"title": notebook["title"], "items": [], "metrics": {}}
     return notebook | {
-        "title": record["title"],
+        "title": re.sub(r"^\d+\. ", "", record["title"]),  # of one that did not run: its heading
         "status_text": STATUS[notebook["status"]],
         "html": (out / "notebooks" / f"{notebook['name']}.html").is_file(),
         "items": [

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,7 +71,9 @@ class Run:
         self.log = RunLog(self.out, self.first, accelerator.is_main_process, config.tensorboard, evaluations)
         if self.first < config.steps and not self._enough():
             self.snapshots.check_room()
-        self.module, self.optimiser = accelerator.prepare(task, self.optimiser)
+        with warnings.catch_warnings():  # accelerate has no other name for it yet
+            warnings.filterwarnings("ignore", ".broadcast_buffers. is deprecated", FutureWarning)
+            self.module, self.optimiser = accelerator.prepare(task, self.optimiser)
         batches.stride = accelerator.num_processes
         self.graphs = graphs_for(accelerator, task, self.parameters, config.graphs)
         self.bar = tqdm(
