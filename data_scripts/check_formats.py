@@ -19,8 +19,8 @@ from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
 import formats
-import torchaudio
 import transformers
+from witness import torchaudio
 
 from kdkit.teachers import bundles, load_teacher
 

@@ -21,7 +21,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-import torchaudio
 from torch import Tensor, nn
 from transformers import (
     HubertConfig,
@@ -32,6 +31,7 @@ from transformers import (
     WavLMConfig,
     WavLMModel,
 )
+from witness import torchaudio
 
 from kdkit.teachers.bundles import Bundle
 

@@ -60,7 +60,7 @@ def numbered(utterances: Sequence[Utterance], first_reader: int) -> list[str]:
 
 def hash_of(name: str) -> float:
     """Where SHA-256 puts a name between 0 and 1."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6]) / 2**48
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big") / 2**48
 
 
 def write_books(folder: Path, utterances: Sequence[Utterance], ids: Sequence[str]) -> None:

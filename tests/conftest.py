@@ -1,10 +1,15 @@
 """Shared by all tests: a small corpus of tones, and the order of the files."""
 
+from contextlib import suppress
+
 import numpy as np
 import pytest
 import soundfile
 
 from kdkit.speech.manifest import Utterance
+
+with suppress(ImportError):  # a machine of GPU tests may lack torchaudio
+    import witness  # noqa: F401 (torchaudio, for all tests, beside any torch)
 
 TONES = {"a": 300, "b": 700, "c": 1500, "d": 3100, "": 0}
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from typer.testing import CliRunner
 
 from kdkit.commands.main import app
@@ -174,6 +175,18 @@ def test_no_room_is_one_line_whoever_writes(tmp_path, limited):
         with pytest.raises(OutputError, match="larger than a file may be here"):
             call()
         assert path.read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["No space left on device (os error 28)", 'IoError(Os { code: 28, kind: StorageFull, message: "x" })'],
+)
+def test_no_room_as_new_and_old_safetensors_say_it(tmp_path, said):
+    def write(temporary):
+        raise SafetensorError(f"Error while serializing: {said}")
+
+    with pytest.raises(OutputError, match="a: cannot be written: the disk is full"):
+        write_atomically(tmp_path / "a", write)
 
 
 def test_a_growing_file_keeps_whole_pieces(tmp_path, limited):

@@ -93,7 +93,8 @@ def theirs(folder, wave: torch.Tensor) -> tuple[torch.Tensor, str]:
     values = processor(wave.numpy(), sampling_rate=16_000, return_tensors="pt").input_values
     with torch.inference_mode():
         logits = network(values).logits[0]
-    return logits, processor.decode(logits.argmax(-1))
+    # transformers 4 would write "a 'b" as "a'b"
+    return logits, processor.decode(logits.argmax(-1), clean_up_tokenization_spaces=False)
 
 
 def ours(network, wave: torch.Tensor) -> tuple[torch.Tensor, str]:

@@ -95,7 +95,7 @@ def test_named_dependencies_are_declared_and_torch_is_not_capped():
 
 def test_everything_imported_is_declared():
     provided = {"sklearn": "scikit-learn", "yaml": "pyyaml", "IPython": "ipykernel", "pygments": "nbconvert"}
-    provided |= {"fontTools": "matplotlib"}
+    provided |= {"fontTools": "matplotlib", "tomllib": "tomli"}
     provided |= {"mistune": "nbconvert", "traitlets": "nbconvert", "markupsafe": "jinja2"}
     provided |= {
         "triton": "torch"

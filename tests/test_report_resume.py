@@ -19,7 +19,7 @@ from kdkit.lessons.profiles import PROFILES
 from kdkit.lessons.records import read_results
 from kdkit.lessons.results import Results
 from kdkit.report import find_notebooks
-from kdkit.report.record import PARTS, changes, code_version, fingerprints, provenance
+from kdkit.report.record import PARTS, changes, code_version, fingerprints, package_versions, provenance
 from kdkit.speech.manifest import read_manifest, write_manifest
 from kdkit.teachers import ASSETS
 
@@ -165,6 +165,16 @@ def test_run_json_says_what_a_run_was_made_of(tmp_path):
     assert times == sorted(times) and all(t.tzinfo for t in times)
     assert made["verdicts"] == [{"notebook": "01_first", "name": "layers differ", "outcome": "seen"}]
     assert "--seed 7 --set factor=2.0 --out DIR" in page
+
+
+@pytest.mark.parametrize(("place", "counts"), [("plugins", True), ("_vendor", False)])
+def test_packages_within_a_package_do_not_count(tmp_path, monkeypatch, place, counts):
+    """setuptools puts its own on the path when something imports it, which is no change of packages."""
+    folder = tmp_path / place
+    (folder / "inner-1.0.dist-info").mkdir(parents=True)
+    (folder / "inner-1.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: inner\nVersion: 1.0\n")
+    monkeypatch.syspath_prepend(folder)
+    assert ("inner" in package_versions()) is counts
 
 
 def test_which_code_it_is(tmp_path, monkeypatch):

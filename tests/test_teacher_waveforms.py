@@ -43,7 +43,10 @@ def test_transformers_own_preprocessing_end_to_end(form, tmp_path):
     if form != "processor":
         other = own | {"do_normalize": form == "preprocessor"}
         (tmp_path / "preprocessor_config.json").write_text(json.dumps(other))
-    extractor = transformers.AutoFeatureExtractor.from_pretrained(tmp_path)
+    if transformers.__version__ < "5" and form != "preprocessor":  # 4 looks into the other file alone
+        extractor = transformers.Wav2Vec2FeatureExtractor.from_dict(own)
+    else:
+        extractor = transformers.AutoFeatureExtractor.from_pretrained(tmp_path)
     assert extractor.do_normalize
     teacher = load_teacher(tmp_path)
     batch, lengths = waves()

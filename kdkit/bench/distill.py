@@ -52,10 +52,10 @@ class PlainTask(nn.Module):
         self.task = task
         try:
             from torchaudio.compliance.kaldi import fbank
-        except (ImportError, OSError) as error:  # the latter beside a torch that it was not built for
+        except (ImportError, OSError, RuntimeError) as error:  # the latter two beside a torch of another CUDA
             raise ConfigError(
                 "the plain way takes its Fbank from torchaudio, which cannot be imported "
-                f"({str(error).splitlines()[0]}): pip install torchaudio"
+                f"({str(error).splitlines()[0]}): pip install torchaudio, or the torch of constraints.txt"
             ) from error
         self.fbank = fbank
 

@@ -270,8 +270,8 @@ def _errno(error: Exception) -> int | None:
     """The errno of an error, also of one that a Rust library has turned into text; None if it has none."""
     if isinstance(error, OSError):
         return error.errno
-    said = re.search(r"\(os error (\d+)\)", str(error))
-    return int(said[1]) if said else None
+    said = re.search(r"\(os error (\d+)\)|Os \{ code: (\d+),", str(error))  # the latter of safetensors 0.4
+    return int(said[1] or said[2]) if said else None
 
 
 def cache_folder() -> Path:

@@ -20,6 +20,7 @@ import json
 import os
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, distribution, distributions, version
 from pathlib import Path
@@ -227,7 +228,9 @@ def _commit_of_pip() -> str | None:
 def package_versions() -> dict[str, str]:
     """Name and version of every installed package."""
     found = {}
-    for each in distributions():  # a package may be on the path twice: the first one is imported
+    # setuptools puts the packages within it on the path when it is imported
+    places = [place for place in sys.path if Path(place).name != "_vendor"]
+    for each in distributions(path=places):  # a package may be on the path twice: the first one is imported
         found.setdefault(each.metadata["Name"], each.version)
     return dict(sorted(found.items(), key=lambda item: item[0].lower()))
 
