@@ -517,7 +517,8 @@ for race in races:
     lesson.metric(name, 1 / median, quartiles, "x real time", timing=True, note="quartiles")
 
 # %%
-where = f"{what}, {lesson.device}, {torch.get_num_threads()} threads"
+threads = torch.get_num_threads()
+where = f"{what}, {lesson.device}, {threads} thread" + "s" * (threads > 1)
 figure = plots.speed_bars(speeds, where.capitalize())
 lesson.figure("speed", figure, "Speed of teachers and deep & thin students in every precision.")
 

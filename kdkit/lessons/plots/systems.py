@@ -8,7 +8,7 @@ from itertools import cycle
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from kdkit.common.errors import ConfigError
 from kdkit.lessons.plots.style import BLUE, CYCLE, ORANGE, faint, ink, paper, picture, styled
@@ -26,7 +26,7 @@ def training_curves(
     """
     logs = logs if isinstance(logs, Mapping) else {"": logs}
     _check_rows(logs, keys)
-    figure, [panels] = picture(4.6 * len(keys) + 1, 3.6, columns=len(keys))
+    figure, [panels] = picture(min(11, 4.6 * len(keys) + 1), 3.6, columns=len(keys))
     for axes, key in zip(panels, keys, strict=True):
         for colour, (name, log) in zip(CYCLE, logs.items(), strict=False):
             points = [(row["step"], row[key]) for row in log if key in row]
@@ -37,6 +37,7 @@ def training_curves(
                     label=name,
                     marker="o" if len(points) < 20 else None,
                 )
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.set(xlabel="step", ylabel=(labels or {}).get(key, key.replace("_", " ")))
         axes.grid()
     if any(logs):
