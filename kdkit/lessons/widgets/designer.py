@@ -203,7 +203,9 @@ class StudentDesigner(Panel):
                 marker, area = "^" if config.layers > 4 else "s", 8
                 if name == OWN:
                     colour, marker, area = plots.RED, "*", 17
-                axes.plot(size, value, marker, color=colour, markersize=area, label=name)
+                axes.plot(
+                    size, value, marker, color=colour, markersize=area, label=name, zorder=6
+                )  # over the legend
             axes.axvline(self.budget / 1e6, color=plots.GREY, linestyle="--", linewidth=1)
             axes.set(xlim=(0, 1.15 * max(*sizes, self.budget / 1e6)), ylim=(0, 1.15 * max(values)))
         words = "measured" if self.facts()["measured"] else "estimated"
@@ -211,7 +213,7 @@ class StudentDesigner(Panel):
         if self.narrow:
             left.legend(fontsize=7, loc="upper left", bbox_to_anchor=(-0.4, -0.22), ncols=3, markerscale=0.7)
         else:
-            left.legend(fontsize=7, loc="lower left", markerscale=0.7).set_zorder(1.8)  # behind the marks
+            left.legend(fontsize=7, loc="lower left", markerscale=0.7)
         names, counts = zip(*parts(self.config).items(), strict=True)
         right.barh(range(len(names)), [count / 1e6 for count in counts], color=plots.BLUE)
         right.set_yticks(range(len(names)), names, fontsize=9)
