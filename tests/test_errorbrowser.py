@@ -7,8 +7,10 @@ import re
 import numpy as np
 import pytest
 import soundfile
+from contrast import TEXT, contrast
 
 from kdkit.common.errors import TextError
+from kdkit.lessons.plots.style import DARK_PAPER
 from kdkit.lessons.results import Results
 from kdkit.recognition.error_browser import error_browser, write_error_browser
 from kdkit.recognition.wer import score
@@ -99,3 +101,12 @@ def test_a_page_of_its_own_and_in_a_report(utterances, tmp_path):
     index = (tmp_path / "run" / "index.html").read_text(encoding="utf-8")
     assert index.count("<article") == 3 and "All errors" in index and index.count("<!doctype") <= 1
     assert 'href="pages/04_x/errors.html"' in index
+
+
+def test_words_can_be_read_on_light_and_dark_pages(utterances):
+    html = error_browser(score(REFERENCES, HYPOTHESES), utterances, "A test", sound=False)
+    themes = [dict(re.findall(r"--(\w+): (#\w+)", rule)) for rule in re.findall(r"\.errors \{[^}]*\}", html)]
+    assert len(themes) == 2 and themes[0].keys() == themes[1].keys()
+    for theme in themes:
+        assert all(contrast(theme[name], theme["paper"]) >= TEXT for name in ("ink", "soft", "wrong", "more"))
+    assert contrast(themes[1]["ink"], DARK_PAPER) >= TEXT, "what stands outside of the boxes"

@@ -215,7 +215,7 @@ class FineTunings:
     def train(self, case: tuple[float, str], seed: int, folder: Path, resume: bool) -> Finding:
         minutes, start = case
         speech, recipe = self.budgets[minutes], replace(self.recipe, seed=seed)
-        title = f"{start}, {minutes:g} min, seed {seed}"
+        title = f"{start}, {round(minutes, 1):g} min, seed {seed}"
         model = self.starts[start](speech, seed).requires_grad_(True)
         recogniser, facts = fine_tune(model, speech, recipe, folder, self.dev, self.config, resume, title)
         score = evaluate(recogniser, list(self.test)).score

@@ -161,10 +161,10 @@ def describe_collapse(hypotheses: Sequence[str]) -> str:
     Many CTC models emit only blanks early in training; this is about those that stay there.
     """
     texts = [_heard(text) for text in hypotheses]
-    advice = "train for more steps, check the learning rate and that the labels belong to the audio"
+    advice = "train for more steps, check the learning rate and that the labels belong to the audio."
     empty = sum(not text for text in texts)
     if texts and empty == len(texts):
-        return f"only blanks: all {empty} transcripts are empty. CTC starts like this; {advice}"
+        return f"All {empty} transcripts are empty, only blanks. CTC starts like this; {advice}"
     if texts and empty > len(texts) / 2:
         return f"{empty} of {len(texts)} transcripts are empty; {advice}"
     text, times = Counter(texts).most_common(1)[0] if texts else ("", 0)
