@@ -136,6 +136,15 @@ def test_a_shown_panel_draws_at_every_change_and_leaves_a_still_picture(outputs)
     assert panel.figures_drawn == 2 and panel.picture.png != first and panel.picture.alt == "Numbers: high 5"
 
 
+def test_the_pointer_says_whether_a_click_does_anything():
+    class OnlyLookedAt(Numbers):
+        clicked = Panel.clicked
+
+    panels = [Numbers(), OnlyLookedAt()]
+    assert all(panel.box for panel in panels)
+    assert [panel.picture.clickable for panel in panels] == [True, False]
+
+
 def test_a_quiz_leaves_its_still_form(outputs):
     display(quiz("01_teacher_probing"))
     still, live = outputs

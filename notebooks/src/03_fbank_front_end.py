@@ -1054,7 +1054,9 @@ counted = keep_guess(my_guess, [own_study], size.study_seeds, folder)
 
 # %%
 own_findings = study_in_cell([own_study], size.study_seeds, folder, lesson.jobs)
-caption = f"Your own experiment: {size.own_steps} steps, seeds {', '.join(map(str, size.study_seeds))}."
+caption = (
+    f"Your own experiment: {own_recipe.steps} steps, seeds {', '.join(map(str, size.study_seeds))}."
+)
 lesson.study("own experiment", own_findings, caption)
 
 # %%

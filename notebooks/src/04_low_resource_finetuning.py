@@ -1143,7 +1143,7 @@ counted = keep_guess(my_guess, both, size.study_seeds, folder)
 # %%
 own_findings = study_in_cell(both, size.study_seeds, folder, lesson.jobs)
 seeds = ", ".join(map(str, size.study_seeds))
-caption = f"Your own experiment: {size.own_label_steps} steps, seeds {seeds}; letters, not words."
+caption = f"Your own experiment: {own_recipe.steps} steps, seeds {seeds}; letters, not words."
 lesson.study("own experiment", own_findings, caption)
 
 # %%

@@ -27,7 +27,7 @@ function nameControls(panel) {  // for screen readers: ipywidgets gives sliders 
 function render({ model, el }) {
   const image = document.createElement("img");
   image.style.maxWidth = "100%";
-  image.style.cursor = "crosshair";
+  if (model.get("clickable")) image.style.cursor = "crosshair";
   const show = () => {
     if (image.src) URL.revokeObjectURL(image.src);
     image.src = URL.createObjectURL(new Blob([model.get("png")], { type: "image/png" }));
@@ -83,6 +83,7 @@ _STYLE = """
 
 class ClickableImage(anywidget.AnyWidget):
     """``png``: the image; ``alt``: its description; ``drawn``: a counter, whose change makes the page show both;
+    ``clickable``: does a click do anything? The pointer says so;
     ``clicked``: (share of the width, share of the height, milliseconds since 1970); ``dark`` and ``narrow``: the page
     around the picture, which the browser tells, and tells again when it changes.
 
@@ -96,6 +97,7 @@ class ClickableImage(anywidget.AnyWidget):
     png = traitlets.Bytes(b"").tag(sync=True)
     alt = traitlets.Unicode("").tag(sync=True)
     drawn = traitlets.Int(0).tag(sync=True)
+    clickable = traitlets.Bool(True).tag(sync=True)
     clicked = traitlets.Tuple(
         traitlets.Float(), traitlets.Float(), traitlets.Int(), default_value=(0.0, 0.0, 0)
     ).tag(sync=True)

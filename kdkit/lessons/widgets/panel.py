@@ -186,6 +186,7 @@ class Panel:
         """The live widget, made when it is first wanted."""
         if self._box is None:
             self.picture, self._words = ClickableImage(), ipywidgets.HTML()
+            self.picture.clickable = type(self).clicked is not Panel.clicked
             wrap = ipywidgets.Layout(display="flex", flex_flow="row wrap")
             rows = [ipywidgets.Box(list(self.controls.values()), layout=wrap)]
             rows += [ipywidgets.Box(extra, layout=wrap)] if (extra := self.extra()) else []
