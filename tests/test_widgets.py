@@ -37,7 +37,7 @@ from kdkit.lessons.widgets import (
     TrainingDashboard,
     dashboard,
 )
-from kdkit.lessons.widgets.designer import macs, parameters, parts
+from kdkit.lessons.widgets.designer import _macs_beside_layers, macs, parameters, parts
 from kdkit.lessons.widgets.panel import slider, to_png
 from kdkit.losses import discriminative_loss, regression_loss
 from kdkit.model.codebook import Codebook
@@ -246,6 +246,16 @@ def test_the_designer_counts_as_the_modules_do(name):
     config = preset(name)
     assert parameters(config) == count_parameters(config) == sum(parts(config).values())
     assert macs(config) == pytest.approx(count_macs(config, 5), rel=1e-9)
+
+
+def test_the_designer_counts_another_width_without_the_modules():
+    config = preset("tiny-dt-fbank")
+    assert macs(config)
+    counted = _macs_beside_layers.cache_info().misses
+    for dim in (16, 48, 144):
+        other = replace(config, dim=dim, fbank_channels=dim // 2, heads=1)
+        assert macs(other) == pytest.approx(count_macs(other, 5), rel=1e-9)
+    assert _macs_beside_layers.cache_info().misses == counted, "a slider would wait for it"
 
 
 def test_student_designer():

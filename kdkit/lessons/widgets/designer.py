@@ -45,8 +45,13 @@ _PATIENCE = 0.04  # seconds for the rounds of a measurement
 
 def macs(config: ModelConfig) -> float:
     """The result of :func:`kdkit.model.costs.count_macs`, fast enough for a slider: only parts are counted again."""
-    thin = replace(config, layers=1, dim=config.pos_groups, ffn=32, heads=1)
+    thin = _as_wide(replace(config, layers=1, ffn=32, heads=1), config.pos_groups)
     return float(_macs_beside_layers(thin)(config.dim)) + config.layers * _macs_of_layer(config)
+
+
+def _as_wide(config: ModelConfig, dim: int) -> ModelConfig:
+    """Another width, the same share of it in the first convolution of Fbank."""
+    return replace(config, dim=dim, fbank_channels=config.fbank_channels * dim // config.dim)
 
 
 def _macs_of_layer(config: ModelConfig) -> float:
@@ -57,7 +62,7 @@ def _macs_of_layer(config: ModelConfig) -> float:
 @lru_cache(maxsize=64)
 def _macs_beside_layers(thin: ModelConfig) -> Polynomial:
     """Front-end and positions: a parabola over the width, through three widths that are counted."""
-    some = [replace(thin, dim=times * thin.dim) for times in (1, 2, 3)]
+    some = [_as_wide(thin, times * thin.dim) for times in (1, 2, 3)]
     counts = [count_macs(config, seconds=_SECONDS) - _macs_of_layer(config) for config in some]
     return Polynomial.fit([config.dim for config in some], counts, deg=2)
 
