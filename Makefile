@@ -9,7 +9,7 @@
 #   make test                            lint, unit tests, all notebooks in profile smoke
 #   make test TORCH=oldest               the same with the oldest versions that pyproject.toml allows, on Python 3.10
 #   make test TORCH=newest               the same with the newest, in an environment of its own, as each of them
-#   make report CPU=1                    when the environment is made: torch without CUDA, 4.6 GB less on Linux
+#   make report CPU=1                    when the environment is made: torch without CUDA, 4.2 GB less on Linux
 #
 # Corpora are kept in $KDKIT_CACHE (default: ~/.cache/kdkit). Another Python: make test PYTHON=python3.12
 

@@ -20,7 +20,7 @@ from unittest.mock import patch
 
 import formats
 import transformers
-from witness import torchaudio
+from audio_witness import torchaudio
 
 from kdkit.teachers import bundles, load_teacher
 

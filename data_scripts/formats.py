@@ -21,6 +21,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from audio_witness import torchaudio
 from torch import Tensor, nn
 from transformers import (
     HubertConfig,
@@ -31,7 +32,6 @@ from transformers import (
     WavLMConfig,
     WavLMModel,
 )
-from witness import torchaudio
 
 from kdkit.teachers.bundles import Bundle
 

@@ -9,7 +9,7 @@ import soundfile
 from kdkit.speech.manifest import Utterance
 
 with suppress(ImportError):  # a machine of GPU tests may lack torchaudio
-    import witness  # noqa: F401 (torchaudio, for all tests, beside any torch)
+    import audio_witness  # noqa: F401 (torchaudio, for all tests, beside any torch)
 
 TONES = {"a": 300, "b": 700, "c": 1500, "d": 3100, "": 0}
 

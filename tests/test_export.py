@@ -1,10 +1,12 @@
 """Exported recognisers give PyTorch's logits in onnxruntime and in transformers."""
 
 import json
+import sys
 
 import pytest
 import torch
 
+from kdkit.bench.inference import distilhubert
 from kdkit.common.errors import ConfigError
 from kdkit.model.speech_model import ModelConfig, SpeechModel
 from kdkit.recognition.ctc import CTCModel
@@ -134,6 +136,13 @@ def test_the_check_of_a_folder_begins_with_the_waveform(tmp_path):
     with pytest.warns(UserWarning, match="adds 1e-07 to the variance .* this recogniser 1e-05"):
         folder = export_huggingface(other, tmp_path / "other")
     assert same < 5e-4 and 3 * same < check_huggingface(folder, other)
+
+
+def test_a_transformers_that_cannot_be_imported_checks_nothing(monkeypatch, tmp_path):
+    """Installed or not: beside a torchaudio that refuses this torch, it raises an error of its own."""
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    assert check_huggingface(tmp_path, None) is None
+    assert distilhubert() is None
 
 
 def test_what_transformers_cannot_hold_is_refused(tmp_path):

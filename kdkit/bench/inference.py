@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -89,7 +88,8 @@ def bench_inference(
             racers[name, precision] = plain if precision == "plain" else optimised(plain, precision)
     macs = {name: count_macs(model.config) for name, model in models.items()}
     found = []
-    extra = {(PEER, "plain"): distilhubert().to(device)} if peer and find_spec("transformers") else {}
+    rival = distilhubert() if peer else None
+    extra = {(PEER, "plain"): rival.to(device)} if rival else {}
     bar = tqdm(total=len(shapes) * rounds * len(racers | extra), desc="bench", unit="run")
     for batch, seconds in shapes:
         times: dict[tuple[str, str], list[tuple[float | None, float]]] = {key: [] for key in racers | extra}
@@ -216,9 +216,13 @@ def _gigabytes(model: nn.Module) -> float:
     return total / 1e9
 
 
-def distilhubert() -> nn.Module:
-    """transformers' HubertModel in DistilHuBERT's shape with random weights, the usual alternative."""
-    from transformers import HubertConfig, HubertModel
-
+def distilhubert() -> nn.Module | None:
+    """transformers' HubertModel in DistilHuBERT's shape with random weights, the usual alternative; None if
+    transformers cannot be imported, as beside a torchaudio that refuses this torch.
+    """
+    try:
+        from transformers import HubertConfig, HubertModel
+    except (ImportError, RuntimeError, OSError):
+        return None
     torch.manual_seed(0)
     return HubertModel(HubertConfig(num_hidden_layers=2)).eval()

@@ -55,7 +55,7 @@ def export(
         folder = check_output(out or stem.with_name(f"{stem.name}-huggingface"), folder=True)
         export_huggingface(network, folder)
         difference = check_huggingface(folder, network)
-        told = "not checked: transformers is not installed"
+        told = "not checked: transformers cannot be imported"
         print(told if difference is None else f"largest difference from PyTorch: {difference:.1e}")
         print(f"folder: {folder}")
         return

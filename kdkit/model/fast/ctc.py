@@ -81,7 +81,7 @@ if AVAILABLE:
         count = 2 * size + 1
         state = tl.arange(0, STATES)
         own = tl.where(turned == 1, count - 1 - state, state)  # what it is in the label's own order
-        real = (state < count) & (size >= 0)
+        real = state < tl.where(size < 0, 0, count)  # none of a label that does not fit
         labels += row * longest
         letter = _label(labels, tl.where(real, own, 0), size, longest, BLANK)
         before = tl.where(turned == 1, own + 2, own - 2)
@@ -122,8 +122,7 @@ if AVAILABLE:
     ):  # fmt: skip
         t, row = tl.program_id(0), tl.program_id(1).to(tl.int64)
         size, state, letter = tl.load(sizes + row).to(tl.int32), tl.arange(0, STATES), tl.arange(0, LETTERS)
-        alive = (t < tl.load(frames + row)) & (size >= 0)
-        real = (state < 2 * size + 1) & alive
+        real = state < tl.where((t < tl.load(frames + row)) & (size >= 0), 2 * size + 1, 0)
         said = _label(labels + row * longest, tl.where(real, state, 0), size, longest, BLANK)
         alpha = tl.load(tables + (row * total + t) * STATES + state, mask=real, other=NEVER)
         beta = tl.load(tables + ((batch + row) * total + t) * STATES + state, mask=real, other=NEVER)

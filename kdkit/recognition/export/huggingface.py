@@ -9,7 +9,6 @@ import copy
 import json
 import re
 import warnings
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -110,11 +109,12 @@ def export_huggingface(recogniser: CTCModel, folder: Path) -> Path:
 
 def check_huggingface(folder: Path, recogniser: CTCModel) -> float | None:
     """Largest absolute difference of the logits for noise and speech, with transformers' own feature extractor; None if
-    transformers is not installed.
+    transformers cannot be imported, as beside a torchaudio that refuses this torch.
     """
-    if find_spec("transformers") is None:
+    try:
+        from transformers import AutoFeatureExtractor, AutoModelForCTC
+    except (ImportError, RuntimeError, OSError):
         return None
-    from transformers import AutoFeatureExtractor, AutoModelForCTC
 
     prepare = AutoFeatureExtractor.from_pretrained(folder)
     theirs = AutoModelForCTC.from_pretrained(folder).eval()
