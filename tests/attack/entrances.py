@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import damage
@@ -481,7 +482,8 @@ def entrances() -> dict[str, Entrance]:
         *(Entrance(f"transcribe {e}", a_folder_of_sound(e), transcribed, tells=("",), seconds=60)
           for e in ("wav", "flac", "mp3", "ogg")),
         Entrance("manifest", manifest, read_a_manifest, damage.of_json, weight=6),
-        Entrance("language model", language_model, search_with, damage.of_text, weight=4),
+        *([Entrance("language model", language_model, search_with, damage.of_text, weight=4)]
+          if find_spec("flashlight") else []),  # no wheels for Python 3.13 and later
         Entrance("text for an lm", text, model_of, damage.of_text),
         Entrance("lexicon", text, words_of, damage.of_text),
         Entrance("statistics", statistics, read_statistics, damage.of_json, weight=2),
