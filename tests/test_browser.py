@@ -51,7 +51,7 @@ pytestmark = [
         CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium (see .ci/run)"
     ),
     pytest.mark.skipif(
-        ipywidgets.version_info[0] < 8,
+        int(ipywidgets.__version__.split(".")[0]) < 8,
         reason="JupyterLab 4 shows no widgets of ipywidgets 7, whose hosts have pages of their own",
     ),
 ]
