@@ -126,7 +126,7 @@ def test_mel_filters(bins, fft, rate, low):
 
 @pytest.mark.parametrize(("bins", "milliseconds"), [(40, 10), (128, 30), (80, 60)])
 def test_fbank_with_other_windows(bins, milliseconds):
-    wave = torch.randn(1, 16_000)
+    wave = torch.randn(1, 16_000, generator=torch.Generator().manual_seed(0))
     kaldi = torchaudio.compliance.kaldi.fbank(
         32_768 * wave, num_mel_bins=bins, frame_length=float(milliseconds), dither=0.0
     )
