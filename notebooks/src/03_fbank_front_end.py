@@ -736,7 +736,7 @@ steps, inherits = {(name, "live"): recipe.steps for name in logs}, ""
 for name in (dt_waveform, dt_fbank) if lesson.ships else ():
     twins[name, "shipped"], meta = lesson.student(name)
     steps[name, "shipped"] = meta["steps"]
-    if meta["teacher"] == dt_waveform:  # its front-end was swapped
+    if meta.get("teacher") == dt_waveform:  # its front-end was swapped
         inherits = f"The Fbank student learnt from its twin, {meta['steps']:,} steps after it."
 
 # %% [markdown]
