@@ -3,7 +3,7 @@
 The twin is a world file with the same speech, weights and language model as they are at hand: manifests of the
 synthetic corpus, checkpoints of the kit, an ARPA file. In both, presets of the paper's size have the toy world's, and
 torchaudio's aligner, which has no stand-in in its published form, is the kit's best recogniser. Kernels run
-:func:`take_over` before the first cell, by IPython's startup folder, programs by Python's sitecustomize.
+:func:`take_over` before the first cell, by IPython's startup folder, programs and workers by Python's sitecustomize.
 """
 
 from __future__ import annotations
@@ -212,8 +212,13 @@ def taken_over(out: Path, site: standins.Server) -> Iterator[None]:
         f"rehearse_notebooks.take_over{served!r}",
     ]
     (kernels / "00-standins.py").write_text("\n".join(["import sys", *lines]))
-    programs = "if {'kdkit', 'make_models.py'} & {word.rpartition('/')[2] for word in sys.orig_argv}:"
-    (folder / "sitecustomize.py").write_text("\n    ".join([f"import sys\n{programs}", *lines]))
+    programs = {
+        "kdkit",
+        "make_models.py",
+        "joblib.externals.loky.backend.popen_loky_posix",
+    }  # the last: workers
+    asked = f"if {programs} & {{word.rpartition('/')[2] for word in sys.orig_argv}}:"
+    (folder / "sitecustomize.py").write_text("\n    ".join([f"import sys\n{asked}", *lines]))
     search = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
     with patch.dict("os.environ", {"IPYTHONDIR": str(folder), "PYTHONPATH": search}):
         yield
