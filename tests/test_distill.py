@@ -236,7 +236,7 @@ def test_a_weight_may_change_with_the_share_of_the_steps():
     task.schedule(5, 10)
     loss, parts = task(batch)
     torch.testing.assert_close(loss, parts["regression"] + parts["own"])
-    assert task.settings["extra losses"] == {"own": [0.0, 0.5, 1.0, 1.5, 2.0]}
+    assert task.settings["extra losses"]["own"]["weight"] == [0.0, 0.5, 1.0, 1.5, 2.0]
 
 
 class Widened(torch.nn.Module):
