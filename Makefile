@@ -1,6 +1,6 @@
 # Everything on a fresh machine with git, make and Python 3.10 or newer.
 #
-#   make report                          all lessons, one HTML report (profile quick, about 10 minutes on 2 cores)
+#   make report                          all lessons, one HTML report (profile quick, about 12 minutes on 2 cores)
 #   make report PROFILE=smoke OUT=runs/x another size, another place
 #   make report WORLD=mine.toml          your own teacher and speech; WORLD=librispeech: HuBERT Base, human speech
 #   make report PROFILE=full             the models made from nothing too: 3 to 6 hours; when stopped, it goes on if made again
