@@ -236,7 +236,7 @@ def digits_rows(path: Path) -> list[dict]:
     """One held-out speaker: WER by minutes of labels, student and start, and "distilled" against "scratch"."""
     findings, rows = load_findings(path), []
     for minutes in budgets_in(findings):
-        for name in sorted(set(names_in(findings)) & {f.name for f in findings if f.minutes == minutes}):
+        for name in sorted({f.name for f in findings if f.minutes == minutes}):
             student, _, start = name.rpartition(" ")
             found = summary(findings, name, minutes)
             change = compare(findings, name, f"{student} scratch", minutes) if start != "scratch" else None

@@ -205,12 +205,17 @@ class FineTunings:
         minutes, start = case
         speech = {"train": self.budgets[minutes], "dev": self.dev, "test": self.test}
         told = {name: speech_identity(some, times=False) for name, some in speech.items()}
-        model = self.starts[start](self.budgets[minutes], seed)
-        begun = {"model": model.config.to_dict()} | identity.weights(model)
+        if (case, seed) not in self._begun:
+            model = self.starts[start](self.budgets[minutes], seed)
+            self._begun[case, seed] = {"model": model.config.to_dict()} | identity.weights(model)
+        told |= self._begun[case, seed]
         other = {} if self.measure == WER else {"measure": self.measure}
-        return (
-            replace(self.recipe, seed=seed).result() | {"config": asdict(self.config)} | told | begun | other
-        )
+        return replace(self.recipe, seed=seed).result() | {"config": asdict(self.config)} | told | other
+
+    @cached_property
+    def _begun(self) -> dict[tuple, dict]:
+        """By case and seed: the model that a training starts from, which may be large, is made and hashed once."""
+        return {}
 
     def train(self, case: tuple[float, str], seed: int, folder: Path, resume: bool) -> Finding:
         minutes, start = case

@@ -96,8 +96,9 @@ def read_code(cells: list[Cell]) -> Code:
 
 
 def parse(source: str) -> ast.Module:
-    """``ast.parse``, one thread at a time: until Python 3.12 its builder counts how deep all threads are together, and
-    raises SystemError ("AST constructor recursion depth mismatch") where they meet."""
+    """``ast.parse``, one thread at a time: that of Python 3.11 counts how deep all threads are together, and raises
+    SystemError ("AST constructor recursion depth mismatch") where they meet.
+    """
     with _ONE_AT_A_TIME:
         return ast.parse(source)
 
