@@ -1,6 +1,8 @@
 """Speaker probe, intervals, codebook, attention, CKA on files and of two models; all of it together on a toy model."""
 
 import json
+import os
+import tempfile
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from formats import transformers_model
 
 from kdkit import probing
 from kdkit.commands.models import probe as probe_command
-from kdkit.common.errors import ConfigError, ManifestError
+from kdkit.common.errors import ConfigError, ManifestError, OutputError
 from kdkit.lessons.plots import probe as figures
 from kdkit.model.codebook import Codebook
 from kdkit.model.speech_model import ModelConfig, SpeechModel
@@ -41,13 +43,24 @@ def frames_of(features, speakers, utterances) -> Frames:
     return Frames(features, speakers.copy(), np.array(utterances), speakers, ["x"] * len(features))
 
 
-def test_the_sample_lies_in_files_that_go_away_with_it(utterances):
+def test_the_sample_lies_in_files_of_which_nothing_stays(utterances, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     sample = collect(ModelLayers(toy_teacher()), utterances, 200)
     assert all(isinstance(x, np.memmap) for x in sample.features)
-    folder = Path(sample.folder.name)
-    assert len(list(folder.iterdir())) == len(sample.names)
-    del sample
-    assert not folder.exists()
+    assert all(np.abs(x).sum(1).all() for x in sample.features), "each row is written"
+    if os.name == "posix":
+        assert not list(tmp_path.iterdir()), "a killed process could not delete them"
+
+
+def test_too_little_room_for_the_sample_is_said(utterances):
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**10, limits[1]))
+    try:
+        with pytest.raises(OutputError, match=r"ulimit -f"):
+            collect(ModelLayers(toy_teacher()), utterances, 200)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_the_speaker_probe_hears_voices_in_other_utterances():

@@ -6,16 +6,19 @@ Silent frames (phone "") are left out: they are frequent and easy for every feat
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from tempfile import TemporaryDirectory
+from pathlib import Path
+from tempfile import TemporaryFile, gettempdir
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from kdkit.common.errors import ManifestError
+from kdkit.common.files import writing
 from kdkit.common.progress import tqdm
 from kdkit.fbank import Fbank, deltas
 from kdkit.speech.batches import Batches
@@ -74,7 +77,7 @@ class ModelLayers:
 class Frames:
     """Sampled frames: ``features[layer]`` (n, D) float32; phone, utterance and speaker of each frame.
 
-    Features from :func:`collect` are memory-mapped files, which are deleted with the object.
+    Features from :func:`collect` are memory-mapped files without a name, which end with the object.
     """
 
     features: list[np.ndarray]
@@ -82,7 +85,6 @@ class Frames:
     utterances: np.ndarray  # (n,) int, position in the list that was given
     speakers: np.ndarray  # (n,) str
     names: list[str] = field(default_factory=list)  # of the layers
-    folder: TemporaryDirectory | None = field(default=None, repr=False)  # of the files
 
     def __len__(self) -> int:
         return len(self.phones)
@@ -102,7 +104,8 @@ def collect(
     the corpus is too short otherwise). The choice of frames depends only on the manifest and ``seed``, so that two
     models are probed on the same frames. One batch of activations is in memory at a time.
 
-    Raises :class:`ManifestError` when no utterance has phone times.
+    Raises :class:`ManifestError` when no utterance has phone times, :class:`OutputError` when the folder of temporary
+    files has no room.
     """
     plan = _plan(utterances, frames, per_utterance, seed)
     if not plan:
@@ -112,7 +115,6 @@ def collect(
         )
     position = {utterances[i].id: i for i in plan}
     batches = Batches([utterances[i] for i in plan], seconds_per_batch=seconds_per_batch)
-    folder = TemporaryDirectory(prefix="kdkit-frames-", ignore_cleanup_errors=True)
     room = sum(len(chosen) for chosen, _ in plan.values())
     features, phones, owners = [], [], []
     bar = tqdm(total=len(plan), desc="features", unit="utt", leave=False, mininterval=1.0)
@@ -127,10 +129,7 @@ def collect(
             phones += labels[real].tolist()
             owners += [position[utterance.id]] * int(real.sum())
         if not features:
-            features = [
-                np.lib.format.open_memmap(f"{folder.name}/{i}.npy", "w+", np.float32, (room, layer.shape[-1]))
-                for i, layer in enumerate(hidden)
-            ]
+            features = [_on_disk(room, layer.shape[-1]) for layer in hidden]
         for file, layer in zip(features, hidden, strict=True):
             file[len(owners) - len(rows) : len(owners)] = layer[rows, columns].float().cpu().numpy()
         bar.update(len(batch.utterances))
@@ -140,7 +139,15 @@ def collect(
     owners = np.array(owners)
     speakers = np.array([utterances[i].speaker for i in owners])
     names = getattr(extract, "names", [str(i) for i in range(len(layers))])
-    return Frames(layers, np.array(phones), owners, speakers, list(names), folder)
+    return Frames(layers, np.array(phones), owners, speakers, list(names))
+
+
+def _on_disk(rows: int, columns: int) -> np.ndarray:
+    """A float32 array in a temporary file without a name: nothing stays behind, not even of a killed process."""
+    with writing(Path(gettempdir())), TemporaryFile(prefix="kdkit-frames-") as file:
+        if hasattr(os, "posix_fallocate"):  # a full disk is an error here, and no signal later on
+            os.posix_fallocate(file.fileno(), 0, 4 * rows * columns)
+        return np.memmap(file, np.float32, "w+", shape=(rows, columns))
 
 
 def _plan(utterances, frames: int, per_utterance: int, seed: int) -> dict[int, tuple[np.ndarray, np.ndarray]]:
