@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from pathlib import Path
 
 from kdkit.common.files import sha256_of, write_text
@@ -299,11 +300,13 @@ def study_section(study: str, path: Path) -> str:
     if not path.exists():
         return ""
     kept, findings = json.loads(path.read_text(encoding="utf-8")), load_findings(path)
+    trained = Counter((found.name, found.steps) for found in findings)
+    seeds = " to ".join(str(n) for n in sorted({min(trained.values()), max(trained.values())}))
     return f"""## Study of {study.replace("_", "-")}: `{path.name}`
 
-{STUDIES[study]}. {kept["steps"]} steps of {kept["batch_seconds"]:g} s, {len(kept["seeds"])} seeds: frames
-of unseen voices whose phone a linear probe reads off the student's last layer, 95 % intervals over utterances. "Better"
-asks that the interval leaves 0 out and that every seed agrees. Made by `make_study.py {study.replace("_", "-")}`.
+{STUDIES[study]}. Steps of {kept["batch_seconds"]:g} s, {seeds} seeds: frames of unseen voices whose phone a
+linear probe reads off the student's last layer, 95 % intervals over utterances. "Better" asks that the interval leaves
+0 out and that every seed agrees. Made by `make_study.py {study.replace("_", "-")}`.
 
 {table(study_rows(findings))}
 """

@@ -12,6 +12,7 @@ from kdkit.lessons.experiments import (
     Finding,
     budgets_in,
     by_steps,
+    changes_over_steps,
     compare,
     interaction,
     load_findings,
@@ -20,6 +21,7 @@ from kdkit.lessons.experiments import (
     shipped_findings,
     steps_in,
     study_rows,
+    study_trials,
     summary,
 )
 from kdkit.recognition import wer
@@ -84,6 +86,27 @@ def test_a_training_that_still_improves_decides_nothing():
     with pytest.raises(ConfigError, match="no findings of 'a' after 7 steps"):
         compare(found, "a", "b", steps=7)
     assert "10 min,  6,000 steps: WER" in overview(found)
+
+
+def test_a_study_of_several_lengths_is_compared_length_by_length():
+    def after(steps: int, name: str, *hits_of_each_seed) -> list[Finding]:
+        hits = [[hit] * 50 for hit in hits_of_each_seed]
+        return [replace(found, steps=steps) for found in reading(name, *hits)]
+
+    long = after(3200, "base", 70) + after(3200, "a", 74)  # the highest budget: one seed, and not every trial
+    found = long + after(200, "base", 50, 50) + after(200, "a", 48, 47) + after(200, "b", 51, 49)
+    assert [(name, steps) for name, steps, _ in study_trials(found)] == [
+        ("base", 200), ("a", 200), ("b", 200), ("base", 3200), ("a", 3200)
+    ]  # fmt: skip
+    changes = changes_over_steps(found)
+    verdicts = {name: {n: change.verdict for n, change in by.items()} for name, by in changes.items()}
+    assert verdicts == {"a": {200: "worse", 3200: "better"}, "b": {200: "inconclusive"}}
+    rows = study_rows(found)
+    assert [row["steps"] for row in rows] == ["200", "200", "200", "3,200", "3,200"]
+    assert rows[0]["verdict"] == rows[3]["verdict"] == "" and rows[4]["difference, points"].startswith("+4.0")
+    assert changes_over_steps([]) == {}
+    alone = after(9, "base", 50) + after(10, "a", 50)  # nothing to compare it with yet
+    assert changes_over_steps(alone) == {} and len(study_rows(alone)) == 2
 
 
 def test_more_hits_are_better_where_more_errors_are_worse():

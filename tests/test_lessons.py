@@ -11,6 +11,7 @@ from kdkit import teachers
 from kdkit.common.errors import ConfigError
 from kdkit.lessons import lesson as lessons
 from kdkit.lessons import machines
+from kdkit.lessons.experiments import PHONES, Finding
 from kdkit.lessons.lesson import Lesson
 from kdkit.lessons.profiles import PROFILES
 from kdkit.lessons.records import read_results
@@ -73,6 +74,27 @@ def test_librispeech_comes_with_another_teacher_and_its_phones_are_estimated(
     assert {len(set(part[:4])) for part in voices} == {1} and {len(set(part)) for part in voices} == {2}
     record = (lesson.out / "metrics" / "01_teacher_probing.json").read_text(encoding="utf-8")
     assert "Phone times of librispeech are estimates: letters aligned by a model of letters" in record
+
+
+def test_a_study_of_several_lengths_shows_what_the_length_changes(lesson):
+    def found(name, steps, share):
+        return Finding(name, 0, (round(100 * share),) * 9, (100,) * 9, PHONES, steps)
+
+    study = [found("base", 200, 0.5), found("a", 200, 0.4), found("base", 800, 0.6), found("a", 800, 0.7)]
+    lesson.study("of a", study[:2], "One length.")
+    lesson.study("of b", [*study, found("short", 200, 0.3)], "Two lengths, which one trial has not.")
+    results = read_results(lesson.out, "01_teacher_probing")
+    assert {name for name in results["metrics"] if name.startswith("of a")} == {
+        "of a/base", "of a/a", "of a/a against base"
+    }  # fmt: skip
+    turned = [results["metrics"][f"of b/a against base, {n} steps"]["verdict"] for n in (200, 800)]
+    assert turned == ["worse", "better"]
+    (figure,) = (
+        item for item in results["items"] if item.get("name") == "of b, over steps" and "file" in item
+    )
+    assert "against “base”" in figure["caption"]
+    assert "The verdict turns: a" in json.dumps(results["items"])
+    assert "short" not in figure["alt"]
 
 
 def test_another_teacher_is_named(lesson, capsys):

@@ -62,6 +62,12 @@ FIGURES = {
     ),
     "mel_filters": lambda: plots.mel_filters(RNG.random((257, 20))),
     "wer_curves": lambda: plots.wer_curves({"x": [(10, 0.5, 0.4, 0.6), (1, 0.9, 0.8, 1.0)]}),
+    "change_curves": lambda: plots.change_curves(
+        {"x": [(800, 0.01, 0.0, 0.02), (200, -0.02, -0.03, -0.01)], "y": [(200, 0.0, -0.01, 0.01)]},
+        "base",
+        "phone accuracy",
+        "steps",
+    ),
     "wer_points": lambda: plots.wer_points(
         [
             {"name": "x", "value": 0.6, "interval": (0.5, 0.7)},

@@ -277,6 +277,9 @@ def test_claims_are_answered_by_what_was_found():
         assert found["outcome"] == outcome and found["name"] == "Gain"
     assert found["text"] == "+2.0 points, 95 % interval +1.0 to +3.0, paired; each seed +5.0, -1.0."
     assert answers(claim, [], {"02_x": {}}) == []
+    long = {f"gain, {steps} steps": metric | {"verdict": "better"} for steps in ("3,200", "800")}
+    claim = Claim("c", (), (("02", "gain*", "Gain"),))
+    assert [found["name"] for found in answers(claim, [], {"02_x": long})] == ["Gain, 3,200 steps"]
 
 
 def test_a_claim_is_answered_in_a_sentence_with_its_budget():

@@ -207,3 +207,17 @@ def test_language_model():
 def test_a_guess_stands_beside_what_was_found(guess, points, words):
     said = sentences.beside_guess(guess, change(points))
     assert words in said and f"found: {change(points).verdict}" in said
+
+
+def test_does_a_verdict_outlive_a_longer_training():
+    def change(points: float, half: float = 0.5) -> Comparison:
+        interval = ((points - half) / 100, (points + half) / 100)
+        return Comparison(points / 100, interval, {0: points / 100}, "phone accuracy", less_is_better=False)
+
+    said = sentences.over_steps({"a": {200: change(-2), 800: change(0), 3200: change(3)}}, "base")
+    assert "The verdict turns: a (-2.0 (-2.5 to -1.5) after 200, +3.0" in said and "from base" in said
+    assert "It fades: a" in sentences.over_steps({"a": {200: change(2), 800: change(0.1)}}, "base")
+    assert "only with more steps: a" in sentences.over_steps({"a": {200: change(0), 800: change(2)}}, "base")
+    both = sentences.over_steps({x: {200: change(2), 800: change(1)} for x in "ab"}, "base")
+    assert "It is the same: a (" in both and "; b (" in both and "turns" not in both
+    assert "is not known" in sentences.over_steps({"a": {200: change(2)}}, "base")

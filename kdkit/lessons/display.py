@@ -8,9 +8,18 @@ from collections.abc import Mapping, Sequence
 from IPython.display import HTML, Audio, Markdown, display
 from torch import Tensor
 
-from kdkit.lessons.experiments import Finding, compare, names_in, study_rows, summary
+from kdkit.lessons import sentences
+from kdkit.lessons.experiments import (
+    Finding,
+    changes_over_steps,
+    steps_in,
+    study_rows,
+    study_trials,
+    summary,
+)
 from kdkit.lessons.plots.page import image_html
 from kdkit.lessons.plots.style import Picture, in_numbers
+from kdkit.lessons.plots.systems import change_curves
 from kdkit.lessons.results import Results
 from kdkit.speech.frames import SAMPLE_RATE
 
@@ -72,17 +81,31 @@ class Display(Results):
         """The trials of an experiment as a table: each one's measure over its seeds, and what it changes against the
         first trial, with the verdict.
 
-        Kept as metrics: ``name/TRIAL`` and ``name/TRIAL against FIRST``.
+        Kept as metrics: ``name/TRIAL`` and ``name/TRIAL against FIRST``, followed by ", N steps" where a study has
+        trials of several lengths; then a figure and a sentence say what the length changes.
         """
         if not findings:
             return
-        first, *others = names_in(findings)
-        for trial in (first, *others):
-            found = summary(findings, trial)
-            self.metric(f"{name}/{trial}", found.value, found.interval, "share", source)
-        for trial in others:
-            self.difference(f"{name}/{trial} against {first}", compare(findings, trial, first), source)
+        first, several = findings[0].name, len(steps_in(findings)) > 1
+        for trial, steps, change in study_trials(findings):
+            after = f", {steps:,} steps" if several else ""
+            found = summary(findings, trial, steps=steps)
+            self.metric(f"{name}/{trial}{after}", found.value, found.interval, "share", source)
+            if change:
+                self.difference(f"{name}/{trial} against {first}{after}", change, source)
         self.table(name, study_rows(findings), caption)
+        if several:
+            changes = {trial: of for trial, of in changes_over_steps(findings).items() if len(of) > 1}
+            points = {
+                trial: [(steps, change.difference, *change.interval) for steps, change in of_trial.items()]
+                for trial, of_trial in changes.items()
+            }
+            figure = change_curves(points, first, findings[0].measure, "steps of training")
+            caption = (
+                f"What each trial changes against “{first}” when all are trained for longer; 95 % intervals."
+            )
+            self.figure(f"{name}, over steps", figure, caption)
+            self.text(f"{name}, over steps", sentences.over_steps(changes, first))
 
     def text(self, name: str, text: str) -> None:
         """A paragraph under the cell and in the report."""

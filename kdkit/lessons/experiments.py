@@ -39,7 +39,7 @@ class Finding:
 
     ``counts`` of each test utterance are word errors; where ``measure`` is "CER" errors of letters, where it is "phone
     accuracy" frames whose phone a linear probe read off the last layer. ``totals`` are the words, letters or frames of
-    each. ``steps`` and ``seconds``: of the
+    each. ``steps`` (of a distillation without those of an adaptation on top) and ``seconds``: of the
     training; ``minutes``: of labelled speech (0: none); ``losses``: at the end of a distillation.
     """
 
@@ -326,8 +326,9 @@ def budgets_in(findings: Sequence[Finding], *names: str) -> list[float]:
 
 
 def steps_in(findings: Sequence[Finding], *names: str) -> list[int]:
-    """Numbers of steps that all of these trials were trained for."""
-    return sorted(set.intersection(*({f.steps for f in findings if f.name == name} for name in names)))
+    """Numbers of steps that all of these trials were trained for (without names: that any was)."""
+    found = [{f.steps for f in findings if f.name == name} for name in names]
+    return sorted(set.intersection(*(found or [{f.steps for f in findings}])))
 
 
 def overview(findings: Sequence[Finding]) -> str:
@@ -341,16 +342,35 @@ def overview(findings: Sequence[Finding]) -> str:
     return "\n".join(lines)
 
 
+def study_trials(findings: Sequence[Finding]) -> list[tuple[str, int, Comparison | None]]:
+    """(trial, steps, its comparison with the first trial after as many, None for the first) of a study, short trainings
+    first."""
+    first, found = findings[0].name, []
+    for steps in steps_in(findings):
+        names = names_in(f for f in findings if f.steps == steps)
+        for name in names:
+            change = compare(findings, name, first, steps=steps) if name != first and first in names else None
+            found.append((name, steps, change))
+    return found
+
+
+def changes_over_steps(findings: Sequence[Finding]) -> dict[str, dict[int, Comparison]]:
+    """{trial: {steps: its comparison with the first trial after as many}} of a study, all trials but the first."""
+    found: dict[str, dict[int, Comparison]] = {}
+    for name, steps, change in study_trials(findings) if findings else ():
+        if change:
+            found.setdefault(name, {})[steps] = change
+    return found
+
+
 def study_rows(findings: Sequence[Finding]) -> list[dict[str, str]]:
     """Rows of a table: the measure of every trial over its seeds, and its comparison with the first trial."""
-    first, rows = findings[0].name, []
-    for name in names_in(findings):
-        steps = sorted({found.steps for found in findings if found.name == name})
-        row = {"trial": name, "steps": ", ".join(f"{n:,}" for n in steps)}
-        row |= {findings[0].measure: str(summary(findings, name))}
+    rows = []
+    for name, steps, change in study_trials(findings):
+        row = {"trial": name, "steps": f"{steps:,}"}
+        row |= {findings[0].measure: str(summary(findings, name, steps=steps))}
         row |= {"difference, points": "", "each seed": "", "verdict": ""}
-        if name != first:
-            change = compare(findings, name, first)
+        if change:
             row |= {"difference, points": change.points, "each seed": change.each_seed}
             row["verdict"] = change.verdict
         rows.append(row)

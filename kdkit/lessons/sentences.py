@@ -129,6 +129,35 @@ def fades(phones: Sequence[LayerScore], speakers: Sequence[LayerScore]) -> str:
     )
 
 
+# --- studies (notebooks 02 and 03) --------------------------------------------------------------------------
+
+
+def over_steps(changes: Mapping[str, Mapping[int, Comparison]], baseline: str) -> str:
+    """{trial: {steps: comparison with the baseline}}: does the verdict of a short training outlive a longer one?"""
+    lengths = sorted({steps for by_steps in changes.values() for steps in by_steps})
+    if len(lengths) < 2:
+        return "All trainings have equal steps: what more of them would change is not known."
+    kept, turned, faded, found = [], [], [], []
+    for name, by_steps in changes.items():
+        least, most = min(by_steps), max(by_steps)
+        first, last = by_steps[least], by_steps[most]
+        told = f"{name} ({first.points} after {least:,}, {last.points} after {most:,} steps)"
+        if first.verdict == last.verdict:
+            kept.append(told)
+        elif "inconclusive" not in (first.verdict, last.verdict):
+            turned.append(told)
+        else:
+            (faded if last.verdict == "inconclusive" else found).append(told)
+    parts = [
+        ("The verdict turns", turned),
+        ("It fades", faded),
+        ("It appears only with more steps", found),
+        ("It is the same", kept),
+    ]
+    text = f"Points from {baseline}, short and long. "
+    return text + " ".join(f"{what}: {'; '.join(which)}." for what, which in parts if which)
+
+
 # --- front-ends (notebook 03) -------------------------------------------------------------------------------
 
 

@@ -155,7 +155,7 @@ class Distillations:
             counts=probe.layers[-1].hits,
             totals=probe.layers[-1].totals,
             measure=PHONES,
-            steps=recipe.steps,
+            steps=self.common.steps,
             parameters=parameter_count(student),
             seconds=seconds,
             losses=losses,

@@ -7,6 +7,7 @@ compared, not figures.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -135,7 +136,8 @@ def _compare(student: dict, twin: dict) -> str:
 class Claim:
     """``evidence`` lists (beginning of a notebook's name, pattern of a verdict's name); all that fit count, or with
     ``first`` those of the first pattern that fits any. ``contrasts`` lists (beginning of a notebook's name, pattern of
-    a metric that is a paired comparison and has a verdict, what it is); the last one that fits counts. ``budget`` says
+    a metric that is a paired comparison and has a verdict, what it is); of a study with several lengths the longest
+    counts. ``budget`` says
     what the run itself spent on it, with fields of its profile in braces.
     """
 
@@ -165,7 +167,7 @@ CLAIMS = (
         (
             (
                 "02",
-                "study of losses, shipped/both against regression",
+                "study of losses, shipped/both against regression*",
                 "Phone accuracy, both losses against regression, shipped study",
             ),
         ),
@@ -191,7 +193,7 @@ CLAIMS = (
     ),
     Claim(
         "A front-end that is adapted first, for some steps alone, distils better.",
-        (("03", "*adaptation for * against no adaptation"),),
+        (("03", "*adaptation for * against no adaptation*"),),
     ),
 )
 
@@ -213,8 +215,11 @@ def answers(claim: Claim, verdicts: list[dict], metrics: dict[str, dict]) -> lis
         numbers = {
             name: m for book, ms in metrics.items() if book.startswith(notebook) for name, m in ms.items()
         }
-        fitting = [m for name, m in numbers.items() if fnmatchcase(name, pattern) and "verdict" in m]
-        found += [_contrast(words, metric) for metric in fitting[-1:]]
+        fitting = [pair for pair in numbers.items() if fnmatchcase(pair[0], pattern) and "verdict" in pair[1]]
+        if fitting:
+            name, metric = max(fitting, key=lambda pair: _length(pair[0]))
+            after = f", {_length(name):,} steps" if _length(name) else ""
+            found.append(_contrast(f"{words}{after}", metric))
     return found
 
 
@@ -230,6 +235,12 @@ def in_a_sentence(claim: Claim, found: list[dict], sizes: dict) -> str:
     shipped = any("shipped" in f"{item['name']} {item['text']}".lower() for item in found)
     more = "; what is marked as shipped was trained for longer" if shipped else ""
     return f"{said} This run itself: {claim.budget.format_map(sizes | spoken)}{more}."
+
+
+def _length(name: str) -> int:
+    """The number of steps at the end of a metric's name, of studies with several; 0 where there is none."""
+    told = re.search(r", ([0-9,]+) steps$", name)
+    return int(told[1].replace(",", "")) if told else 0
 
 
 def _contrast(words: str, metric: dict) -> dict:

@@ -853,7 +853,7 @@ name = f"Deepest ({deepest}) against shallowest ({shallowest})"
 lesson.compare(name, found, f"After {study_recipe.steps} steps.")
 
 # %% [markdown]
-# One seed of a short training says little. For the toy world, the same study with four seeds, **shipped**, not
+# One seed of a short training says little. For the toy world, the same study with more seeds, **shipped**, not
 # trained in this run; the differences are against the shallowest. (Not in `full`, which has four seeds of its own.)
 
 # %%

@@ -65,7 +65,7 @@ from kdkit.common.wording import percent
 from kdkit.distill import Adaptation, DistillConfig, DistillTask, default_pairs, layer_wise, swap_losses
 from kdkit.fbank import Fbank, fit_statistics, mel_filterbank
 from kdkit.lessons import exercises, plots, sentences
-from kdkit.lessons.experiments import budgets_in, compare, names_in, summary
+from kdkit.lessons.experiments import budgets_in, changes_over_steps, compare, names_in, summary
 from kdkit.lessons.guesses import keep_guess
 from kdkit.lessons.lesson import Lesson
 from kdkit.lessons.rerun import study_in_cell, train_in_cell
@@ -697,7 +697,7 @@ lesson.widget(
 )
 
 # %% [markdown]
-# One seed of a short run decides nothing. For the toy world the same comparison was run with four seeds when the kit
+# One seed of a short run decides nothing. For the toy world the same comparison was run with more seeds when the kit
 # was made (`data_scripts/make_study.py front-ends`): **shipped**, nothing of it was trained in this run. The steps of
 # adaptation count, so that all had equal steps, except where they came *on top*; differences are against the Fbank
 # student without adaptation.
@@ -711,12 +711,13 @@ lesson.study("study of front-ends, shipped", front_end_study, caption, "shipped"
 # Your guess: is adaptation worth its steps, when they are some of the steps that all have? And when they come on top?
 
 # %%
-without, *others = names_in(front_end_study) or [""]
-changes = {name: compare(front_end_study, name, without) for name in others}
-for name, change in changes.items():
-    lesson.compare(f"{name} against no adaptation", change, "Shipped.", "shipped")
+changes = changes_over_steps(front_end_study)
+for name, of_trial in changes.items():
+    for steps, change in of_trial.items():
+        title = f"{name} against no adaptation, {steps:,} steps"
+        lesson.compare(title, change, "Shipped.", "shipped")
 
-adapted_ones = {name: change for name, change in changes.items() if "adaptation" in name}
+adapted_ones = {name: c[max(c)] for name, c in changes.items() if "adaptation" in name}
 if adapted_ones:
     lesson.text("adaptation", sentences.adaptation(adapted_ones))
 

@@ -21,6 +21,7 @@ from kdkit.lessons.plots.speech import (
 )
 from kdkit.lessons.plots.style import BLUE, CYCLE, FILLS, GREEN, GREY, HEAT, ORANGE, PINK, RED, SKY, Picture
 from kdkit.lessons.plots.systems import (
+    change_curves,
     speed_bars,
     training_curves,
     wer_bars,
@@ -41,6 +42,7 @@ __all__ = [
     "SKY",
     "Picture",
     "aligned_features",
+    "change_curves",
     "cka_map",
     "cluster_curve",
     "confusion",

@@ -191,3 +191,26 @@ def wer_curves(
     axes.legend()
     axes.grid(axis="y")
     return figure
+
+
+@styled
+def change_curves(
+    changes: Mapping[str, Sequence[Sequence[float]]], baseline: str, measure: str, over: str, title: str = ""
+) -> Figure:
+    """Differences of a ``measure`` (shares in) to a ``baseline`` over steps, say (``over``): {"trial": [(steps,
+    difference, low, high), ...]}. Where a curve crosses 0, a short training and a long one say different things.
+    """
+    figure, [[axes]] = picture(9, 4.5)
+    ticks = sorted({point[0] for points in changes.values() for point in points})
+    for (name, points), colour, mark in zip(changes.items(), cycle(CYCLE), cycle("os^Dv")):
+        amount, value, low, high = np.array(sorted(map(tuple, points))).T
+        axes.fill_between(amount, 100 * low, 100 * high, color=colour, alpha=0.15, linewidth=0)
+        axes.plot(amount, 100 * value, f"{mark}-", color=colour, label=name)
+    axes.axhline(0, color=ink(), linewidth=1)
+    axes.set_xscale("log")
+    axes.set_xticks(ticks, [f"{amount:,g}" for amount in ticks])
+    axes.minorticks_off()
+    axes.set(xlabel=over, ylabel=f"{measure}: points from\n{baseline}", title=title)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.grid(axis="y")
+    return figure
