@@ -209,13 +209,14 @@ def convergence_table(path: Path) -> str:
     findings, rows = load_findings(path), []
     for system in dict.fromkeys(name.rpartition(" ")[0] for name in names_in(findings)):
         ours, baseline = f"{system} distilled", f"{system} scratch"
-        for steps, change in by_steps(findings, ours, baseline).items():
-            row = {"system": system, "steps": f"{steps:,}", "seeds": len(change.seeds)}
-            row |= {
-                one.rpartition(" ")[2]: str(summary(findings, one, steps=steps)) for one in (ours, baseline)
-            }
-            row |= {"difference, points": change.points, "still improving": ", ".join(change.unsettled)}
-            rows.append(row | {"verdict": change.verdict})
+        for minutes in budgets_in(findings, ours, baseline):
+            for steps, change in by_steps(findings, ours, baseline, minutes).items():
+                row = {"system": system, "labels": f"{minutes:g} min", "steps": f"{steps:,}"}
+                row |= {"seeds": len(change.seeds)}
+                for one in (ours, baseline):
+                    row[one.rpartition(" ")[2]] = str(summary(findings, one, minutes, steps))
+                row |= {"difference, points": change.points, "still improving": ", ".join(change.unsettled)}
+                rows.append(row | {"verdict": change.verdict})
     return table(rows)
 
 
@@ -224,7 +225,7 @@ def convergence_section(path: Path) -> str:
         return ""
     return f"""## WER over steps: `{path.name}`
 
-Ten minutes of labels of four voices, speed perturbation; every number of steps is a training of its own. Greedy
+Few minutes of labels of four voices, speed perturbation; every number of steps is a training of its own. Greedy
 decoding of test-clean, mean over the seeds, 95 % intervals over utterances. "Still improving": better after the next
 larger number of steps, or in the last row than after the one before; such a row is no verdict. Made by
 `make_low_resource.py convergence`.

@@ -2,7 +2,7 @@
 
     python data_scripts/make_digits.py --out runs/digits         # downloads the data; stop it and run it again at will
     python data_scripts/make_digits.py --root FOLDER --speakers theo jackson      # a copy at hand; half of the work
-    python data_scripts/make_digits.py --speakers theo --seeds 0 --minutes 1 --steps 50               # a quick look
+    python data_scripts/make_digits.py --speakers theo --seeds 0 --steps 50                           # a quick look
 
 Four speakers of the dataset, one held out after the other; connected digits as `kdkit prepare fsdd` joins them.
 Students with Fbank and with waveform front-end begin from "scratch" or "distilled" on synthetic speech. Recipe: that
@@ -62,8 +62,8 @@ def main() -> None:
     parser.add_argument("--students", nargs="+", choices=STUDENTS, default=STUDENTS)
     parser.add_argument("--speakers", nargs="+", choices=SPEAKERS, default=SPEAKERS, help="held out, in turn")
     parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1))
-    parser.add_argument("--minutes", type=float, nargs="+", default=(1, 10))
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--minutes", type=float, nargs="+", default=(10,))
+    parser.add_argument("--steps", type=int, default=4000)
     args = parser.parse_args()
     recipe = TrainConfig(steps=args.steps, schedule="tri-stage", warmup=0.1)
     starts = {}

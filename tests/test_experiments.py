@@ -81,6 +81,9 @@ def test_a_training_that_still_improves_decides_nothing():
     flat = [*found[:4], after(6000, "a", 3), after(6000, "b", 6)]
     assert by_steps(flat, "a", "b")[6000].verdict == by_steps(flat, "a", "b")[1500].verdict == "better"
     assert not by_steps(found[:2], "a", "b")[500].unsettled  # one length alone tells nothing
+    fewer = [replace(one, minutes=1.0) for one in flat]
+    assert by_steps([*found, *fewer], "a", "b", 10) == by_steps(found, "a", "b")
+    assert by_steps([*found, *fewer], "a", "b", 1)[6000].verdict == "better"
     with pytest.raises(ConfigError, match="'a' was trained for several numbers of steps: say after how many"):
         compare(found, "a", "b")
     with pytest.raises(ConfigError, match="no findings of 'a' after 7 steps"):

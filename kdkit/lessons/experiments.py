@@ -240,25 +240,31 @@ def compare(
     return _compare(_counts(ours), _counts(theirs), [*ours.values(), *theirs.values()])
 
 
-def progress(findings: Sequence[Finding], name: str, steps: int, more: int) -> Comparison:
+def progress(
+    findings: Sequence[Finding], name: str, steps: int, more: int, minutes: float | None = None
+) -> Comparison:
     """Is a trial better after ``more`` steps than after ``steps``? Then it was still improving there."""
-    longer, shorter = (_of(findings, name, None, length) for length in (more, steps))
+    longer, shorter = (_of(findings, name, minutes, length) for length in (more, steps))
     return _compare(_counts(longer), _counts(shorter), [*longer.values(), *shorter.values()])
 
 
-def by_steps(findings: Sequence[Finding], name: str, baseline: str) -> dict[int, Comparison]:
-    """{steps: comparison of two trials after so many}, of trials that were trained for several numbers of steps.
+def by_steps(
+    findings: Sequence[Finding], name: str, baseline: str, minutes: float | None = None
+) -> dict[int, Comparison]:
+    """{steps: comparison of two trials after so many}, of trials that were trained for several numbers of steps (on as
+    many labelled ``minutes``).
 
     A comparison is ``unsettled`` by those of the two that were still improving then: that are better after the next
     larger number of steps, or at the end were better than after the last but one.
     """
-    lengths, found = steps_in(findings, name, baseline), {}
+    findings = [found for found in findings if minutes in (None, found.minutes)]
+    lengths, by = steps_in(findings, name, baseline), {}
     for i, steps in enumerate(lengths):
         pair = lengths[i : i + 2] if i + 1 < len(lengths) else lengths[-2:]
-        told = {one: progress(findings, one, *pair) for one in (name, baseline) if len(pair) == 2}
+        told = {one: progress(findings, one, *pair, minutes) for one in (name, baseline) if len(pair) == 2}
         unsettled = tuple(one for one, change in told.items() if change.verdict == "better")
-        found[steps] = replace(compare(findings, name, baseline, steps=steps), unsettled=unsettled)
-    return found
+        by[steps] = replace(compare(findings, name, baseline, minutes, steps), unsettled=unsettled)
+    return by
 
 
 def interaction(findings: Sequence[Finding], name: str, baseline: str, few: float, many: float) -> Comparison:

@@ -944,7 +944,7 @@ for structure_, changes in gains.items() if curves else ():
 # ## The trap: judged too early ●●●
 #
 # All of this is after the same number of steps, and a start that learns *faster* looks *better* as long as the other
-# one is still on its way. This kit's own first studies ended there. So the same two starts again, on ten minutes of
+# one is still on its way. This kit's own first studies ended there. So the same two starts again, on few minutes of
 # labels of *four* voices (with many voices, labels alone teach what a voice can be), each number of steps a training of
 # its own. Shipped (`data_scripts/make_low_resource.py convergence`).
 #
@@ -953,28 +953,33 @@ for structure_, changes in gains.items() if curves else ():
 # %%
 trained_longer = lesson.shipped("convergence")
 pair = [f"{sw_fbank} {start}" for start in ("distilled", "scratch")]
-settled = by_steps(trained_longer, *pair) if trained_longer else {}
-over_steps, rows = {one: [] for one in pair}, []
-for steps, change in settled.items():
-    row = {"steps": f"{steps:,}"}
-    for one in pair:
-        found = summary(trained_longer, one, steps=steps)
-        over_steps[one].append((steps, found.value, *found.interval))
-        row[one] = found
-    row |= {"points": change.points, "each seed": change.each_seed}
-    rows.append(row | {"still improving": ", ".join(change.unsettled), "verdict": change.verdict})
-    lesson.compare(
-        f"{sw_fbank} distilled against scratch after {steps:,} steps", change, "Shipped.", "shipped"
-    )
+settled, over_steps, rows = {}, {}, []
+for budget in budgets_in(trained_longer, *pair) if trained_longer else ():
+    settled[budget] = by_steps(trained_longer, *pair, budget)
+    for steps, change in settled[budget].items():
+        row = {"labels": f"{budget:g} min", "steps": f"{steps:,}"}
+        for one in pair:
+            found, start = summary(trained_longer, one, budget, steps), one.rpartition(" ")[2]
+            curve = over_steps.setdefault(f"{budget:g} min {start}", [])
+            curve.append((steps, found.value, *found.interval))
+            row[start] = found
+        row |= {"points": change.points, "each seed": change.each_seed}
+        rows.append(row | {"still improving": ", ".join(change.unsettled), "verdict": change.verdict})
+        name = f"{sw_fbank} distilled against scratch, {budget:g} min, after {steps:,} steps"
+        lesson.compare(name, change, "Shipped.", "shipped")
 
 # %%
 if settled:
-    figure = plots.wer_curves(over_steps, "10 minutes of four voices (shipped)", over="steps of 16 s")
+    figure = plots.wer_curves(
+        over_steps, f"{sw_fbank}, labels of four voices (shipped)", over="steps of 16 s"
+    )
     lesson.figure(
         "steps", figure, "WER over steps of fine-tuning; bands: 95 % intervals over utterances."
     )
     lesson.table("steps", rows, "The same two starts, trained for longer and longer; shipped.")
-    lesson.text("judged too early", sentences.longer(settled))
+    for budget, changes in settled.items():
+        text = f"{budget:g} min: {sentences.longer(changes)}"
+        lesson.text(f"judged too early, {budget:g} min", text)
 
 # %% [markdown]
 # "Still improving" says that the same start is better after the next larger number of steps (in the last row: than
