@@ -42,9 +42,9 @@
 # **Another teacher, here only.** Change `teacher_name` below, and every cell asks it instead: `"HUBERT_BASE"` or
 # another bundle of torchaudio, `"hubert_base_ls960"` (fairseq's file, the one with a codebook), a file, a
 # folder or a name on the Hugging Face hub. The speech is then LibriSpeech (dev-clean to train the probes,
-# test-clean to judge them, 700 MB), which has no phone times: they are estimated (letters aligned by
-# torchaudio's bundle, 1.2 GB, phones by eSpeak NG), and the notebook says so. `speech = "synthetic"` keeps
-# the exact ones, two manifests take speech of your own. Large teachers want a GPU.
+# test-clean to judge them, 700 MB), which has no phone times: they are estimated (torchaudio's bundle, 1.2 GB, aligns
+# the letters, and eSpeak NG says which phones they are), and the notebook says so. `speech = "synthetic"` keeps the
+# exact times; two manifests, `speech = "train.jsonl,test.jsonl"`, are speech of your own. Large teachers want a GPU.
 
 # %% [markdown]
 # ## Set-up
@@ -97,8 +97,8 @@ lesson = Lesson(
 # ## One utterance of an unseen voice ●●
 #
 # The voices of the test set are never heard in training, not by the teacher and not by a probe. A probe wants to know
-# when each phone begins. In the toy world eSpeak NG speaks, with many voices, and reports it exactly; no human corpus
-# has that, so in another world the times are estimated, which the cell says.
+# when each phone begins. In the toy world eSpeak NG speaks, with many voices, and reports these times exactly.
+# Recordings of people seldom have them: where they are missing, the times are estimated, and the cell says so.
 
 # %%
 teacher_name = teacher_name or lesson.world.teacher
@@ -144,8 +144,9 @@ lesson.figure("fbank", plots.spectrogram(fbank, utterance.phones), "Fbank of the
 # %% [markdown]
 # World `librispeech` has HuBERT Base itself, pre-trained on 960 hours. The toy world's teacher has HuBERT's structure
 # at a size that a laptop can handle. It was pre-trained by the kit's own recipe (`data_scripts/make_teacher.py`) on
-# synthetic speech, without any transcript: first its CNN learns to be a filterbank, a short cut at this size, then
-# come two iterations of masked prediction.
+# synthetic speech, without any transcript: first its CNN learns to be a filterbank, a short cut at this size; then come
+# several iterations of masked prediction, the first with clusters of MFCCs, each further one with clusters of the
+# network before it.
 
 # %%
 teacher = lesson.teacher(teacher_name)
@@ -233,11 +234,11 @@ lesson.figure(
 # %% [markdown]
 # ## Where the heads look ●
 #
-# A layer is several *heads*. Each gives every frame (from bottom to top) its weights on all frames (from left
-# to right). Three kinds are known from large models: heads that look at the next neighbours (a bright
-# diagonal), heads that look at the same phone elsewhere (blocks), and heads that look at a few frames
-# whatever they ask for (vertical stripes: often silence). Shown is, in the first, a middle and the last
-# layer, the head that looks nearest.
+# The attention of a layer has several *heads*. Each gives every frame (from bottom to top) its weights on all frames
+# (from left to right). Three kinds are known from large models: heads that look at the next neighbours (a bright
+# diagonal), heads that look at the same phone elsewhere (blocks), and heads that look at the same few frames from
+# everywhere (vertical stripes: often silence). The figure shows the head that looks nearest, in the first, a middle and
+# the last layer.
 
 # %%
 weights = probing.attention_weights(teacher, wave)  # layers x (heads, T, T)
@@ -404,14 +405,14 @@ for k in shown[:3]:
 # waveform included; a linear one finds only what lies ready.
 
 # %% [markdown]
-# First the frames: a sample of every layer's activations, with the phone under each frame's centre. Speakers
-# take turns, silence is left out (every feature finds it, and it would lift all curves alike). The same
-# frames are taken for Fbank with its first and second differences ("deltas"), for the CNN features, and for
-# every $H^l$.
+# First the frames: a sample of every layer's activations, with the phone under each frame's centre. Utterances are
+# taken from all speakers in turn, so that no voice dominates, and silence is left out (every feature finds it, and it
+# would lift all curves alike). The same frames are taken for Fbank with its first and second differences ("deltas"),
+# for the CNN features, and for every $H^l$.
 #
-# Three sets of voices, none of which is in two of them: *train* fits the probes, *dev* chooses (the best layer), *test*
-# judges what was chosen. Who chooses and judges on the same frames flatters the choice: the best of fifteen numbers is
-# partly the luckiest.
+# Three sets of voices, none of which is in two of them: *train* fits the probes, *dev* chooses (the best layer),
+# *test* judges what was chosen. Choosing and judging on the same frames flatters the choice: the best of many numbers
+# is partly the luckiest.
 
 # %%
 size = lesson.size
@@ -449,11 +450,11 @@ x, test_x = (x - mean) / std, (test_x - mean) / std
 # %% [markdown]
 # Then the regression: the mean cross-entropy over the $N$ training frames, and a penalty on the weights,
 #
-# $$ \min_{W, b} \; -\frac{1}{N} \sum_{n} \log p(\text{phone}_n \mid h_n) + \frac{\lambda}{2} \lVert W \rVert^2 $$
+# $$ \min_{W, b} \; -\frac{1}{N} \sum_{n} \log p(\text{phone}_n \mid h_n) + \frac{\rho}{2} \lVert W \rVert^2 $$
 #
-# The problem is convex, so there is one best answer and no seed; L-BFGS finds it. The penalty matters more
-# than it seems: frames of one voice are alike, and a probe without it learns the voices instead of the
-# phones.
+# The problem is convex, so there is one best answer and no seed; L-BFGS, an optimiser that looks at all frames in every
+# step, finds it. The penalty ($\rho$, `penalty` below) matters more than it seems: frames of one voice are alike, and a
+# probe without it learns the voices instead of the phones.
 
 
 # %%
@@ -483,15 +484,15 @@ test_y = np.array(
     [number.get(phone, -1) for phone in test.phones]
 )  # -1: not in training, always an error
 weight, bias = fit_probe(x, torch.from_numpy(train_y), len(phones))
-ours = ((test_x @ weight + bias).argmax(1).numpy() == test_y).mean()
+written = ((test_x @ weight + bias).argmax(1).numpy() == test_y).mean()
 
 # %%
 theirs, _ = probing.linear_probe(
     train.features[middle], train_y, test.features[middle], test_y, len(phones)
 )
-assert abs(ours - theirs) < 0.01, (ours, theirs)
+assert abs(written - theirs) < 0.01, (written, theirs)
 guess = (test_y == np.bincount(train_y).argmax()).mean()
-print(f"{train.names[middle]}: {percent(ours)} of the frames, the package says {percent(theirs)}")
+print(f"{train.names[middle]}: {percent(written)} of the frames, the package says {percent(theirs)}")
 print(f"always the most frequent phone: {percent(guess)} of {len(phones)} phones")
 
 # %% [markdown]
@@ -550,12 +551,12 @@ exercises.check_best_layer(my_best_layer, probe)
 print(probe)
 
 # %% [markdown]
-# Two layers whose bands overlap may still differ, because both
-# were judged on the same utterances; only a paired comparison can tell, and the verdict on the gain is one.
+# Two layers whose bands overlap may still differ, because both were judged on the same utterances. Only a *paired*
+# comparison can tell: whole test utterances are drawn again and again (*bootstrap*), both features on the same ones,
+# and the interval is that of the difference.
 
 # %% [markdown]
-# Verdict: is the best layer better than Fbank + deltas on unseen voices? The interval of the gain comes from
-# drawing whole test utterances again and again (bootstrap), both features on the same ones: a *paired* comparison.
+# Verdict: is the best layer better than Fbank + deltas on unseen voices?
 
 # %%
 best = probe.layers[probe.best]
@@ -592,8 +593,8 @@ lesson.figure(
 lesson.text("mistakes", sentences.likely_mistakes(probe.confusion, probe.phones))
 
 # %% [markdown]
-# A dark diagonal cell is a phone that is often missed; look along its row for what it is taken for. Rare
-# phones miss most: the probe has seen few of them.
+# A dark diagonal cell is a phone that is often missed; look along its row for what it is taken for. Are the phones that
+# are missed most the rare ones, of which the probe has seen few?
 
 # %% [markdown]
 # ## Who speaks? ●
@@ -741,8 +742,8 @@ lesson.text(
 )
 
 # %% [markdown]
-# Verdict on the best layer, chosen on dev again, and paired: each test utterance is left out of both once (jackknife),
-# which tells the error of the difference, and the bias that small samples have.
+# Verdict on the best layer, chosen on dev again, and paired: each test utterance is left out of both once
+# (*jackknife*), which estimates the error of the difference, and the bias that small samples have.
 
 # %%
 dev_pnmi = [probing.pnmi(own, dev.phones) for own, _ in ids_of[2:]]
@@ -804,8 +805,8 @@ lesson.figure("cka", figure, "Linear CKA between all layers, on frames of unseen
 # only one of its layers, which would it be?
 #
 # How sure is the map? What two layers share by chance counts as alike, so CKA of few frames is *too high*;
-# drawing utterances again, as the bootstrap does, makes it higher still. Leaving each utterance out once, the
-# jackknife, tells this bias as well as the error. From here on the bias is taken off.
+# drawing utterances again, as the bootstrap does, makes it higher still. The jackknife estimates this bias as well as
+# the error. From here on the bias is taken off.
 
 # %%
 alike = probing.unbiased_share(cka, without)  # (features, features, 3): value, low, high
@@ -829,7 +830,7 @@ lesson.verdict(
 # ## How much does a layer change its input? ●
 #
 # $1 - \cos(H^{l-1}_t, H^l_t)$, averaged over frames, is 0 for a layer that only passes on, and near 1 for one
-# that leaves nothing as it was. Layers that change much are costly to leave out.
+# that leaves nothing as it was. A guess: layers that change much are the ones that a student can least do without.
 
 # %%
 change = probing.layer_changes(test, seed)  # of layers 1 .. L: value, low, high
@@ -977,9 +978,10 @@ lesson.widget(
 #
 # Say the text below into your microphone, or choose a sound file: a synthetic voice says it, too, and both go through
 # the teacher. The middle picture compares every frame of yours with every frame of the other by their cosine, and the
-# line is the path on which the two fit best (*dynamic time warping*: one may speak slower than the other). On the
-# right is the mean cosine along that path, and beside it the same for two other sentences of the synthetic voice:
-# the distance between the two curves is what a layer holds of the *words*.
+# line is the path on which the two fit best (*dynamic time warping*: one may speak slower than the other).
+#
+# On the right is the mean cosine along that path, layer by layer, and beside it the same for two other sentences of the
+# synthetic voice: the distance between the two curves is what a layer holds of the *words*.
 #
 # A guess first: deep layers are said to keep the phone and forget the voice. Does the distance grow from H0 on?
 #

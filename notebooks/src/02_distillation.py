@@ -9,7 +9,7 @@
 # %% [markdown]
 # # 2. Distillation: a small student learns the teacher's hidden states
 #
-# **Claim to test.** A student with a fifth of the teacher's parameters, trained on nothing but speech and the
+# **Claim to test.** A student with about a fifth of the teacher's parameters, trained on nothing but speech and the
 # teacher's hidden states, comes to hold phones far better than the same network before distillation.
 #
 # **You will**
@@ -253,27 +253,26 @@ lesson.table("padding", rows, "What padding does to the loss.")
 
 # %% [markdown]
 # The teacher itself did not care about the padding, because its attention is masked and its group norm counts
-# real frames only; lesson 3 shows what happens otherwise.
+# real frames only; notebook 03 shows what happens otherwise.
 
 # %% [markdown]
 # ## The discriminative loss ●●●
 #
 # HuBERT was trained to predict cluster ids. Its codebook says, for every frame, how likely each of $K$ cluster ids is
-# (lesson 1). With $e_k$ the label embeddings and $\tau$ a
-# temperature,
+# (notebook 01). With $e_k$ the label embeddings, $\tau$ a temperature and $H^L$ the teacher's last layer,
 #
 # $$ q_k = \operatorname{softmax}_k \bigl( \cos(\mathrm{final\_proj}(H^L_t),\, e_k) / \tau \bigr),
 #    \qquad L_\mathrm{disc} = \operatorname{mean}_t \sum_k q_k \log \frac{q_k}{p_k} $$
 #
-# and $p$ is the student's own distribution over the same ids. The Kullback-Leibler divergence is summed over
-# ids and averaged over real frames.
+# where $p_k$ is the student's own distribution over the same ids (not to be confused with the prediction $p$ above).
+# This is the Kullback-Leibler divergence of $p$ from $q$, summed over ids and averaged over real frames.
 
 # %% [markdown]
 # Three ways to give the student a $p$, all from the paper:
 #
 # - `codebook`: the student projects its last layer, and is scored by the *teacher's* embeddings;
 # - `linear`: a linear layer of its own, one output per id;
-# - `hard`: like `codebook`, but only the teacher's best id counts, as a label.
+# - `hard`: like `codebook`, but only the teacher's best id counts: as a label, with the cross-entropy as the loss.
 
 # %% [markdown]
 # ### Exercise 3: the discriminative loss
@@ -315,8 +314,8 @@ torch.testing.assert_close(mine, discriminative_loss(guess, wanted, target.mask,
 print(f"an untrained head is {mine:.2f} nats away from the teacher")
 
 # %% [markdown]
-# The assertion compares the package with the formula. What is the worst a student can do by knowing nothing? If it
-# says the same for every frame, $\log K$ minus the teacher's mean entropy is what a uniform guess costs.
+# The assertion compares the package with the formula. What does it cost to know nothing? A student that finds all ids
+# equally likely in every frame pays $\log K$ minus the teacher's mean entropy.
 
 # %% [markdown]
 # What does the temperature do? A low one makes the teacher sure of itself, and then `codebook` is nearly
@@ -360,22 +359,24 @@ lesson.table(
 )
 
 # %% [markdown]
-# HuBERT itself was trained with 0.1. The student's temperature may be another one: with $\tau_s = 1$ its
-# cosines can never be sharp, so `linear` logits, which have no bound, suit that better.
+# HuBERT itself was trained with 0.1. The student's temperature $\tau_s$ may be another one. With $\tau_s = 1$ a
+# distribution made of cosines can never be sharp; the logits of `linear`, which have no bound, suit that better.
 
 # %% [markdown]
 # Turn the knobs. The lab below holds this batch, the teacher, a distilled student and new heads for it. Click into the
 # spectrogram to choose a frame; change $\tau$ and see the teacher's bars spread; let the heads take steps and see the
 # student's bars follow. Under each id stands the phone that most of its frames belong to: are the ids between which the
-# teacher hesitates alike? Which part of the loss has the largest gradient, and are the two alike at $\lambda = 1$?
+# teacher hesitates alike?
+#
+# The whole loss is $L = L_\mathrm{reg} + \lambda L_\mathrm{disc}$. Which part of it has the larger gradient, and are
+# the two about as large at $\lambda = 1$?
 
 # %%
 lab = LossLab(teacher, lesson.student(lesson.world.ready)[0], batch, seed, speech=train_speech[:60])
 lesson.widget("loss lab", lab, "Losses, cluster distributions of a frame, and gradients, on one batch.")
 
 # %% [markdown]
-# The whole loss is $L = L_\mathrm{reg} + \lambda L_\mathrm{disc}$. Which $\lambda$? The study below tries; the
-# authors tried 0.2 to 1.
+# Which $\lambda$ to take? The study below tries; the authors tried 0.2 to 1.
 
 # %% [markdown]
 # ## Heads: which student layer predicts which teacher layer? ●●●
@@ -443,8 +444,9 @@ torch.testing.assert_close(torch.stack(losses).mean(), task(batch)[0])
 # ## Structures: where the parameters go ●●
 #
 # The study (arXiv 2210.15631) compares structures at about the same number of parameters, a quarter of the
-# teacher's or less. Each comes with two front-ends: the waveform CNN, and Fbank, which is the subject of
-# lesson 3. The toy world's presets, counted where it is the world, keep the proportions. Heads are not included:
+# teacher's or less. Each comes with two front-ends: the waveform CNN, and Fbank, which is the subject of notebook 03.
+# The toy world's presets roughly keep the proportions. The table counts the paper's, and this world's where it has
+# others; heads are not included.
 
 # %%
 rows, sizes = [], {}
@@ -500,10 +502,10 @@ lesson.table("start", rows, "What new students take from the teacher.")
 # Heads and everything that is not listed start from random numbers, drawn with the seed of this notebook.
 
 # %% [markdown]
-# The input of an Fbank student is normalised, every mel bin to mean 0 and deviation 1. By default by the mean and
-# deviation of the utterance itself, as the group norm of a waveform CNN does, which needs nothing in advance. Where the
-# whole utterance is not there yet (live captions), by those of a corpus (`normalisation="corpus"`): then
-# `fit_statistics` takes them from a few minutes of speech, and they are stored in the checkpoint.
+# The input of a Fbank student is normalised, every mel bin to mean 0 and deviation 1. The presets take the mean and
+# deviation of the utterance itself, as the group norm of a waveform CNN does: that needs nothing in advance, but the
+# whole utterance. Where the end of it is not there yet (live captions), those of a corpus can serve
+# (`normalisation="corpus"`): `fit_statistics` takes them from some speech, and they are stored in the checkpoint.
 
 
 # %%
@@ -567,7 +569,7 @@ def unseen_voices(task):
 # %% [markdown]
 # Now the two structures, both with the Fbank front-end, which costs least: D&T, which starts from nothing,
 # and S&W, which starts with two layers of the teacher behind a front-end of random
-# numbers. Expect both losses to fall steeply first and slowly then. A minute or two each.
+# numbers. Expect both losses to fall steeply first and slowly then.
 #
 # The heads of S&W learn the layers that notebook 01 chose, if it ran in this run folder, else DistilHuBERT's.
 #
@@ -601,7 +603,7 @@ lesson.figure("losses", figure, "Regression loss of two students, trained in thi
 
 # %% [markdown]
 # Left and right should agree. If the left fell and the right did not, the student would be memorising its training
-# voices; with plenty of unlabelled speech that is rare.
+# voices. Plenty of unlabelled speech is the remedy.
 
 # %% [markdown]
 # The two losses are means over different teacher layers (all of them; three), so the curves say how
@@ -625,18 +627,23 @@ for name, log in logs.items():
 # %% [markdown]
 # ## What do students know? ●●●
 #
-# The judge is the linear phone probe of lesson 1, on voices that neither student nor probe has heard. Each
-# structure is probed three times:
+# The judge is the linear phone probe of notebook 01, on voices that neither student nor probe has heard. Each
+# structure is probed in up to three states:
 #
 # - **new**, as it started;
 # - **live**, after the minutes above;
-# - **shipped**, in the toy world: distilled when the kit was made, for the number of steps in the table, and from
-#   speech through random equalisers and noise (`AugmentConfig`) while the teacher heard it clean; or **published**, in
-#   world `librispeech` DistilHuBERT, a shallow & wide waveform student. Neither was trained in this run.
+# - **shipped**, in the toy world: made with the kit, not in this run. Its waveform twin was distilled from the teacher,
+#   from speech through random equalisers and noise (`AugmentConfig`) while the teacher heard it clean; then the twin's
+#   front-end was replaced by Fbank, and the whole learnt from the twin (notebook 03 shows how). The table's steps are
+#   those of this second part.
 #
-# Expect new < live on the last layer, the one that a recogniser will stand on. The teacher is no ceiling there:
-# its own last layer has turned to its task (lesson 1). A deep & thin student that copies it well ends close to it,
-# while the one last layer of a shallow & wide student has to tell three depths, phones of the middle among them.
+# In world `librispeech` there is a **published** student instead: DistilHuBERT, shallow & wide with a waveform CNN. It
+# was not trained in this run either.
+#
+# Expect new < live on the last layer, the one that a recogniser will stand on. The teacher need not be the ceiling
+# there: its own last layer may have turned to its task (notebook 01). A deep & thin student that copies it well ends
+# close to it, while the one last layer of a shallow & wide student has to tell three depths, phones of the middle
+# among them.
 
 # %%
 students, steps = {"teacher": teacher.model}, {}
@@ -692,8 +699,8 @@ lesson.figure(
 )
 
 # %% [markdown]
-# Where does the student follow the teacher's curve, and where does it fall behind? With `seed` changed the
-# details move; what survives is worth believing.
+# Where does the student follow the teacher's curve, and where does it fall behind? Change `seed`, and the details move;
+# what survives several seeds is worth believing.
 
 # %% [markdown]
 # ## Verdict ●●●
@@ -714,7 +721,7 @@ for name, probe in probes.items():
 #
 # Does the discriminative loss help? One run cannot say: another seed gives another student. A *study* trains every
 # variant with several seeds, at equal steps and on the same batches, and asks the same probe. All share
-# the teacher's targets, so these are computed once and kept on disk, with their size announced first.
+# the teacher's targets; where there is room, these are computed once and kept on disk, with their size announced first.
 
 # %%
 study_speech = subset(speech, size.study_minutes)
@@ -781,9 +788,10 @@ for name in ("discriminative", "both"):
     lesson.compare(f"{name} against regression only", found, f"After {study_recipe.steps} steps.")
 
 # %% [markdown]
-# A minute of training is a look, not a study. For the toy world a study with more seeds, steps and variants was run
-# when the kit was made (`data_scripts/make_study.py`). It is **shipped**, nothing of it was trained in this run; the
-# differences are against regression only. Profile `full`, which has just made a larger one, leaves it out.
+# A minute of training is a look, not a study. For the toy world a study with more seeds and variants was run when the
+# kit was made (`data_scripts/make_study.py`; the model card, `kdkit/assets/README.md`, says of which student). It is
+# **shipped**, nothing of it was trained in this run; the differences are against regression only. Profile `full`,
+# which has just made one of its own, leaves it out.
 
 # %%
 if not size.overnight:
@@ -791,8 +799,9 @@ if not size.overnight:
     lesson.study("study of losses, shipped", lesson.shipped("study_losses"), caption, "shipped")
 
 # %% [markdown]
-# Note what was measured: a *phone probe* after *few* steps. Cluster ids are nearly phones, so a loss about ids
-# has a short way to this judge; whether a recogniser with ten minutes of labels agrees is lesson 4's question.
+# Note what was measured: a *phone probe* after *few* steps. Cluster ids tell much of the phone (PNMI in notebook 01),
+# so a loss about ids has a short way to this judge. Whether a recogniser that has few labels agrees is the question of
+# notebook 04.
 
 # %% [markdown]
 # ## A study of structures ●
@@ -833,8 +842,9 @@ lesson.table("cost of structures", rows, caption)
 
 # %% [markdown]
 # More layers of the same total size do more work one after the other: watch the milliseconds more than the
-# MACs. Now distil all four: layer by layer where student and teacher are equally deep, through prediction
-# heads otherwise.
+# MACs.
+#
+# Now distil all four: layer by layer where student and teacher are equally deep, through prediction heads otherwise.
 
 # %%
 trials = [Trial(n, c, DistillConfig(default_pairs(c, teacher.config))) for n, c in structures.items()]
@@ -853,8 +863,8 @@ name = f"Deepest ({deepest}) against shallowest ({shallowest})"
 lesson.compare(name, found, f"After {study_recipe.steps} steps.")
 
 # %% [markdown]
-# One seed of a short training says little. For the toy world, the same study with more seeds, **shipped**, not
-# trained in this run; the differences are against the shallowest. (Not in `full`, which has four seeds of its own.)
+# Few seeds of a short training say little. For the toy world, here is the same study with more seeds, **shipped**, not
+# trained in this run; the differences are against the shallowest. (Profile `full` leaves it out: it has just made one.)
 
 # %%
 if not size.overnight:
@@ -862,8 +872,7 @@ if not size.overnight:
     lesson.study("study of structures, shipped", lesson.shipped("study_structures"), caption, "shipped")
 
 # %% [markdown]
-# A short training favours networks that learn fast, which is not the same as networks that end well. `full`
-# trains longer.
+# A short training favours networks that learn fast, which is not the same as networks that end well.
 
 # %% [markdown]
 # ## A loss of your own ●●
@@ -872,7 +881,7 @@ if not size.overnight:
 #
 # $$ L_\mathrm{own} = \operatorname{mean} \bigl| (p_{t+1} - p_t) - (h_{t+1} - h_t) \bigr| $$
 #
-# over all dimensions and all pairs of neighbouring frames of which both are real. Such an idea takes ten lines: a
+# over all dimensions and all pairs of neighbouring frames of which both are real. Such an idea takes a few lines: a
 # function of what the student gives, what the teacher gives, and the mask.
 
 # %% [markdown]
@@ -965,8 +974,9 @@ print("the teacher is bit for bit what it was")
 # | how the regression loss measures | `settings = {"distance": "l2"}` or `{"cosine_weight": 0.0}` |
 # | the cluster ids as well | `settings = {"discriminative_weight": 0.4}` |
 #
-# Who took no student gets one: six layers, as wide as the budget of the deep & thin student allows. A change gets a
-# name of its own, `my_change`: results are kept by it. A study that you stop goes on when its cell runs again.
+# Without a student that was taken, `"my student"` has six layers, as wide as the budget of the deep & thin student
+# allows. Give each change a name of its own, `my_change`: results are kept by it. A study that you stop goes on when
+# its cell runs again.
 
 # %%
 my_change = "my student" if designer.taken else "my loss"  # or a name for another change
@@ -1028,15 +1038,15 @@ exercises.quiz("02_distillation")
 # %% [markdown]
 # ## What you have seen
 #
-# - A loss of four lines, made of a distance and an angle, over real frames only; and one of three lines that
-#   follows the teacher's cluster ids.
+# - A loss of a few lines, made of a distance and an angle, over real frames only; and one that follows the teacher's
+#   cluster ids.
 # - Two ways to connect a student: a head for every layer, or a few heads on the last.
 # - A student that learns from hidden states alone; the verdicts say how far a minute of training carries, and
 #   how far a longer distillation.
 #
-# **Limits.** The probe asks for phones; a student may lose what it does not ask for. The live and shipped
-# students are of one seed and one teacher: their intervals speak for more test speech, not for other seeds. The
-# studies have few steps, and the probe, not a recogniser, as the judge.
+# **Limits.** The probe asks for phones; a student may lose what it does not ask for. The live and shipped students are
+# of one seed and one teacher: their intervals speak for more test speech, not for other seeds. In the studies the judge
+# is the probe, not a recogniser, and what is true after few steps need not last.
 #
 # **Readings.** The study this kit follows (arXiv 2210.15631); DistilHuBERT (arXiv 2110.01900); FitHuBERT,
 # deep and thin (arXiv 2207.00555).
