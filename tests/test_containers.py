@@ -62,6 +62,12 @@ def test_a_cut_wav_whose_outer_size_was_mended(tmp_path):
     refused(change(path, (4, struct.pack("<I", 40_000 - 8))), "truncated", f"{2 * SAMPLES} bytes", "39956")
 
 
+def test_an_rf64_that_ends_before_its_sizes_in_64_bits(tmp_path):
+    head = b"RF64" + b"\xff" * 4 + b"WAVE" + b"ds64" + bytes(4) + b"data" + b"\xff" * 4
+    (tmp_path / "a.wav").write_bytes(head)
+    refused(tmp_path / "a.wav")
+
+
 def test_what_stands_after_the_sound_may_be_missing(tmp_path):
     path = write(tmp_path / "a.wav")
     change(

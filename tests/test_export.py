@@ -2,11 +2,13 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from kdkit.bench.inference import distilhubert
+from kdkit.commands.exporting import beside
 from kdkit.common.errors import ConfigError
 from kdkit.model.speech_model import ModelConfig, SpeechModel
 from kdkit.recognition.ctc import CTCModel
@@ -59,6 +61,19 @@ def test_onnx_gives_the_logits_of_pytorch_at_every_length(tmp_path, settings):
     assert json.loads(known["vocabulary"]) == list(VOCABULARY)
     assert ModelConfig.from_dict(json.loads(known["config"])) == model.model.config
     assert OnnxNetwork(path).window == 12.5
+
+
+def test_exports_of_different_models_have_different_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.v1.safetensors").touch()
+    (tmp_path / "b.v1").mkdir()
+    for model, place in (
+        ("a.v1.safetensors", "a.v1.onnx"),  # not a.onnx, as that of a.v2 would be
+        ("b.v1", tmp_path / "b.v1.onnx"),
+        ("owner/model-1.5", "model-1.5.onnx"),
+        (".", tmp_path.with_name(f"{tmp_path.name}.onnx")),
+    ):
+        assert beside(model, ".onnx") == Path(place)
 
 
 @needs_new_torch

@@ -240,8 +240,11 @@ def test_no_speech_and_no_statistics(tmp_path):
         huge,
         flags,
     )
-    for text in ("", "{", "[" * 100_000, *map(json.dumps, bad)):
-        path.write_text(text)
+    for text in (None, "", "{", "[" * 100_000, *map(json.dumps, bad)):
+        if text is None:
+            path.unlink(missing_ok=True)
+        else:
+            path.write_text(text)
         with pytest.raises(ConfigError, match=r"s\.json: .*; make Fbank statistics with 'kdkit statistics'"):
             load_statistics(path)
     for mean, std in (([0.0] * 3, [1.0] * 3), ([0.0] * 80, [0.0] * 80), ([1e39] * 80, [1.0] * 80)):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kdkit.lessons import live
+from kdkit.lessons import live, machines
 from kdkit.lessons.profiles import SMOKE
 from kdkit.lessons.worlds import TOY
 from kdkit.teachers import fingerprint, load_model, load_teacher
@@ -30,6 +30,15 @@ def test_a_student_that_is_not_there_is_distilled_once_and_said(teacher, tmp_pat
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
     assert live._time(TOY, "tiny-dt-fbank", SIZE) == ", about 1 minutes on this T4"
+
+
+@pytest.mark.parametrize(
+    ("name", "known"), [("NVIDIA L4", "L4"), ("NVIDIA A100-SXM4-40GB", "A100"), ("NVIDIA L40S", None)]
+)
+def test_the_gpu_is_known_by_its_whole_name(monkeypatch, name, known):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: name)
+    assert getattr(machines.gpu_here(), "name", None) == known
 
 
 def test_a_teacher_without_codebook_gets_centroids(tmp_path):

@@ -104,6 +104,11 @@ def test_a_longer_history_predicts_held_out_text_better():
     assert unseen > estimate([["a", "b"]], 2).perplexity([["a", "b"]])
 
 
+def test_the_perplexity_of_no_text_is_refused():
+    with pytest.raises(TextError, match="not a single sentence"):
+        estimate([["a"]], 1).perplexity([])
+
+
 def test_a_file_gives_the_same_model_back(tmp_path):
     model = estimate(SENTENCES[:50], 3)
     model.write(tmp_path / "lm.arpa")

@@ -8,7 +8,7 @@ import torchaudio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdkit.common.errors import TrainingError
+from kdkit.common.errors import ConfigError, TrainingError
 from kdkit.model.codebook import Codebook
 from kdkit.model.masking import span_mask
 from kdkit.model.speech_model import ModelConfig, SpeechModel
@@ -81,6 +81,11 @@ def test_clusters_find_what_is_there(tmp_path):
     labels.save(tmp_path / "labels.safetensors")
     again = Labels.load(tmp_path / "labels.safetensors")
     assert again.clusters == 3 and all(torch.equal(again.ids[n], labels.ids[n]) for n in truth)
+
+
+def test_clusters_of_no_speech_are_refused():
+    with pytest.raises(ConfigError, match="3 clusters of 0 frames"):
+        cluster(lambda some: (), [], 3, "test")
 
 
 def test_nearest_is_the_smallest_distance():

@@ -177,6 +177,13 @@ def test_packages_within_a_package_do_not_count(tmp_path, monkeypatch, place, co
     assert ("inner" in package_versions()) is counts
 
 
+def test_a_package_whose_installation_was_broken_off_does_not_count(tmp_path, monkeypatch):
+    (tmp_path / "half-1.0.dist-info").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    found = package_versions()
+    assert "numpy" in found and "half" not in found and None not in found
+
+
 def test_which_code_it_is(tmp_path, monkeypatch):
     package = tmp_path / "kit/kdkit"
     package.mkdir(parents=True)

@@ -103,6 +103,7 @@ def test_rows_that_are_pieces_of_files_are_cut_out(tmp_path):
         "gone.wav,nothing,anna,0,1",
         f"{'x' * 300}.wav,long name,anna,0,1",
         "talk.wav,for ever,anna,0,1e308",
+        f"talk.wav,longer still,anna,{'9' * 400}:00:00,",
     )
     out = tmp_path / "out"
     said = kdkit("prepare", "table", path, "--out", out, "--dev", 0, "--test", 0)
@@ -122,9 +123,10 @@ def test_rows_that_are_pieces_of_files_are_cut_out(tmp_path):
         "listed before",
         "gone.wav: no such",
         "list.csv:12: column 'end': '1e308' is no time",
+        "list.csv:13: column 'start'",
     ):
         assert words in said
-    assert "8 left out" in said
+    assert "9 left out" in said
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """Teacher targets on disk: the same as live ones, whole or not there, and never those of another teacher."""
 
 import math
+import os
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from kdkit.common.errors import CheckpointError, ConfigError
 from kdkit.distill import DistillConfig, DistillTask
 from kdkit.model.speech_model import ModelConfig, SpeechModel
 from kdkit.speech.batches import Batches
+from kdkit.speech.frames import num_frames
 from kdkit.speech.manifest import Utterance
 from kdkit.teachers import Teacher
 from kdkit.teachers.targets import TargetCache
@@ -59,6 +62,25 @@ def test_the_size_is_announced_before_anything_is_written(speech, tmp_path):
     made.build(progress=False)
     written = sum(path.stat().st_size for path in made.folder.iterdir())
     assert made.bytes < written < made.bytes + 2000  # a header for names and checksums
+
+
+def test_targets_of_nothing_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="no utterances to compute targets of"):
+        cache([], tmp_path)
+
+
+def test_a_folder_whose_name_is_no_utf_8(speech, tmp_path):
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xe9t\xe9"))
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("this file system has names in UTF-8 only")
+    shutil.copy(speech[0].audio, folder / "0.wav")
+    moved = [replace(speech[0], audio=folder / "0.wav")]
+    made = cache(moved, tmp_path).build(progress=False)
+    assert made.folder != cache(speech[:1], tmp_path).folder
+    frames = int(num_frames(speech[0].samples))
+    assert made.read(moved, [frames], frames).hidden[1].shape[1] == frames
 
 
 def test_cached_targets_are_the_live_ones_in_float16(speech, tmp_path):

@@ -303,3 +303,6 @@ def test_a_checksum_that_a_file_does_not_have(folder):
     write_fairseq(path, transformers_model("hubert", **SMALL))
     with pytest.raises(DownloadError, match=f"hubert.pt: has SHA-256 [0-9a-f]{{64}}, not {'0' * 64}"):
         load_teacher(path, sha256="0" * 64)
+    for source in (folder, "owner/name"):  # of neither is there one checksum
+        with pytest.raises(CheckpointError, match="a folder has no SHA-256"):
+            load_teacher(source, sha256="0" * 64)

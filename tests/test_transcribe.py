@@ -275,7 +275,7 @@ def test_a_recogniser_hears_as_much_at_once_as_it_was_trained_on(tmp_path):
             Recogniser.load(tmp_path / "r.safetensors")
     network.window = 6.0
     spoken = [Utterance("a", tmp_path / "a.wav", seconds, "a") for seconds in (2.0, 17.3)]
-    assert [window_for(spoken[:1]), window_for(spoken)] == [6.0, 17.3]
+    assert [window_for([]), window_for(spoken[:1]), window_for(spoken)] == [6.0, 6.0, 17.3]
     assert Recogniser(lambda waves, lengths: None).window == 6 * 16_000
     for window, margin in ((0.05, None), (6, 2), (6, 0)):
         with pytest.raises(ConfigError, match="at least four margins"):
@@ -304,6 +304,8 @@ def test_several_processes_give_the_same_in_the_same_order(speech):
     one, two = (list(transcribe_all(Settings(SHIPPED), paths, jobs)) for jobs in (1, 2))
     assert [t.file for t in two] == [str(p) for p in paths]
     assert [t.text for t in one] == [t.text for t in two]
+    with pytest.raises(ConfigError, match="jobs must be 1 or more, not 0"):
+        next(transcribe_all(Settings(SHIPPED), paths, 0))
 
 
 @pytest.mark.parametrize(("start", "processes"), [(1e9, 1), (-1.0, 2)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -44,15 +45,10 @@ def export(
     if int8 and to != "onnx":
         raise ConfigError("--int8 is for --to onnx")
     network = load_ctc(model)
-    place = Path(model).expanduser()
-    if place.is_file():
-        stem = place.with_suffix("")
-    else:  # a folder, or a name, of which the hub's have an owner
-        stem = place if place.exists() else Path(place.name)
     if to == "huggingface":
         from kdkit.recognition.export.huggingface import check_huggingface, export_huggingface
 
-        folder = check_output(out or stem.with_name(f"{stem.name}-huggingface"), folder=True)
+        folder = check_output(out or beside(model, "-huggingface"), folder=True)
         export_huggingface(network, folder)
         difference = check_huggingface(folder, network)
         told = "not checked: transformers cannot be imported"
@@ -64,7 +60,7 @@ def export(
     from kdkit.recognition.loading import OnnxNetwork
     from kdkit.recognition.wer import compare
 
-    path = export_onnx(network, check_output(out or stem.with_suffix(".onnx")))
+    path = export_onnx(network, check_output(out or beside(model, ".onnx")))
     differences = check_onnx(path, network)
     print(f"largest difference of the logits from PyTorch: {max(differences.values()):.1e}")
     print("  " + ", ".join(f"{heard} {value:.1e}" for heard, value in differences.items()))
@@ -80,3 +76,17 @@ def export(
     say_skipped(after.skipped)
     change = compare(after.score, before.score)
     print(f"int8 against float32: {change.verdict}, {change}")
+
+
+def beside(model: str, ending: str) -> Path:
+    """Where an export goes by default: beside a file or folder; for a name, which the hub's have after their owner's,
+    in the current folder.
+    """
+    place = Path(model).expanduser()
+    if place.is_file():
+        place = place.with_suffix("")
+    else:
+        place = (
+            Path(os.path.abspath(place)) if place.exists() else Path(place.name)
+        )  # "." has no name of its own
+    return place.with_name(place.name + ending)

@@ -49,6 +49,9 @@ def lm(
     sentences = list(sentences_of(text, unit, cleaning))
     if not sentences:
         raise TextError(f"{', '.join(map(str, text))}: not one word for a language model in it")
+    other = list(sentences_of([test], unit, Cleaning(vocabulary, spell_numbers))) if test else []
+    if test and not other:
+        raise TextError(f"{test}: not one word to measure the perplexity on in it")
     model = estimate(sentences, order)
     model.write(out)
     units = sum(map(len, sentences))
@@ -61,7 +64,6 @@ def lm(
     grams = [sum(len(gram) == n for gram in model.log10) for n in range(1, order + 1)]
     print("n-grams: " + ", ".join(f"{count} of order {n}" for n, count in enumerate(grams, start=1)))
     if test:
-        other = list(sentences_of([test], unit, Cleaning(vocabulary, spell_numbers)))
         print(
             f"{test}: perplexity {model.perplexity(other):.1f} ({END} counted), "
             f"{100 * model.unknown(other):.1f} % unknown {unit}s"

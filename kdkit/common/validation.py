@@ -113,9 +113,11 @@ def read_json(path: Path | str, schema: dict, advice: str = "") -> object:
     path = Path(path)
     try:
         if not path.is_file():
-            raise ConfigError(f"{path}: no such file")
+            raise ConfigError(_sentence(f"{path}: no such file", advice))
         if path.stat().st_size > LARGEST:
-            raise ConfigError(f"{path}: larger than {LARGEST >> 20} MB, which no such file is")
+            raise ConfigError(
+                _sentence(f"{path}: larger than {LARGEST >> 20} MB, which no such file is", advice)
+            )
         value = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(_sentence(f"{path}: cannot be read as JSON ({error})", advice)) from error

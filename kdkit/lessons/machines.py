@@ -12,6 +12,7 @@ add (reading, probing, beam search, widgets) is not in it.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -70,7 +71,7 @@ GPUS = (
 def gpu_here() -> Gpu | None:
     """The GPU of this machine, where it is one of :data:`GPUS`."""
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
-    return next((gpu for gpu in GPUS if gpu.name in name), None)
+    return next((gpu for gpu in GPUS if re.search(rf"\b{gpu.name}\b", name)), None)
 
 
 def expectation(world: World, size: Profile, notebook: str) -> str:

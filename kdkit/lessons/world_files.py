@@ -28,7 +28,7 @@ from kdkit.lessons.worlds import LIBRISPEECH, TOY, WORLDS, World
 from kdkit.model.speech_model import PRESETS
 from kdkit.speech.corpora.summary import check_speakers
 from kdkit.speech.manifest import Utterance, read_manifest
-from kdkit.teachers.load import is_known
+from kdkit.teachers.load import is_hub_id, is_known
 
 AUTO = "auto"
 FILES = (".toml", ".json")
@@ -160,7 +160,7 @@ def _teacher(name: str, folder: Path, path: Path) -> str:
     beside = folder / os.path.expanduser(name)
     if beside.exists():
         return str(beside)
-    if name.count("/") == 1 and not Path(name).suffix:  # of the Hugging Face hub
+    if is_hub_id(name):
         return name
     raise ConfigError(
         f"{path}: teacher {name!r} is neither a name that load_teacher knows nor a file at {beside}; name "

@@ -64,7 +64,9 @@ class NGram:
         )
 
     def perplexity(self, sentences: Sequence[Sequence[str]]) -> float:
-        """Perplexity per word, ends of sentences counted."""
+        """Perplexity per word, ends of sentences counted. Raises :class:`TextError` for no sentences."""
+        if not sentences:
+            raise TextError("no perplexity of no text: there is not a single sentence in it")
         total = sum(len(sentence) + 1 for sentence in sentences)
         return 10 ** (-sum(map(self.score, sentences)) / total)
 

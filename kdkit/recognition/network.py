@@ -34,7 +34,7 @@ def window_for(utterances: Sequence[Utterance]) -> float:
 
     In longer windows than those of training a network makes more errors, in shorter ones attention has less context.
     """
-    return min(LONGEST_WINDOW, max(WINDOW, *(utterance.duration for utterance in utterances)))
+    return min(LONGEST_WINDOW, max([WINDOW, *(utterance.duration for utterance in utterances)]))
 
 
 def window_of(network: Network, window: float | None = None, margin: float | None = None) -> tuple[int, int]:

@@ -271,7 +271,7 @@ def transcribe_all(
         left = spent * sum(map(_size, paths)) / max(1, sum(map(_size, first)))
         if left * (1 - 1 / jobs) < _START:
             jobs = 1
-    size = max(1, min(32, -(-len(paths) // (4 * jobs))))
+    size = max(1, min(32, -(-len(paths) // (4 * max(1, jobs)))))
     groups = [[str(path) for path in paths[i : i + size]] for i in range(0, len(paths), size)]
     for transcripts in each(_transcribe, [(settings, group) for group in groups], jobs):
         yield from transcripts

@@ -231,7 +231,9 @@ def package_versions() -> dict[str, str]:
     # setuptools puts the packages within it on the path when it is imported
     places = [place for place in sys.path if Path(place).name != "_vendor"]
     for each in distributions(path=places):  # a package may be on the path twice: the first one is imported
-        found.setdefault(each.metadata["Name"], each.version)
+        name, version = each.metadata.get("Name"), each.metadata.get("Version")
+        if name and version:  # both missing where an installation was broken off
+            found.setdefault(name, version)
     return dict(sorted(found.items(), key=lambda item: item[0].lower()))
 
 

@@ -31,6 +31,7 @@ FAIRSEQ_FILES = {
     "hubert_large_ll60k": ("https://dl.fbaipublicfiles.com/hubert/hubert_large_ll60k.pt", None),
 }
 _PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".th")
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w.-]+)?")
 
 
 def load_teacher(source: str | Path = "tiny", sha256: str | None = None) -> Teacher:
@@ -51,7 +52,7 @@ def load_teacher(source: str | Path = "tiny", sha256: str | None = None) -> Teac
     has none.
 
     Files are downloaded on first use, into ``teachers/`` of the cache folder ($KDKIT_CACHE). ``sha256``: the checksum
-    that the file must have. No code from a file is executed.
+    that the file must have; folders have none. No code from a file is executed.
 
     Raises :class:`CheckpointError` for a file that is missing, damaged or of another architecture, and
     :class:`DownloadError` when a file cannot be fetched; both say what to do.
@@ -64,6 +65,11 @@ def is_known(name: str) -> bool:
     shipped = ASSETS / f"{name.replace('-', '_')}.safetensors"
     tiny = name == "tiny" or (name.startswith("tiny-") and is_file(shipped))
     return tiny or name in FAIRSEQ_FILES or name in BUNDLES
+
+
+def is_hub_id(name: str) -> bool:
+    """Has it the form of an "owner/name" of the Hugging Face hub, rather than of a path to a file of weights?"""
+    return bool(_HUB_ID.fullmatch(name)) and Path(name).suffix not in (*_PICKLED, ".safetensors")
 
 
 def locate(source: str | Path, sha256: str | None = None) -> Path:
@@ -84,13 +90,12 @@ def locate(source: str | Path, sha256: str | None = None) -> Path:
         sha256 = sha256 or recorded
     elif name in BUNDLES:
         url = BUNDLES[name].url
-    elif (
-        not os.path.exists(path)
-        and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w.-]+)?", name)
-        and not _is_file_name(path)
-    ):
+    on_hub = url is None and not os.path.exists(path) and is_hub_id(name)
+    if sha256 and (on_hub or os.path.isdir(path)):
+        raise CheckpointError(f"{name}: a folder has no SHA-256: leave it out, or name the file of weights")
+    if on_hub:
         path = huggingface.fetch(name)
-    if url:
+    elif url:
         path = cache_folder() / "teachers" / url.rsplit("/", 1)[1]
         download(url, path, sha256)
     elif sha256:
@@ -146,7 +151,3 @@ def _unpickled(path: Path) -> tuple[SpeechModel, Codebook | None, dict]:
     else:
         model, meta = load_bare(tensors, path)
     return model, None, meta
-
-
-def _is_file_name(path: Path) -> bool:
-    return path.suffix in (*_PICKLED, ".safetensors")

@@ -96,10 +96,12 @@ def cluster(
 
     ``features(utterances)`` yields (utterance id, (frames, D)) pairs. It is called first for a random part of the
     utterances, about ``sample`` frames, to fit the centroids, then for all utterances, to label their frames; no more
-    than the sample is in memory. Without ``label`` only the centroids are computed.
+    than the sample is in memory. Without ``label`` only the centroids are computed. Raises :class:`ConfigError` for
+    more clusters than frames.
     """
     rng = np.random.default_rng(seed)
     total = sum(num_frames(u.samples) for u in utterances)
+    check_clusters(clusters, total)
     some = rng.permutation(len(utterances))[: max(1, round(len(utterances) * min(1.0, sample / total)))]
     chosen = [utterances[i] for i in sorted(some)]
     bar = tqdm(features(chosen), total=len(chosen), desc="frames for k-means", mininterval=1.0)

@@ -44,7 +44,7 @@ class TargetCache:
     """Hidden states of ``layers`` for ``utterances``, in a folder under ``root`` (None: the kit's cache folder).
 
     ``precision``: of the computation, as in :class:`kdkit.training.recipe.TrainConfig`; stored is float16. Raises
-    :class:`ConfigError` for a layer that the teacher does not have.
+    :class:`ConfigError` for a layer that the teacher does not have, and for no utterances.
     """
 
     def __init__(
@@ -58,10 +58,12 @@ class TargetCache:
         self.layers = tuple(sorted(set(layers)))
         if not self.layers or not 0 <= self.layers[0] <= self.layers[-1] <= teacher.config.layers:
             raise ConfigError(f"layers {self.layers}: the teacher has layers 0 to {teacher.config.layers}")
+        if not utterances:
+            raise ConfigError("no utterances to compute targets of; check the manifest and the minutes")
         self.teacher, self.utterances, self.identity = teacher, list(utterances), fingerprint(teacher.model)
         corpus = hashlib.sha256()
         for utterance in self.utterances:
-            corpus.update(f"{utterance.id}\t{utterance.audio}\t{utterance.duration}\n".encode())
+            corpus.update(_named(utterance))
         self.precision = training_precision(precision, best_device())
         name = "-".join(map(str, self.layers)) + ("" if self.precision == "fp32" else f"-{self.precision}")
         self.folder = (
@@ -156,7 +158,7 @@ class TargetCache:
                 when = f"{found.st_size}\t{found.st_mtime_ns}"
             except (OSError, ValueError):
                 when = "not there"
-            digest.update(f"{utterance.id}\t{utterance.audio}\t{utterance.duration}\t{when}\n".encode())
+            digest.update(_named(utterance, when))
         return digest.hexdigest()
 
     def _shard(self, shard: int) -> tuple[object, dict[str, int]]:
@@ -222,6 +224,12 @@ class TargetCache:
         checksums = {name: _checksum(states) for name, states in tensors.items()}
         header = {_HEADER: json.dumps({"origin": origin, "checksums": checksums})}
         write_atomically(self._path(shard), lambda temporary: save_file(tensors, temporary, header))
+
+
+def _named(utterance: Utterance, *further: str) -> bytes:
+    """Id, path and duration of an utterance, for a hash; the path may hold bytes that are no UTF-8."""
+    said = "\t".join([utterance.id, str(utterance.audio), str(utterance.duration), *further])
+    return f"{said}\n".encode("utf-8", "surrogateescape")
 
 
 def _checksum(states: Tensor) -> int:

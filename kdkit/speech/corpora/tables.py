@@ -143,7 +143,7 @@ def _seconds(text: str, column: str) -> float:
             seconds = 3600 * int(clock[1] or 0) + 60 * int(clock[2]) + float(clock[3])
         else:
             seconds = float(text.replace(",", "."))
-    except ValueError:
+    except (ValueError, OverflowError):
         raise ValueError(f"column {column!r}: {text!r} is no time in seconds") from None
     seconds /= 1000 if column.strip().lower().endswith("_ms") else 1
     if not 0 <= seconds <= LONGEST:  # nor nan

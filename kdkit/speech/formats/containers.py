@@ -103,7 +103,7 @@ def _riff(file: BinaryIO, size: int, start: int) -> list[Part] | None:
     place, length = chunks[b"data"]
     if b"ds64" in chunks and length == 0xFFFFFFFF:  # the length is elsewhere, in 64 bits
         sizes = chunks[b"ds64"][0] + 8
-        (length,) = struct.unpack("<Q", read_at(file, sizes, 8))
+        (length,) = struct.unpack("<Q", read_at(file, sizes, 8).ljust(8, b"\0"))
         if 0 < length < (1 << 63) - _NEAR:
             _compare(size, place, length)
             return [Part()]
