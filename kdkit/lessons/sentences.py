@@ -213,9 +213,9 @@ def what_the_teacher_gave(before: Comparison, after: Comparison) -> str:
     if after.verdict == "better":
         return text + "What the teacher knows comes on top of a better front-end."
     return text + (
-        "A front-end that fits learns from the labels alone most of what this small teacher knows: in a world as small "
-        "as this one, structure can stand in for pre-training, and a study that compares students with one another "
-        "only does not see it."
+        "With the best one this study does not show that the teacher is needed, nor that it is not. A study that "
+        "compares students with one another only would not have raised the question: a better front-end may learn "
+        "from the labels alone part of what a teacher would have told."
     )
 
 
@@ -296,21 +296,29 @@ def first_to_write(logs: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
     return f"{'; '.join(told)}. Loss at the end: {losses}; {min(ends, key=ends.get)} ends lower."
 
 
-def clean_and_other(wers: Mapping[str, tuple[float, float]]) -> str:
-    """{recogniser: (WER on test-clean, on test-other)}: which leads, and are all worse on test-other?"""
-    leads = [min(wers, key=lambda name: wers[name][i]) for i in (0, 1)]
-    worse = [name for name, (clean, other) in wers.items() if other > clean]
-    who = f"{leads[0]} leads on test-clean, {leads[1]} on test-other" if len(set(leads)) > 1 else ""
-    text = f"{who or f'{leads[0]} leads on both test sets'}. "
-    return text + f"{len(worse)} of {len(wers)} recognisers are worse on test-other."
+def clean_and_other(wers: Mapping[str, Mapping[str, float]]) -> str:
+    """{recogniser: {test set: WER}}: which leads, and are all worse on the last test set than on the first?"""
+    splits = list(next(iter(wers.values())))
+    leads = {split: min(wers, key=lambda name: wers[name][split]) for split in splits}
+    clean, other = splits[0], splits[-1]
+    first = leads[clean]
+    if clean == other:
+        return f"{first} leads on {clean}."
+    worse = [name for name, of in wers.items() if of[other] > of[clean]]
+    each = ", ".join(f"{name} on {split}" for split, name in leads.items())
+    text = f"{first} leads on all test sets. " if len(set(leads.values())) == 1 else f"In the lead: {each}. "
+    return text + f"{len(worse)} of {len(wers)} recognisers are worse on {other}."
 
 
 def language_model(name: str, changes: Mapping[str, Comparison]) -> str:
     """Beam search with a language model against greedy, {test set: comparison}: where does it help more?"""
     each = ", ".join(f"{split} {change.points} points, {change.verdict}" for split, change in changes.items())
-    clean, other = (changes[split].difference for split in ("test-clean", "test-other"))
-    more = "less than on clean speech" if clean < other else "no less than on clean speech"
-    return f"The language model from {name}: {each}. Where the sound is worse, it brings {more}."
+    text = f"The language model from {name}: {each}."
+    if len(changes) == 1:
+        return text
+    (clean, first), *_, (other, last) = changes.items()
+    more = "less" if first.difference < last.difference else "no less"
+    return f"{text} On {other} it brings {more} than on {clean}."
 
 
 def _list(minutes: Changes) -> str:

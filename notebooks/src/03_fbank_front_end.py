@@ -109,11 +109,9 @@ wave = read_audio(utterance.audio)
 lesson.audio("utterance", wave, f"An unseen voice says: “{utterance.text}”")
 
 # %% [markdown]
-# Listen first, then look: the three pictures below share one time axis with what you heard.
-
-# %% [markdown]
-# Look for what both pictures show (silences, borders between phones) and for what only one does. Fbank's rows
-# are frequencies, low ones at the bottom; the CNN's channels have no order at all.
+# Listen first, then look: the three pictures below share one time axis with what you heard. What do the CNN's features
+# and Fbank both show (silences, borders between phones), and what only one of them? Fbank's rows are frequencies, low
+# ones at the bottom; the CNN's channels have no order at all.
 
 # %%
 teacher = lesson.teacher()
@@ -125,8 +123,11 @@ figure = plots.aligned_features(wave, features, fbank, utterance.phones)
 lesson.figure("three ways", figure, "One utterance as waveform, CNN features of the teacher, and Fbank.")
 
 # %% [markdown]
-# CNN channels are drawn standardised, so that quiet ones show too. Note the widths: Fbank has twice as many
-# columns a second. One frame of a student will stand on a few of them.
+# CNN channels are drawn standardised, so that quiet ones show too. Note the widths: Fbank has twice as many columns a
+# second. One frame of a student will stand on a few of them.
+#
+# The paper's Fbank has 80 frequency bands, *bins*, and so has everything up to the section on padding. The toy world's
+# students have fewer; *What holds Fbank back?* shows why.
 
 # %% [markdown]
 # ## The mel filters ●●
@@ -195,11 +196,11 @@ torch.testing.assert_close(filters, mel_filterbank())
 
 # %% [markdown]
 # The assertion compares with the package's filterbank. Every number of it follows from two formulas and four
-# constants: 80 bins, 512 points, 20 Hz and half the sampling rate.
+# constants: 80 filters, 512 points, 20 Hz and half the sampling rate.
 
 # %% [markdown]
-# Expect narrow filters at the low end, so narrow that some hold a single bin of the spectrum or none, and
-# broad ones at the high end.
+# Expect narrow filters at the low end, so narrow that a filter may hold a single point of the spectrum, and broad ones
+# at the high end.
 
 # %%
 lesson.figure(
@@ -214,9 +215,9 @@ lesson.figure(
 # %% [markdown]
 # ## Fbank, step by step ●
 #
-# The rest of the recipe, by the conventions of Kaldi. Cut 25 ms windows every 10 ms, only where a whole
-# window fits. In each: remove the mean; *pre-emphasis*, $x_i - 0.97\, x_{i-1}$, lifts the high frequencies; a
-# window that goes to zero at both ends. Then the power spectrum, the filters, the logarithm.
+# The rest of the recipe, by the conventions of Kaldi. Cut 25 ms of sound every 10 ms, only where a whole window fits.
+# From each window subtract its mean; lift the high frequencies by *pre-emphasis*, $x_i - 0.97\, x_{i-1}$; multiply by a
+# function that goes to zero at both ends. Then the power spectrum, the filters, the logarithm.
 
 
 # %%
@@ -254,17 +255,21 @@ print(f"{len(ours)} frames of 80; the largest difference from Kaldi's features i
 # %% [markdown]
 # ## One frame for one frame ●●●
 #
-# A student learns frame by frame, so both front-ends must agree about what a frame is. Fbank comes at 100 Hz;
-# one convolution of kernel 5, stride 2 and padding 2 makes 50 Hz of it, a *GLU* (half of the channels gate
-# the other half) and a linear map follow. (The toy world's students have a second convolution, before that one and
-# without a stride; *What holds Fbank back?* below shows why.) Is it the same number of frames as the CNN's seven
-# convolutions give, for *every* length? Often a kit trims a frame here or there. Count instead.
+# A student learns frame by frame, so both front-ends must agree about what a frame is. Fbank comes at 100 Hz; one
+# convolution of kernel 5, stride 2 and padding 2 makes 50 Hz of it. A *GLU* (gated linear unit: half of the channels,
+# through a sigmoid, scale the other half) and a linear map follow.
+#
+# The toy world's students have a second convolution, before that one and without a stride, which changes no number of
+# frames; *What holds Fbank back?* below shows why it is there.
+#
+# Are these as many frames as the CNN's seven convolutions give, for *every* length? Often a kit trims a frame here or
+# there. Count instead.
 
 # %% [markdown]
 # ### Exercise 2: frames of a convolution
 #
 # *Difficulty 1 of 3, about five minutes.* A kernel of $k$ numbers slides over $n$ numbers in steps of $s$; with
-# padding $p$, that many zeros stand at *both* ends. How many places has it?
+# padding $p$, that many zeros stand at *both* ends. In how many places does it come to stand?
 
 
 # %% tags=["exercise"]
@@ -312,7 +317,7 @@ assert (middle_cnn == middle_fbank).all()
 print("middles of the first frames:", ", ".join(f"{m / 16:.1f} ms" for m in middle_cnn[:4]))
 
 sees_more = (4 * 160 + 400 - 400) / 2 / 16  # ms: five windows, 10 ms apart, against one
-print(f"Fbank with its convolution sees {sees_more:.0f} ms more to either side, where there is sound")
+print(f"Fbank with one convolution sees {sees_more:.0f} ms more to either side, where there is sound")
 
 # %% [markdown]
 # With a *centred* spectrogram, the default of most libraries, the counts would differ for most lengths, and a
@@ -331,8 +336,7 @@ print(f"Fbank with its convolution sees {sees_more:.0f} ms more to either side, 
 #
 # Zeros pull $\sigma_c$ down, so what is real comes out louder. HuBERT Base was published like this; its
 # output for an utterance changes with the batch that it is in. kdkit's `MaskedGroupNorm` takes the statistics
-# over *real* frames: alone, an utterance gets the published model's features; in a batch it gets the same
-# again.
+# over *real* frames: alone, an utterance gets the published model's features, and in a batch it gets the same.
 
 # %% [markdown]
 # Measure it. The same utterance alone, and with two seconds of zeros behind it; first the group norm itself.
@@ -350,11 +354,11 @@ with torch.no_grad():
 print(f"largest change by padding: group norm {error_plain:.2e}, masked group norm {error_masked:.2e}")
 
 # %% [markdown]
-# One of the two numbers is float error, the other is not. And nothing but silence was added.
+# One of the two numbers is float error, the other is not, although nothing but silence was added.
 
 # %% [markdown]
-# And at the end of the network, after twelve layers? We compare the teacher with either norm, and a Fbank
-# student, as the relative change of the last hidden state. Expect float error for two of them.
+# And at the end of the network, after all layers? Compare the teacher with either norm, and a Fbank student, by the
+# relative change of the last hidden state. Expect float error for two of them.
 
 
 # %%
@@ -388,18 +392,18 @@ text += "float error only." if safe else "more than float error."
 lesson.verdict("Padding does not change an utterance", "seen" if safe else "not seen", text)
 
 # %% [markdown]
-# Plainly: a group norm over time makes every frame depend on every sample, padding included; no attention
-# mask behind it can repair that. Where kdkit runs HuBERT models on padded batches, it counts real frames
-# only, and the result equals that of the utterance alone. The same holds for Fbank that is normalised by the
-# mean and deviation of its own utterance, as in the kit's students: they are those of real frames.
+# Plainly: a group norm over time makes every frame depend on every sample, padding included; no attention mask behind
+# it can repair that. Where kdkit runs HuBERT models on padded batches, the norm counts real frames only, and the
+# result equals that of the utterance alone. The same holds for the kit's Fbank students, whose input is normalised by
+# the mean and deviation of its own utterance: of its real frames.
 
 # %% [markdown]
 # ## What loudness does ●
 #
 # The same norm has a good side: it divides by the deviation of the channel, so the same words recorded at another
 # level give the same features, as far as $\varepsilon$ is small beside $\sigma_c^2$. What does Fbank do? A gain of
-# $g$ dB adds $g \ln(10) / 10$ to *every* log energy. Statistics of the corpus stay where they are; the mean of the
-# utterance moves along. The utterance 20 dB quieter, and 20 dB louder:
+# $g$ dB adds $g \ln(10) / 10$ to *every* log energy. Where Fbank is normalised by the mean and deviation of a corpus,
+# these stay where they are; the mean of the utterance moves along. The utterance 20 dB quieter, and 20 dB louder:
 
 
 # %%
@@ -436,9 +440,8 @@ lesson.table("loudness", rows, "Relative change of the last hidden state when th
 # %% [markdown]
 # ## Parameters ●●●
 #
-# Count both front-ends, in the paper's deep & thin student and in this world's students. The paper's deep & thin
-# student should save its 17 %: seven convolutions go, one comes. (The toy world's CNN is narrow, so there is less to
-# save.)
+# Count both front-ends, in the paper's deep & thin student and in this world's students. The paper's should save its
+# 17 %: seven convolutions go, one comes. (The toy world's CNN is narrow, so there is less to save.)
 
 # %%
 counts, rows = {}, []
@@ -493,7 +496,8 @@ lesson.verdict("The paper's 17 % fewer parameters", "seen" if matches else "not 
 # Measured here, on this machine, now, with random weights, which change nothing about speed. Timings fluctuate, so the
 # models take turns, every round gives one ratio, and we report medians with quartiles. One utterance of 5 s, no
 # batch: the latency of a single request. (On a GPU it is a batch of 32: with a single utterance, launching kernels
-# takes longer than computing them, and all models of a depth would take the same time.)
+# may take longer than computing them, and the time would be that of the number of layers.)
+#
 # *plain* is the model as it was trained; *fp32* the same function prepared for inference (`kdkit.model.inference`);
 # *bf16* and *int8* are coarser numbers: half and a quarter of the memory, and faster where the processor supports
 # them.
@@ -523,7 +527,8 @@ figure = plots.speed_bars(speeds, where.capitalize())
 lesson.figure("speed", figure, "Speed of teachers and deep & thin students in every precision.")
 
 # %% [markdown]
-# Where does the time go? Front-end and encoder apart: what the CNN costs, and what is left without it.
+# Where does the time go? Front-end and encoder apart: what the CNN costs, and what is left without it. (GMAC: billions
+# of multiply-accumulate operations, the unit of work.)
 
 # %%
 rows = []
@@ -541,8 +546,8 @@ for race in races:
 lesson.table("speed", rows, f"Inference, {where}: medians.")
 
 # %% [markdown]
-# Parameters and speed are different things. The CNN holds a modest part of a student's parameters, but works
-# at up to 16,000 positions a second, where the encoder works at 50.
+# Parameters and speed are different things. The CNN holds a modest part of a student's parameters, but its first layer
+# works at 3,200 positions a second (16,000 samples in steps of 5), where the encoder works at 50.
 
 # %% [markdown]
 # Verdict on the "2x", in every precision: every round gives a ratio of the twins' times; "better" when even
@@ -562,8 +567,9 @@ for scale, words in scales.items():
         lesson.verdict(f"More than twice as fast {words} {kind}", verdict((low - 2, high - 2)), text)
 
 # %% [markdown]
-# The toy world's CNN is narrow where it costs most, so its ratio can be smaller than the full-size one. And the student
-# that one would deploy, in its best precision, against the teacher in *its* best:
+# The toy world's CNN is narrow where it costs most, so its ratio can be smaller than the full-size one.
+#
+# And the student that one would deploy, in its fastest precision, against the teacher in *its* fastest:
 
 # %%
 best = {}
@@ -587,9 +593,11 @@ for big, small in ((lesson.world.teacher_preset, dt_fbank), ("hubert-base", "dt-
 #
 # The same teacher, steps, batches and seed; only the front-end differs. The waveform twin starts with the
 # teacher's own CNN; the Fbank student's front-end starts at random, and its encoder must learn from features that
-# mean nothing yet. Hence *front-end adaptation*, the paper's "simple and effective algorithm" (is it effective here? A
-# study below says): for the first $N$ steps nothing but the front-end learns, to give (through a linear map that is
-# thrown away) what the teacher's first layer gets,
+# mean nothing yet.
+#
+# Hence *front-end adaptation*, the paper's "simple and effective algorithm" (is it effective here? A study below asks).
+# For the first $N$ steps nothing but the front-end $f_\theta$ learns, to give what the teacher's first layer gets,
+# through a linear map $W$ that is thrown away:
 #
 # $$ L_\text{adapt} = \operatorname{mean} \bigl| W f_\theta(x) - H^0(x) \bigr| $$
 #
@@ -611,7 +619,7 @@ def staged_loss(step, adaptation_steps, features, head, target, mask, usual_loss
     ``target`` (B, T, E) the teacher's H^0, ``mask`` (B, T) True on real frames.
     """
     # hint: With two steps of adaptation, steps 0 and 1 belong to it.
-    # hint: The formula has the absolute difference alone; its mean runs over real frames, as in lesson 2.
+    # hint: The formula has the absolute difference alone; its mean runs over real frames, as in notebook 02.
     # hint: Call `usual_loss()` only where it is needed: it computes the whole network.
     # stub: return None  # your lines go here
     # solution
@@ -727,7 +735,7 @@ if adapted_ones:
 # %% [markdown]
 # ## The price ●●●
 #
-# What do the twins know? The linear phone probe of lesson 1 on their last layer, on unseen voices, clean and harder
+# What do the twins know? The linear phone probe of notebook 01 on their last layer, on unseen voices, clean and harder
 # (`test-other`: in the toy world noise, reverberation and unseen accents). The live twins had equal steps. The toy
 # world's shipped ones were made with the kit and **not trained in this run**: the waveform student was distilled from
 # the teacher, and the Fbank student is that student with another front-end (*swap*, below).
@@ -777,13 +785,13 @@ lesson.table("price", rows, "Frames of unseen voices whose phone a linear probe 
 
 # %%
 for age, split in sorted({key[1:] for key in probes}):
-    mel80, cnn = (probes[name, age, split] for name in (dt_fbank, dt_waveform))
+    mel_bins, cnn = (probes[name, age, split] for name in (dt_fbank, dt_waveform))
     took = [steps[name, age] for name in (dt_waveform, dt_fbank)]
     name = f"Fbank against waveform {age} twins on {split}"
     if age == "shipped" and inherits:
-        lesson.compare(name, compare_probes(mel80, cnn), inherits)
+        lesson.compare(name, compare_probes(mel_bins, cnn), inherits)
     elif took[0] == took[1]:
-        lesson.compare(name, compare_probes(mel80, cnn), f"After {took[0]:,} steps.")
+        lesson.compare(name, compare_probes(mel_bins, cnn), f"After {took[0]:,} steps.")
     else:
         lesson.verdict(
             name,
@@ -796,10 +804,12 @@ for age, split in sorted({key[1:] for key in probes}):
 #
 # A *recogniser* is a student with one linear layer that gives every frame a letter or none. It is fine-tuned with
 # *CTC*, a loss that sums over all ways to spread the letters of the transcript over the frames. Its *word error rate*
-# (WER) is the share of words that it substitutes, leaves out or adds. Lesson 4 derives both.
+# (WER) counts the words that it substitutes, leaves out or adds, as a share of those that were said. Notebook 04
+# derives both.
 #
-# Recognisers made of the toy world's shipped twins, fine-tuned and scored when the kit was made: **shipped** figures,
-# greedy decoding, 95 % intervals over utterances. (In another world, what words cost is what the swap below finds.)
+# Recognisers made of the toy world's students, fine-tuned and scored when the kit was made: **shipped** figures, greedy
+# decoding (the best symbol of every frame), 95 % intervals over utterances. Students of earlier versions have another
+# front-end, which stands in brackets. (In another world, what words cost is what the swap below finds.)
 
 # %%
 rows = []
@@ -819,9 +829,9 @@ if rows:
     )
 
 # %% [markdown]
-# Those have one seed, and their intervals are not paired. The study of few labels (**shipped**, lesson 4 shows all of
-# it) has the same two students with two seeds on the same test utterances, so here the difference itself gets an
-# interval. Your guess: does Fbank cost words, and does the price fall with more labels?
+# Those have one seed, and their intervals are not paired. The study of few labels (**shipped**, notebook 04 shows all
+# of it) has a Fbank and a waveform student, several seeds each, on the same test utterances, so here the difference
+# itself gets an interval. Your guess: does Fbank cost words, and does the price fall with more labels?
 
 # %%
 few_labels = lesson.shipped("low_resource")
@@ -831,22 +841,23 @@ ours = next((name for name in alike if name.startswith(sw_fbank)), "")  # straig
 prices = {m: compare(few_labels, ours, theirs, m) for m in budgets_in(few_labels, ours, theirs)}
 for minutes, price in prices.items():
     name = f"Fbank against waveform {sw_fbank.removesuffix('-fbank')} {minutes:g} min"
-    lesson.compare(name, price, "Shipped.", "shipped")
+    lesson.compare(name, price, f"Shipped: {ours} against {theirs}.", "shipped")
 
 # %%
 if prices:
     lesson.text("does Fbank cost words", sentences.price(prices))
 
 # %% [markdown]
-# These are short fine-tunings of students that were both distilled from the teacher, the Fbank student (80 bins, one
-# convolution, statistics of the corpus) without its twin's help. Is it Fbank that costs so much?
+# These are short fine-tunings. Where the Fbank student's name says "80 bins", it is an earlier one: distilled straight
+# from the teacher, without its twin's help, with one convolution and with the statistics of the corpus. Is it Fbank
+# that costs what the sentence says, or something of all this?
 
 # %% [markdown]
 # ### What holds Fbank back?
 #
 # Measured in the toy world when the kit was made (`data_scripts/fbank_levers.py`, on a GPU): ten minutes of labels of
 # only *four* voices, so that what a student knows of voices comes from the teacher, and long fine-tuning: 6,000 steps
-# of 16 s, with three seeds (the kit's student: one). One *lever* after the other is pulled on the Fbank student:
+# of 16 s, with several seeds, which the table shows. One *lever* after the other is pulled on the Fbank student:
 #
 # - **slow**: in fine-tuning the front-end learns at a tenth of the rate;
 # - **swap**: the front-end is put before the *waveform* student, adapted and distilled (the next section does it live);
@@ -855,7 +866,8 @@ if prices:
 #   what loudness does);
 # - **40 bins** instead of 80, and a floor under the energies, so that all silences are equally deep.
 #
-# The toy world's Fbank students have the best of these front-ends, with half the channels.
+# The toy world's Fbank students have the last of these front-ends, with half the channels. The twin beside which they
+# are drawn has no lever to pull: it is the waveform student, fine-tuned in the same way.
 #
 # Your guess before you run the cell: which one brings most, and does any of them reach the waveform twin?
 
@@ -913,14 +925,14 @@ if levers:
     text = (
         f"Shipped. {size_of['swap, best']} parameters against {size_of['waveform']}. The best of these "
     )
-    text += "front-ends was chosen on the same test speech, which flatters it a little."
+    text += "front-ends was chosen on the same test speech, which flatters it."
     lesson.compare("Fbank against waveform, 6,000 steps: the best levers", after, text, "shipped")
     one_by_one = {LEVERS[name][0].lstrip("+− "): pulled[name] for name in list(LEVERS)[2:7]}
     lesson.text("what holds Fbank back", sentences.what_held_back(one_by_one, before, after))
 
 # %% [markdown]
-# Against the twin, that is. And against the same network that never saw a teacher? Guess again: how much of the
-# difference between the first front-end and the best one is the teacher's, who taught both?
+# So far the twin was the measure. And the same network that never saw a teacher? Guess again: of what the best
+# front-end gains over the first, how much comes from the teacher, and how much does the front-end do alone?
 
 # %%
 if levers:
@@ -937,10 +949,10 @@ if levers:
 # %% [markdown]
 # ## Swap the front-end of a recogniser that is good already ●
 #
-# Somebody has a waveform recogniser and wants it fast. Distilling again is not needed: keep encoder and CTC
-# head, put a new Fbank front-end before them, *adapt* it to what the encoder is used to (no linear map in
-# between: the encoder is the one that will use it), then let all of it follow the old model's hidden states for
-# a short joint stage. It needs speech, but **no labels**.
+# Somebody has a waveform recogniser and wants it fast. Distilling again from the big teacher is not needed. Keep
+# encoder and CTC head, and put a new Fbank front-end before them. *Adapt* it to what the encoder is used to (no linear
+# map in between: this very encoder will use it). Then let all of it follow the old model's hidden states for a while.
+# That needs speech, but **no labels**.
 
 # %%
 kept = {
@@ -1002,7 +1014,7 @@ lesson.table("swap", rows, caption)
 # **Change one thing**, **predict**, **run**, **read**: a study by your own question, with seeds. Both trials, yours and
 # the standard one, learn from the same teacher by the same steps and batches. Some ideas:
 #
-# | what | in the cell below |
+# | what (the standard is the toy world's front-end) | in the cell below |
 # |---|---|
 # | mean and variance of the corpus, not of each utterance | `{"normalisation": "corpus"}` |
 # | more bins, or fewer | `{"bins": 80}` |
@@ -1011,8 +1023,11 @@ lesson.table("swap", rows, caption)
 # | no Fbank | `{"front_end": "waveform"}` |
 # | adaptation before distillation | `my_losses = {"adaptation": Adaptation(10)}` |
 #
-# A change gets a name of its own, `my_change`: results are kept by it. A study that you stop goes on when its cell runs
-# again.
+# In another world the standard is the paper's front-end, which has 80 bins, no floor and one convolution already:
+# change it the other way round.
+#
+# Give each change a name of its own, `my_change`: results are kept by it. A study that you stop goes on when its cell
+# runs again.
 
 # %%
 my_change, my_settings = "statistics of the corpus", {"normalisation": "corpus"}  # name, of ModelConfig
@@ -1067,8 +1082,8 @@ lesson.compare(
 )
 
 # %% [markdown]
-# A student that learns faster in the first steps need not end better. Larger numbers for `size.own_steps` and
-# `size.study_seeds` make you surer; a new guess comes first.
+# A student that learns faster in the first steps need not end better. Larger numbers in the place of `size.own_steps`
+# and `size.study_seeds` make you surer; a new guess comes first.
 
 # %% [markdown]
 # ## Quiz
@@ -1087,7 +1102,7 @@ exercises.quiz("03_fbank_front_end")
 # - What Fbank saves, counted and timed on your machine in several precisions, and what it costs.
 # - Front-end adaptation, and a front-end swapped without labels.
 #
-# **Limits.** Speed is that of this machine, at one length, without a batch; `kdkit bench inference` has more. The
+# **Limits.** Speed is that of this machine, at one length and size of batch; `kdkit bench inference` has more. The
 # intervals of word errors speak for more test speech of the same voices, not for other seeds. The toy world's speech
 # has none of the accidents of microphones and rooms, its `test-other` a few.
 #

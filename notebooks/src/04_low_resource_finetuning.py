@@ -114,7 +114,7 @@ lesson = Lesson(
 # A *recogniser* is a speech model with one linear layer on top, the **CTC head**. At every frame it gives a
 # score to each of 29 symbols: 26 letters, the apostrophe, `|` between words, and the *blank*, which says
 # "nothing new here". Those of the toy world were fine-tuned when the kit was made, and are loaded here; in another
-# world two are fine-tuned now, unless this run folder has them: after everything was downloaded.
+# world two are fine-tuned now, unless this run folder has them.
 
 # %%
 size = lesson.size
@@ -135,8 +135,8 @@ print("symbols:", " ".join(VOCABULARY))
 # ## What a recogniser emits ●●●
 #
 # One utterance of an unseen voice through a distilled student. Expect long runs of blanks, and short spikes:
-# a letter is said *once*, somewhere within its sound, usually for a frame or two. Compare the spikes with the
-# phones above.
+# a letter is said *once*, somewhere within its sound, usually for a frame or two. Compare the spikes with the *phones*
+# (speech sounds) above the picture.
 
 # %%
 wave = read_audio(utterance.audio)
@@ -170,7 +170,7 @@ print(f"the blank is the best symbol in {percent(blanks)} of the frames")
 # ## From emissions to text ●●●
 #
 # *Greedy decoding* takes the best symbol of every frame, merges repeats, and drops blanks, in that order. The
-# blank is there for double letters: `l l` is one l, `l - l` are two.
+# blank, written `-` here, keeps double letters apart: `l l` is one l, `l - l` are two.
 
 # %% [markdown]
 # ### Exercise 1: greedy decoding
@@ -212,7 +212,7 @@ print("reference ", utterance.text)
 
 # %% [markdown]
 # If the order were the other way round, first blanks out and then repeats merged, no word with a double
-# letter could ever be written.
+# letter could be written.
 
 # %% [markdown]
 # ## An alignment, after all ●
@@ -247,9 +247,9 @@ print(", ".join(f"{word.word} {word.score:.2f}" for word in words))
 # $$ P(y \mid x) = \sum_{\pi :\, \mathcal{B}(\pi) = y} \; \prod_{t=1}^{T} p_t(\pi_t),
 #    \qquad L_\mathrm{CTC} = -\log P(y \mid x) $$
 #
-# For a toy of five frames and three symbols all paths can be listed. Real utterances have more paths than
-# there are atoms, and dynamic programming does the same sum in $O(T \cdot |y|)$. Do they agree? (`collapse` is
-# $\mathcal{B}$: your greedy decoding, with numbers for letters.)
+# For a toy of five frames and three symbols all paths can be listed. A real utterance has far too many, $29^T$; dynamic
+# programming does the same sum in $O(T \cdot |y|)$ steps. Do they agree? (`collapse` is $\mathcal{B}$: your greedy
+# decoding, with numbers for letters.)
 
 # %%
 toy = torch.randn(5, 3).log_softmax(-1)  # five frames; blank, a, b
@@ -302,8 +302,10 @@ print(f"{len(room)} utterances have {min(room.values()):.1f} times the frames th
 # utterance, may leave none: kdkit leaves such utterances out and says so.
 #
 # One thing more follows from the sum: early in training the easiest improvement is to say *blank* everywhere.
-# A recogniser that writes nothing has not failed yet, it has just begun. How much blank *should* one expect
-# before anything is known? The gradient tells: it is what the recogniser believes less what the alignments say.
+# A recogniser that writes nothing has not failed yet, it has just begun.
+#
+# How much blank *should* one expect before anything is known? The gradient of the loss tells: with respect to the
+# logits, it is the probabilities that the recogniser gives minus those that the alignments ask for.
 
 # %%
 frames, written = (
@@ -321,10 +323,10 @@ print(
 )
 
 # %% [markdown]
-# A head whose weights are drawn by chance is ahead with *some* letter in every frame. The whole loss can then
-# fall for a while by saying that letter everywhere, and training may stay there: a recogniser that writes *e* to
-# all it hears. `CTCModel` therefore begins with a bias that makes blank as likely as all letters together. All
-# blank is a plateau too, but one that training leaves.
+# A head whose weights are drawn by chance finds *some* letter likelier than the others in every frame. The loss can
+# then fall for a while by saying that letter everywhere, and training may stay there: a recogniser that writes *e* for
+# all it hears. `CTCModel` therefore begins with a bias that makes blank as likely as all letters together. All blank
+# is a plateau too, but one that training leaves.
 
 # %% [markdown]
 # ## Counting errors ●●●
@@ -401,17 +403,17 @@ assert abs(word_error_rate(result.references, result.hypotheses) - result.wer) <
 print(f"{result.utterances} utterances, {result.words} words: {result}")
 
 # %% [markdown]
-# Twenty utterances give a wide interval. Halving it takes about four times as many: keep that in mind
-# whenever somebody compares two WERs without intervals.
+# Twenty utterances give a wide interval, and halving it takes about four times as many. Keep that in mind whenever
+# somebody compares two WERs without intervals.
 
 # %% [markdown]
 # ## Fine-tuning, live ●●●
 #
-# Two recognisers of one structure, shallow & wide, on the same labels, with the same
-# recipe, seed and number of steps. One starts from the **distilled** student, the other **from scratch**.
-# Nothing is frozen. While training, spans of frames and of channels are hidden (as in wav2vec 2.0), without
-# which ten minutes are learnt by heart, and every utterance goes through a random equaliser and noise, as if
-# another microphone had recorded it.
+# Two recognisers of one structure, shallow & wide, on the same labels, with the same recipe, seed and number of steps.
+# One starts from the **distilled** student, the other **from scratch**. Nothing is frozen.
+#
+# In training, spans of frames and of channels are hidden (as in wav2vec 2.0), so that few labels are not learnt by
+# heart, and every utterance goes through a random equaliser and noise, as if another microphone had recorded it.
 
 # %%
 structure = lesson.world.ready
@@ -425,8 +427,8 @@ print(
 )
 
 # %% [markdown]
-# Both have the same number of parameters; the Fbank statistics, which are no knowledge about speech, are
-# given to both. Whatever differs at the end comes from distillation.
+# Both have the same number of parameters. Where Fbank is normalised by the statistics of a corpus, both have them: that
+# is no knowledge about speech. Whatever differs at the end comes from distillation.
 
 # %% [markdown]
 # The loss is torch's CTC loss per letter. Your guess: which of the two leaves the all-blank stage first, and which ends
@@ -464,8 +466,8 @@ lesson.figure(
 )
 
 # %% [markdown]
-# On the right, the share of frames whose best symbol is the blank. It starts near one in both, because of the bias of a
-# new head; where it falls, the recogniser has begun to write.
+# On the right is the share of frames whose best symbol is the blank. A new head's bias lets it start high; where it
+# falls, the recogniser has begun to write.
 
 # %%
 lesson.text("live losses", sentences.first_to_write(logs))
@@ -492,8 +494,8 @@ lesson.table(
 )
 
 # %% [markdown]
-# The last column shows the first test utterance as each of them writes it. Compare sounds, not words: early
-# recognisers get the loud vowels first.
+# The last column shows the first test utterance as each of them writes it. Compare sounds, not words: which letters
+# come first, those of loud vowels?
 
 # %% [markdown]
 # Which is better? A *paired* bootstrap judges both on the same drawn utterances, so that hard ones cancel.
@@ -524,7 +526,7 @@ my_verdict = "better" if high < 0 else "worse" if low > 0 else "inconclusive"
 exercises.check_verdict(my_verdict, change.interval)
 
 # %% [markdown]
-# The same for both test sets. When neither writes words yet, "inconclusive" is the honest answer.
+# The same for every test set. When neither writes words yet, expect "inconclusive".
 
 # %%
 for split, change in live_changes.items():
@@ -610,11 +612,11 @@ lesson.figure("wer", figure, "WER on unseen voices, measured in this run; hatche
 # What became of your guess?
 
 # %%
-pairs = {name: tuple(results[name][split].wer for split in tests) for name in results}
-lesson.text("clean and other", sentences.clean_and_other(pairs))
+wers = {name: {split: results[name][split].wer for split in tests} for name in results}
+lesson.text("clean and other", sentences.clean_and_other(wers))
 
 # %% [markdown]
-# A recogniser that loses much on test-other has learnt its voices and rooms, not only the language.
+# A recogniser that loses much on the harder set has learnt its voices and rooms, not only the language.
 
 # %% [markdown]
 # ## Listen to the errors ●●
@@ -649,15 +651,16 @@ lesson.page("errors", page, f"Errors of {title}")
 #
 # $$ \log P_\mathrm{CTC}(y \mid x) + \alpha \log_{10} P_\mathrm{LM}(y) + \beta\,|y| $$
 #
-# among texts made of the words of a *lexicon*. $P_\mathrm{LM}$ is a trigram model (interpolated modified
-# Kneser-Ney), $|y|$ the number of words. Two language models, and where their text comes from matters:
+# among texts made of the words of a *lexicon*. $P_\mathrm{LM}$ is a trigram model, which gives each word a probability
+# after the two before it (interpolated modified Kneser-Ney); $|y|$ is here the number of words. Two language models,
+# and where their text comes from matters:
 #
 # - **transcripts**: the labelled minutes of this run, nothing else;
 # - **text**: *text without speech*, which is cheap in life too. In the toy world twenty thousand more sentences of its
 #   grammar; in world `librispeech` the published model of 14,500 books, in one of your own the one that it names.
 #
-# Neither has seen the test sentences. But the toy world's grammar is small: some short sentences occur in both by
-# chance (the table counts them), and its few hundred words are soon all known. Real language is not so kind.
+# Neither was given the test set. But the toy world's grammar is small: some short sentences occur in both by chance
+# (the table counts them), and its few hundred words are soon all known. Real language is not so kind.
 
 # %%
 spoken_texts = [u.text.split() for u in labelled]
@@ -712,7 +715,7 @@ else:
 
 # %% [markdown]
 # Now the test sets, with the weights as they are. Your guess: how many points does "text" bring on clean speech? And
-# where the *sound* is the problem, and a language model may write fluent sentences that nobody said?
+# how many where the *sound* is the problem, and a language model may write fluent sentences that nobody said?
 
 # %%
 rows, decoded = [], {}
@@ -732,8 +735,8 @@ lesson.table(
 )
 
 # %% [markdown]
-# "Over speakers" draws whole voices instead of utterances: what if other people spoke? With a dozen voices
-# it is a rough guess, and rightly wider.
+# "Over speakers" draws whole voices instead of utterances: what if other people spoke? With few voices that is a rough
+# guess; expect it to be wider.
 
 # %%
 lm_changes = {name: {} for name in searches}
@@ -794,15 +797,18 @@ lesson.text("own voice", voice.sentence())
 # %% [markdown]
 # ## The experiment: minutes of labels ●●●
 #
-# How much do labels buy, and what does each start save? S&W with Fbank and with waveform front-end, from **scratch**,
-# **distilled** with the regression loss only, and distilled with **both** losses ($\lambda = 1$), fine-tuned on label
-# budgets (in the toy world the shorter is the beginning of the longer, elsewhere each is the world's own) for equal
-# steps; and the **teacher**. Seeds draw the head, the masks, the order of the speech and what starts at random; the
-# distilled students are the same in all of them. Scores are on ten minutes of the first test set.
+# How much do labels buy, and what does each start save? Shallow & wide students with Fbank and with waveform front-end
+# begin from **scratch**, **distilled** with the regression loss only, or distilled with **both** losses
+# ($\lambda = 1$); beside them stands the **teacher**. All are fine-tuned for equal steps on several label budgets: in
+# the toy world the shorter is the beginning of the longer, elsewhere each is the world's own.
 #
-# Profile `full` makes all of these fine-tunings here, `smoke` goes through the same cells in a few steps.
-# Elsewhere, the toy world's findings are **shipped**: trained and scored when the kit was made
-# (`data_scripts/make_low_resource.py minutes`), not in this run.
+# Seeds draw the head, the masks, the order of the speech and what starts at random; the distilled students are the same
+# in all of them. Scores are on ten minutes of the first test set.
+#
+# Profile `full` makes all of these fine-tunings here, `smoke` goes through the same cells in a few steps. In the other
+# profiles the toy world's findings are **shipped**: trained and scored when the kit was made
+# (`data_scripts/make_low_resource.py minutes`), not in this run. Where a student's name says "80 bins", it is an
+# earlier one, whose front-end notebook 03 takes apart.
 
 # %%
 starts = ("scratch", "distilled", "both")
@@ -1020,9 +1026,9 @@ lesson.table(
 # %% [markdown]
 # ## Trained for longer ●
 #
-# The toy world's recognisers had more steps, and more of them with more labels; one seed. The table is
-# **shipped** too (`data_scripts/make_recognisers.py`); the number of steps stands beside every row, because a
-# fair comparison needs equal steps as well as equal labels.
+# The toy world's finished recognisers had more steps, and more of them with more labels; one seed. The table is
+# **shipped** too (`data_scripts/make_recognisers.py`). The number of steps stands in every row, because a fair
+# comparison needs equal steps as well as equal labels.
 
 # %%
 card = {(r["system"], r["start"], r["minutes"], r["split"]): r for r in lesson.scores()}
@@ -1039,8 +1045,8 @@ if rows:
     )
 
 # %% [markdown]
-# Where both recognisers of a pair are finished, the comparison can be made here and now, paired over the utterances of
-# both test sets.
+# Where both recognisers of a pair are at hand, the comparison can be made here and now, paired over the utterances of
+# each test set.
 
 # %%
 for name, changes in twins.items():
@@ -1105,8 +1111,8 @@ if human:
 # | from scratch | `my_start = partial(from_scratch, scratch)` |
 # | another student: a preset, or a file | `my_start = start_from(load_teacher(...).model)` |
 #
-# A change gets a name of its own, `my_change`: results are kept by it. A study that you stop goes on when its cell runs
-# again.
+# Give each change a name of its own, `my_change`: results are kept by it. A study that you stop goes on when its cell
+# runs again.
 
 
 # %%
@@ -1158,8 +1164,8 @@ lesson.compare(
 )
 
 # %% [markdown]
-# How often is an utterance heard in these steps? The less often, the less can more labels help. Does the answer change
-# with four times the steps in `own_recipe`? A new guess comes first.
+# How often is each utterance heard in these steps? The less often, the less more labels can help. Does the answer
+# change with four times the steps in `own_recipe`? A new guess comes first.
 
 # %% [markdown]
 # ## Quiz
@@ -1175,12 +1181,13 @@ exercises.quiz("04_low_resource_finetuning")
 # - A recogniser is a speech model with one linear layer; blanks and spikes are its way to write.
 # - CTC sums over all alignments; greedy decoding reads off the best path; errors are counted by edit
 #   distance.
-# - The same network with and without distillation, on the same labels: live for a little while, and for longer.
+# - The same network with and without distillation, on the same labels: live for a little while, and for longer; and why
+#   a comparison says little while one of the two still improves.
 # - What a lexicon and a language model add, with weights chosen on dev, on clean speech and on worse.
 #
 # **Limits.** Of the toy world, synthetic voices and a small grammar: its absolute error rates do not carry over to
 # people. Intervals speak for more test utterances, not for other seeds of the training. In the toy world the language
-# model's gain is that of a language with four hundred words and a grammar: it says little about open language.
+# model's gain is that of a language with a few hundred words and a grammar: it says little about open language.
 #
 # **Readings.** Connectionist temporal classification (Graves et al. 2006); wav2vec 2.0, fine-tuning with
 # masking (arXiv 2006.11477); Libri-Light, limited supervision (arXiv 1912.07875); the study this kit follows

@@ -52,7 +52,7 @@ QUESTIONS = (
         "At full size the Fbank student saves about a sixth of the parameters, but far more of the time. Why?",
         yes(
             "The CNN's few weights are used at many more positions.",
-            "Work is weights times positions: up to 16,000 positions a second in the CNN, 50 in the encoder.",
+            "Work is weights times positions: up to 3,200 positions a second in the CNN, 50 in the encoder.",
         ),
         no(
             "Fbank is a fixed formula, which needs no computing.",
