@@ -175,6 +175,8 @@ def test_one_speaker_cannot_be_split():
     splits = split_by_speaker(one, allow_overlap=True)
     assert [len(splits[name]) for name in ("train", "dev", "test")] == [8, 1, 1]
     assert list(split_by_speaker(one, 0, 0)) == ["train"]
+    with pytest.raises(ConfigError, match="utterances: 2, too few"):
+        split_by_speaker(one[:2], allow_overlap=True)
 
 
 # LibriSpeech and Libri-Light

@@ -3,6 +3,7 @@
 import json
 import os
 import tempfile
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from kdkit.model.codebook import Codebook
 from kdkit.model.speech_model import ModelConfig, SpeechModel
 from kdkit.probing import listening
 from kdkit.probing.activations import Frames, ModelLayers, collect
+from kdkit.probing.attention import attention_reach
 from kdkit.probing.clusters import Usage, pnmi_interval
 from kdkit.speech.audio import read_audio
 from kdkit.speech.manifest import Utterance, write_manifest
@@ -176,7 +178,7 @@ def test_changes_of_layers_have_intervals(utterances):
     assert all(low < value < high for value, low, high in changes)
 
 
-def test_a_survey_of_a_teacher_and_against_another(utterances, capsys):
+def test_a_survey_of_a_teacher_and_against_another(utterances, tmp_path, capsys):
     teacher = toy_teacher()
     found = probing.survey(teacher, utterances, utterances, utterances, 1600, 5, toy_teacher(0), attended=3)
     assert found.names == ("Fbank + deltas", "front-end", "H0", "H1", "H2")
@@ -194,7 +196,11 @@ def test_a_survey_of_a_teacher_and_against_another(utterances, capsys):
     assert again.to_dict() == found.to_dict(), "repeatable for a seed"
     json.dumps(found.to_dict(), allow_nan=False)
     assert figures.survey_figure(found)._repr_png_().startswith(b"\x89PNG")
-    alone = probing.survey(toy_teacher(0), utterances, utterances, utterances[:2], 400, 5, attended=3)
+    gone = replace(utterances[5], audio=tmp_path / "gone.wav")
+    alone = probing.survey(
+        toy_teacher(0), utterances, utterances, [gone, *utterances[:2]], 400, 5, attended=1
+    )
+    assert list(alone.reach) == attention_reach(toy_teacher(0), utterances[:2])
     assert alone.speakers == () and "needs two speakers" in capsys.readouterr().out
     assert alone.codebook is None and "other" not in alone.to_dict() and "most like" not in alone.rows()[0]
     assert figures.survey_figure(alone)._repr_png_().startswith(b"\x89PNG")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 
 import numpy as np
 import torch
 
-from kdkit.common.errors import ManifestError
+from kdkit.common.errors import AudioError, ManifestError
 from kdkit.probing.activations import Frames, ModelLayers, collect
 from kdkit.probing.attention import attention_reach, even_distance
 from kdkit.probing.change import layer_changes
@@ -17,6 +18,7 @@ from kdkit.probing.cka import cka_intervals
 from kdkit.probing.clusters import ClusterScore, Usage, cluster_score, codebook_usage, layer_pnmi
 from kdkit.probing.phones import LayerScore, PhoneProbe, probe_layers
 from kdkit.probing.speakers import probe_speakers
+from kdkit.speech.audio import read_audio
 from kdkit.speech.frames import num_frames
 from kdkit.speech.manifest import Utterance
 from kdkit.teachers import Teacher
@@ -165,11 +167,12 @@ def survey(
 
     ``frames`` train the probes, half as many test them, and half as many of ``dev_utterances`` choose the best layer
     for phones. ``other``: a model (its teacher or student) to compare layers with by CKA. Attention is averaged over
-    the first ``attended`` test utterances. Intervals are over utterances.
+    the first ``attended`` test utterances that can be read. Intervals are over utterances.
     """
     extract = ModelLayers(model)
     train = collect(extract, train_utterances, frames, seed)
     test = collect(extract, test_utterances, frames // 2, seed)
+    heard = list(islice(filter(_is_readable, test_utterances), attended))
     found = Survey(
         names=tuple(test.names),
         phones=probe_layers(train, test, seed, collect(extract, dev_utterances, frames // 2, seed)),
@@ -177,8 +180,8 @@ def survey(
         clusters=tuple(layer_pnmi(train, test, clusters, seed)),
         cka=cka_intervals(test, test),
         change=tuple(layer_changes(test, seed)),
-        reach=tuple(attention_reach(model, test_utterances[:attended], seed)),
-        even_reach=_even_reach(test_utterances[:attended]),
+        reach=tuple(attention_reach(model, heard, seed)),
+        even_reach=_even_reach(heard),
         codebook=None,
         usage=(),
     )
@@ -225,6 +228,13 @@ def _speakers(frames: Frames, seed: int) -> tuple[LayerScore, ...]:
     except ManifestError as error:
         print(f"no speaker probe: {error}")
         return ()
+
+
+def _is_readable(utterance: Utterance) -> bool:
+    try:
+        return len(read_audio(utterance.audio)) > 0
+    except AudioError:  # reported by collect
+        return False
 
 
 def _even_reach(utterances: Sequence[Utterance]) -> float:

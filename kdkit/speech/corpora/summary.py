@@ -139,7 +139,7 @@ def split_by_speaker(
     The split of a speaker depends on the speakers' names only; unknown speakers go to train. With ``allow_overlap``
     the split is by utterance.
 
-    Raises :class:`ConfigError` when there are fewer speakers than splits.
+    Raises :class:`ConfigError` when there are fewer speakers (utterances) than splits.
     """
     if not (0 <= dev < 1 and 0 <= test < 1 and dev + test < 1):
         raise ConfigError(
@@ -152,14 +152,19 @@ def split_by_speaker(
         members.setdefault(group(utterance), []).append(utterance)
     unknown = members.pop("", [])  # perhaps several speakers: only for training
     if len(members) < len(wanted) + (not unknown):
+        named = f"train, {' and '.join(reversed(wanted))}"
+        if allow_overlap:
+            raise ConfigError(
+                f"utterances: {len(members)}, too few to be split into {named}: take more speech, or set the shares of "
+                "dev and test to 0"
+            )
         who = (
-            f"{len(members)} speaker{'s' if len(members) != 1 else ''}"
+            f"{len(members)} speaker{'s' if len(members) > 1 else ''}"
             if members
             else "utterances of unknown speakers"
         )
         raise ConfigError(
-            f"{who} cannot be split into train, "
-            f"{' and '.join(reversed(wanted))} without a voice in two of them: name the speakers, set the shares of "
+            f"{who} cannot be split into {named} without a voice in two of them: name the speakers, set the shares of "
             "dev and test to 0, or allow it with --allow-speaker-overlap"
         )
     order = sorted(members, key=lambda name: hashlib.sha256(name.encode()).digest())
