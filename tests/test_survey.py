@@ -197,9 +197,8 @@ def test_a_survey_of_a_teacher_and_against_another(utterances, tmp_path, capsys)
     json.dumps(found.to_dict(), allow_nan=False)
     assert figures.survey_figure(found)._repr_png_().startswith(b"\x89PNG")
     gone = replace(utterances[5], audio=tmp_path / "gone.wav")
-    alone = probing.survey(
-        toy_teacher(0), utterances, utterances, [gone, *utterances[:2]], 400, 5, attended=1
-    )
+    part = [gone, *utterances[:2]]
+    alone = probing.survey(toy_teacher(0), utterances, utterances, part, 400, 5, attended=2)
     assert list(alone.reach) == attention_reach(toy_teacher(0), utterances[:2])
     assert alone.speakers == () and "needs two speakers" in capsys.readouterr().out
     assert alone.codebook is None and "other" not in alone.to_dict() and "most like" not in alone.rows()[0]
