@@ -23,7 +23,8 @@ from kdkit.lessons.experiments import (
     summary,
 )
 from kdkit.model.checkpoints import SUMS, load_checkpoint
-from kdkit.model.speech_model import parameter_count
+from kdkit.model.costs import count_parameters
+from kdkit.model.speech_model import parameter_count, preset
 from kdkit.probing import held_out, layer_pnmi, probe_layers
 from kdkit.probing.activations import ModelLayers, collect
 from kdkit.speech.corpora.synthetic.build import build_synthetic
@@ -31,11 +32,11 @@ from kdkit.teachers import load_model
 
 INTRODUCTION = """# Models shipped with kdkit
 
-Tiny models, trained on nothing but synthetic speech (eSpeak NG), for lessons: they show at laptop size what HuBERT
-Base and its students show at full size. They know one synthetic accent well and real speech hardly. Weights are
-float16 safetensors under the kit's MIT licence. Made by `data_scripts/make_teacher.py`, `make_students.py` and
-`make_recognisers.py`; studies by `make_study.py`, `make_low_resource.py`, `make_digits.py` and `fbank_levers.py`; this
-card by `make_card.py`.
+Tiny models, trained on nothing but synthetic speech (eSpeak NG), for lessons: they have at laptop size the parts and
+the training of HuBERT Base and its students. They know one clear synthetic accent, others less, and people hardly.
+Weights are float16 safetensors under the kit's MIT licence. Made by `data_scripts/make_teacher.py`, `make_students.py`
+and `make_recognisers.py`; studies by `make_study.py`, `make_low_resource.py`, `make_digits.py` and `fbank_levers.py`;
+this card by `make_card.py`.
 """
 
 
@@ -289,23 +290,27 @@ agrees. Made by `make_digits.py`.
 
 
 STUDIES = {
-    "losses": "The ablation of the losses, shallow & wide Fbank student (80 bins, one convolution); differences are "
-    "against regression only",
+    "losses": "The ablation of the losses, shallow & wide Fbank student{earlier}; differences are against regression "
+    "only",
     "structures": "Equal parameters, waveform front-end; differences are against the shallowest",
-    "front_ends": "Deep & thin student (80 bins, one convolution) with and without front-end adaptation, and its "
-    "waveform twin; steps of adaptation count, unless they come on top",
+    "front_ends": "Deep & thin student{earlier} with and without front-end adaptation, and its waveform twin; steps of "
+    "adaptation count, unless they come on top",
 }
+FBANK_STUDENTS = ("tiny-sw-fbank", "tiny-dt-fbank")
 
 
 def study_section(study: str, path: Path) -> str:
     if not path.exists():
         return ""
     kept, findings = json.loads(path.read_text(encoding="utf-8")), load_findings(path)
+    today = {count_parameters(preset(name)) for name in FBANK_STUDENTS}
+    earlier = "" if any(found.parameters in today for found in findings) else " (80 bins, one convolution)"
+    about = STUDIES[study].format(earlier=earlier)
     trained = Counter((found.name, found.steps) for found in findings)
     seeds = " to ".join(str(n) for n in sorted({min(trained.values()), max(trained.values())}))
     return f"""## Study of {study.replace("_", "-")}: `{path.name}`
 
-{STUDIES[study]}. Steps of {kept["batch_seconds"]:g} s, {seeds} seeds: frames of unseen voices whose phone a
+{about}. Steps of {kept["batch_seconds"]:g} s, {seeds} seeds: frames of unseen voices whose phone a
 linear probe reads off the student's last layer, 95 % intervals over utterances. "Better" asks that the interval leaves
 0 out and that every seed agrees. Made by `make_study.py {study.replace("_", "-")}`.
 

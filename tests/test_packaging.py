@@ -345,6 +345,8 @@ def test_the_tables_in_the_readme_are_those_of_the_shipped_scores(tmp_path):
     assert "teacher, pre-trained" in copy.read_text(encoding="utf-8")
     assert "| held out | seeds | " in speech.read_text(encoding="utf-8")
     card = (assets / "README.md").read_text(encoding="utf-8")
+    assert card.startswith(make_card.INTRODUCTION)
+    assert all(make_card.study_section(s, assets / f"study_{s}.json") in card for s in make_card.STUDIES)
     assert make_card.minutes_section(assets / "low_resource.json") in card
     assert make_card.convergence_section(assets / "convergence.json") in card
     assert make_card.digits_section(assets) in card
