@@ -321,7 +321,7 @@ def test_the_faster_builder_wins(tmp_path, monkeypatch):
 
 
 def test_workers_report_what_went_wrong(tmp_path, monkeypatch):
-    monkeypatch.setattr(synthetic, "_cores", lambda: 2)
+    monkeypatch.setattr(synthetic, "cores", lambda: 2)
     (tmp_path / "train").write_text("a file where the folder should be")
     with pytest.raises(KdkitError, match=r"building 'train'.*failed"):
         list(synthetic._make_blocks(tmp_path / "train", "train", [0, 1, 2, 3], 0))

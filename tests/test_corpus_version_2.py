@@ -23,7 +23,7 @@ NOTHING = Place(0.01, 400.0, 0.0, 0.0, 1e-3)  # an anechoic, silent room and a p
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "_cores", lambda: 2)
+        patch.setattr(build, "cores", lambda: 2)
         return build_synthetic(tmp_path_factory.mktemp("corpus"), LENGTHS, progress=False, version=2)
 
 
@@ -221,7 +221,7 @@ def digest(utterances):
 
 
 def test_the_same_bytes_on_any_number_of_cores(corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr(build, "_cores", lambda: 1)
+    monkeypatch.setattr(build, "cores", lambda: 1)
     again = build_synthetic(tmp_path, {"train": 4.4}, progress=False, version=2)["train"]
     assert digest(again) == digest(corpus["train"])
     assert [u.text for u in again[:9]] != [speak("train", n, seed=1, version=2)[1]["text"] for n in range(9)]

@@ -117,6 +117,12 @@ def test_trying_leaves_nothing_behind(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_free_space_where_a_folder_will_be(tmp_path, monkeypatch):
+    assert files.free_bytes(tmp_path / "a/b/c") > 0
+    monkeypatch.setattr(Path, "exists", lambda path: False)  # such as a drive of Windows that is not there
+    assert files.free_bytes(tmp_path / "a/b/c") == 0
+
+
 OUTPUTS = {
     "distill": ["distill", "tiny-sw-fbank", "--out"],
     "finetune": ["finetune", "tiny-sw-fbank", "--out"],

@@ -215,7 +215,7 @@ def test_too_little_disk_is_said_before_a_download(monkeypatch, tmp_path):
     monkeypatch.setenv("KDKIT_CACHE", str(tmp_path / "cache"))
     check_machine(TOY, MINUTES, 64, CPU)
     usage = shutil._ntuple_diskusage(100e9, 95e9, 5e9)
-    monkeypatch.setattr(machines.shutil, "disk_usage", lambda folder: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
     with pytest.raises(ConfigError, match=r"downloads need 2\d GB in .*cache, 5 GB are free\. Make room"):
         check_machine(LIBRISPEECH, MINUTES, 64, CPU)
     before = LIBRISPEECH.to_download(MINUTES)

@@ -12,7 +12,6 @@ from pathlib import Path
 import make_models
 import pytest
 
-from kdkit.lessons import machines
 from kdkit.recognition.ctc import load_recogniser
 from kdkit.report.record import checkpoint_hashes
 from kdkit.teachers import ASSETS, load_model, load_teacher
@@ -57,7 +56,7 @@ def test_a_trial_makes_what_the_notebooks_take(tmp_path):
 def test_too_little_disk_for_another_world_is_said_before_anything_is_made(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("KDKIT_CACHE", str(tmp_path / "cache"))
     full = shutil._ntuple_diskusage(100e9, 95e9, 5e9)
-    monkeypatch.setattr(machines.shutil, "disk_usage", lambda folder: full)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: full)
     out = tmp_path / "out"
     monkeypatch.setattr(sys, "argv", ["make_models.py", "--world", "librispeech", "--out", str(out)])
     with pytest.raises(SystemExit) as ended:

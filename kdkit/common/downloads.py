@@ -23,14 +23,13 @@ from typing import BinaryIO
 from filelock import FileLock
 
 from kdkit.common.errors import DownloadError
-from kdkit.common.files import DISK, md5_of, partial_name, sha256_of, sweep, write_text, writing
+from kdkit.common.files import DISK, free_bytes, md5_of, partial_name, sha256_of, sweep, write_text, writing
 from kdkit.common.progress import tqdm
 
 TIMEOUT = 30.0  # seconds without a byte
 ATTEMPTS = 5  # in a row without a new byte
 _CHUNK = 1 << 20
 _BROKEN = (OSError, http.client.HTTPException)  # errors of a broken connection
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)  # retrying is useless
 
 
 def download(
@@ -74,7 +73,7 @@ def download(
             os.replace(part, path)
             _tag(part).unlink(missing_ok=True)
     except OSError as error:
-        free = shutil.disk_usage(_existing(path.parent)).free
+        free = free_bytes(path.parent)
         raise DownloadError(
             f"{path}: cannot be written ({error.strerror or error}; {free / 1e9:.1f} GB free). Make room, or move the "
             f"cache with $KDKIT_CACHE. {by_hand}"
@@ -129,7 +128,7 @@ def _fetch_patiently(url: str, part: Path, wait: float, by_hand: str, checked: b
                 f"{url}: the server answers {error.code} {error.reason}. {by_hand}"
             ) from error
         except _BROKEN as error:
-            if getattr(error, "errno", None) in _DISK:
+            if getattr(error, "errno", None) in DISK:
                 raise
             idle = 0 if _size(part) > before else idle + 1
             reason = getattr(error, "reason", None)  # the connection failed
@@ -164,7 +163,7 @@ def _fetch(url: str, part: Path, checked: bool) -> None:
                 "that breaks off would go unnoticed"
             )
         rest = int(length or 0)
-        if rest > shutil.disk_usage(part.parent).free:
+        if rest > free_bytes(part.parent):
             raise OSError(errno.ENOSPC, f"{rest / 1e9:.1f} GB are needed")
         version = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
         if version and not version.startswith("W/"):  # a weak ETag does not guarantee the same bytes
@@ -210,10 +209,6 @@ def _open_part(part: Path, append: bool) -> BinaryIO:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def _existing(folder: Path) -> Path:
-    return folder if folder.exists() else _existing(folder.parent)
 
 
 # --- archives -----------------------------------------------------------------------------------------------

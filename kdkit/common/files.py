@@ -140,6 +140,12 @@ def writing(path: Path) -> Iterator[None]:
         raise OutputError(f"{path}: cannot be written: {reason}") from error
 
 
+def free_bytes(folder: Path) -> int:
+    """Free space of the disk that ``folder`` is on, or will be; 0 where there is no such disk."""
+    there = next((place for place in (folder, *folder.parents) if place.exists()), None)
+    return shutil.disk_usage(there).free if there else 0
+
+
 def check_output(path: Path, folder: bool = False) -> Path:
     """Returns ``path`` if a file can be written there (``folder``: if files can be written in it). Leaves no trace.
 

@@ -13,16 +13,14 @@ add (reading, probing, beam search, widgets) is not in it.
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import torch
 
 from kdkit.common.errors import ConfigError
-from kdkit.common.files import cache_folder
+from kdkit.common.files import cache_folder, free_bytes
 from kdkit.lessons.profiles import Profile
 from kdkit.lessons.trials import loss_variants
 from kdkit.lessons.worlds import World
@@ -100,7 +98,7 @@ def to_fetch(world: World, minutes: Mapping[str, float]) -> str:
     if not gigabytes:
         return ""
     needs = f"to download, for all notebooks: {gigabytes:.1f} GB, which take {2 * gigabytes:.1f} GB of disk"
-    return f"{needs}; {_free(cache) / 1e9:.0f} GB are free in {cache}"
+    return f"{needs}; {free_bytes(cache) / 1e9:.0f} GB are free in {cache}"
 
 
 def training_gigabytes(seconds_per_batch: float, base: bool = True) -> float:
@@ -118,7 +116,7 @@ def check_machine(
     An archive and what is unpacked from it are about the same size, and both stay: so twice the download is needed.
     """
     cache = cache_folder()
-    needed, free = 2e6 * world.to_download(minutes), _free(cache)
+    needed, free = 2e6 * world.to_download(minutes), free_bytes(cache)
     if needed > free:
         raise ConfigError(
             f"world {world.name}: downloads need {needed / 1e9:.0f} GB in {cache}, {free / 1e9:.0f} GB are free. Make "
@@ -134,12 +132,6 @@ def check_machine(
             f"{free_gpu:.1f} of {whole:.1f} GB are free. End other programs on it, or take a smaller profile or world "
             "toy"
         )
-
-
-def _free(folder: Path) -> int:
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
 
 
 @lru_cache(maxsize=16)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from kdkit.common.errors import AudioError, ManifestError
+from kdkit.common.wording import columns
 from kdkit.probing.activations import Frames, ModelLayers, collect
 from kdkit.probing.attention import attention_reach, even_distance
 from kdkit.probing.change import layer_changes
@@ -117,24 +118,17 @@ class Survey:
                 f"Codebook ids: PNMI {_text('.3f', 1, c.pnmi, *c.interval)}, "
                 f"phone purity {_text('.3f', 1, c.phone_purity, *c.phone_purity_interval)}"
             )
-            head = ("tau", "choices of a frame", "ids in use", "probability of the first id")
+            head = ["tau", "choices of a frame", "ids in use", "probability of the first id"]
             lines = [
-                (
+                [
                     f"{u.tau:g}",
                     _text(".1f", 1, u.choices, *u.choices_interval),
                     _text(".0f", 1, u.used, *u.used_interval),
                     _text(".2f", 1, u.top, *u.top_interval),
-                )
+                ]
                 for u in self.usage
             ]
-            widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
-            text += [
-                "",
-                *(
-                    "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-                    for line in (head, *lines)
-                ),
-            ]
+            text += ["", *columns(head, lines)]
         return "\n".join(text)
 
 

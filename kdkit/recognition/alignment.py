@@ -23,10 +23,10 @@ from kdkit.common.progress import tqdm
 from kdkit.recognition.foreign import recogniser_of_bundle
 from kdkit.recognition.network import Network, log_probs_of, vocabulary_of
 from kdkit.recognition.viterbi import Span, label_spans
-from kdkit.speech.audio import SAMPLE_RATE, read_audio
+from kdkit.speech.audio import read_audio
 from kdkit.speech.corpora.synthetic import espeak
 from kdkit.speech.corpora.synthetic.phones import SILENCE, normalise
-from kdkit.speech.frames import HOP, RECEPTIVE_FIELD
+from kdkit.speech.frames import HOP, RECEPTIVE_FIELD, SAMPLE_RATE
 from kdkit.speech.manifest import Utterance
 from kdkit.speech.text import Vocabulary
 from kdkit.speech.transcripts import clean

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from kdkit.common.errors import TextError
+from kdkit.common.progress import tqdm
 from kdkit.recognition.lm import END, START, NGram
 from kdkit.speech.transcripts import UNKNOWN
 

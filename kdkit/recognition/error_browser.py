@@ -29,7 +29,8 @@ from kdkit.recognition.wer import (
     confusions,
     word_edits,
 )
-from kdkit.speech.audio import SAMPLE_RATE, read_audio
+from kdkit.speech.audio import read_audio
+from kdkit.speech.frames import SAMPLE_RATE
 from kdkit.speech.manifest import Utterance
 from kdkit.speech.transcripts import clean
 

@@ -19,8 +19,8 @@ from kdkit.common.parallel import cores, each
 from kdkit.recognition.decode import BeamSearch, Decoder, greedy, text_of
 from kdkit.recognition.network import Network, hear, vocabulary_of, window_of
 from kdkit.recognition.wer import Score, score, speaker_interval
-from kdkit.speech.audio import SAMPLE_RATE
 from kdkit.speech.batches import Batches
+from kdkit.speech.frames import SAMPLE_RATE
 from kdkit.speech.manifest import Utterance
 from kdkit.speech.stream import windows
 from kdkit.speech.text import VOCABULARY, Vocabulary

@@ -15,9 +15,8 @@ from torch import Tensor, nn
 
 from kdkit.common.errors import CheckpointError, ConfigError
 from kdkit.common.validation import number
-from kdkit.speech.audio import SAMPLE_RATE
 from kdkit.speech.batches import GRAIN, collate
-from kdkit.speech.frames import HOP, RECEPTIVE_FIELD
+from kdkit.speech.frames import HOP, RECEPTIVE_FIELD, SAMPLE_RATE
 from kdkit.speech.manifest import Utterance
 from kdkit.speech.stream import Window, windows
 from kdkit.speech.text import VOCABULARY, Vocabulary

@@ -29,8 +29,8 @@ from kdkit.recognition.alignment import timed_words
 from kdkit.recognition.decode import Decoder, decode_stretches, greedy, stretch
 from kdkit.recognition.loading import ready_network
 from kdkit.recognition.network import Network, hear, vocabulary_of, window_of
-from kdkit.speech.audio import SAMPLE_RATE, blocks_of_file
-from kdkit.speech.frames import HOP
+from kdkit.speech.audio import blocks_of_file
+from kdkit.speech.frames import HOP, SAMPLE_RATE
 from kdkit.speech.stream import Window, blocks_of_array, windows
 from kdkit.speech.text import VOCABULARY, Vocabulary
 

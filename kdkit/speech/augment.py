@@ -15,9 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from kdkit.speech.audio import SAMPLE_RATE
 from kdkit.speech.batches import to_device
-from kdkit.speech.frames import frame_mask
+from kdkit.speech.frames import SAMPLE_RATE, frame_mask
 from kdkit.speech.resample import resample
 
 

@@ -24,8 +24,8 @@ from torch import Tensor
 
 from kdkit.common.errors import AudioError, ConfigError, TrainingError
 from kdkit.common.parallel import compute_on_one_core, cores
-from kdkit.speech.audio import SAMPLE_RATE, read_audio, to_int16
-from kdkit.speech.frames import num_frames
+from kdkit.speech.audio import read_audio, to_int16
+from kdkit.speech.frames import SAMPLE_RATE, num_frames
 from kdkit.speech.manifest import Utterance, speech_identity
 
 _BATCHES_PER_BUCKET = 8  # more: better shuffled; fewer: less padding

@@ -17,7 +17,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +27,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from kdkit.common.errors import CheckpointError, ConfigError
-from kdkit.common.files import cache_folder, write_atomically
+from kdkit.common.files import cache_folder, free_bytes, write_atomically
 from kdkit.common.machine import best_device, training_precision
 from kdkit.common.progress import tqdm
 from kdkit.speech.batches import Targets
@@ -107,7 +106,7 @@ class TargetCache:
                 if self._path(shard).exists():
                     print(f"made again: {error}")
         self.folder.mkdir(parents=True, exist_ok=True)
-        needed, free = self.bytes * len(missing) / len(shards), shutil.disk_usage(self.folder).free
+        needed, free = self.bytes * len(missing) / len(shards), free_bytes(self.folder)
         if needed > 0.95 * free:
             raise ConfigError(
                 f"{self.announcement}; {free / 1e9:.2f} GB are free: compute targets live, keep fewer layers or less "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import warnings
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kdkit.common.errors import CheckpointError, OtherRunError, OutputError, TrainingError
-from kdkit.common.files import sweep, writing
+from kdkit.common.files import free_bytes, sweep, writing
 from kdkit.model.checkpoints import load_checkpoint, save_checkpoint
 from kdkit.training.identity import differences
 
@@ -47,7 +46,7 @@ class Snapshots:
         """Raises :class:`TrainingError` when the disk has no space for the checkpoints of a run."""
         # weights, and the optimiser's two moments of each
         needed = (self.keep + 1) * sum(t.nbytes for t in trained_state(self.task).values()) * 3
-        free = shutil.disk_usage(self.folder).free
+        free = free_bytes(self.folder)
         if free < needed:
             raise TrainingError(
                 f"{self.folder}: {self.keep} checkpoints need up to {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are "

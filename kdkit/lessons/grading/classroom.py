@@ -11,10 +11,9 @@ from dataclasses import asdict, fields
 from functools import cache
 from pathlib import Path
 
-from tqdm import tqdm
-
 from kdkit.common.errors import ConfigError
 from kdkit.common.files import read_text, write_text
+from kdkit.common.progress import tqdm
 from kdkit.lessons.grading.judge import Judge, Row
 from kdkit.lessons.grading.notebooks import read_cells
 from kdkit.lessons.grading.submissions import Submission

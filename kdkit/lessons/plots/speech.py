@@ -50,11 +50,9 @@ def aligned_features(wave, cnn, fbank, phones: Sequence[tuple[float, str]] = (),
     """
     figure, grid = picture(10, 7, rows=3, sharex=True, height_ratios=(1, 1.6, 1.6))
     axes = grid[:, 0]
-    cnn = np.asarray(cnn)
     draw_wave(axes[0], wave, SAMPLE_RATE)
-    standard = (cnn - cnn.mean(0)) / (cnn.std(0) + 1e-6)
     images = [
-        draw_frames(axes[1], standard, 0.02, "CNN channel", -3, 3),
+        draw_frames(axes[1], standardised(cnn), 0.02, "CNN channel", -3, 3),
         draw_frames(axes[2], fbank, 0.01, "mel bin"),
     ]
     for image, axis, label in zip(images, axes[1:], ("standard deviations", "log energy"), strict=True):
@@ -71,12 +69,9 @@ def emissions(
     probabilities, symbols: Sequence[str], phones: Sequence[tuple[float, str]] = (), title: str = ""
 ) -> Figure:
     """CTC emissions (frames at 50 Hz, symbols) as probabilities 0..1; the first symbol is the blank."""
-    probabilities = np.asarray(probabilities)
     figure, [[axes]] = picture(10, 5)
-    image = draw_frames(axes, probabilities, 0.02, "symbol", 0, 1)
-    axes.set_yticks(range(len(symbols)), ["blank", *symbols[1:]], fontsize=8)
+    image = draw_emissions(axes, probabilities, symbols, phones)
     figure.colorbar(image, ax=axes, label="probability", pad=0.01)
-    draw_phones(axes, phones, 0.02 * len(probabilities) + 0.005, "0.6")
     axes.set_xlabel("time (s)")
     axes.set_title(title, pad=TITLE_PAD)
     return figure
@@ -95,11 +90,7 @@ def hidden_states(
     """
     figure, grid = picture(10, height * len(states) + 0.8, rows=len(states), sharex=True)
     for axes, (name, values) in zip(grid[:, 0], states.items(), strict=True):
-        values = np.asarray(values)
-        standard = (values - values.mean(0)) / (values.std(0) + 1e-6)
-        image = draw_frames(axes, standard, 0.02, name, -3, 3)
-        axes.set_yticks([])
-        draw_phones(axes, phones, 0.02 * len(values) + 0.005, "white", names=axes is grid[0, 0])
+        image = draw_standardised(axes, values, name, phones, names=axes is grid[0, 0])
     figure.colorbar(image, ax=grid[:, 0], label="standard deviations", pad=0.01)
     grid[0, 0].set_title(title, pad=TITLE_PAD)
     grid[-1, 0].set_xlabel("time (s)")
@@ -181,6 +172,30 @@ def draw_frames(axes, features, shift: float, label: str, low=None, high=None, c
         interpolation="nearest",
     )
     axes.set_ylabel(label)
+    return image
+
+
+def standardised(values) -> np.ndarray:
+    """(frames, D) with every dimension standardised over the frames: mean 0, standard deviation 1."""
+    values = np.asarray(values)
+    return (values - values.mean(0)) / (values.std(0) + 1e-6)
+
+
+def draw_standardised(axes, values, label: str, phones: Sequence[tuple[float, str]] = (), names: bool = True):
+    """(frames at 50 Hz, D), every dimension standardised over the frames, with the phones; returns the image."""
+    image = draw_frames(axes, standardised(values), 0.02, label, -3, 3)
+    axes.set_yticks([])
+    draw_phones(axes, phones, 0.02 * len(values) + 0.005, "white", names)
+    return image
+
+
+def draw_emissions(axes, probabilities, symbols: Sequence[str], phones: Sequence[tuple[float, str]] = ()):
+    """CTC emissions (frames at 50 Hz, symbols) as probabilities 0..1, with the phones; returns the image. The first
+    symbol is the blank.
+    """
+    image = draw_frames(axes, probabilities, 0.02, "symbol", 0, 1)
+    axes.set_yticks(range(len(symbols)), ["blank", *symbols[1:]], fontsize=8)
+    draw_phones(axes, phones, 0.02 * len(probabilities) + 0.005, "0.6")
     return image
 
 

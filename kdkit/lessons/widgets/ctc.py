@@ -13,14 +13,14 @@ from matplotlib.figure import Figure
 
 from kdkit.common.errors import TextError
 from kdkit.lessons import plots
-from kdkit.lessons.plots.style import WRONG
+from kdkit.lessons.plots.speech import draw_emissions
 from kdkit.lessons.widgets import drawing
-from kdkit.lessons.widgets.panel import Panel, choice, player, slider
+from kdkit.lessons.widgets.panel import Panel, choice, marked_edits, player, slider
 from kdkit.recognition.decode import BeamSearch
 from kdkit.recognition.evaluate import Emissions, evaluate
 from kdkit.recognition.network import Network
 from kdkit.recognition.transcribe import Word, locate_words
-from kdkit.recognition.wer import EQUAL, Score, word_edits
+from kdkit.recognition.wer import Score, word_edits
 from kdkit.speech.audio import read_audio
 from kdkit.speech.manifest import Utterance
 
@@ -115,7 +115,7 @@ class CTCViewer(Panel):
         used = sorted(
             {vocabulary.blank, *best.tolist(), *np.flatnonzero(probabilities.max(0) > 0.05).tolist()}
         )
-        drawing.draw_emissions(top, probabilities[:, used], [vocabulary[k] for k in used], utterance.phones)
+        draw_emissions(top, probabilities[:, used], [vocabulary[k] for k in used], utterance.phones)
         seconds = 0.0125 + 0.02 * np.arange(len(probabilities))
         middle.plot(seconds, 100 * probabilities[:, vocabulary.blank], color=plots.BLUE)
         size, heights = (7, cycle((105, 122))) if self.narrow else (9, cycle((108,)))
@@ -130,17 +130,11 @@ class CTCViewer(Panel):
     def words(self) -> str:
         found, result = self.heard()
         i, utterance = self.index, found.utterances[self.index]
-        marks = []
-        for kind, said, written in word_edits(result.references[i], result.hypotheses[i]):
-            if kind == EQUAL:
-                marks.append(f"<span>{escape(said)}</span>")
-            else:
-                missing = f"<s>{escape(said)}</s> " if said else ""
-                marks.append(f'<span style="color: {WRONG}">{missing}<b>{escape(written)}</b></span>')
+        marked = marked_edits(word_edits(result.references[i], result.hypotheses[i]))
         wrong = f"{result.word_errors[i]} of {result.word_counts[i]} words wrong"
         lines = [
             f"<b>{escape(utterance.id)}</b>, {escape(utterance.speaker)}: {wrong}; all: {escape(str(result))}",
-            f"said, and in colour what was written instead: {' '.join(marks)}",
+            f"said, and in colour what was written instead: {marked}",
         ]
         rows = "".join(
             f"<tr><td>{escape(text) or '(nothing)'}</td><td>{value:.1f}</td></tr>"

@@ -38,16 +38,6 @@ def wipe(axes) -> None:
     axes.relim()
 
 
-def draw_standardised(
-    axes, values, label: str, phones: Sequence[tuple[float, str]] = (), names: bool = True
-) -> None:
-    """(frames at 50 Hz, D), every dimension standardised over the frames, with the phones."""
-    values = np.asarray(values)
-    draw_frames(axes, (values - values.mean(0)) / (values.std(0) + 1e-6), 0.02, label, -3, 3)
-    draw_phones(axes, phones, 0.02 * len(values) + 0.005, "white", names)
-    axes.set_yticks([])
-
-
 def draw_ids(axes, ids, frames: int, label: str = "") -> None:
     """Cluster ids (frames,) as a strip of colours, a new colour where the id changes; None says that there are none."""
     end = 0.02 * frames + 0.005
@@ -118,15 +108,6 @@ def draw_cursor(axes, seconds: float) -> None:
     """A line at the middle of the chosen frame, with white edges that part it from a dark picture."""
     axes.axvline(seconds, color="white", linewidth=4)
     axes.axvline(seconds, color=RED, linewidth=2)
-
-
-def draw_emissions(
-    axes, probabilities, symbols: Sequence[str], phones: Sequence[tuple[float, str]] = ()
-) -> None:
-    """CTC emissions (frames at 50 Hz, symbols) as probabilities 0..1; the first symbol is the blank."""
-    draw_frames(axes, probabilities, 0.02, "symbol", 0, 1)
-    axes.set_yticks(range(len(symbols)), ["blank", *symbols[1:]], fontsize=8)
-    draw_phones(axes, phones, 0.02 * len(probabilities) + 0.005, "0.6")
 
 
 def draw_words(axes, words: Sequence[Word], fontsize: float) -> None:

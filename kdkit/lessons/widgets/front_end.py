@@ -13,6 +13,7 @@ from torch import Tensor
 
 from kdkit.fbank import Fbank
 from kdkit.lessons import plots
+from kdkit.lessons.plots.speech import draw_standardised
 from kdkit.lessons.widgets import drawing
 from kdkit.lessons.widgets.panel import Panel, choice, choice_of_utterance, player, slider
 from kdkit.model.speech_model import SpeechModel
@@ -170,7 +171,7 @@ class FrontEndLab(Panel):
             sound.axvspan(low, high, facecolor=(colour, 0.4), edgecolor=colour, label=f"{name} sees")
         sound.set_xlim(0, end)
         sound.legend(fontsize=8, loc="lower right", bbox_to_anchor=(1, 0.95), ncols=2)
-        drawing.draw_standardised(cnn, self.cnn(chosen), "CNN channel", phones)
+        draw_standardised(cnn, self.cnn(chosen), "CNN channel", phones)
         drawing.draw_fbank(fbank, self.fbank(), (), self.state["window"])
         for axes in reading:
             cosine, _ = self.read_off(self.state["student"])

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor
 
+from kdkit.lessons.plots.speech import draw_standardised
 from kdkit.lessons.widgets import drawing
 from kdkit.lessons.widgets.panel import Panel, choice, choice_of_utterance, player, slider
 from kdkit.probing.activations import Frames
@@ -141,7 +142,7 @@ class LayerExplorer(Panel):
             states, strip, looks, curve = axes[4 * row : 4 * row + 4]
             seen = self.seen(model, self.state["utterance"])
             label = f"{model} H{layer}"
-            drawing.draw_standardised(states, seen.hidden[layer], label, utterance.phones, names=row == 0)
+            draw_standardised(states, seen.hidden[layer], label, utterance.phones, names=row == 0)
             whose, ids = self.ids(model, layer)
             drawing.draw_ids(strip, ids, len(seen.hidden[layer]), whose)
             if layer:

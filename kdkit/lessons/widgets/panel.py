@@ -28,9 +28,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from kdkit.common.errors import ConfigError
-from kdkit.lessons.plots.style import DARK_INK, DARK_PAPER, INK, PAPER, Picture, theme
+from kdkit.lessons.plots.style import DARK_INK, DARK_PAPER, INK, PAPER, WRONG, Picture, theme
 from kdkit.lessons.widgets import drawing, still
 from kdkit.lessons.widgets.image import ClickableImage
+from kdkit.recognition.wer import EQUAL
 from kdkit.speech.frames import SAMPLE_RATE
 from kdkit.speech.manifest import Utterance
 
@@ -287,6 +288,18 @@ def player(wave, rate: int = SAMPLE_RATE, label: str = "") -> str:
 
     sound = Audio(wave.numpy() if hasattr(wave, "numpy") else wave, rate=rate, normalize=False)._repr_html_()
     return f"<div>{html.escape(label)} {sound}</div>"
+
+
+def marked_edits(edits: Sequence[tuple[str, str, str]]) -> str:
+    """HTML of a transcript against its reference: what was left out struck through, what was put in bold."""
+    marks = []
+    for kind, said, written in edits:
+        if kind == EQUAL:
+            marks.append(html.escape(said))
+        else:
+            missing = f"<s>{html.escape(said)}</s> " if said else ""
+            marks.append(f'<span style="color: {WRONG}">{missing}<b>{html.escape(written)}</b></span>')
+    return " ".join(marks) or "(nothing)"
 
 
 def button(label: str, does: Callable[[], None], hint: str = "") -> ipywidgets.Button:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from kdkit.fbank import Fbank
 from kdkit.lessons import plots
+from kdkit.lessons.plots.speech import draw_standardised
 from kdkit.lessons.widgets import drawing
 from kdkit.lessons.widgets.own_voice import OwnVoice, Said
 from kdkit.lessons.widgets.panel import slider
@@ -103,10 +104,8 @@ class VoiceLayers(OwnVoice):
 
     def draw(self, own: Axes, synthetic: Axes, pairs: Axes, curves: Axes) -> None:
         number = 1 + self.state["layer"]
-        drawing.draw_standardised(own, self.own_states[number], self.own.who, self.own_phones())
-        drawing.draw_standardised(
-            synthetic, self.synthetic_states[number], self.synthetic.who, self.synthetic.phones
-        )
+        draw_standardised(own, self.own_states[number], self.own.who, self.own_phones())
+        draw_standardised(synthetic, self.synthetic_states[number], self.synthetic.who, self.synthetic.phones)
         for axes in (own, synthetic):
             axes.yaxis.label.set_fontsize(9)
         similarity, path = self.similarity[number], self.paths[number]

@@ -12,10 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from kdkit.lessons.plots.style import WRONG
+from kdkit.lessons.plots.speech import draw_emissions
 from kdkit.lessons.widgets import drawing
 from kdkit.lessons.widgets.own_voice import OwnVoice, Said
-from kdkit.lessons.widgets.panel import choice
+from kdkit.lessons.widgets.panel import choice, marked_edits
 from kdkit.recognition.decode import greedy, text_of
 from kdkit.recognition.network import Network, log_probs_of, vocabulary_of
 from kdkit.recognition.transcribe import Word, locate_words
@@ -92,7 +92,7 @@ class VoiceText(OwnVoice):
         for heard, said, emitted, written in zip(
             self.heard, (self.own, self.synthetic), axes[::2], axes[1::2], strict=True
         ):
-            drawing.draw_emissions(emitted, heard.log_probs[:, used].exp().numpy(), symbols, said.phones)
+            draw_emissions(emitted, heard.log_probs[:, used].exp().numpy(), symbols, said.phones)
             emitted.set_ylabel(heard.who)
             drawing.draw_words(written, heard.words, 7 if self.narrow else 10)
             if not heard.words:
@@ -117,7 +117,8 @@ class VoiceText(OwnVoice):
             )
             rows.append(
                 f"<tr style='text-align: left; vertical-align: top'><th scope='row'>{escape(heard.who)}</th>"
-                f"<td style='padding-left: 1em'>{marked(heard.edits)}<br><small>{times or 'nothing'}</small></td></tr>"
+                f"<td style='padding-left: 1em'>{marked_edits(heard.edits)}"
+                f"<br><small>{times or 'nothing'}</small></td></tr>"
             )
         about = f"“{escape(self.text)}” is written as, with times and scores of the words:"
         return f"<table><caption style='text-align: left'>{about}</caption>{''.join(rows)}</table>"
@@ -125,15 +126,3 @@ class VoiceText(OwnVoice):
     def alt(self) -> str:
         written = "; ".join(f"{heard.who}: “{heard.text}”, {heard.errors}" for heard in self.heard)
         return f"{self.title}: “{self.text}” by {self.state['recogniser']}. {written}."
-
-
-def marked(edits: list[tuple[str, str, str]]) -> str:
-    """HTML of a transcript against its reference: what was left out struck through, what was put in bold."""
-    marks = []
-    for kind, said, written in edits:
-        if kind == EQUAL:
-            marks.append(escape(said))
-        else:
-            missing = f"<s>{escape(said)}</s> " if said else ""
-            marks.append(f'<span style="color: {WRONG}">{missing}<b>{escape(written)}</b></span>')
-    return " ".join(marks) or "(nothing)"

@@ -21,7 +21,7 @@ from kdkit.model.speech_model import ModelConfig
 from kdkit.model.waveform import KERNELS, STRIDES
 from kdkit.recognition.ctc import CTCModel
 from kdkit.recognition.export.samples import noise, speech
-from kdkit.speech.audio import SAMPLE_RATE
+from kdkit.speech.frames import SAMPLE_RATE
 from kdkit.speech.text import Vocabulary
 from kdkit.teachers.huggingface import KEPT_WINDOW
 

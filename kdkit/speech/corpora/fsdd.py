@@ -22,8 +22,9 @@ import numpy as np
 from kdkit.common.downloads import download, unpack
 from kdkit.common.errors import ConfigError, ManifestError
 from kdkit.common.progress import tqdm
-from kdkit.speech.audio import SAMPLE_RATE, read_audio, write_audio
+from kdkit.speech.audio import read_audio, write_audio
 from kdkit.speech.corpora.prepare import Found
+from kdkit.speech.frames import SAMPLE_RATE
 from kdkit.speech.manifest import Utterance
 
 URL = "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/tags/v1.0.10.tar.gz"

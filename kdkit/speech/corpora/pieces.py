@@ -11,8 +11,9 @@ from pathlib import Path
 from kdkit.common.errors import AudioError
 from kdkit.common.parallel import each
 from kdkit.common.progress import tqdm
-from kdkit.speech.audio import SAMPLE_RATE, read_audio, write_audio
+from kdkit.speech.audio import read_audio, write_audio
 from kdkit.speech.corpora.prepare import Found, is_much
+from kdkit.speech.frames import SAMPLE_RATE
 
 _NAME = 60  # characters of a folder's name: systems allow 255 bytes
 _LATE = 0.1  # seconds by which a piece may end after its recording: times are often rounded up

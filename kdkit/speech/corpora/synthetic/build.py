@@ -27,7 +27,7 @@ import numpy as np
 
 from kdkit.common.errors import ConfigError, KdkitError
 from kdkit.common.files import cache_folder, check_output, partial_name, sweep, writing
-from kdkit.common.parallel import ISOLATED
+from kdkit.common.parallel import ISOLATED, cores
 from kdkit.common.progress import tqdm
 from kdkit.speech.audio import wav_bytes
 from kdkit.speech.corpora.synthetic import espeak, grammar
@@ -159,7 +159,7 @@ def _make_blocks(folder: Path, split: str, blocks: list[int], seed: int, version
     """
     if not blocks:
         return
-    workers = max(1, min(_cores(), len(blocks) // 2))
+    workers = max(1, min(cores(), len(blocks) // 2))
     package_parent = str(Path(__file__).resolve().parents[4])
     path = os.pathsep.join([package_parent, *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [sys.executable, "-m", "kdkit.speech.corpora.synthetic.build"]
@@ -190,13 +190,6 @@ def _make_blocks(folder: Path, split: str, blocks: list[int], seed: int, version
                 if process.poll() is None:
                     process.terminate()
                     process.wait()
-
-
-def _cores() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS, Windows
-        return os.cpu_count() or 1
 
 
 def make_block(folder: Path, split: str, block: int, seed: int, version: int = 1) -> None:
