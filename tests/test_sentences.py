@@ -101,7 +101,7 @@ def change(points: float, less_is_better: bool = True) -> Comparison:
 def test_adaptation():
     helps, harms = change(2, less_is_better=False), change(-2, less_is_better=False)
     said = sentences.adaptation({"a": harms, "b": harms, "c": change(0, less_is_better=False)})
-    assert "Of 3 ways" in said and "0 were better than none and 2 worse (a; b): in a short study" in said
+    assert "Of 3 ways" in said and "0 were better than none and 2 worse (a; b): perhaps" in said
     said = sentences.adaptation({"a": helps})
     assert said == "Of 1 ways to adapt the front-end first, 1 were better than none (a) and 0 worse."
 
@@ -109,15 +109,17 @@ def test_adaptation():
 def test_price():
     said = sentences.price({1: change(4), 10: change(3)})
     assert "+4.0, +3.0 points with 1, 10 minutes" in said and "worse at 2 of 2" in said
-    assert said.endswith("More labels lower the price.")
-    assert sentences.price({1: change(-1), 10: change(3)}).endswith("do not lower the price.")
+    assert said.endswith("With 10 minutes it is lower than with 1.")
+    assert sentences.price({1: change(-1), 10: change(3)}).endswith("it is no lower than with 1.")
 
 
 def test_what_held_back():
     levers = {"slow": change(-1), "deep": change(-6)}
     closed = sentences.what_held_back(levers, change(12), change(0))
     assert "slow -1.0 (better), deep -6.0 (better). “deep” brings most" in closed
-    assert "from +12.0 (worse) to +0.0 (inconclusive). So it was not Fbank itself" in closed
+    assert (
+        "from +12.0 (worse) to +0.0 (inconclusive). So most of these words were not lost to Fbank" in closed
+    )
     assert "lever that was not pulled" in sentences.what_held_back(levers, change(12), change(5))
     assert "no price to explain" in sentences.what_held_back(levers, change(0), change(-1))
 
@@ -145,7 +147,7 @@ def test_where_most():
     assert "most with 1 minutes of labels (-9.0 (-9.5 to -8.5) points), least with 10" in few
     assert few.endswith("is not refuted here.")
     assert "not better than scratch at any budget" in sentences.where_most("S", {1: change(0), 10: change(1)})
-    assert "too few do not teach" in sentences.where_most("S", {1: change(-1), 10: change(-3)})
+    assert "too few may not teach" in sentences.where_most("S", {1: change(-1), 10: change(-3)})
 
 
 def test_longer():

@@ -169,9 +169,7 @@ def adaptation(changes: Mapping[str, Comparison]) -> str:
     text += f" ({'; '.join(better)})" if better else ""
     text += f" and {len(worse)} worse"
     if worse:
-        text += (
-            f" ({'; '.join(worse)}): in a short study the encoder misses the steps that the front-end took"
-        )
+        text += f" ({'; '.join(worse)}): perhaps the encoder misses the steps that the front-end took"
     return text + "."
 
 
@@ -181,8 +179,9 @@ def price(changes: Changes) -> str:
     shown = ", ".join(f"{100 * change.difference:+.1f}" for change in changes.values())
     text = f"Fbank changes the WER by {shown} points with {_list(changes)} minutes of labels: "
     text += f"worse at {len(costs)} of {len(changes)} budgets. "
-    few, many = (changes[pick(changes)].difference for pick in (min, max))
-    return text + ("More labels lower the price." if many < few else "More labels do not lower the price.")
+    few, many = (pick(changes) for pick in (min, max))
+    lower = "lower" if changes[many].difference < changes[few].difference else "no lower"
+    return text + f"With {many:g} minutes it is {lower} than with {few:g}."
 
 
 def what_held_back(levers: Mapping[str, Comparison], before: Comparison, after: Comparison) -> str:
@@ -199,11 +198,12 @@ def what_held_back(levers: Mapping[str, Comparison], before: Comparison, after: 
     if before.verdict == "worse" and after.verdict != "worse":
         return (
             text
-            + "So it was not Fbank itself that cost words, but structure, normalisation and training of its front-end."
+            + "So most of these words were not lost to Fbank itself, but to structure, normalisation and training of "
+            "its front-end."
         )
     if before.verdict == "worse":
         return text + "What is left is the price of Fbank, or of a lever that was not pulled."
-    return text + "There was no price to explain."
+    return text + "This shows no price to explain."
 
 
 def what_the_teacher_gave(before: Comparison, after: Comparison) -> str:
@@ -251,7 +251,7 @@ def where_most(name: str, changes: Changes) -> str:
         return text + "The fewer labels, the more it helps, is not refuted here."
     return (
         text
-        + "So it is not “the fewer labels, the more it helps”: too few do not teach either start to write."
+        + "So it is not simply “the fewer labels, the more it helps”: too few may not teach either start to write."
     )
 
 
