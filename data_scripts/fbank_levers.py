@@ -86,12 +86,8 @@ class Lever:
         return self.road in ("teacher", "swap")
 
 
-PLAIN = {
-    "normalisation": "corpus",
-    "bins": 80,
-    "fbank_channels": 0,
-    "fbank_floor": 0.0,
-}  # the paper's front-end
+# the paper's front-end
+PLAIN = {"normalisation": "corpus", "bins": 80, "fbank_channels": 0, "fbank_floor": 0.0}
 STRAIGHT = {"road": "teacher", "front": PLAIN, "steps": 4000, "adapt": 0, "lr": 2e-3, "augment": True}
 CONVS = {"fbank_channels": 160}  # the width of the shallow & wide student
 SHORT = {"steps": 601, "adapt": 600, "lr": 2e-3}

@@ -185,9 +185,8 @@ def parts(task: DistillTask, steps: Steps, batch: int, samples: int) -> dict[str
         size = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         torch._foreach_mul_(gradients, size)
         many = [torch.empty_like(g) for g in gradients]
-        torch._foreach_addcmul_(
-            many, gradients, gradients
-        )  # stands for fused AdamW: reads and writes four of them
+        # stands for fused AdamW: reads and writes four of them
+        torch._foreach_addcmul_(many, gradients, gradients)
         torch._foreach_add_(many, gradients)
 
     at = torch.empty(batch, frames, wide, **low)

@@ -346,10 +346,8 @@ CONTRASTS = (
     ("fbank, adapted on top", "fbank"),
     ("fbank", "waveform"),
 )  # and every deeper waveform student against the shallow one
-LISTENS = {
-    16: (10,),
-    64: (1, 10, 60),
-}  # by budget: minutes of labels that students of a study are fine-tuned on, too
+# by budget: minutes of labels that students of a study are fine-tuned on, too
+LISTENS = {16: (10,), 64: (1, 10, 60)}
 
 
 def make_study(scale: Scale, path: Path, name: str, budget: int, seed: int) -> None:
@@ -448,9 +446,8 @@ def recogniser_tasks(scale: Scale) -> Iterator[Task]:
             yield from (task(way, minutes, scale.steps(STEPS[minutes]), seed) for way in ways)
         if seed == 0 and 10 in scale.labelled:
             for way in (f"teacher, heard {hours} hours" for hours in scale.hours):
-                if (
-                    heard(scale, way).exists() or not (scale.made / TEACHER).exists()
-                ):  # weights stay where they were made
+                # weights stay where they were made
+                if heard(scale, way).exists() or not (scale.made / TEACHER).exists():
                     yield task(way, 10, scale.steps(STEPS[10]), seed)
     if 10 in scale.labelled:  # did they converge, and which verdict is there before?
         for factor, seeds in ((2, scale.seeds[:1]), (1 / 4, scale.seeds), (1 / 12, scale.seeds)):

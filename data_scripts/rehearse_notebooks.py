@@ -212,11 +212,8 @@ def taken_over(out: Path, site: standins.Server) -> Iterator[None]:
         f"rehearse_notebooks.take_over{served!r}",
     ]
     (kernels / "00-standins.py").write_text("\n".join(["import sys", *lines]))
-    programs = {
-        "kdkit",
-        "make_models.py",
-        "joblib.externals.loky.backend.popen_loky_posix",
-    }  # the last: workers
+    # the last: workers
+    programs = {"kdkit", "make_models.py", "joblib.externals.loky.backend.popen_loky_posix"}
     asked = f"if {programs} & {{word.rpartition('/')[2] for word in sys.orig_argv}}:"
     (folder / "sitecustomize.py").write_text("\n    ".join([f"import sys\n{asked}", *lines]))
     search = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))

@@ -19,9 +19,8 @@ def quartiles(values) -> tuple[float, float, float]:
 def matmul_flops(device: torch.device, repeats: int = 5) -> float:
     """Floating-point operations per second of a large matrix product, in the precision of training on ``device``."""
     dtype = torch.bfloat16 if use_bf16("auto", device) else torch.float32
-    size = (
-        2048 if device.type == "cpu" else 8192
-    )  # on a GPU, launching a smaller one takes longer than computing it
+    # on a GPU, launching a smaller one takes longer than computing it
+    size = 2048 if device.type == "cpu" else 8192
     a = torch.randn(size, size, device=device).to(dtype)
     best = float("inf")
     for _ in range(repeats + 1):

@@ -86,7 +86,6 @@ def beside(model: str, ending: str) -> Path:
     if place.is_file():
         place = place.with_suffix("")
     else:
-        place = (
-            Path(os.path.abspath(place)) if place.exists() else Path(place.name)
-        )  # "." has no name of its own
+        # "." has no name of its own
+        place = Path(os.path.abspath(place)) if place.exists() else Path(place.name)
     return place.with_name(place.name + ending)

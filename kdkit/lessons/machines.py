@@ -29,9 +29,8 @@ from kdkit.model.speech_model import preset
 from kdkit.recognition.finetune import FineTuneConfig
 
 FIXED, RATE = 0.0049, 1.79e14  # seconds; floating-point operations a second
-LAUNCH = (
-    0.097  # seconds of a step without graphs, in which the H200 waited for the CPU: fine-tuning's upper bound
-)
+# seconds of a step without graphs, in which the H200 waited for the CPU: fine-tuning's upper bound
+LAUNCH = 0.097
 _BASE_GB, _GB_A_SECOND = 0.53, 0.0203  # without graphs, which take less: 3.58 GB at 150 s, 12.73 GB at 600 s
 _TINY_SHARE = 0.15  # of that memory; not measured
 _STRUCTURES, _WAYS = 4, 7  # of notebook 02's second study; to begin, in notebook 04

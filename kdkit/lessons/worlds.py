@@ -25,11 +25,8 @@ from kdkit.teachers import Teacher, load_teacher
 from kdkit.teachers.load import locate
 
 STRUCTURES = {"dt": "deep & thin", "sw": "shallow & wide"}
-_MEGABYTES = {  # of teachers and finished models, to download
-    "hubert_base_ls960": 1_140,
-    "HUBERT_BASE": 360,
-    "ntu-spml/distilhubert": 94,
-}
+# of teachers and finished models, to download
+_MEGABYTES = {"hubert_base_ls960": 1_140, "HUBERT_BASE": 360, "ntu-spml/distilhubert": 94}
 _NEARLY = 0.9  # Libri-Light's ten minutes are not ten to the second
 _LM_MEGABYTES = 70  # 3-gram.pruned.3e-7 and the lexicon, unpacked too
 _ALIGNER_MEGABYTES = 1_180

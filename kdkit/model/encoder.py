@@ -172,9 +172,8 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(
             Layer(dim, ffn, heads, dropout, pre_norm, residual_scale, gated) for _ in range(layers)
         )
-        self.multiple = (
-            1  # frames are padded to a multiple of this: some kernels are faster with round numbers
-        )
+        # frames are padded to a multiple of this: some kernels are faster with round numbers
+        self.multiple = 1
         self.apply(_init_bert)
         if residual_scale != 1.0:
             self._init_deepnorm()

@@ -94,9 +94,8 @@ class ModelConfig:
     relative_buckets: int = 0  # of gated relative positions; 0: none
     relative_distance: int = 800  # frames from which on all distances share the last bucket
     feature_norm: bool = True  # LayerNorm between waveform CNN and projection
-    normalise_epsilon: float = (
-        1e-5  # added to that variance: 1e-5 in fairseq and torchaudio, 1e-7 in transformers
-    )
+    # added to that variance: 1e-5 in fairseq and torchaudio, 1e-7 in transformers
+    normalise_epsilon: float = 1e-5
 
     def __post_init__(self):
         channels = self.conv_channels

@@ -127,9 +127,8 @@ class Recogniser:
 
     def transcribe_files(self, paths: Sequence[str | Path]) -> list[Transcript]:
         """Transcripts of many files, in their order; that of a file that cannot be read has an ``error``."""
-        order = sorted(
-            range(len(paths)), key=lambda i: _size(paths[i])
-        )  # files of like length pad each other less
+        # files of like length pad each other less
+        order = sorted(range(len(paths)), key=lambda i: _size(paths[i]))
         found = self._transcripts((str(paths[i]), blocks_of_file(paths[i])) for i in order)
         by_place = dict(zip(order, found, strict=True))
         return [by_place[i] for i in range(len(paths))]

@@ -13,11 +13,7 @@ from pathlib import Path
 import matplotlib
 from fontTools import subset
 
-_ITALIC = (
-    0x210E,
-    *range(0x1D434, 0x1D468),
-    *range(0x1D6E2, 0x1D71C),
-)  # what browsers make of a single letter
+_ITALIC = 0x210E, *range(0x1D434, 0x1D468), *range(0x1D6E2, 0x1D71C)  # what browsers make of a single letter
 
 
 def font_face(page: str) -> str:

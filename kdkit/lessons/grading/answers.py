@@ -90,9 +90,8 @@ def _kind(binding: Binding, exercise: Exercise) -> str:
     if body == _body(stub) or _says_nothing(binding.node):
         return "not answered"
     if isinstance(solution, ast.FunctionDef):
-        length = (
-            sum(isinstance(node, ast.stmt) for node in ast.walk(solution)) - 2
-        )  # without itself and its docstring
+        # without itself and its docstring
+        length = sum(isinstance(node, ast.stmt) for node in ast.walk(solution)) - 2
         same = body == _body(solution) and length >= _COPIED
         return (
             "solution shown"

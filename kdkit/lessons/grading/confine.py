@@ -31,17 +31,11 @@ _DENIED = {  # system calls that end in "operation not permitted": numbers on th
     "unshare": (272, 97), "setns": (308, 268), "reboot": (169, 142), "bpf": (321, 280), "perf_event_open": (298, 241),
     "userfaultfd": (323, 282), "add_key": (248, 217), "request_key": (249, 218), "keyctl": (250, 219),
 }  # fmt: skip
-_CLONE, _TGKILL, _CAPSET = (
-    (56, 220),
-    (234, 131),
-    (126, 91),
-)  # allowed for threads; for this process; called here
+# allowed for threads; for this process; called here
+_CLONE, _TGKILL, _CAPSET = (56, 220), (234, 131), (126, 91)
 _CLONE3, _THREAD = 435, 0x10000
-_ALLOW, _DENY, _UNKNOWN = (
-    0x7FFF0000,
-    0x00050001,
-    0x00050026,
-)  # errors: EPERM; ENOSYS, after which clone is tried
+# errors: EPERM; ENOSYS, after which clone is tried
+_ALLOW, _DENY, _UNKNOWN = 0x7FFF0000, 0x00050001, 0x00050026
 _LOAD, _EQUAL, _ABOVE, _BITS, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _NUMBER, _ARCHITECTURE, _FIRST = 0, 4, 16  # where they stand in what the filter sees
 

@@ -26,9 +26,8 @@ SIGNS = {
     "not answered": "–",
 }
 REPORTED = ("wrong", "crashed", "too long")  # whose hints are counted
-_CHANGING = re.compile(
-    r"'[^']*'|\[[^\]]*\]|\([^)]*\)|[-+]?\d[\d.,e-]*"
-)  # what differs in a hint from case to case
+# what differs in a hint from case to case
+_CHANGING = re.compile(r"'[^']*'|\[[^\]]*\]|\([^)]*\)|[-+]?\d[\d.,e-]*")
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,7 @@ import hashlib
 from html import escape
 
 _COLAB = 'html[theme="dark"]'
-_DARK = (
-    '[data-jp-theme-light="false"]',
-    ".vscode-dark",
-    ".vscode-high-contrast",
-    _COLAB,
-)  # above a dark page
+_DARK = '[data-jp-theme-light="false"]', ".vscode-dark", ".vscode-high-contrast", _COLAB  # above a dark page
 
 
 def image_html(light: bytes, alt: str, dark: bytes = b"") -> str:

@@ -43,9 +43,8 @@ class CTCViewer(Panel):
         search: BeamSearch | None = None,
     ):
         self.recognisers, self.speech, self.search = dict(recognisers), list(utterances), search
-        self._heard = {
-            name: self._hear(network) for name, network in self.recognisers.items()
-        }  # all: no wait later
+        # all: no wait later
+        self._heard = {name: self._hear(network) for name, network in self.recognisers.items()}
         super().__init__(
             recogniser=choice("recogniser", list(self.recognisers)),
             order=choice("order", ORDERS),

@@ -208,9 +208,8 @@ class StudentDesigner(Panel):
                 marker, area = "^" if config.layers > 4 else "s", 8
                 if name == OWN:
                     colour, marker, area = plots.RED, "*", 17
-                axes.plot(
-                    size, value, marker, color=colour, markersize=area, label=name, zorder=6
-                )  # over the legend
+                # over the legend
+                axes.plot(size, value, marker, color=colour, markersize=area, label=name, zorder=6)
             axes.axvline(self.budget / 1e6, color=plots.GREY, linestyle="--", linewidth=1)
             axes.set(xlim=(0, 1.15 * max(*sizes, self.budget / 1e6)), ylim=(0, 1.15 * max(values)))
         words = "measured" if self.facts()["measured"] else "estimated"

@@ -36,10 +36,8 @@ from kdkit.speech.frames import SAMPLE_RATE
 from kdkit.speech.manifest import Utterance
 
 WIDE, NARROW = 11.5, 5.0  # inches of a picture
-_DPI, _NARROW_DPI = (
-    80,
-    120,
-)  # a narrow picture is sharp at any width below that at which it gives way to the wide one
+# a narrow picture is sharp at any width below that at which it gives way to the wide one
+_DPI, _NARROW_DPI = 80, 120
 
 
 class Panel:

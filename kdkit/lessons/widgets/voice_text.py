@@ -85,9 +85,8 @@ class VoiceText(OwnVoice):
 
     def draw(self, *axes: Axes) -> None:
         peaks = np.maximum(*(heard.log_probs.exp().numpy().max(0) for heard in self.heard))
-        used = sorted(
-            {self.vocabulary.blank, *np.flatnonzero(peaks > 0.1).tolist()}
-        )  # the same rows for both
+        # the same rows for both
+        used = sorted({self.vocabulary.blank, *np.flatnonzero(peaks > 0.1).tolist()})
         symbols = [self.vocabulary[k] for k in used]
         for heard, said, emitted, written in zip(
             self.heard, (self.own, self.synthetic), axes[::2], axes[1::2], strict=True

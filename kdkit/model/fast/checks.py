@@ -19,9 +19,8 @@ from kdkit.model.fast import wanted
 # kernels with matrix products, for GPUs of 2020 (Ampere) or later: on older ones Triton's compiler may end the process
 MULTIPLYING = ("windows", "weight_gradient")
 AVAILABLE = find_spec("triton") is not None  # there are no wheels for some systems
-CHECKS: dict[
-    str, Callable[..., None]
-] = {}  # by the name of the kernel; each raises where it differs from its twin
+# by the name of the kernel; each raises where it differs from its twin
+CHECKS: dict[str, Callable[..., None]] = {}
 
 
 def check(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -34,9 +34,8 @@ class FrozenCNN(nn.Module):
         self.register_buffer("shift", cnn.norm.bias.detach().double())
         self.others = copy.deepcopy(cnn.convs[1:])
         for conv in self.others:
-            weight = (
-                conv.weight.to(dtype).transpose(1, 2).contiguous().transpose(1, 2)
-            )  # channels beside each other
+            # channels beside each other
+            weight = conv.weight.to(dtype).transpose(1, 2).contiguous().transpose(1, 2)
             conv.weight = nn.Parameter(weight, requires_grad=False)
             if conv.bias is not None:
                 conv.bias = nn.Parameter(conv.bias.to(dtype), requires_grad=False)

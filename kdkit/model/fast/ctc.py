@@ -127,9 +127,8 @@ if AVAILABLE:
         alpha = tl.load(tables + (row * total + t) * STATES + state, mask=real, other=NEVER)
         beta = tl.load(tables + ((batch + row) * total + t) * STATES + state, mask=real, other=NEVER)
         heard = tl.load(log_probs + (row * total + t) * letters + said, mask=real, other=0.0)
-        share = tl.exp(
-            tl.minimum(alpha + beta - heard + tl.load(loss + row), 0.0)
-        )  # of the state in the frame
+        # of the state in the frame
+        share = tl.exp(tl.minimum(alpha + beta - heard + tl.load(loss + row), 0.0))
         share = tl.where(real, share, 0.0)
         by_letter = tl.sum(tl.where(said[:, None] == letter[None], share[:, None], 0.0), 0)
         found = -by_letter * tl.load(gradient + row)

@@ -44,9 +44,8 @@ def fft_conv1d(x: Tensor, spectrum: Tensor) -> Tensor:
         y = torch.fft.rfft(padded.unfold(-1, size, new))  # (B, in, blocks, frequencies)
         y = y.reshape(batch, groups, inputs, blocks, frequencies).permute(4, 1, 0, 3, 2).flatten(2, 3)
         z = torch.matmul(y, spectrum)  # (frequencies, groups, B * blocks, outputs)
-        z = z.unflatten(2, (batch, blocks)).permute(
-            2, 1, 4, 3, 0
-        )  # (B, groups, outputs, blocks, frequencies)
+        # (B, groups, outputs, blocks, frequencies)
+        z = z.unflatten(2, (batch, blocks)).permute(2, 1, 4, 3, 0)
         z = torch.fft.irfft(z, n=size)[..., :new]
         return z.reshape(batch, groups * outputs, blocks * new)[..., :total].transpose(1, 2)
 
@@ -83,9 +82,8 @@ def product_conv1d(x: Tensor, matrices: tuple[Tensor, Tensor, Tensor]) -> Tensor
     left = (new - 1) // 2
     padded = F.pad(x, (0, 0, left, blocks * new + size - new - left - total))
     rows = padded.unfold(1, size, new).transpose(2, 3)  # (B, blocks, size, in), blocks overlap: a view
-    y = torch.cat(
-        [there @ row for row in rows]
-    )  # (B * blocks, 2 * frequencies, in); all at once would copy them
+    # (B * blocks, 2 * frequencies, in); all at once would copy them
+    y = torch.cat([there @ row for row in rows])
     y = y.reshape(-1, 2, frequencies, groups, inputs // 2).permute(2, 3, 0, 1, 4).flatten(3)
     z = (y @ between).unflatten(-1, (2, -1))  # (frequencies, groups, B * blocks, 2, out / groups)
     z = z.permute(2, 3, 0, 1, 4).flatten(3).flatten(1, 2)

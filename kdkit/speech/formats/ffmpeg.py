@@ -88,9 +88,8 @@ def _problems(log: BinaryIO) -> tuple[float, list[str]]:
     about = "\n".join(lines).partition("Output #0")[0]
     time = _DURATION.search(about)
     promised = int(time[1]) * 3600 + int(time[2]) * 60 + float(time[3]) if time else 0.0
-    if "Estimating duration" in about or re.search(
-        r"Stream #0.*: Video: ", about
-    ):  # a guess; a film's length
+    # a guess; a film's length
+    if "Estimating duration" in about or re.search(r"Stream #0.*: Video: ", about):
         promised = 0.0
     return promised, [
         re.sub(r"\[[^]]*\] ", "", line) for line in lines if "[error]" in line or "[fatal]" in line

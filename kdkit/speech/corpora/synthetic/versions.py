@@ -18,10 +18,8 @@ from kdkit.speech.corpora.synthetic.acoustics import Place, add_noise, recorded,
 from kdkit.speech.corpora.synthetic.grammar import Uniform
 from kdkit.speech.corpora.synthetic.voices import Speaker
 
-OF_FOUR, OF_MANY = (
-    300,
-    1600,
-)  # first utterances of "train" of version 2: they last more than 10 and 60 minutes
+# first utterances of "train" of version 2: they last more than 10 and 60 minutes
+OF_FOUR, OF_MANY = 300, 1600
 
 
 class Version(ABC):
