@@ -4,8 +4,8 @@
 
 Parts: ``kernels`` (each operation in several ways), ``curve`` (batch sizes, variants, memory), ``profile`` (where the
 time of a step goes), ``training`` (whole trainings, reading the speech included), ``tiny`` (the same for tiny models),
-``many`` (ten tiny fine-tunings at once).
-Speech is synthetic, joined to the lengths of LibriSpeech's utterances (half of them 14 to 16 s), in FLAC.
+``many`` (ten tiny fine-tunings at once). Speech is synthetic, joined to the lengths of LibriSpeech's utterances (half
+of them 14 to 16 s), in FLAC.
 """
 
 from __future__ import annotations
@@ -74,7 +74,8 @@ def corpus(folder: Path, minutes: float, times: int, short: bool = False) -> lis
 
 class Runner:
     """One variant of a training step: ``plain`` (autocast, operation by operation), ``cast`` (:class:`Steps` without
-    graphs) or ``graphs``."""
+    graphs) or ``graphs``.
+    """
 
     def __init__(self, task: nn.Module, variant: str):
         self.task, self.variant = task.to(GPU).train(), variant

@@ -146,7 +146,8 @@ class Crew:
 
 def left_to_do(tasks: dict[str, Task], made: Path, only: list[str] = ()) -> list[str]:
     """Names of tasks, in their order: those for OUT/made that have something of ``only`` in their names, and what they
-    need."""
+    need.
+    """
     found: set[str] = set()
 
     def need(name: str) -> None:

@@ -5,9 +5,9 @@
     python data_scripts/make_recognisers.py --out runs/recognisers --only tiny-sw-fbank --starts swapped
 
 "both" is made of a student distilled with both losses. A "swapped" recogniser is that of its waveform twin, same
-labels, whose front-end was replaced without any.
-Every run is kept as OUT/recogniser_<system>_<start>_<minutes>.safetensors (float16, scores in its header) and skipped
-when it is there, so that several processes can share the work. OUT/metrics.json is made of what is in OUT.
+labels, whose front-end was replaced without any. Every run is kept as
+OUT/recogniser_<system>_<start>_<minutes>.safetensors (float16, scores in its header) and skipped when it is there, so
+that several processes can share the work. OUT/metrics.json is made of what is in OUT.
 """
 
 from __future__ import annotations

@@ -154,8 +154,8 @@ def finetune(
 
     A recogniser (kdkit's, a CTC model of transformers, an ASR bundle of torchaudio) keeps its head and its vocabulary;
     other models get a new head, for a to z and the apostrophe or for --alphabet. The weights with the lowest word error
-    rate on dev are kept. Several --minutes give a table, and OUT/results.json.
-    Stopped with Ctrl-C or SIGTERM, or killed, the same command goes on where it was.
+    rate on dev are kept. Several --minutes give a table, and OUT/results.json. Stopped with Ctrl-C or SIGTERM, or
+    killed, the same command goes on where it was.
     """
     from kdkit.common.errors import ConfigError
     from kdkit.recognition.ctc import CTCModel

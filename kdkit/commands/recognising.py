@@ -168,9 +168,9 @@ def transcribe(
     """Transcribe audio files.
 
     One line a file: its name, a tab and the text; or a JSON object with words, start, end (seconds) and score (the mean
-    probability of the letters, 0 to 1; it is not the probability that the word is right).
-    Files that cannot be read are reported and left out. If the command is stopped, finished lines are in OUT.part. Exit
-    status: 0, 1 if files were left out, 2 for other errors.
+    probability of the letters, 0 to 1; it is not the probability that the word is right). Files that cannot be read are
+    reported and left out. If the command is stopped, finished lines are in OUT.part. Exit status: 0, 1 if files were
+    left out, 2 for other errors.
     """
     from kdkit.common.files import GrowingFile
     from kdkit.common.progress import tqdm

@@ -188,7 +188,8 @@ class Results:
 
     def page(self, name: str, fragment: str, caption: str) -> None:
         """A self-contained piece of HTML, such as :func:`error_browser`: collapsed in the report, and a page of its own
-        in the run folder."""
+        in the run folder.
+        """
         path = self._path("pages", name, ".html")
         head = f'<!doctype html><meta charset="utf-8"><title>{escape(caption)}</title>'
         write_text(path, f"{head}\n{fragment}")
@@ -205,7 +206,8 @@ class Results:
 
     def verdict(self, name: str, outcome: str, text: str) -> None:
         """A conclusion computed from the numbers. ``outcome``: "better", "worse" or "inconclusive" for a comparison
-        (see :meth:`compare`), "seen" or "not seen" for something the lesson said to expect."""
+        (see :meth:`compare`), "seen" or "not seen" for something the lesson said to expect.
+        """
         self._item("verdict", name, outcome=_one_of(outcome, OUTCOMES, "outcome"), text=text)
 
     def text(self, name: str, text: str) -> None:

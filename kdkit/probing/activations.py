@@ -32,10 +32,9 @@ Extract = Callable[[Tensor, Tensor], tuple[list[Tensor], Tensor]]
 def fbank_deltas(waves: Tensor, lengths: Tensor) -> tuple[list[Tensor], Tensor]:
     """The baseline without learning: Fbank with first and second differences, 240 values per frame.
 
-    Every second 100 Hz frame is taken: frame 2t starts at sample 320 t and is 400 long, exactly the samples
-    of frame t of a HuBERT model. Differences (:func:`kdkit.fbank.deltas`) are taken at 100
-    Hz, utterance by utterance, so that padding has no part in them. An :data:`Extract`: (B, S) -> [(B, T,
-    240)], (B,).
+    Every second 100 Hz frame is taken: frame 2t starts at sample 320 t and is 400 long, exactly the samples of frame t
+    of a HuBERT model. Differences (:func:`kdkit.fbank.deltas`) are taken at 100 Hz, utterance by utterance, so that
+    padding has no part in them. An :data:`Extract`: (B, S) -> [(B, T, 240)], (B,).
     """
     fbank, rows = Fbank().to(waves.device), []
     for wave, length in zip(waves, lengths.tolist(), strict=True):

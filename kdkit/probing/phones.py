@@ -173,7 +173,8 @@ def last_layer(frames: Frames) -> Frames:
 
 def probe_layers(train: Frames, test: Frames, seed: int = 0, dev: Frames | None = None) -> PhoneProbe:
     """:func:`phone_probe` on frames that were collected with ``ModelLayers(model)``; ``dev`` frames choose the best
-    layer."""
+    layer.
+    """
     phones, train_y = np.unique(train.phones, return_inverse=True)
     number = {phone: i for i, phone in enumerate(phones)}
     judges = [test] if dev is None else [test, dev]

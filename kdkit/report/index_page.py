@@ -39,7 +39,8 @@ STATUS = {
 
 def write_index(out: Path, run: dict, records: dict[str, dict]) -> None:
     """Writes ``out/index.html``, everything embedded. ``run`` is as in :mod:`kdkit.report.record`, ``records`` maps a
-    notebook's name to what :func:`kdkit.lessons.records.read_results` gives."""
+    notebook's name to what :func:`kdkit.lessons.records.read_results` gives.
+    """
     systems = [system for record in records.values() for system in record["systems"]]
     systems.sort(key=_place)
     notebooks = [_section(out, notebook, records.get(notebook["name"])) for notebook in run["notebooks"]]
@@ -129,7 +130,8 @@ def _as_typed(out: Path) -> str:
 
 def _place(system: dict) -> tuple:
     """Order of the headline table: teachers, then each student by its labels, with its twin from scratch beneath, then
-    baselines."""
+    baselines.
+    """
     block = {"teacher": 0, "baseline": 2}.get(system["role"], 1)
     number = re.match(r"\d+(\.\d+)?", system["labels"])
     labels = float(number[0]) if number else 0.0

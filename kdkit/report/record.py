@@ -251,7 +251,8 @@ def checkpoint_hashes(folder: Path | None = None) -> dict[str, str]:
 
 def provenance() -> dict[str, object]:
     """Everything of a run that is the same for all its notebooks: code, machine, packages, checkpoints and, where they
-    did not ship with the kit, their folder ("assets")."""
+    did not ship with the kit, their folder ("assets").
+    """
     return {
         "code": code_version(),
         "machine": environment(),

@@ -67,9 +67,8 @@ def run_report(
     """Runs every notebook of folder ``notebooks`` (default: the kit's own) in order and writes the report to ``out``.
 
     ``overrides`` sets further parameters in each notebook that has them; a world file among them may be relative to
-    where this runs. ``timeout`` is in minutes, for one notebook.
-    Returns the exit status: 0, 1 when a notebook failed (those after it are not run), 130 after Ctrl-C; the page and
-    the executed notebooks are there in every case.
+    where this runs. ``timeout`` is in minutes, for one notebook. Returns the exit status: 0, 1 when a notebook failed
+    (those after it are not run), 130 after Ctrl-C; the page and the executed notebooks are there in every case.
 
     An ``out`` that holds an earlier report is replaced. ``resume`` keeps the notebooks in it that finished with the
     same parameters, code, shipped models, packages and machine, with the same notebooks before them; what an

@@ -135,8 +135,8 @@ def is_manifest(name: str | Path) -> bool:
 def frame_phones(utterance: Utterance, num_frames: int) -> list[str]:
     """The phone under the centre of each 20 ms frame, "" for silence: num_frames symbols.
 
-    Frame t covers samples 320 t to 320 t + 400 at 16 kHz (the receptive field of the waveform CNN),
-    so its centre is at (320 t + 200) / 16000 seconds.
+    Frame t covers samples 320 t to 320 t + 400 at 16 kHz (the receptive field of the waveform CNN), so its centre is at
+    (320 t + 200) / 16000 seconds.
     """
     starts = [start for start, _ in utterance.phones]
     symbols = []

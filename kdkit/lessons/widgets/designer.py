@@ -71,10 +71,10 @@ class StudentDesigner(Panel):
     """Depth, width, FFN, heads and front-end of a student, and what they cost.
 
     ``config`` is the structure shown, ``taken`` the one that "take this student" has handed on to the notebook (None:
-    nobody has). ``budget``: parameters not to exceed, drawn as a
-    line. ``teacher``: the preset whose size is the measure. Width moves in steps of the positional convolution's
-    groups, and the heads are those that divide it. Latency is estimated from the presets' (timed once, when the panel
-    is made) until the button measures the structure itself.
+    nobody has). ``budget``: parameters not to exceed, drawn as a line. ``teacher``: the preset whose size is the
+    measure. Width moves in steps of the positional convolution's groups, and the heads are those that divide it.
+    Latency is estimated from the presets' (timed once, when the panel is made) until the button measures the structure
+    itself.
     """
 
     title = "Student designer"

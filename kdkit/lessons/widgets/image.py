@@ -83,9 +83,9 @@ _STYLE = """
 
 class ClickableImage(anywidget.AnyWidget):
     """``png``: the image; ``alt``: its description; ``drawn``: a counter, whose change makes the page show both;
-    ``clickable``: does a click do anything? The pointer says so;
-    ``clicked``: (share of the width, share of the height, milliseconds since 1970); ``dark`` and ``narrow``: the page
-    around the picture, which the browser tells, and tells again when it changes.
+    ``clickable``: does a click do anything? The pointer says so; ``clicked``: (share of the width, share of the height,
+    milliseconds since 1970); ``dark`` and ``narrow``: the page around the picture, which the browser tells, and tells
+    again when it changes.
 
     The page tells by messages, not by saving state: a state that is saved while a cell runs can hold back all later
     ones of the same widget. It replies to "heard?" with "heard", which arrives where the kernel gets clicks while a

@@ -1,5 +1,6 @@
 """A frozen network, the teacher, made fast once for a whole training: weights in bf16 or fp16, the widest layer of the
-CNN in one pass, the positional convolution by matrix products."""
+CNN in one pass, the positional convolution by matrix products.
+"""
 
 from __future__ import annotations
 

@@ -2,12 +2,11 @@
 
     recordings/7_jackson_32.wav     digit, speaker, number of the recording
 
-Source: github.com/Jakobovski/free-spoken-digit-dataset, CC BY-SA 4.0. By its README recordings 0 to 4 are for
-testing; here they are the dev set of the speakers that are trained on, and the test set is a speaker that is not.
+Source: github.com/Jakobovski/free-spoken-digit-dataset, CC BY-SA 4.0. By its README recordings 0 to 4 are for testing;
+here they are the dev set of the speakers that are trained on, and the test set is a speaker that is not.
 
 Besides the single digits there are connected digit strings: recordings of one speaker, joined with pauses in which
-their background noise goes on. Which digits, in which order, with what pauses follows from seed and
-speaker alone.
+their background noise goes on. Which digits, in which order, with what pauses follows from seed and speaker alone.
 """
 
 from __future__ import annotations

@@ -76,7 +76,8 @@ _MIRRORED = bytes(int(f"{value:08b}"[::-1], 2) for value in range(256))
 
 def _checksum(page: bytes) -> bytes:
     """As a page holds it: CRC-32 from the highest bit on, of the page with zeros in place of it. zlib begins with the
-    lowest bit, and inverts before and after."""
+    lowest bit, and inverts before and after.
+    """
     mirrored = (page[:22] + bytes(4) + page[26:]).translate(_MIRRORED)
     crc = zlib.crc32(mirrored, 0xFFFFFFFF) ^ 0xFFFFFFFF
     return crc.to_bytes(4, "big").translate(_MIRRORED)
@@ -125,7 +126,8 @@ def mpeg(file: BinaryIO, size: int, start: int) -> list[Part] | None:
 
 def _after_frames(file: BinaryIO, size: int, place: int, most: int | None = None) -> tuple[int, int]:
     """(where the last whole frame ends, how many there are), or the same of at most so many. A decoder stumbles over
-    half a frame, and over what tools leave behind the last."""
+    half a frame, and over what tools leave behind the last.
+    """
     count = 0
     while count != most:
         row = _frame(read_at(file, place, 4))

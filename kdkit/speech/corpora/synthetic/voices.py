@@ -1,11 +1,10 @@
 """The speakers of the synthetic corpus: who is heard in training, and who never is.
 
-A speaker is an eSpeak voice variant, a vocal-tract length (all formants scaled together, by resampling), a
-pitch and a speaking rate. Variants differ in formants, breath, roughness and melody; several tract lengths of
-each variant give the training set many distinct voices: about a hundred in version 1 (SPEAKERS), hundreds in version 2
-(CROWD). No variant of dev, test-clean or test-other is heard
-in training, and eSpeak's twins of the test variants (aunty of f4, robert of rob) are kept from it too.
-Whispers, croaks, robots and voices that clip are left out.
+A speaker is an eSpeak voice variant, a vocal-tract length (all formants scaled together, by resampling), a pitch and a
+speaking rate. Variants differ in formants, breath, roughness and melody; several tract lengths of each variant give the
+training set many distinct voices: about a hundred in version 1 (SPEAKERS), hundreds in version 2 (CROWD). No variant of
+dev, test-clean or test-other is heard in training, and eSpeak's twins of the test variants (aunty of f4, robert of rob)
+are kept from it too. Whispers, croaks, robots and voices that clip are left out.
 """
 
 from __future__ import annotations
