@@ -114,9 +114,10 @@ lesson.audio("utterance", wave, f"An unseen voice says: “{utterance.text}”")
 # machine and is as exact as one. The assertion says that no voice of the test set occurs in the training set.
 
 # %% [markdown]
-# Its *Fbank* (80 log-mel energies every 10 ms) is what speech recognition used for decades, and our baseline.
-# Look for the dark gaps of *stops* (sounds like [p], [t], [k], for which the mouth closes), the high-frequency
-# noise of *s*, and the moving bands of vowels: their *formants*, the resonances of throat and mouth.
+# Its *Fbank* is what speech recognition used for decades, and our baseline: every 10 ms, the logarithm of the energy
+# in 80 bands of frequency, spaced as the ear tells them apart (*log-mel energies*; notebook 03 builds them). Look for
+# the dark gaps of *stops* (sounds like [p], [t], [k], for which the mouth closes), the high-frequency noise of *s*,
+# and the moving bands of vowels: their *formants*, the resonances of throat and mouth.
 
 # %%
 fbank = Fbank()(wave[None])[0]  # (frames at 100 Hz, 80)
@@ -255,8 +256,8 @@ lesson.figure(
 # %% [markdown]
 # How far do they look? Weights spread evenly would reach a third of the utterance on average. A head far
 # below that has a place of its own to look at. The nearest head is chosen on the utterance above, so it must
-# prove itself on others. Do not be surprised if the toy world's teacher has hardly any: its positional convolution
-# brings the neighbourhood in before attention begins.
+# prove itself on others. Do not be surprised if the toy world's teacher has hardly any: its *positional convolution*, a
+# wide one by which HuBERT tells frames their places, brings the neighbourhood in before attention begins.
 
 # %%
 others = [u for u in test_part if u is not utterance][:20]
@@ -635,7 +636,8 @@ lesson.verdict("The voice fades from Fbank to the last layer", faded, text)
 # $$ \mathrm{PNMI} = \frac{I(\text{phone};\, \text{id})}{H(\text{phone})}
 #    = \frac{\sum_{p,k} P(p, k) \log \frac{P(p, k)}{P(p) P(k)}}{-\sum_p P(p) \log P(p)} $$
 #
-# It is 0 when the id says nothing and 1 when it says all. It grows with the number of clusters, and a small
+# $I$ is the mutual information, and $H(\text{phone})$ the entropy, how uncertain the phone is (no hidden state this
+# time). PNMI is 0 when the id says nothing and 1 when it says all. It grows with the number of clusters, and a small
 # sample makes it look larger than it is: compare at equal numbers of clusters and frames only.
 
 # %% [markdown]

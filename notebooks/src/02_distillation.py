@@ -469,9 +469,9 @@ lesson.table("structures", rows, caption)
 # processing, width keeps its vectors. Compare also what the waveform CNN takes of each budget.
 
 # %% [markdown]
-# Design one of your own. The stars below are your structure, the line is the budget of the deep & thin student.
-# Can you stay under it with less latency than both presets? What costs MACs but hardly any parameters? The latency is
-# an estimate until you measure.
+# Design one of your own. The stars below are your structure, the line is the budget of the deep & thin student. Can
+# you stay under it with less latency than both presets? What costs MACs (multiply-accumulate operations, the unit of a
+# network's work) but hardly any parameters? The latency is an estimate until you measure.
 
 # %%
 big, rounds = lesson.world.teacher_preset, min(3, size.speed_rounds)

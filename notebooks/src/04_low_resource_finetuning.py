@@ -431,8 +431,8 @@ print(
 # is no knowledge about speech. Whatever differs at the end comes from distillation.
 
 # %% [markdown]
-# The loss is torch's CTC loss per letter. Your guess: which of the two leaves the all-blank stage first, and which ends
-# lower?
+# The loss is torch's CTC loss per letter. The learning rate rises, stays and falls (*tri-stage*). Your guess: which of
+# the two leaves the all-blank stage first, and which ends lower?
 
 # %%
 recipe = TrainConfig(
