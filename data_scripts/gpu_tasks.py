@@ -251,11 +251,11 @@ def distil(
 # -------------------------------------------------------------------------------------------------------- recognisers
 
 STEPS = {1: 3000, 10: 6000, 60: 10_000}  # of fine-tuning, by minutes of labels
-SHIPPED = {
+SHIPPED = {  # recognisers whose weights are kept
     ("teacher, pretrained", 60),
     *((f"tiny-sw-fbank, {start}", minutes) for start in ("distilled", "scratch") for minutes in (10, 60)),
     ("tiny-sw-waveform, distilled", 10),
-}  # recognisers whose weights are kept
+}
 
 
 def begin(scale: Scale, way: str, labelled: list[Utterance], seed: int) -> SpeechModel:
@@ -338,14 +338,14 @@ def trials(width: int) -> dict[str, Trial]:
     return found | {f"waveform, {shape}": Trial(config) for shape, config in deeper.items()}
 
 
-CONTRASTS = (
+CONTRASTS = (  # and every deeper waveform student against the shallow one
     ("fbank, both losses 0.4", "fbank"),
     ("fbank, both losses 1.0", "fbank"),
     ("fbank, discriminative", "fbank"),
     ("fbank, adapted instead", "fbank"),
     ("fbank, adapted on top", "fbank"),
     ("fbank", "waveform"),
-)  # and every deeper waveform student against the shallow one
+)
 # by budget: minutes of labels that students of a study are fine-tuned on, too
 LISTENS = {16: (10,), 64: (1, 10, 60)}
 

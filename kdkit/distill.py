@@ -25,16 +25,7 @@ from kdkit.teachers import Teacher, fingerprint, origin
 
 COLLAPSED = 0.05  # spread of the predictions, as a share of the targets' spread
 LABELLER = "labeller"  # key of a second teacher's last hidden states
-COLUMNS = (
-    "step",
-    "loss",
-    "lr",
-    "grad_norm",
-    "times_real_time",
-    "adaptation",
-    "spread",
-    "codes",
-)  # of the log
+COLUMNS = "step", "loss", "lr", "grad_norm", "times_real_time", "adaptation", "spread", "codes"  # of the log
 
 
 @dataclass(frozen=True)

@@ -82,18 +82,12 @@ def run_notebook(
         status, code, error = "failed", 1, f"{failure.ename}: {failure.evalue}"
         source, trace = failure.source, "\n".join(failure.traceback)
     except CellTimeoutError:
-        status, code, error = (
-            "failed",
-            1,
-            f"the notebook took longer than the {timeout:g} minutes of --timeout",
-        )
+        status, code = "failed", 1
+        error = f"the notebook took longer than the {timeout:g} minutes of --timeout"
     except Exception as failure:  # a dead kernel, a full disk: the page must say so, whatever it is
         status, code, error = "failed", 1, f"{type(failure).__name__}: {failure}".strip()
-    entry["status"], entry["seconds"], entry["peak_memory"] = (
-        status,
-        time.perf_counter() - started,
-        memory.close(),
-    )
+    entry["status"], entry["seconds"] = status, time.perf_counter() - started
+    entry["peak_memory"] = memory.close()
     if error is not None:
         source = progress.source if source is None else source
         error = {"where": progress.where, "message": strip_color(error), "source": source}
@@ -149,9 +143,8 @@ class Progress:
         heading = ""
         for cell in cells[: index + 1]:
             if cell.cell_type == "markdown":
-                heading = ([line for line in cell.source.splitlines() if line.startswith("#")] or [heading])[
-                    -1
-                ]
+                headings = [line for line in cell.source.splitlines() if line.startswith("#")]
+                heading = headings[-1] if headings else heading
         self.where = f"cell {index + 1}" + (f" (under '{heading.lstrip('# ')}')" if heading else "")
 
     def write(self, text: str) -> None:

@@ -56,19 +56,13 @@ def codebook_of(
     sets = max(sets, len(weight) // proj)
     if not symbols:
         if sets > 1 or rows <= SPECIALS:
-            return (
-                None,
-                f"none: {sets} label sets share {rows} embeddings, and no dictionary says which are whose",
-            )
-        kept, words = (
-            range(SPECIALS, rows),
-            f", the first {SPECIALS} rows taken for specials: no dictionary is there",
-        )
+            why = f"none: {sets} label sets share {rows} embeddings, and no dictionary says which are whose"
+            return None, why
+        kept = range(SPECIALS, rows)
+        words = f", the first {SPECIALS} rows taken for specials: no dictionary is there"
     elif None in symbols:
-        return (
-            None,
-            "none: the file's dictionaries cannot be read, which say what label embeddings are clusters",
-        )
+        why = "none: the file's dictionaries cannot be read, which say what label embeddings are clusters"
+        return None, why
     elif sum(map(len, symbols)) != rows or len(weight) not in (proj, proj * len(symbols)):
         return None, (
             f"none: {rows} label embeddings of {proj} and a final_proj of {len(weight)} do not fit dictionaries of "

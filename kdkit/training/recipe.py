@@ -53,15 +53,8 @@ class TrainConfig:
 
     def result(self) -> dict:
         """The settings that decide the final weights; the others may change when a run resumes."""
-        aside = (
-            "accumulate",
-            "graphs",
-            "log_every",
-            "evaluate_every",
-            "save_minutes",
-            "save_every",
-        )
-        aside += ("keep", "tensorboard")
+        aside = {"accumulate", "graphs", "log_every", "evaluate_every"}
+        aside |= {"save_minutes", "save_every", "keep", "tensorboard"}
         return {name: value for name, value in asdict(self).items() if name not in aside}
 
 

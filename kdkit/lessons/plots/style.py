@@ -14,14 +14,8 @@ from matplotlib.lines import Line2D
 BLUE, ORANGE, GREEN, RED, PINK, SKY, GREY = CYCLE = (  # marks: a contrast of 3:1 on light and on dark paper
     "#006FB0", "#C27F00", "#00A070", "#C0302A", "#CC79A7", "#4A98DC", "#646464",
 )  # fmt: skip
-FILLS = (
-    "#9AD0F5",
-    "#F2C14E",
-    "#7FD6B6",
-    "#F0E442",
-    "#E9B4D2",
-    "#FF9B7A",
-)  # behind black text, whatever the paper
+# behind black text, whatever the paper
+FILLS = "#9AD0F5", "#F2C14E", "#7FD6B6", "#F0E442", "#E9B4D2", "#FF9B7A"
 NEUTRAL = "#A9B6C4"  # a fill that stands for no kind of thing, behind black text
 INK, PAPER, DARK_INK, DARK_PAPER = "#1d2530", "#ffffff", "#e4e7eb", "#111111"
 ON_LIGHT, ON_DARK = "#a34e00", "#f0a050"

@@ -390,17 +390,8 @@ CLASSES: dict[str, tuple[str, ...]] = {name: tuple(words.split()) for name, word
 }
 """Word classes, each from common to rare."""
 
-_OES = {
-    "potato",
-    "tomato",
-    "volcano",
-    "domino",
-    "tornado",
-    "buffalo",
-    "mango",
-    "embargo",
-    "veto",
-}  # plural in -oes
+# plural in -oes
+_OES = {"potato", "tomato", "volcano", "domino", "tornado", "buffalo", "mango", "embargo", "veto"}
 
 _DOUBLED = {"admit", "regret", "patrol", "kidnap", "unplug", "unzip", "unwrap", "unpin", "unclip", "zigzag"}
 
