@@ -394,8 +394,8 @@ print("deep & thin:   ", layer_wise(preset(dt_fbank), teacher.config))
 print("shallow & wide:", prediction_heads(preset(sw_fbank)))
 
 # %% [markdown]
-# Pairs are (student layer, teacher layer). Any other mapping is one argument away: `DistillConfig(pairs=((6,
-# 6), (12, 12)))`.
+# Pairs are (student layer, teacher layer). Any other mapping is one argument away:
+# `DistillConfig(pairs=((6, 6), (12, 12)))`.
 
 # %% [markdown]
 # ### Exercise 5: a student of half the depth
@@ -488,7 +488,7 @@ lesson.widget(
 # ## Where a student starts ●●
 #
 # A student may begin with every part of the teacher that has its shape. Expect much for S&W, which has the
-# teacher's width, and little for D&T: a waveform student can take the CNN, an Fbank student has no CNN to
+# teacher's width, and little for D&T: a waveform student can take the CNN, a Fbank student has no CNN to
 # take.
 
 # %%

@@ -1005,8 +1005,9 @@ caption = f"{old_name} and its swapped form after {size.swap_steps} steps of thi
 lesson.table("swap", rows, caption)
 
 # %% [markdown]
-# The toy world's shipped figures above have a row "swapped": a longer swap. `kdkit swap RECOGNISER` does it from the
-# command line, `kdkit export RECOGNISER --to onnx` makes one file of the result, Fbank included.
+# The toy world's shipped figures above have rows "swapped": a longer swap of this kind, of a recogniser. On the
+# command line `kdkit swap RECOGNISER --out FOLDER` does it, and `kdkit export RECOGNISER --to onnx` makes one file of
+# the result, Fbank included.
 
 # %% [markdown]
 # ## Your own experiment ●●
