@@ -954,7 +954,7 @@ for structure_, changes in gains.items() if curves else ():
 # labels of *four* voices (with many voices, labels alone teach what a voice can be), each number of steps a training of
 # its own. Shipped (`data_scripts/make_low_resource.py convergence`).
 #
-# Your guess: does scratch catch up when both train four and twelve times as long, or does the gap stay?
+# Your guess: does scratch catch up when both train for longer and longer, or does the gap stay?
 
 # %%
 trained_longer = lesson.shipped("convergence")
