@@ -195,7 +195,9 @@ class DistillTask(nn.Module):
         for name, layer in wanted:
             depth = getattr(self, name).config.layers
             if not 0 <= layer <= depth:
-                raise ConfigError(f"a loss names {name} layer {layer}: there are layers 0 to {depth}")
+                raise ConfigError(
+                    f"a loss names {name} layer {layer}: there are layers 0 to {depth}; name others"
+                )
 
     @property
     def layers(self) -> set[int]:

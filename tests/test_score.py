@@ -91,7 +91,9 @@ def test_interval_is_wider_when_errors_come_together():
 
 
 def test_interval_of_one_utterance_is_unknown():
-    assert np.isnan(score(["a b"], ["a"]).wer_interval).all()
+    alone = score(["a b"], ["a"])
+    assert np.isnan(alone.wer_interval).all() and str(alone) == "WER 50.0 %, CER 66.7 %"
+    assert json.loads(json.dumps(alone.to_dict(), allow_nan=False))["wer_interval"] is None
 
 
 def test_verdicts():

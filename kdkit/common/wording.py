@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -43,8 +44,10 @@ def rate(entry: dict) -> str:
 
 
 def between(interval: Sequence[float] | None, unit: str = "") -> str:
-    """An interval, to be put after its value: " (21.5 to 24.8)", of unit "share" in per cent; "" for None."""
-    if interval is None:
+    """An interval, to be put after its value: " (21.5 to 24.8)", of unit "share" in per cent; "" for None and for
+    (nan, nan), the interval of a single utterance.
+    """
+    if interval is None or any(map(math.isnan, interval)):
         return ""
     low, high = (f"{100 * end:.1f}" if unit == "share" else measure(end) for end in interval)
     return f" ({low} to {high})"

@@ -12,6 +12,7 @@ import torch
 
 from kdkit.common.errors import ConfigError
 from kdkit.common.files import write_text
+from kdkit.common.wording import between
 from kdkit.fbank import fit_statistics
 from kdkit.model.speech_model import SpeechModel, parameter_count
 from kdkit.recognition.ctc import CTCModel, CTCTask, MaskConfig, save_recogniser, trainable
@@ -274,8 +275,7 @@ def budget_table(rows: Sequence[dict]) -> str:
         cells = [f"{row['minutes']:.1f}", str(row["utterances"]), str(row["steps"]), row["chosen"], dev]
         for name in tests:
             result = row["tests"][name]
-            low, high = result["wer_interval"]
-            cells.append(f"{100 * result['wer']:.1f} ({100 * low:.1f} to {100 * high:.1f})")
+            cells.append(f"{100 * result['wer']:.1f}{between(result['wer_interval'], 'share')}")
         lines.append(cells)
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths)) for line in lines)

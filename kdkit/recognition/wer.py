@@ -16,6 +16,7 @@ import numpy as np
 
 from kdkit.common.errors import TextError
 from kdkit.common.statistics import Comparison, by_group, ratio_interval
+from kdkit.common.wording import between
 from kdkit.speech.text import VOCABULARY, Vocabulary
 from kdkit.speech.transcripts import clean, outside
 
@@ -48,7 +49,7 @@ class Score:
         return self.substitutions + self.deletions + self.insertions
 
     def to_dict(self) -> dict:
-        """Rates, counts and intervals for run.json, without texts."""
+        """Rates, counts and intervals (None for one utterance) for JSON, without texts."""
         numbers = (
             "wer",
             "cer",
@@ -59,12 +60,13 @@ class Score:
             "insertions",
             "utterances",
         )
-        intervals = {name: list(getattr(self, name)) for name in ("wer_interval", "cer_interval")}
-        return {name: getattr(self, name) for name in numbers} | intervals
+        intervals = {"wer_interval": self.wer_interval, "cer_interval": self.cer_interval}
+        known = {name: None if np.isnan(ends).any() else list(ends) for name, ends in intervals.items()}
+        return {name: getattr(self, name) for name in numbers} | known
 
     def __str__(self) -> str:
-        low, high = self.wer_interval
-        return f"WER {100 * self.wer:.1f} % ({100 * low:.1f} to {100 * high:.1f}), CER {100 * self.cer:.1f} %"
+        interval = between(self.wer_interval, "share")
+        return f"WER {100 * self.wer:.1f} %{interval}, CER {100 * self.cer:.1f} %"
 
 
 def score(
