@@ -29,7 +29,7 @@ GPU = best_device()
 DRY = GPU.type == "cpu"
 
 
-def milliseconds(run: Callable[[], object], repeats: int = 10) -> float:
+def milliseconds(run: Callable[[], object]) -> float:
     """Median time of the GPU for ``run``, after three warm-ups."""
     if DRY:
         began = time.perf_counter()
@@ -38,7 +38,7 @@ def milliseconds(run: Callable[[], object], repeats: int = 10) -> float:
     for _ in range(3):
         run()
     times = []
-    for _ in range(repeats):
+    for _ in range(10):
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         begin.record()
         run()
@@ -48,7 +48,7 @@ def milliseconds(run: Callable[[], object], repeats: int = 10) -> float:
     return float(np.median(times))
 
 
-def replayed(run: Callable[[], object], repeats: int = 10) -> float:
+def replayed(run: Callable[[], object]) -> float:
     """:func:`milliseconds` of a CUDA graph of ``run``: without the time that the CPU takes to say what to do."""
     if DRY:
         return milliseconds(run)
@@ -61,16 +61,16 @@ def replayed(run: Callable[[], object], repeats: int = 10) -> float:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         run()
-    return milliseconds(graph.replay, repeats)
+    return milliseconds(graph.replay)
 
 
 def line(name: str, *values: object) -> None:
     print(f"{name:46}", *(f"{v:10.3f}" if isinstance(v, float) else f"{v!s:>10}" for v in values), flush=True)
 
 
-def tried(name: str, run: Callable[[], object], how: Callable = replayed) -> None:
+def tried(name: str, run: Callable[[], object]) -> None:
     try:
-        line(name, how(run))
+        line(name, replayed(run))
     except Exception as error:
         line(name, "failed", str(error).splitlines()[0][:150] if str(error) else repr(error))
 

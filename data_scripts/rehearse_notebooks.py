@@ -60,26 +60,21 @@ def size_of(profile: str) -> Size:
     )
 
 
-def rehearse_notebooks(
-    out: Path, profile: str = "smoke", only: Sequence[str] = (), twin_only: Sequence[str] | None = None
-) -> tuple[dict, dict]:
-    """``run.json`` of the notebooks in the real world, from an empty cache, and in its twin; reports are in ``out``.
+def rehearse_notebooks(out: Path, only: Sequence[str] = ()) -> tuple[dict, dict]:
+    """``run.json`` of the notebooks, of profile smoke, in the real world, from an empty cache, and in its twin; reports
+    are in ``out``.
 
-    ``only``: these notebooks (01, 02, ...) instead of all; ``twin_only``: others in the twin. Raises
-    :class:`AssertionError` with the error of a notebook that fails.
+    ``only``: these notebooks (01, 02, ...) instead of all. Raises :class:`AssertionError` with the error of a notebook
+    that fails.
     """
-    size = size_of(profile)
+    size = size_of("smoke")
     build(out / "site", size)
     twin = write_twin(out / "twin", out / "site", size)
     site, runs = standins.Server(out / "site"), []
     try:
         with taken_over(out, site), standins.instead_of_the_network(site, out / "cache"), in_miniature():
-            asked = (
-                ("real", "librispeech", only),
-                ("toy", str(twin), only if twin_only is None else twin_only),
-            )
-            for name, world, chosen in asked:
-                run_report(profile, out / name, overrides={"world": world}, only=chosen)
+            for name, world in (("real", "librispeech"), ("toy", str(twin))):
+                run_report("smoke", out / name, overrides={"world": world}, only=only)
                 runs.append(read_run(out / name))
                 errors = [entry["error"] for entry in runs[-1]["notebooks"] if entry["error"]]
                 assert not errors, f"{name} world: {errors}"

@@ -274,15 +274,13 @@ class Statistics:
         return (self.squares / max(1, self.count)).sqrt().clamp_min(1e-5).float()
 
 
-def fbank_statistics(
-    utterances: Sequence[Utterance], progress: bool = False, bins: int = BINS
-) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of the log-mel bins over a corpus, (bins,) each: for ``FbankFrontEnd.set_statistics``.
+def fbank_statistics(utterances: Sequence[Utterance]) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of the 80 log-mel bins over a corpus, (80,) each: for ``FbankFrontEnd.set_statistics``.
 
     One pass, one utterance at a time, so memory stays constant. Unreadable files are left out, with one warning.
     Raises :class:`ConfigError` when none can be read.
     """
-    found = corpus_statistics(utterances, progress, bins)
+    found = corpus_statistics(utterances, progress=False)
     return found.mean, found.std
 
 
