@@ -77,7 +77,7 @@ def layer_labels(
             judges = build_synthetic(minutes={"train": 5, "dev": 5}, version=args.corpus_version)
             layer = phone_probe(model, judges["train"], judges["dev"], args.frames, args.frames).best
         source = f"k-means of layer {layer} of the iteration before"
-        features = layer_features(model, layer, max(args.batch_seconds))
+        features = layer_features(model, layer)
         labels, _ = cluster(features, utterances, clusters, source)
         labels.save(path)
     return Labels.load(path)

@@ -120,9 +120,9 @@ def cluster(
 
 
 def layer_features(
-    model: SpeechModel, layer: int, batch_seconds: float = 64
+    model: SpeechModel, layer: int
 ) -> Callable[[list[Utterance]], Iterable[tuple[str, Tensor]]]:
-    """For :func:`cluster`: hidden states (frames, dim) of ``layer``, utterance by utterance, on the model's device."""
+    """For :func:`cluster`: hidden states (frames, dim) of ``layer``, utterance by utterance, on the CPU."""
 
     def features(some: list[Utterance]) -> Iterable[tuple[str, Tensor]]:
         for utterance, states in hidden_states(model, some, [layer]):
