@@ -96,6 +96,12 @@ def test_interval_of_one_utterance_is_unknown():
     assert json.loads(json.dumps(alone.to_dict(), allow_nan=False))["wer_interval"] is None
 
 
+def test_two_systems_on_one_utterance_have_no_interval():
+    change = compare(score(["a b"], ["a b"]), score(["a b"], ["a"]))
+    assert change.verdict == "inconclusive" and change.points == "-50.0"
+    assert str(change) == "WER -50.0 points (too few utterances for an interval, paired)"
+
+
 def test_verdicts():
     references = ["one two three four five"] * 40
     good = score(references, ["one two three four five"] * 30 + ["one two three"] * 10)

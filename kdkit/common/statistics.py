@@ -154,9 +154,14 @@ class Comparison:
 
     @property
     def points(self) -> str:
-        """The difference in percentage points: "-2.9 (-4.4 to -1.2)"."""
+        """The difference in percentage points: "-2.9 (-4.4 to -1.2)"; "-2.9" without an interval."""
+        return f"{100 * self.difference:+.1f}" + (f" ({self._ends})" if self._ends else "")
+
+    @property
+    def _ends(self) -> str:
+        """The interval in percentage points; "" for (nan, nan), that of one utterance."""
         low, high = (100 * end for end in self.interval)
-        return f"{100 * self.difference:+.1f} ({low:+.1f} to {high:+.1f})"
+        return "" if np.isnan(low) else f"{low:+.1f} to {high:+.1f}"
 
     @property
     def each_seed(self) -> str:
@@ -165,12 +170,10 @@ class Comparison:
 
     def __str__(self) -> str:
         """ "WER -2.9 points (95 % interval -4.4 to -1.2, paired; each seed -2.1, -3.7)"."""
-        low, high = (100 * end for end in self.interval)
+        interval = f"95 % interval {self._ends}" if self._ends else "too few utterances for an interval"
         seeds = {0: "", 1: "; one seed"}.get(len(self.seeds), f"; each seed {self.each_seed}")
-        return (
-            f"{self.measure} {100 * self.difference:+.1f} points "
-            f"(95 % interval {low:+.1f} to {high:+.1f}, paired{seeds})"
-            + (f"; still improving: {', '.join(self.unsettled)}" if self.unsettled else "")
+        return f"{self.measure} {100 * self.difference:+.1f} points ({interval}, paired{seeds})" + (
+            f"; still improving: {', '.join(self.unsettled)}" if self.unsettled else ""
         )
 
 
