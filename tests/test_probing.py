@@ -1,6 +1,7 @@
 """Frames against their labels, measures against scikit-learn and textbook formulas, the probe end to end."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -190,6 +191,8 @@ def test_phone_probe_end_to_end(utterances):
     assert values["best_layer"] == probe.best
     assert set(values["accuracy"]) >= {"H0", "H2", "front-end"}
     assert f"best: H{probe.best}" in str(probe)
+    of_one_utterance = replace(probe.fbank, low=float("nan"), high=float("nan"))
+    assert "nan" not in str(replace(probe, fbank=of_one_utterance))
 
 
 def test_dev_frames_choose_the_layer_and_test_frames_judge_it():

@@ -17,6 +17,7 @@ from torch import nn
 from kdkit.common.errors import ConfigError
 from kdkit.common.progress import tqdm
 from kdkit.common.statistics import Comparison, ratio_interval
+from kdkit.common.wording import between
 from kdkit.probing.activations import Frames, ModelLayers, collect
 from kdkit.speech.manifest import Utterance
 
@@ -130,8 +131,10 @@ class PhoneProbe:
         }
 
     def __str__(self) -> str:
-        rows = [f"{s.name:15} {100 * s.accuracy:5.1f} %  ({100 * s.low:.1f} to {100 * s.high:.1f})"
-                for s in (self.fbank, self.front_end, *self.layers)]  # fmt: skip
+        rows = [
+            f"{s.name:15} {100 * s.accuracy:5.1f} % {between((s.low, s.high), 'share')}".rstrip()
+            for s in (self.fbank, self.front_end, *self.layers)
+        ]
         on_dev = " on dev frames" if self.on_dev else ""
         rows.append(
             f"best{on_dev}: H{self.best}, {100 * self.gain.difference:+.1f} points over Fbank + deltas"

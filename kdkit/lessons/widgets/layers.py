@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor
 
+from kdkit.common.wording import between
 from kdkit.lessons.plots.speech import draw_standardised
 from kdkit.lessons.widgets import drawing
 from kdkit.lessons.widgets.panel import Panel, choice, choice_of_utterance, player, slider
@@ -171,7 +172,7 @@ class LayerExplorer(Panel):
             return "not probed"
         score = self.probes[model].layers[layer]
         return (
-            f"a linear probe reads {100 * score.accuracy:.1f} % ({100 * score.low:.1f} to {100 * score.high:.1f}) "
+            f"a linear probe reads {100 * score.accuracy:.1f} %{between((score.low, score.high), 'share')} "
             "of the frames of unseen voices"
         )
 
