@@ -298,7 +298,9 @@ def test_runs_are_checked_within_a_world_wherever_its_file_lies(tmp_path):
 
 def test_tolerances_from_a_file(tmp_path):
     rules = {"relative": 0.5, "absolute": 0, "time": 1.5, "only": {"01_*/lo*": {"ignore": True}}}
-    (tmp_path / "t.json").write_text(json.dumps(rules))
+    (tmp_path / "t.json").write_text(
+        json.dumps(rules), encoding="utf-8-sig"
+    )  # as editors of Windows write it
     tolerances = read_tolerances(tmp_path / "t.json")
     good = read_run(write(tmp_path / "good"))
     assert check(read_run(write(tmp_path / "new", loss=9.0, wer=(0.3, 0.28, 0.32))), good, tolerances) == []

@@ -116,7 +116,7 @@ def read_json(path: Path | str, schema: dict, advice: str = "") -> object:
             raise ConfigError(
                 _sentence(f"{path}: larger than {LARGEST >> 20} MB, which no such file is", advice)
             )
-        value = parse_json(path.read_text(encoding="utf-8"))
+        value = parse_json(path.read_text(encoding="utf-8-sig"))  # editors of Windows begin with a mark
     except (OSError, ValueError) as error:
         raise ConfigError(_sentence(f"{path}: cannot be read as JSON ({error})", advice)) from error
     problem = misfit(value, schema)
