@@ -17,7 +17,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from kdkit.commands.main import app
-from kdkit.common.errors import CheckpointError, ConfigError, TrainingError
+from kdkit.common.errors import CheckpointError, ConfigError, TextError, TrainingError
 from kdkit.lessons.experiments import run_experiment
 from kdkit.lessons.trials import FineTunings
 from kdkit.lessons.widgets import CTCViewer
@@ -330,6 +330,14 @@ def test_budgets_make_a_table_and_a_file(tones, tmp_path):
     for wrong in ([0.0], [5.0]):
         with pytest.raises(ConfigError, match=r"labelled minutes are wanted, but there are 0\.3"):
             budgets_of(tones["train"], wrong)
+
+
+def test_a_test_set_without_texts_is_refused_before_training(tones, tmp_path):
+    asked = []
+    mute = {"mute": [replace(tones["test"][0], text="")]}
+    with pytest.raises(TextError, match="mute: not one of 1 utterances has a text"):
+        fine_tune_budgets(asked.append, {1.0: tones["train"]}, RECIPE, tmp_path, tests=mute)
+    assert asked == []
 
 
 # what cannot be scored

@@ -74,4 +74,4 @@ def grade(
     if judge.holds and not all(judge.holds.values()):
         print(f"note: {confinement(judge.holds)}")
     print(f"grades: {out.absolute()}\npage: {report.absolute()}")
-    raise typer.Exit(any(row.verdict == "unreadable" for row in rows))
+    raise typer.Exit(1 if any(row.verdict == "unreadable" for row in rows) else 0)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from kdkit.common.errors import ConfigError
+from kdkit.common.errors import ConfigError, TextError
 from kdkit.common.files import write_text
 from kdkit.common.wording import between
 from kdkit.fbank import fit_statistics
@@ -234,8 +234,14 @@ def fine_tune_budgets(
     """Fine-tunes a recogniser for every label budget, each from its own ``model(speech of the budget)``.
 
     Writes OUT/<budget>min/recogniser.safetensors (OUT/recogniser.safetensors if there is one budget only) and, after
-    each budget, OUT/results.json: facts of the run and scores on every test set. Returns the rows of that file.
+    each budget, OUT/results.json: facts of the run and scores on every test set. Returns the rows of that file. Raises
+    TextError for a test set without texts before anything is trained, and what :func:`fine_tune` raises.
     """
+    for name, utterances in (tests or {}).items():
+        if not any(utterance.text for utterance in utterances):
+            raise TextError(
+                f"{name}: not one of {len(utterances)} utterances has a text, so there is no error rate"
+            )
     rows = []
     for minutes, speech in budgets.items():
         folder = Path(out) / f"{minutes:g}min" if len(budgets) > 1 else Path(out)
