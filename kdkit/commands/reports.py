@@ -10,6 +10,7 @@ import typer
 from kdkit.commands import Commands, app
 from kdkit.commands.options import Seed, file_option, folder_option
 from kdkit.common.errors import ConfigError
+from kdkit.common.wording import counted
 from kdkit.lessons.profiles import PROFILES, get_profile
 
 report = Commands()
@@ -127,7 +128,7 @@ def check(
     problems = compare_with(read_run(new), read_run(good), read_tolerances(tolerances))
     for problem in problems:
         print(problem)
-    found = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}" if problems else "within tolerances"
+    found = counted(len(problems), "problem") if problems else "within tolerances"
     print(f"{new} against {good}: {found}")
     raise typer.Exit(1 if problems else 0)
 

@@ -19,6 +19,11 @@ def count(value: int | None) -> str:
     return f"{value / 1e6:.2f} M" if value >= 1e6 else f"{value / 1e3:.0f} k" if value >= 1e4 else str(value)
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """ "1 text", "2 texts"; ``many`` where the plural is not ``one`` with an s."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
 def duration(seconds: float) -> str:
     """Seconds as "59 s", "1 min 01 s" or "2 h 03 min"."""
     if seconds < 60:

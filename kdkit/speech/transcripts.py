@@ -28,6 +28,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from html import unescape
 
+from kdkit.common.wording import counted
 from kdkit.speech.manifest import Utterance
 from kdkit.speech.text import VOCABULARY, Vocabulary
 
@@ -129,20 +130,13 @@ class Cleaning:
         """The tags and signs that were dropped, as a sentence; "" for none."""
         if not self.dropped:
             return ""
-        return (
-            f"{some(self.dropped.total(), 'tag or sign', 'tags and signs')} dropped: {counts(self.dropped)}"
-        )
+        return f"{counted(self.dropped.total(), 'tag or sign', 'tags and signs')} dropped: {counts(self.dropped)}"
 
 
 def counts(counter: Counter[str], most: int = 12) -> str:
     """ "'7' 12 times, '&' once" of the most frequent."""
     shown = ", ".join(f"{c!r} {'once' if n == 1 else f'{n} times'}" for c, n in counter.most_common(most))
     return shown + (f" and {len(counter) - most} more" if len(counter) > most else "")
-
-
-def some(count: int, one: str, many: str = "") -> str:
-    """ "1 text", "2 texts"."""
-    return f"{count} {one if count == 1 else many or one + 's'}"
 
 
 def scorable(
@@ -157,18 +151,18 @@ def scorable(
     notes = []
     if cleaning.empty:
         notes.append(
-            f"{name}: {cleaning.empty} of {some(cleaning.texts, 'utterance')} left out, for want of a text"
+            f"{name}: {cleaning.empty} of {counted(cleaning.texts, 'utterance')} left out, for want of a text"
         )
     if cleaning.changed - cleaning.empty > 0:
         notes.append(
-            f"{name}: {cleaning.changed} of {some(cleaning.texts, 'text')} cleaned as kdkit prepare does (punctuation, "
-            "accents, tags)"
+            f"{name}: {cleaning.changed} of {counted(cleaning.texts, 'text')} cleaned as kdkit prepare does "
+            "(punctuation, accents, tags)"
         )
     if cleaning.tags:
         notes.append(f"{name}: {cleaning.tags}")
     if cleaning.left_out:
         notes.append(
-            f"{name}: {some(cleaning.left_out, 'text')} with characters outside the alphabet "
+            f"{name}: {counted(cleaning.left_out, 'text')} with characters outside the alphabet "
             f"({counts(cleaning.outside)}): words that hold them count as errors, whatever is heard; kdkit prepare "
             "--spell-numbers spells numbers out"
         )

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kdkit.common.errors import ConfigError
+from kdkit.common.wording import counted
 from kdkit.speech.frames import num_frames
 from kdkit.speech.manifest import Utterance
 from kdkit.speech.text import VOCABULARY, frames_needed
@@ -36,11 +37,7 @@ class SplitSummary:
 
     def __str__(self) -> str:
         size = f"{self.hours:.2f} h" if self.hours >= 1 else f"{60 * self.hours:.1f} min"
-        who = (
-            f"{self.speakers} speaker{'s' if self.speakers > 1 else ''}"
-            if self.speakers
-            else "speakers unknown"
-        )
+        who = counted(self.speakers, "speaker") if self.speakers else "speakers unknown"
         lines = [
             f"{self.utterances} utterances, {size}, {who}, {self.words} words ({self.different_words} different)",
             f"  shortest {self.shortest[0]:.2f} s ({self.shortest[1]}), longest {self.longest[0]:.2f} s "
@@ -111,7 +108,8 @@ def check_speakers(splits: Mapping[str, Sequence[Utterance]], allow_overlap: boo
         unknown = sum(not u.speaker for u in some)
         if unknown and len(splits) > 1:
             notes.append(
-                f"{name}: the speakers of {unknown} utterances are unknown, so nobody can say if splits share any"
+                f"{name}: the speakers of {counted(unknown, 'utterance')} are unknown, so nobody can say if splits "
+                "share any"
             )
     tests = {name for name in splits if kind(name) == "test"}
     names = sorted(splits, key=lambda name: name in tests)
@@ -121,7 +119,7 @@ def check_speakers(splits: Mapping[str, Sequence[Utterance]], allow_overlap: boo
             if not both or first in tests or not (second in tests or "dev" in first + second):
                 continue
             shown = ", ".join(both[:5]) + (" ..." if len(both) > 5 else "")
-            told = f"{len(both)} speaker{'s' if len(both) > 1 else ''} of {second} also in {first}: {shown}"
+            told = f"{counted(len(both), 'speaker')} of {second} also in {first}: {shown}"
             if second in tests and not allow_overlap:
                 raise ConfigError(
                     f"{told}. A test on voices heard in training says little about new ones: split by speaker, or "
@@ -158,11 +156,7 @@ def split_by_speaker(
                 f"utterances: {len(members)}, too few to be split into {named}: take more speech, or set the shares of "
                 "dev and test to 0"
             )
-        who = (
-            f"{len(members)} speaker{'s' if len(members) > 1 else ''}"
-            if members
-            else "utterances of unknown speakers"
-        )
+        who = counted(len(members), "speaker") if members else "utterances of unknown speakers"
         raise ConfigError(
             f"{who} cannot be split into {named} without a voice in two of them: name the speakers, set the shares of "
             "dev and test to 0, or allow it with --allow-speaker-overlap"
