@@ -170,7 +170,7 @@ def load_findings(path: Path) -> list[Finding]:
 
 def shipped_findings(name: str) -> list[Finding]:
     """Findings that ship with the kit: "low_resource", "study_losses", "study_structures", "study_front_ends",
-    "study_fbank_levers", "convergence".
+    "study_fbank_levers", "convergence", "digits_theo" and those of other speakers.
 
     Trained and judged when the kit was made, not in this run: say so wherever they are shown.
     """
