@@ -1,4 +1,4 @@
-"""How much of the teacher reaches a Fbank student, lever by lever: WER after fine-tuning on ten minutes of four voices.
+"""How much of the teacher reaches an Fbank student, lever by lever: WER after fine-tuning on 10 minutes of four voices.
 
     python data_scripts/fbank_levers.py --list                          # the levers, and why each is there
     python data_scripts/fbank_levers.py --out runs/levers               # all of them; stop and run again at will

@@ -197,7 +197,7 @@ def student_path(scale: Scale, name: str) -> Path:
 
 
 def make_student(scale: Scale, path: Path, name: str) -> None:
-    """Distils a waveform student from the teacher, a Fbank student from its waveform twin."""
+    """Distils a waveform student from the teacher, an Fbank student from its waveform twin."""
     config = structures(scale.width)[name.removesuffix(BOTH)]
     if config.front_end == "fbank":
         twin = load_student(student_path(scale, name.replace("fbank", "waveform")))[0]

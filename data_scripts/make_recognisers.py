@@ -92,7 +92,7 @@ def make_recogniser(system: str, start: str, minutes: float, steps: int, args: a
 
 
 def swap(system: str, minutes: float, args: argparse.Namespace) -> None:
-    """The recogniser of the waveform twin with a Fbank front-end: adapted, then trained jointly, without labels."""
+    """The recogniser of the waveform twin with an Fbank front-end: adapted, then trained jointly, without labels."""
     name = f"recogniser_{system.replace('-', '_')}_swapped_{minutes:g}"
     path = args.out / f"{name}.safetensors"
     twin = args.out / f"{name.replace('fbank', 'waveform').replace('swapped', 'distilled')}.safetensors"

@@ -4,7 +4,7 @@
     python data_scripts/make_students.py --out runs/students --only tiny-sw-waveform --steps 3000
     python data_scripts/make_students.py --out runs/students --only tiny-sw-fbank --shipped-twins
 
-A waveform student is distilled from the teacher. A Fbank student inherits from its waveform twin, whose front-end is
+A waveform student is distilled from the teacher. An Fbank student inherits from its waveform twin, whose front-end is
 swapped: in the study of levers (data_scripts/fbank_levers.py) that taught it most. Stopped runs go on where they were;
 finished ones are left alone. The result is OUT/<name>.safetensors in float16.
 """
@@ -72,7 +72,7 @@ def distil(name: str, args: argparse.Namespace) -> None:
 
 
 def swap(name: str, args: argparse.Namespace) -> None:
-    """A Fbank student, from its waveform twin: the front-end is adapted, then both are trained."""
+    """An Fbank student, from its waveform twin: the front-end is adapted, then both are trained."""
     path, twin = file_of(name, args.out), name.replace("fbank", "waveform")
     if path.exists():
         return

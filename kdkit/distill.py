@@ -1,6 +1,6 @@
 """Distillation: a student learns to predict the teacher's hidden states through heads that are thrown away.
 
-A Fbank student may begin with front-end adaptation: in the first steps its front-end alone learns, to give what the
+An Fbank student may begin with front-end adaptation: in the first steps its front-end alone learns, to give what the
 teacher's first layer gets; then the losses take over (arXiv 2210.15631; notebooks 02 and 03).
 """
 
@@ -38,7 +38,7 @@ class Adaptation:
 
     Args:
         targets: "h0", the input of the teacher's first layer; "front-end", the output of the teacher's front-end,
-            before the positional convolution, which mixes 64 to 128 frames where a Fbank front-end sees a few; or
+            before the positional convolution, which mixes 64 to 128 frames where an Fbank front-end sees a few; or
             "both", whose losses are added.
         rate: share of the learning rate in these steps; a front-end that starts from random weights may take larger
             steps than a trained network.

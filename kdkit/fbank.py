@@ -315,7 +315,7 @@ def corpus_statistics(
 
 
 def fit_statistics(model: nn.Module, speech: Sequence[Utterance], some: int = 500) -> None:
-    """Sets a Fbank model's statistics from the first ``some`` utterances; does nothing for a waveform CNN, or for
+    """Sets an Fbank model's statistics from the first ``some`` utterances; does nothing for a waveform CNN, or for
     normalisation "utterance".
     """
     if isinstance(model.front_end, FbankFrontEnd) and model.front_end.normalisation != "utterance":

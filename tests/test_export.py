@@ -161,7 +161,7 @@ def test_a_transformers_that_cannot_be_imported_checks_nothing(monkeypatch, tmp_
 
 
 def test_what_transformers_cannot_hold_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="a Fbank recogniser goes to ONNX"):
+    with pytest.raises(ConfigError, match="an Fbank recogniser goes to ONNX"):
         export_huggingface(recogniser(front_end="fbank"), tmp_path)
     with pytest.raises(ConfigError, match="residual scale"):
         export_huggingface(recogniser(pre_norm=True, residual_scale=2.0), tmp_path)

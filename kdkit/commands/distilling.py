@@ -54,7 +54,7 @@ class LossOptions:
 
 @dataclass
 class AdaptationOptions:
-    """Front-end adaptation, the first stage of a Fbank student."""
+    """Front-end adaptation, the first stage of an Fbank student."""
 
     adapt: Annotated[
         int,

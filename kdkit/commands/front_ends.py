@@ -1,4 +1,4 @@
-"""``kdkit statistics`` and ``swap``: Fbank statistics, and a Fbank front-end for a trained waveform student."""
+"""``kdkit statistics`` and ``swap``: Fbank statistics, and an Fbank front-end for a trained waveform student."""
 
 from __future__ import annotations
 
@@ -69,12 +69,12 @@ def swap(
     adapt: Annotated[int, typer.Option(min=0, help="Steps in which the new front-end alone learns.")] = 300,
     adapt_to: AdaptTo = "h0",
     like: Annotated[
-        str, typer.Option(help="Preset of a Fbank student whose front-end's settings are taken.")
+        str, typer.Option(help="Preset of an Fbank student whose front-end's settings are taken.")
     ] = "sw-fbank",
     front_end: FbankOptions,
     run: SwapRunOptions,
 ) -> None:
-    """Give a trained waveform student a Fbank front-end.
+    """Give a trained waveform student an Fbank front-end.
 
     Its encoder (and a recogniser's CTC head) is kept. The new front-end first learns the encoder's input alone, then
     both are trained to follow the old student. Needs speech, but no labels.

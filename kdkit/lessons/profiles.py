@@ -41,7 +41,7 @@ class Profile:
     distill_steps: int
     twin_steps: int  # notebook 03: Fbank student and waveform twin, each
     adaptation_steps: int  # notebook 03: of those, in which the front-end alone learns
-    swap_steps: int  # notebook 03: to give a recogniser a Fbank front-end; a third of them adaptation
+    swap_steps: int  # notebook 03: to give a recogniser an Fbank front-end; a third of them adaptation
     seconds_per_batch: float
 
     # 02 studies of losses and structures

@@ -36,7 +36,7 @@ EVALUATIONS = 10  # on dev in a run, if the recipe has no evaluate_every
 class FineTuneConfig:
     """Settings of fine-tuning besides the recipe of the training loop.
 
-    ``front_end_rate``: Adam's updates are about equally large for all weights. The weights of a Fbank front-end are
+    ``front_end_rate``: Adam's updates are about equally large for all weights. The weights of an Fbank front-end are
     small, because its inputs are many and correlated, so a few voices soon overwrite what distillation learnt; a small
     share prevents that.
 
@@ -164,7 +164,7 @@ def dev_scores(recogniser: CTCModel, dev: Sequence[Utterance]) -> dict[str, floa
 
 
 def from_scratch(model: SpeechModel, speech: Sequence[Utterance], seed: int = 0) -> SpeechModel:
-    """A model of the same structure with random weights; a Fbank front-end gets the statistics of ``speech``."""
+    """A model of the same structure with random weights; an Fbank front-end gets the statistics of ``speech``."""
     fresh = new_student(model.config, seed=seed)
     fit_statistics(fresh, speech)
     return fresh

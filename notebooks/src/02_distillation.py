@@ -488,7 +488,7 @@ lesson.widget(
 # ## Where a student starts ●●
 #
 # A student may begin with every part of the teacher that has its shape. Expect much for S&W, which has the
-# teacher's width, and little for D&T: a waveform student can take the CNN, a Fbank student has no CNN to
+# teacher's width, and little for D&T: a waveform student can take the CNN, an Fbank student has no CNN to
 # take.
 
 # %%
@@ -502,7 +502,7 @@ lesson.table("start", rows, "What new students take from the teacher.")
 # Heads and everything that is not listed start from random numbers, drawn with the seed of this notebook.
 
 # %% [markdown]
-# The input of a Fbank student is normalised, every mel bin to mean 0 and deviation 1. The presets take the mean and
+# The input of an Fbank student is normalised, every mel bin to mean 0 and deviation 1. The presets take the mean and
 # deviation of the utterance itself, as the group norm of a waveform CNN does: that needs nothing in advance, but the
 # whole utterance. Where the end of it is not there yet (live captions), those of a corpus can serve
 # (`normalisation="corpus"`): `fit_statistics` takes them from some speech, and they are stored in the checkpoint.

@@ -21,7 +21,7 @@
 # - see what padding does to a group norm, and how to stop it;
 # - count parameters, and measure speed in float32, bf16 and int8;
 # - distil both twins live, with *front-end adaptation* on and off;
-# - give a recogniser that has a CNN a Fbank front-end, without a label, and ask what all this costs in words;
+# - give a recogniser that has a CNN an Fbank front-end, without a label, and ask what all this costs in words;
 # - change one setting of the front-end, and let a small study of your own judge it.
 #
 # **Device.** Any CPU; a GPU is used where there is one. **Minutes.** About three in profile `quick` on two cores,
@@ -357,7 +357,7 @@ print(f"largest change by padding: group norm {error_plain:.2e}, masked group no
 # One of the two numbers is float error, the other is not, although nothing but silence was added.
 
 # %% [markdown]
-# And at the end of the network, after all layers? Compare the teacher with either norm, and a Fbank student, by the
+# And at the end of the network, after all layers? Compare the teacher with either norm, and an Fbank student, by the
 # relative change of the last hidden state. Expect float error for two of them.
 
 
@@ -830,7 +830,7 @@ if rows:
 
 # %% [markdown]
 # Those have one seed, and their intervals are not paired. The study of few labels (**shipped**, notebook 04 shows all
-# of it) has a Fbank and a waveform student, several seeds each, on the same test utterances, so here the difference
+# of it) has an Fbank and a waveform student, several seeds each, on the same test utterances, so here the difference
 # itself gets an interval. Your guess: does Fbank cost words, and does the price fall with more labels?
 
 # %%

@@ -179,7 +179,7 @@ def check_conv_frames(call: Callable, rng: np.random.Generator) -> Iterator[str]
 
 
 def check_saving(answer: float | None, counts: Mapping[str, int], student: str) -> None:
-    """Is it how many per cent fewer parameters a Fbank ``student`` has than its waveform twin, by ``counts``?"""
+    """Is it how many per cent fewer parameters an Fbank ``student`` has than its waveform twin, by ``counts``?"""
     check_answer("my_saving", answer, lambda given: read_saving(given, counts, student))
 
 

@@ -57,12 +57,12 @@ def export_huggingface(recogniser: CTCModel, folder: Path) -> Path:
     residual scale, which transformers does not have, is divided out of the branches' last weights: a LayerNorm follows
     the sum, so the output is the same.
 
-    Raises :class:`ConfigError` for a Fbank recogniser, and for other structures that transformers does not have.
+    Raises :class:`ConfigError` for an Fbank recogniser, and for other structures that transformers does not have.
     """
     config = recogniser.model.config
     if config.front_end != "waveform":
         raise ConfigError(
-            "HubertForCTC reads waveforms: a Fbank recogniser goes to ONNX (--to onnx), Fbank included"
+            "HubertForCTC reads waveforms: an Fbank recogniser goes to ONNX (--to onnx), Fbank included"
         )
     if config.pre_norm and config.residual_scale != 1.0:
         raise ConfigError("a pre-norm model with a residual scale has no counterpart in transformers")
