@@ -25,6 +25,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 
+from kdkit.commands.running import run
 from kdkit.common.errors import ConfigError
 from kdkit.common.files import write_text
 from kdkit.common.machine import best_device, training_precision
@@ -320,4 +321,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
+from kdkit.commands.running import run
 from kdkit.common.files import sha256_of, write_text
 from kdkit.common.wording import percent
 from kdkit.lessons.experiments import (
@@ -374,4 +375,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -19,6 +19,7 @@ import argparse
 from functools import partial
 from pathlib import Path
 
+from kdkit.commands.running import run
 from kdkit.common.files import cache_folder
 from kdkit.lessons.experiments import kept_findings, overview, run_experiment, save_findings
 from kdkit.lessons.trials import FineTunings
@@ -84,4 +85,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import soxr
 
+from kdkit.commands.running import run
 from kdkit.speech.audio import write_audio
 from kdkit.speech.corpora.synthetic import espeak
 from kdkit.speech.corpora.synthetic.voices import SPEAKERS, Speaker
@@ -71,4 +72,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

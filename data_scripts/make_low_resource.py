@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from kdkit.commands.running import run
 from kdkit.lessons.experiments import kept_findings, overview, run_experiment, save_findings
 from kdkit.lessons.trials import FineTunings, Start
 from kdkit.recognition.finetune import FineTuneConfig, budgets_of, from_scratch
@@ -113,4 +114,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

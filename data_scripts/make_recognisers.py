@@ -18,6 +18,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from kdkit.commands.running import run
 from kdkit.common.files import write_text
 from kdkit.distill import DistillTask, swap_losses
 from kdkit.fbank import fit_statistics
@@ -182,4 +183,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

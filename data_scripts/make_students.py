@@ -16,6 +16,7 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from kdkit.commands.running import run
 from kdkit.distill import DistillConfig, DistillTask, default_pairs, swap_losses
 from kdkit.fbank import fit_statistics
 from kdkit.model.checkpoints import half
@@ -143,4 +144,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from kdkit.commands.running import run
 from kdkit.distill import Adaptation, DistillConfig, default_pairs, prediction_heads
 from kdkit.fbank import fit_statistics
 from kdkit.lessons.experiments import changes_over_steps, kept_findings, run_experiment, save_findings
@@ -110,4 +111,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

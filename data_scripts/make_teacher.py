@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from kdkit.commands.running import run
 from kdkit.common.machine import best_device
 from kdkit.common.parallel import each
 from kdkit.fbank import fbank_statistics
@@ -229,4 +230,4 @@ def make(args: argparse.Namespace) -> Path:
 
 
 if __name__ == "__main__":
-    make(options().parse_args())
+    run(lambda: make(options().parse_args()))

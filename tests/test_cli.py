@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import typing
+import warnings
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -14,15 +15,17 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from kdkit.commands import Commands
+from kdkit.commands import Commands, running
 from kdkit.commands.distilling import layer_pairs
-from kdkit.commands.main import app, main, plain_warning
+from kdkit.commands.main import app, main
+from kdkit.commands.running import plain_warning
 from kdkit.commands.speech import split_minutes
 from kdkit.common.errors import ConfigError
 from kdkit.model.checkpoints import load_checkpoint
 from kdkit.model.speech_model import PRESETS, ModelConfig, SpeechModel
 from kdkit.recognition.export.onnx import EXPORTS
 from kdkit.teachers import save_model
+from kdkit.training.interrupt import TrainingInterrupted
 
 COMMANDS = [
     *("report", "grade", "corpus", "align", "models", "structures", "probe", "statistics", "swap"),
@@ -243,6 +246,31 @@ def test_evaluate_with_a_language_model_chooses_its_weights_on_dev(tmp_path, mon
 def test_warnings_for_users_have_no_place_in_the_code():
     assert plain_warning("left out 2", UserWarning, "a.py", 3) == "note: left out 2\n"
     assert "a.py:3: FutureWarning: soon" in plain_warning("soon", FutureWarning, "a.py", 3)
+
+
+@pytest.mark.parametrize(
+    ("problem", "status", "said"),
+    [
+        (ConfigError("no such layer: 13"), 2, "error: no such layer: 13\n"),
+        (
+            TrainingInterrupted("stopped after step 3 of 9, saved"),
+            130,
+            "stopped after step 3 of 9, saved; the same",
+        ),
+        (KeyboardInterrupt(), 130, "stopped; the same command goes on"),
+    ],
+)
+def test_commands_and_scripts_end_in_one_line(problem, status, said, monkeypatch, capsys):
+    monkeypatch.setattr(running, "terminate_as_interrupt", lambda: None)
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+
+    def fails():
+        raise problem
+
+    with pytest.raises(SystemExit) as end:
+        running.run(fails)
+    shown = capsys.readouterr().err
+    assert end.value.code == status and said in shown and "Traceback" not in shown
 
 
 @dataclass
