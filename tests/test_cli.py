@@ -255,9 +255,9 @@ def test_warnings_for_users_have_no_place_in_the_code():
         (
             TrainingInterrupted("stopped after step 3 of 9, saved"),
             130,
-            "stopped after step 3 of 9, saved; the same",
+            "3 of 9, saved: the same command goes on",
         ),
-        (KeyboardInterrupt(), 130, "stopped; the same command goes on"),
+        (KeyboardInterrupt(), 130, "\nstopped\n"),
     ],
 )
 def test_commands_and_scripts_end_in_one_line(problem, status, said, monkeypatch, capsys):

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable
 
 from kdkit.common.errors import KdkitError
-from kdkit.training.interrupt import terminate_as_interrupt
+from kdkit.training.interrupt import TrainingInterrupted, terminate_as_interrupt
 
 _whole_warning = warnings.formatwarning
 
@@ -20,7 +20,7 @@ def plain_warning(message: Warning | str, category: type[Warning], *place: objec
 
 def run(main: Callable[[], object]) -> None:
     """Calls ``main`` as a command. A :class:`KdkitError` ends in one line, ``error: ...``, and exit status 2; Ctrl-C or
-    SIGTERM in one that says what is kept, and exit status 130.
+    SIGTERM in one, which says of a training what is kept, and exit status 130.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # escapes characters that the terminal cannot show
@@ -32,6 +32,9 @@ def run(main: Callable[[], object]) -> None:
     except KdkitError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt as stop:  # the message of a training says after which step, and that it is saved
-        print(f"\n{str(stop) or 'stopped'}; the same command goes on from what is kept", file=sys.stderr)
+    except TrainingInterrupted as stop:  # it says after which step, and whether it was saved
+        print(f"\n{stop}: the same command goes on from what is kept", file=sys.stderr)
+        sys.exit(130)
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
         sys.exit(130)

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from IPython.display import HTML, Audio, Markdown, display
 from torch import Tensor
 
+from kdkit.common.statistics import Comparison
 from kdkit.lessons import sentences
 from kdkit.lessons.experiments import (
     Finding,
-    changes_over_steps,
     steps_in,
     study_rows,
     study_trials,
@@ -87,15 +87,17 @@ class Display(Results):
         if not findings:
             return
         first, several = findings[0].name, len(steps_in(findings)) > 1
+        changes: dict[str, dict[int, Comparison]] = {}
         for trial, steps, change in study_trials(findings):
             after = f", {steps:,} steps" if several else ""
             found = summary(findings, trial, steps=steps)
             self.metric(f"{name}/{trial}{after}", found.value, found.interval, "share", source)
             if change:
                 self.difference(f"{name}/{trial} against {first}{after}", change, source)
+                changes.setdefault(trial, {})[steps] = change
         self.table(name, study_rows(findings), caption)
         if several:
-            changes = {trial: of for trial, of in changes_over_steps(findings).items() if len(of) > 1}
+            changes = {trial: of_trial for trial, of_trial in changes.items() if len(of_trial) > 1}
             points = {
                 trial: [(steps, change.difference, *change.interval) for steps, change in of_trial.items()]
                 for trial, of_trial in changes.items()
