@@ -116,6 +116,17 @@ def test_the_same_command_goes_on(graded, monkeypatch):
     assert "of 8 learners" in CliRunner().invoke(app, command, catch_exceptions=False).output
 
 
+def test_the_next_week_joins_the_table_and_fresh_begins_a_new_one(tmp_path):
+    for week, learner in (("week1", "ida"), ("week2", "fritz")):
+        made_up_class.make(tmp_path / week, learner)
+        command = ["grade", str(tmp_path / week), "--out", str(tmp_path / "grades.csv")]
+        CliRunner().invoke(app, command, catch_exceptions=False)
+    learners = [row.learner for row in read_rows(tmp_path / "grades.csv")]
+    assert learners == sorted(learners) and set(learners) == {"fritz", "ida", "kurt"}
+    CliRunner().invoke(app, [*command, "--fresh"], catch_exceptions=False)
+    assert {row.learner for row in read_rows(tmp_path / "grades.csv")} == {"fritz", "kurt"}
+
+
 def test_a_class_that_is_interrupted_keeps_what_is_done(tmp_path):
     class Interrupted:
         limits, calls, stopped = None, 0, False

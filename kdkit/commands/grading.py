@@ -33,7 +33,7 @@ def grade(
         int | None, typer.Option(min=1, help="Notebooks at a time; default: one for each core.")
     ] = None,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Grade everything anew; else what the CSV has already is kept.")
+        bool, typer.Option("--fresh", help="Begin a new CSV; else what it has already is kept.")
     ] = False,
     notebooks: Annotated[
         Path | None, typer.Option(help="Folder of the notebooks as they were given out; default: the kit's.")
@@ -59,6 +59,7 @@ def grade(
     shipped = find_notebooks(notebooks)
     lessons = read_lessons(shipped)
     found = collect(submissions, [lesson.name for lesson in lessons])
+    named = {submission.path for submission in found}
     report = report or out.with_suffix(".html")
     source = PACKAGE.parent if (PACKAGE.parent / "pyproject.toml").is_file() else PACKAGE
     hidden = [path.resolve() for path in (source, PACKAGE, shipped[0].parent, *submissions, out, report)]
@@ -66,12 +67,14 @@ def grade(
     try:
         rows = grade_class(judge, found, out, jobs or cores(), fresh)
     except KeyboardInterrupt:
-        done = len({row.notebook for row in read_rows(out)})
-        print(f"stopped: {out} has {done} of {len(found)} notebooks; the same command goes on from there")
+        done = {row.notebook for row in read_rows(out)} & named
+        print(
+            f"stopped: {out} has {len(done)} of {len(found)} notebooks; the same command goes on from there"
+        )
         raise typer.Exit(130) from None
     write_page(report, rows, lessons, judge.limits, judge.holds)
     print("\n".join(summary(rows, lessons)))
     if judge.holds and not all(judge.holds.values()):
         print(f"note: {confinement(judge.holds)}")
     print(f"grades: {out.absolute()}\npage: {report.absolute()}")
-    raise typer.Exit(1 if any(row.verdict == "unreadable" for row in rows) else 0)
+    raise typer.Exit(1 if any(row.verdict == "unreadable" and row.notebook in named for row in rows) else 0)

@@ -27,11 +27,13 @@ def grade_class(
 ) -> list[Row]:
     """Grades all notebooks and writes ``out`` after each; ``jobs`` notebooks at a time.
 
-    Rows that ``out`` has already are kept where notebook and checks are the same, unless ``fresh``. Ctrl-C leaves the
-    rows of the notebooks that were done. Raises :class:`ConfigError` where ``out`` is another table.
+    Rows that ``out`` has already are kept, unless ``fresh``: those of notebooks that are not among these, and those
+    where notebook and checks are the same. Ctrl-C leaves the rows of the notebooks that were done. Raises
+    :class:`ConfigError` where ``out`` is another table.
     """
     kept = {} if fresh else _by_notebook(read_rows(out))
     prints = {s.path: _fingerprint(s, judge) for s in submissions}
+    others = {path: rows for path, rows in kept.items() if path not in prints}
     done = {
         path: rows for path, rows in kept.items() if {row.fingerprint for row in rows} == {prints.get(path)}
     }
@@ -46,7 +48,7 @@ def grade_class(
                 done[waiting[future].path] = future.result()
                 del waiting[future]
                 bar.update()
-            write_rows(out, _in_order(submissions, done))
+            write_rows(out, _in_order(done | others))
     finally:
         judge.stop()
         for future, submission in waiting.items():
@@ -54,7 +56,7 @@ def grade_class(
                 done[submission.path] = future.result()
         pool.shutdown()
         bar.close()
-        rows = _in_order(submissions, done)
+        rows = _in_order(done | others)
         write_rows(out, rows)
     return rows
 
@@ -74,8 +76,10 @@ def _rows(judge: Judge, submission: Submission, fingerprint: str) -> list[Row]:
     return [row(*of_exercise) for of_exercise in graded]
 
 
-def _in_order(submissions: Sequence[Submission], done: dict[str, list[Row]]) -> list[Row]:
-    return [row for submission in submissions for row in done.get(submission.path, [])]
+def _in_order(graded: dict[str, list[Row]]) -> list[Row]:
+    """Of learners and paths, as submissions are."""
+    notebooks = sorted(graded.values(), key=lambda rows: (rows[0].learner.casefold(), rows[0].notebook))
+    return [row for rows in notebooks for row in rows]
 
 
 # --- the table ---------------------------------------------------------------------------------------------------
