@@ -108,7 +108,7 @@ def test_adaptation():
 
 def test_price():
     said = sentences.price({1: change(4), 10: change(3)})
-    assert "+4.0, +3.0 points with 1, 10 minutes" in said and "worse at 2 of 2" in said
+    assert "+4.0, +3.0 points with 1, 10 minutes" in said and "worse at 2, better at 0 of 2 budgets" in said
     assert said.endswith("With 10 minutes it is lower than with 1.")
     assert sentences.price({1: change(-1), 10: change(3)}).endswith("it is no lower than with 1.")
 

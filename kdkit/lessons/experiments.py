@@ -123,16 +123,11 @@ def is_kept(experiment: Experiment[Case], case: Case, seed: int, out: Path) -> b
 
 # --- files -----------------------------------------------------------------------------------------------------------
 
-# Names in files of earlier versions, two of which had formats of their own.
-_RENAMED = {"way": "name", "errors": "counts", "hits": "counts", "words": "totals", "parts": "losses"}
-
 
 def _finding(row: dict, **shared: object) -> Finding:
-    """A finding from JSON, of this or an earlier version; ``shared``: what stands once for all findings of a file."""
-    measure = {"measure": PHONES} if "hits" in row else {}
-    row = shared | measure | {_RENAMED.get(name, name): value for name, value in row.items()}
-    row |= {name: tuple(row[name]) for name in ("counts", "totals")}
-    return Finding(**row)
+    """A finding from JSON; ``shared``: what stands once for all findings of a file."""
+    row = shared | row
+    return Finding(**row | {name: tuple(row[name]) for name in ("counts", "totals")})
 
 
 def kept_findings(out: Path) -> list[Finding]:
@@ -160,12 +155,9 @@ def save_findings(path: Path, findings: Sequence[Finding], **settings: object) -
 
 
 def load_findings(path: Path) -> list[Finding]:
-    """What :func:`save_findings` wrote, in this or an earlier version."""
+    """What :func:`save_findings` wrote."""
     kept = json.loads(Path(path).read_text(encoding="utf-8"))
-    shared = {_RENAMED.get(name, name): kept[name] for name in ("measure", "totals", "words") if name in kept}
-    if "steps" in kept:  # of a study; each finding of later versions has its own
-        shared["steps"] = kept["steps"]
-    return [_finding(row, **shared) for row in kept["findings"]]
+    return [_finding(row, measure=kept["measure"], totals=kept["totals"]) for row in kept["findings"]]
 
 
 def shipped_findings(name: str) -> list[Finding]:

@@ -175,10 +175,10 @@ def adaptation(changes: Mapping[str, Comparison]) -> str:
 
 def price(changes: Changes) -> str:
     """Fbank against waveform by minutes of labels: does Fbank cost words, and less with more labels?"""
-    costs = [minutes for minutes, change in changes.items() if change.verdict == "worse"]
+    verdicts = [change.verdict for change in changes.values()]
     shown = ", ".join(f"{100 * change.difference:+.1f}" for change in changes.values())
     text = f"Fbank changes the WER by {shown} points with {_list(changes)} minutes of labels: "
-    text += f"worse at {len(costs)} of {len(changes)} budgets. "
+    text += f"worse at {verdicts.count('worse')}, better at {verdicts.count('better')} of {len(changes)} budgets. "
     few, many = (pick(changes) for pick in (min, max))
     lower = "lower" if changes[many].difference < changes[few].difference else "no lower"
     return text + f"With {many:g} minutes it is {lower} than with {few:g}."

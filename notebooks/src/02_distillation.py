@@ -788,10 +788,12 @@ for name in ("discriminative", "both"):
     lesson.compare(f"{name} against regression only", found, f"After {study_recipe.steps} steps.")
 
 # %% [markdown]
-# A minute of training is a look, not a study. For the toy world a study with more seeds and variants was run when the
-# kit was made (`data_scripts/make_study.py`; the model card, `kdkit/assets/README.md`, says of which student). It is
-# **shipped**, nothing of it was trained in this run; the differences are against regression only. Profile `full`,
-# which has just made one of its own, leaves it out.
+# A minute of training is a look, not a study. For the toy world a study with more seeds and variants, and trained for
+# several lengths, was made with the kit (`data_scripts/make_study.py`). It is **shipped**, nothing of it was trained in
+# this run; the differences are against regression only. Profile `full`, which has just made one of its own, leaves it
+# out.
+#
+# Your guess: does a verdict of a short training outlive a longer one?
 
 # %%
 if not size.overnight:
@@ -799,9 +801,8 @@ if not size.overnight:
     lesson.study("study of losses, shipped", lesson.shipped("study_losses"), caption, "shipped")
 
 # %% [markdown]
-# Note what was measured: a *phone probe* after *few* steps. Cluster ids tell much of the phone (PNMI in notebook 01),
-# so a loss about ids has a short way to this judge. Whether a recogniser that has few labels agrees is the question of
-# notebook 04.
+# Note what was measured: a *phone probe*. Cluster ids tell much of the phone (PNMI in notebook 01), so a loss about ids
+# has a short way to this judge. Whether a recogniser that has few labels agrees is the question of notebook 04.
 
 # %% [markdown]
 # ## A study of structures ●
@@ -863,8 +864,9 @@ name = f"Deepest ({deepest}) against shallowest ({shallowest})"
 lesson.compare(name, found, f"After {study_recipe.steps} steps.")
 
 # %% [markdown]
-# Few seeds of a short training say little. For the toy world, here is the same study with more seeds, **shipped**, not
-# trained in this run; the differences are against the shallowest. (Profile `full` leaves it out: it has just made one.)
+# Few seeds of a short training say little. For the toy world, here is the same study with more seeds and for longer,
+# **shipped**, not trained in this run; the differences are against the shallowest. (Profile `full`, which has just made
+# one, leaves it out.)
 
 # %%
 if not size.overnight:
@@ -872,7 +874,8 @@ if not size.overnight:
     lesson.study("study of structures, shipped", lesson.shipped("study_structures"), caption, "shipped")
 
 # %% [markdown]
-# A short training favours networks that learn fast, which is not the same as networks that end well.
+# A short training favours networks that learn fast, which is not the same as networks that end well. Do the curves come
+# nearer to 0 with more steps, and would they cross it?
 
 # %% [markdown]
 # ## A loss of your own ●●

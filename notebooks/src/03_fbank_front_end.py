@@ -65,7 +65,7 @@ from kdkit.common.wording import percent
 from kdkit.distill import Adaptation, DistillConfig, DistillTask, default_pairs, layer_wise, swap_losses
 from kdkit.fbank import Fbank, fit_statistics, mel_filterbank
 from kdkit.lessons import exercises, plots, sentences
-from kdkit.lessons.experiments import budgets_in, changes_over_steps, compare, names_in, summary
+from kdkit.lessons.experiments import budgets_in, changes_over_steps, compare, summary
 from kdkit.lessons.guesses import keep_guess
 from kdkit.lessons.lesson import Lesson
 from kdkit.lessons.rerun import study_in_cell, train_in_cell
@@ -835,9 +835,7 @@ if rows:
 
 # %%
 few_labels = lesson.shipped("low_resource")
-alike = [name for name in names_in(few_labels) if name.endswith("distilled")]
-theirs = f"{sw_waveform} distilled"
-ours = next((name for name in alike if name.startswith(sw_fbank)), "")  # straight from the teacher, too
+ours, theirs = (f"{student} distilled" for student in (sw_fbank, sw_waveform))
 prices = {m: compare(few_labels, ours, theirs, m) for m in budgets_in(few_labels, ours, theirs)}
 for minutes, price in prices.items():
     name = f"Fbank against waveform {sw_fbank.removesuffix('-fbank')} {minutes:g} min"
@@ -848,9 +846,8 @@ if prices:
     lesson.text("does Fbank cost words", sentences.price(prices))
 
 # %% [markdown]
-# These are short fine-tunings. Where the Fbank student's name says "80 bins", it is an earlier one: distilled straight
-# from the teacher, without its twin's help, with one convolution and with the statistics of the corpus. Is it Fbank
-# that costs what the sentence says, or something of all this?
+# These are short fine-tunings, and the Fbank student had its twin to learn from (*swap*, below). Is it Fbank that costs
+# or saves what the sentence says, or something of all this?
 
 # %% [markdown]
 # ### What holds Fbank back?

@@ -807,8 +807,7 @@ lesson.text("own voice", voice.sentence())
 #
 # Profile `full` makes all of these fine-tunings here, `smoke` goes through the same cells in a few steps. In the other
 # profiles the toy world's findings are **shipped**: trained and scored when the kit was made
-# (`data_scripts/make_low_resource.py minutes`), not in this run. Where a student's name says "80 bins", it is an
-# earlier one, whose front-end notebook 03 takes apart.
+# (`data_scripts/make_low_resource.py minutes`), not in this run.
 
 # %%
 starts = ("scratch", "distilled", "both")
