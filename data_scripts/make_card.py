@@ -24,8 +24,7 @@ from kdkit.lessons.experiments import (
     summary,
 )
 from kdkit.model.checkpoints import SUMS, load_checkpoint
-from kdkit.model.costs import count_parameters
-from kdkit.model.speech_model import parameter_count, preset
+from kdkit.model.speech_model import parameter_count
 from kdkit.probing import held_out, layer_pnmi, probe_layers
 from kdkit.probing.activations import ModelLayers, collect
 from kdkit.speech.corpora.synthetic.build import build_synthetic
@@ -150,11 +149,8 @@ speeds": fine-tuned with speed perturbation.
 
 
 def write_headline(readme: Path, metrics: Path) -> None:
-    """WER on test-clean by system and minutes of labels, between the marks in README.md; students of earlier versions,
-    "NAME (80 bins)", are left out.
-    """
+    """WER on test-clean by system and minutes of labels, between the marks in README.md."""
     scores = [row for row in json.loads(metrics.read_text()) if row["split"] == "test-clean"]
-    scores = [row for row in scores if "(" not in row["system"]]
     budgets = sorted({row["minutes"] for row in scores})
     starts = {
         "pretrained": "pre-trained",
@@ -291,27 +287,22 @@ agrees. Made by `make_digits.py`.
 
 
 STUDIES = {
-    "losses": "The ablation of the losses, shallow & wide Fbank student{earlier}; differences are against regression "
-    "only",
+    "losses": "The ablation of the losses, shallow & wide Fbank student; differences are against regression only",
     "structures": "Equal parameters, waveform front-end; differences are against the shallowest",
-    "front_ends": "Deep & thin student{earlier} with and without front-end adaptation, and its waveform twin; steps of "
+    "front_ends": "Deep & thin student with and without front-end adaptation, and its waveform twin; steps of "
     "adaptation count, unless they come on top",
 }
-FBANK_STUDENTS = ("tiny-sw-fbank", "tiny-dt-fbank")
 
 
 def study_section(study: str, path: Path) -> str:
     if not path.exists():
         return ""
     kept, findings = json.loads(path.read_text(encoding="utf-8")), load_findings(path)
-    today = {count_parameters(preset(name)) for name in FBANK_STUDENTS}
-    earlier = "" if any(found.parameters in today for found in findings) else " (80 bins, one convolution)"
-    about = STUDIES[study].format(earlier=earlier)
     trained = Counter((found.name, found.steps) for found in findings)
     seeds = " to ".join(str(n) for n in sorted({min(trained.values()), max(trained.values())}))
     return f"""## Study of {study.replace("_", "-")}: `{path.name}`
 
-{about}. Steps of {kept["batch_seconds"]:g} s, {seeds} seeds: frames of unseen voices whose phone a
+{STUDIES[study]}. Steps of {kept["batch_seconds"]:g} s, {seeds} seeds: frames of unseen voices whose phone a
 linear probe reads off the student's last layer, 95 % intervals over utterances. "Better" asks that the interval leaves
 0 out and that every seed agrees. Made by `make_study.py {study.replace("_", "-")}`.
 

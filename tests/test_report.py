@@ -20,12 +20,12 @@ from tiny_lessons import network_references
 
 from kdkit.common import wording
 from kdkit.common.errors import ConfigError
-from kdkit.common.statistics import VERDICTS
+from kdkit.common.statistics import VERDICTS, Comparison
 from kdkit.lessons.profiles import PROFILES
 from kdkit.lessons.records import read_results
 from kdkit.lessons.results import Results
 from kdkit.report.execute import Progress
-from kdkit.report.findings import CLAIMS, Claim, answers, headline, in_a_sentence, story
+from kdkit.report.findings import CLAIMS, Claim, answers, comparisons, headline, in_a_sentence, story
 from kdkit.report.formula_font import font_face
 from kdkit.report.index_page import _place
 from kdkit.report.notebook_page import last_states, mathml, plain_warnings, write_notebook_html
@@ -125,6 +125,23 @@ def test_a_new_collector_forgets_the_last_run(tmp_path):
 def test_a_bad_result_is_refused_by_name(tmp_path, call, words):
     with pytest.raises(ConfigError, match=words):
         call(Results(tmp_path, "01_x"))
+
+
+def test_the_interval_of_a_single_utterance_is_left_out(tmp_path):
+    none = (float("nan"), float("nan"))
+    results, change = Results(tmp_path, "01_x"), Comparison(-0.1, none)
+    results.metric("m", 0.5, none)
+    results.compare("price", change)
+    results.system("S", "distilled", {"test-clean": (0.4, *none)}, against_scratch={"test-clean": change})
+    results.system("S", "scratch", {"test-clean": (0.5, *none)})
+    record = read_results(tmp_path, "01_x")
+    assert "interval" not in record["metrics"]["m"] and "interval" not in record["metrics"]["price"]
+    assert record["items"][-1]["outcome"] == "inconclusive"
+    assert "too few utterances for an interval" in record["items"][-1]["text"]
+    assert record["systems"][0]["wer"] == {"test-clean": {"value": 0.4}}
+    assert record["systems"][0]["against_scratch"]["test-clean"] == {"value": -0.1, "verdict": "inconclusive"}
+    [sentence] = [text for text in comparisons(record["systems"]) if "paired" in text]
+    assert sentence.endswith("inconclusive, WER -10.0 points.")
 
 
 def test_two_names_never_share_a_file(tmp_path):

@@ -40,7 +40,7 @@ METRIC = fields(
     {"interval": _INTERVAL, "unit": TEXT, "note": TEXT, "timing": FLAG}
     | {"verdict": one_of(VERDICTS), "seeds": list_of(NUMBER)},
 )
-_DIFFERENCES = table_of(fields({"value": NUMBER, "interval": _INTERVAL, "verdict": one_of(VERDICTS)}))
+_DIFFERENCES = table_of(fields({"value": NUMBER, "verdict": one_of(VERDICTS)}, {"interval": _INTERVAL}))
 _SCORES = table_of(fields({"value": NOT_NEGATIVE}, {"interval": _INTERVAL}))
 SYSTEM = fields(
     {

@@ -77,16 +77,15 @@ class Results:
     ) -> None:
         """One number for ``run.json``. Rates and WERs are shares (0.23), times are seconds, sizes are counts.
 
-        ``interval`` is (low, high), 95 % unless ``note`` says otherwise. ``source`` is "run" for what this run
-        measured, "shipped" for what a model card says, "published" for a paper's figure. ``timing`` marks numbers that
-        differ from run to run on one machine (seconds, speeds). ``unit`` is how a page shows it: "share" (shown in
-        per cent), "s", "parameters", "x real time", ...
+        ``interval`` is (low, high), 95 % unless ``note`` says otherwise; (nan, nan), that of a single utterance, is
+        left out. ``source`` is "run" for what this run measured, "shipped" for what a model card says, "published" for
+        a paper's figure. ``timing`` marks numbers that differ from run to run on one machine (seconds, speeds).
+        ``unit`` is how a page shows it: "share" (shown in per cent), "s", "parameters", "x real time", ...
 
         Raises :class:`ConfigError` for a value that is not finite or an interval whose low end is above its high end.
         """
         entry = {"value": _plain(value, name), "source": _one_of(source, SOURCES, "source")}
-        if interval is not None:
-            entry["interval"] = _interval(interval, name)
+        entry |= _interval(interval, name)
         entry |= {key: text for key, text in (("unit", unit), ("note", note)) if text}
         if timing:
             entry["timing"] = True
@@ -142,7 +141,7 @@ class Results:
         row["note"] = note
         if against_scratch:
             row["against_scratch"] = {
-                split: {"value": c.difference, "interval": list(c.interval), "verdict": c.verdict}
+                split: {"value": c.difference} | _interval(c.interval, name) | {"verdict": c.verdict}
                 for split, c in against_scratch.items()
             }
         _put(self._record["systems"], row, ("name", "role", "labels", "source"))
@@ -254,18 +253,20 @@ def _plain(value, name: str):
     return value
 
 
-def _interval(interval: Sequence[float], name: str) -> list[float]:
+def _interval(interval: Sequence[float] | None, name: str) -> dict:
+    """{"interval": [low, high]}; empty for None and for (nan, nan), the interval of a single utterance."""
+    if interval is None or all(map(math.isnan, interval)):
+        return {}
     low, high = (float(_plain(end, f"{name} (interval)")) for end in interval)
     if low > high:
         raise ConfigError(f"{name}: the interval ({low}, {high}) is upside down")
-    return [low, high]
+    return {"interval": [low, high]}
 
 
 def _score(score: Sequence[float], name: str) -> dict:
     if len(score) not in (1, 3):
         raise ConfigError(f"{name}: give (value,) or (value, low, high), not {tuple(score)}")
-    entry = {"value": float(_plain(score[0], name))}
-    return entry | ({"interval": _interval(score[1:], name)} if len(score) == 3 else {})
+    return {"value": float(_plain(score[0], name))} | _interval(score[1:] or None, name)
 
 
 def _one_of(value: str, allowed: tuple[str, ...], what: str) -> str:

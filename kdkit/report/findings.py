@@ -116,7 +116,7 @@ def score_of(system: dict) -> str:
 def _compare(student: dict, twin: dict) -> str:
     """What the paired comparison says, if the run made one; else what the two intervals say."""
     if paired := student.get("against_scratch", {}).get("test-clean"):
-        points = f"{100 * paired['value']:+.1f} points{between(paired['interval'], 'share')}"
+        points = f"{100 * paired['value']:+.1f} points{between(paired.get('interval'), 'share')}"
         return f"Distilled against scratch, paired: {paired['verdict']}, WER {points}."
     ours, theirs = student["wer"]["test-clean"], twin["wer"]["test-clean"]
     if "interval" not in ours or "interval" not in theirs:
@@ -244,8 +244,12 @@ def _length(name: str) -> int:
 
 
 def _contrast(words: str, metric: dict) -> dict:
-    low, high = metric["interval"]
     seeds = ", ".join(f"{100 * value:+.1f}" for value in metric["seeds"])
-    text = f"{100 * metric['value']:+.1f} points, 95 % interval {100 * low:+.1f} to {100 * high:+.1f}, paired"
+    text = f"{100 * metric['value']:+.1f} points, "
+    if interval := metric.get("interval"):
+        low, high = (f"{100 * end:+.1f}" for end in interval)
+        text += f"95 % interval {low} to {high}, paired"
+    else:
+        text += "paired, too few utterances for an interval"
     text += f"; each seed {seeds}." if seeds else "."
     return {"name": words, "outcome": metric["verdict"], "text": text}

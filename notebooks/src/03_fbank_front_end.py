@@ -808,8 +808,8 @@ for age, split in sorted({key[1:] for key in probes}):
 # derives both.
 #
 # Recognisers made of the toy world's students, fine-tuned and scored when the kit was made: **shipped** figures, greedy
-# decoding (the best symbol of every frame), 95 % intervals over utterances. Students of earlier versions have another
-# front-end, which stands in brackets. (In another world, what words cost is what the swap below finds.)
+# decoding (the best symbol of every frame), 95 % intervals over utterances. (In another world, what words cost is what
+# the swap below finds.)
 
 # %%
 rows = []
