@@ -37,8 +37,10 @@ def manifest(path, voices, each=3, seconds=10.0):
 def folder(tmp_path):
     manifest(tmp_path / "train.jsonl", ["ann", "bob"])
     manifest(tmp_path / "ten.jsonl", ["ann", "bob"], each=30)
-    manifest(tmp_path / "dev.jsonl", ["cy"])
-    manifest(tmp_path / "test.jsonl", ["dee"])
+    manifest(tmp_path / "dev.jsonl", ["cy"], each=10)
+    manifest(tmp_path / "test.jsonl", ["dee"], each=10)
+    manifest(tmp_path / "short.jsonl", ["eve"], each=9)
+    manifest(tmp_path / "one.jsonl", ["fay"], each=1)
     return tmp_path
 
 
@@ -139,10 +141,12 @@ def test_toml_says_the_same(folder, monkeypatch):
         ({"dev": "gone.jsonl"}, r"dev names .*gone\.jsonl, which is not there; make it with kdkit prepare"),
         ({"dev": 3}, "entry 'dev' is 3: a text is needed"),
         ({"dev": "librispeech:dev-cleen"}, "no speech 'librispeech:dev-cleen': librispeech has dev-clean"),
+        ({"dev": "one.jsonl"}, "dev has 1 utterance: .*give it 10 or more"),
+        ({"tests": {"x": "short.jsonl"}}, "test set x has 9 utterances: .*give it 10 or more"),
         ({"tests": {}}, "entry 'tests' names no test set"),
         ({"tests": "test.jsonl"}, "entry 'tests' is 'test.jsonl': names and values are needed"),
         (
-            {"tests": {"x": "train.jsonl"}},
+            {"tests": {"x": "ten.jsonl"}},
             r"2 speakers of test set x also in unlabelled: ann, bob\. A test on voices",
         ),
         ({"teacher": "hubert"}, "teacher 'hubert' is neither a name that load_teacher knows nor a file"),

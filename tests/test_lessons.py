@@ -112,8 +112,8 @@ def test_models_from_another_folder_are_not_called_shipped(tmp_path, monkeypatch
 
 def test_a_lesson_in_a_world_of_ones_own_trains_what_is_missing(utterances, tmp_path, monkeypatch, capsys):
     said = [replace(u, text="a line of a book") for u in utterances]
-    for name, part in {"train": said[:5], "dev": said[5:7], "test": said[7:]}.items():
-        write_manifest(tmp_path / f"{name}.jsonl", [replace(u, speaker=name) for u in part])
+    for name in ("train", "dev", "test"):
+        write_manifest(tmp_path / f"{name}.jsonl", [replace(u, speaker=name) for u in said])
     speech = {"unlabelled": "train.jsonl", "labelled": "train.jsonl", "dev": "dev.jsonl"}
     world = speech | {"teacher": "tiny", "students": "tiny", "tests": {"test": "test.jsonl"}}
     world["finished"] = {"tiny-sw-waveform": "tiny-sw-waveform"}

@@ -184,7 +184,7 @@ def test_all_notebooks_run_in_profile_smoke(smoke):
 
 
 def test_all_notebooks_run_in_a_world_of_ones_own(tmp_path):
-    minutes = {"unlabelled": 1.0, "train": 1.0, "dev": 0.5, "test-clean": 1.0, "test-other": 1.0}
+    minutes = {"unlabelled": 1.0, "train": 1.0, "dev": 0.75, "test-clean": 1.0, "test-other": 1.0}
     for split, speech in build_synthetic(minutes=minutes).items():
         write_manifest(tmp_path / f"{split}.jsonl", speech)
     world = {"teacher": "tiny", "students": "tiny", "finished": {"tiny-sw-waveform": "tiny-sw-waveform"}}

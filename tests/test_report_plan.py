@@ -63,7 +63,8 @@ def test_a_world_file_beside_the_user_is_found_by_the_notebooks(tmp_path, monkey
     tell = "import pathlib; results.metric('read', pathlib.Path(world).read_text()[:1])"
     write_notebook(tmp_path / "notebooks", "01_first", tell, parameters=parameters)
     for name, voice in (("train", "ann"), ("dev", "cy"), ("test", "dee")):
-        write_manifest(tmp_path / f"{name}.jsonl", [Utterance(name, tmp_path / "x.wav", 2.0, "a", voice)])
+        said = [Utterance(f"{name}{i}", tmp_path / "x.wav", 2.0, "a", voice) for i in range(10)]
+        write_manifest(tmp_path / f"{name}.jsonl", said)
     world = {"teacher": "tiny", "unlabelled": "train.jsonl", "labelled": "train.jsonl", "dev": "dev.jsonl"}
     path = tmp_path / "mine.json"
     path.write_text(json.dumps(world | {"tests": {"test": "test.jsonl"}}))

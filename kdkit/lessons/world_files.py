@@ -23,6 +23,7 @@ import torch
 from kdkit.common.errors import ConfigError
 from kdkit.common.files import read_text
 from kdkit.common.validation import shown
+from kdkit.common.wording import counted
 from kdkit.lessons import speech_sources
 from kdkit.lessons.worlds import LIBRISPEECH, TOY, WORLDS, World
 from kdkit.model.speech_model import PRESETS
@@ -33,6 +34,9 @@ from kdkit.teachers.load import is_hub_id, is_known
 AUTO = "auto"
 FILES = (".toml", ".json")
 _STUDENTS = {"base": "", "tiny": "tiny-"}
+FEWEST = (
+    10  # utterances of dev and of a test set: intervals are over utterances, and lessons choose some to show
+)
 _NEEDED = ("teacher", "unlabelled", "labelled", "dev", "tests")
 _KNOWN = (*_NEEDED, "name", "purpose", "students", "probing", "finished", "language_model", "clusters")
 
@@ -57,8 +61,8 @@ def read_world(path: Path) -> World:
     """The world in a file.
 
     Raises :class:`ConfigError`, naming file and entry, for what is missing, unknown or of the wrong kind, for a
-    teacher, manifest or language model that is not there, and for a test set with speakers of training or dev.
-    Manifests are read, audio and weights are not.
+    teacher, manifest or language model that is not there, for a dev or test set of fewer than 10 utterances, and for a
+    test set with speakers of training or dev. Manifests are read, audio and weights are not.
     """
     found = _parse(path)
     for name in found:
@@ -178,7 +182,7 @@ def _finished(value: object, folder: Path, path: Path) -> dict[str, str]:
 
 
 def _check_speech(speech: dict[str, tuple[str, ...]], path: Path) -> None:
-    """Every manifest can be read, and no test set has speakers of another split."""
+    """Every manifest can be read, dev and test sets are long enough, no test set has speakers of another split."""
     splits = {}
     for name, sources in speech.items():
         for source in sources:
@@ -192,6 +196,12 @@ def _check_speech(speech: dict[str, tuple[str, ...]], path: Path) -> None:
                     "prepare, or correct the path (it is relative to the world file)"
                 )
         splits[name] = _manifests(sources, path.resolve().parent)
+        all_here = not any(speech_sources.parse(source)[0] for source in sources)
+        if name not in ("unlabelled", "labelled") and all_here and len(splits[name]) < FEWEST:
+            raise ConfigError(
+                f"{path}: {name} has {counted(len(splits[name]), 'utterance')}: the lessons' intervals are over "
+                f"utterances, and some are shown and heard; give it {FEWEST} or more"
+            )
     try:
         check_speakers(splits)
     except ConfigError as error:
