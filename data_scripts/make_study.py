@@ -42,9 +42,9 @@ def losses(teacher: ModelConfig, steps: int) -> list[Trial]:
 def structures(teacher: ModelConfig, steps: int) -> list[Trial]:
     like = preset("tiny-dt-waveform")
     found = propose(count_parameters(like) + 10_000, like, layers=(2, 4, 8, 12))
-    return [
-        Trial(name, config, DistillConfig(default_pairs(config, teacher))) for name, config in found.items()
-    ]
+    trials = [Trial(name, c, DistillConfig(default_pairs(c, teacher))) for name, c in found.items()]
+    name, deepest = list(found.items())[-1]
+    return [*trials, Trial(f"{name}, prediction heads", deepest, DistillConfig(prediction_heads(deepest)))]
 
 
 def front_ends(teacher: ModelConfig, steps: int, students: str = "tiny-") -> list[Trial]:
