@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from kdkit.common.files import write_text
-from kdkit.distill import Adaptation, DistillConfig, DistillTask, default_pairs, swap_losses
+from kdkit.distill import Adaptation, DistillConfig, DistillTask, default_pairs, prediction_heads, swap_losses
 from kdkit.fbank import fit_statistics
 from kdkit.lessons.experiments import PHONES, Finding
 from kdkit.model.checkpoints import half
@@ -335,7 +335,11 @@ def trials(width: int) -> dict[str, Trial]:
         "waveform": Trial(waveform),
     }
     deeper = propose(count_parameters(waveform) + 10_000, waveform, layers=(4, 8, 12))
-    return found | {f"waveform, {shape}": Trial(config) for shape, config in deeper.items()}
+    found |= {f"waveform, {shape}": Trial(config) for shape, config in deeper.items()}
+    shape, deepest = list(deeper.items())[-1]  # with the targets of the others, too, not layer by layer
+    return found | {
+        f"waveform, {shape}, prediction heads": Trial(deepest, {"pairs": prediction_heads(deepest)})
+    }
 
 
 CONTRASTS = (  # and every deeper waveform student against the shallow one
@@ -356,9 +360,8 @@ def make_study(scale: Scale, path: Path, name: str, budget: int, seed: int) -> N
     adapting = max(1, round(trial.adapt * steps)) if trial.adapt else 0
     student = new_student(trial.student, teacher.model, seed)
     losses = DistillConfig(
-        default_pairs(student.config, teacher.config),
+        **{"pairs": default_pairs(student.config, teacher.config)} | trial.losses,
         adaptation=Adaptation(adapting) if adapting else None,
-        **trial.losses,
     )
     stages = (adapting,) if adapting else ()
     recipe = TrainConfig(

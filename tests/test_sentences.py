@@ -98,6 +98,20 @@ def change(points: float, less_is_better: bool = True) -> Comparison:
     return Comparison(value, (value - 0.005, value + 0.005), {0: value}, less_is_better=less_is_better)
 
 
+@pytest.mark.parametrize(
+    ("own", "same", "words"),
+    [
+        (-6, -2, "So 4.0 points come from what its last layer copies, and the rest from the structure"),
+        (-6, 0.2, "what looked like the price of depth is what its last layer was asked to copy"),
+        (-6, -7, "So what its last layer copies is not what holds it back"),
+        (1, 2, "nothing to explain"),
+    ],
+)
+def test_depth_is_told_from_what_the_last_layer_copies(own, same, words):
+    said = sentences.same_targets(*(change(points, less_is_better=False) for points in (own, same)))
+    assert said.startswith(f"Layer by layer the deepest is {own:+.1f} (") and words in said
+
+
 def test_adaptation():
     helps, harms = change(2, less_is_better=False), change(-2, less_is_better=False)
     said = sentences.adaptation({"a": harms, "b": harms, "c": change(0, less_is_better=False)})

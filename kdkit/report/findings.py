@@ -155,8 +155,13 @@ CLAIMS = (
         (
             (
                 "02",
-                "study of structures, shipped/12 x * against 2 x *",
+                "study of structures, shipped/12 x ?? against 2 x *",
                 "Phone accuracy, deepest against shallowest, shipped study",
+            ),
+            (
+                "02",
+                "study of structures, shipped/12 x *heads against 2 x *",
+                "Phone accuracy, deepest against shallowest with the same targets, shipped study",
             ),
         ),
         budget="{study_steps} steps a student, {structure_seeds} a structure, {study_minutes:g} minutes of speech",
