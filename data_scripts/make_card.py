@@ -256,17 +256,25 @@ def digits_rows(path: Path) -> list[dict]:
 
 
 def digits_table(assets: Path) -> str:
-    """The same in short, a row for each held-out speaker: WER and verdict."""
-    rows = []
-    for path in sorted(assets.glob("digits_*.json")):
-        found = digits_rows(path)
-        seeds = sorted({len(one["WER of each seed"].split(", ")) for one in found})
-        row = {"held out": found[0]["held out"], "seeds": " or ".join(map(str, seeds))}
-        for one in found:
-            column = f"{one['labels']}, {one['student']} {one['start']}"
-            row[column] = ", ".join(filter(None, (one["WER"], one["verdict"])))
-        rows.append(row)
-    return table(rows)
+    """The same in short: a row for every held-out speaker, budget and student."""
+    rows = {}
+    for one in (one for path in sorted(assets.glob("digits_*.json")) for one in digits_rows(path)):
+        case = {key: one[key] for key in ("held out", "labels", "student")}
+        row = rows.setdefault(tuple(case.values()), case)
+        row["seeds"] = len(one["WER of each seed"].split(", "))
+        row[one["start"]] = one["WER"]
+        row |= {key: one[key] for key in ("difference, points", "verdict") if one[key]}
+    columns = (
+        "held out",
+        "labels",
+        "student",
+        "seeds",
+        "distilled",
+        "scratch",
+        "difference, points",
+        "verdict",
+    )
+    return table([{name: row.get(name, "") for name in columns} for row in rows.values()])
 
 
 def digits_section(assets: Path) -> str:
