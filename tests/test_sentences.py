@@ -101,13 +101,13 @@ def change(points: float, less_is_better: bool = True) -> Comparison:
 @pytest.mark.parametrize(
     ("own", "same", "words"),
     [
-        (-6, -2, "So 4.0 points come from what its last layer copies, and the rest from the structure"),
-        (-6, 0.2, "what looked like the price of depth is what its last layer was asked to copy"),
-        (-6, -7, "So what its last layer copies is not what holds it back"),
+        (-6, -2, "So 4.0 points come from the targets. The rest goes with the structure"),
+        (-6, 0.2, "what looked like the price of depth is that of its targets"),
+        (-6, -7, "So its targets are not what holds it back"),
         (1, 2, "nothing to explain"),
     ],
 )
-def test_depth_is_told_from_what_the_last_layer_copies(own, same, words):
+def test_depth_is_told_from_the_targets(own, same, words):
     said = sentences.same_targets(*(change(points, less_is_better=False) for points in (own, same)))
     assert said.startswith(f"Layer by layer the deepest is {own:+.1f} (") and words in said
 

@@ -160,20 +160,21 @@ def over_steps(changes: Mapping[str, Mapping[int, Comparison]], baseline: str) -
 
 def same_targets(own: Comparison, same: Comparison) -> str:
     """The deepest student against the shallowest, layer by layer (``own``) and with prediction heads as the shallowest
-    has them (``same``): how much of the difference comes from what its last layer copies?
+    has them (``same``): how much of the difference comes from its targets?
     """
     text = f"Layer by layer the deepest is {own.points} points from the shallowest, "
     text += f"with the shallowest's targets {same.points}. "
     moved = 100 * (same.difference - own.difference)
     if own.verdict == "worse" and moved <= 0:
-        return text + "So what its last layer copies is not what holds it back."
+        return text + "So its targets are not what holds it back."
     if own.verdict == "worse" != same.verdict:
-        return text + "So what looked like the price of depth is what its last layer was asked to copy."
+        return text + "So what looked like the price of depth is that of its targets."
     if own.verdict == same.verdict == "worse":
-        text += (
-            f"So {moved:.1f} points come from what its last layer copies, and the rest from the structure: "
+        text += f"So {moved:.1f} points come from the targets. The rest goes with the structure: more layers, each of "
+        return (
+            text
+            + "them narrower, with fewer dimensions for the probe to read; which of these it is, is not known."
         )
-        return text + "more layers, and each of them narrower."
     return text + "Layer by layer it is not behind, so there is nothing to explain."
 
 

@@ -849,7 +849,7 @@ lesson.table("cost of structures", rows, caption)
 #
 # Equal parameters are not yet an equal task. Layer by layer, the last layer of the deepest copies the teacher's last,
 # from which fewer phones can be read than from the middle (notebook 01); the heads of the others ask one layer for 4, 8
-# and 12 at once. So the deepest is distilled a second time, with the heads of the others: one thing varied.
+# and 12 at once. So the deepest is distilled a second time, with the heads of the others: only its targets change.
 
 # %%
 trials = [Trial(n, c, DistillConfig(default_pairs(c, teacher.config))) for n, c in structures.items()]
